@@ -1,0 +1,127 @@
+//! Every bound of the product, in one place, each with its reason.
+
+use std::time::Duration;
+
+/// Longest user name in bytes: part of the protocol.
+pub const NAME_MAX_BYTES: usize = 32;
+
+/// Longest text of one message in bytes: part of the protocol.
+pub const TEXT_MAX_BYTES: usize = 64 * 1024;
+
+/// Most recipients one message may name. Bounds what one line can make the server write.
+pub const RECIPIENTS_MAX: usize = 64;
+
+/// Longest list of recipients in bytes: the names and the commas between them.
+pub const RECIPIENTS_MAX_BYTES: usize = RECIPIENTS_MAX * (NAME_MAX_BYTES + 1);
+
+/// Most bytes of a transfer or a pipe in one data frame: a chat line waits for one at most.
+pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
+
+/// Largest frame body: the largest message fits, and little more. Checked before the body is
+/// waited for, so that a hostile length costs nothing.
+pub const FRAME_BODY_MAX_BYTES: usize = 72 * 1024;
+
+/// Longest line of somebody who has not said anything valid yet.
+pub const LINE_FIRST_MAX_BYTES: usize = 4096;
+
+/// Longest line afterwards: the longest text with its recipients.
+pub const LINE_MAX_BYTES: usize = TEXT_MAX_BYTES + RECIPIENTS_MAX_BYTES + 64;
+
+/// Largest body of a frame that a client sends. Smaller than [`FRAME_BODY_MAX_BYTES`], so that
+/// whatever a request says can be said back in one frame.
+pub const REQUEST_BODY_MAX_BYTES: usize = LINE_MAX_BYTES;
+
+/// Longest sentence of an error in bytes. It may quote the peer, who has more to say.
+pub const REFUSAL_TEXT_MAX_BYTES: usize = 512;
+
+/// Longest command of `run` in bytes. The kernel takes 128 KiB in one argument.
+pub const COMMAND_MAX_BYTES: usize = 64 * 1024;
+
+/// Longest path in bytes, and longest part of one: what Linux takes (`PATH_MAX`, `NAME_MAX`).
+pub const PATH_MAX_BYTES: usize = 4095;
+/// See [`PATH_MAX_BYTES`].
+pub const PATH_PART_MAX_BYTES: usize = 255;
+
+/// Bytes of standard input that a client may send before the command has taken any.
+pub const INPUT_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Bytes of output that the server may send in one operation before the client has asked for
+/// more with a credit frame.
+pub const OUTPUT_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
+/// to be hit.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections in the slab, logged in or not. One `who` of them all fits an outbox.
+    pub sessions_max: usize,
+    /// Bytes waiting for one session. A message that would pass this is refused (`peer-busy`).
+    pub outbox_max_bytes: usize,
+    /// Bulk is pulled only below this mark: back-pressure, and room for chat meanwhile.
+    pub outbox_low_bytes: usize,
+    /// Requests of a session are read only while less than this waits for it, so that what it
+    /// asks for can never overflow its own outbox.
+    pub outbox_pause_bytes: usize,
+    /// Bytes of one pulled chunk, at most [`CHUNK_MAX_BYTES`].
+    pub chunk_max_bytes: usize,
+    /// Output of one operation that may be on its way without credit, [`OUTPUT_WINDOW_BYTES`] in
+    /// earnest.
+    pub output_window_bytes: u32,
+    /// Standard input of one command that may wait, [`INPUT_WINDOW_BYTES`] in earnest.
+    pub input_window_bytes: u32,
+    /// Operations of one session under way at once.
+    pub operations_max: usize,
+    /// Operations of all sessions: each may own a process with four descriptors.
+    pub operations_total_max: usize,
+    /// Receipts that one session owes, so that a client which never acknowledges costs little.
+    pub receipts_max: usize,
+    /// Time from the connection to the first valid request, whatever trickles in between.
+    pub first_request_timeout: Duration,
+    /// Time a closing connection has to take its last bytes.
+    pub closing_timeout: Duration,
+    /// Silence of a framed client after which it is asked whether it is there.
+    pub ping_after: Duration,
+    /// Silence of a framed client after which it is gone.
+    pub gone_after: Duration,
+    /// Time without a byte taken after which a peer with waiting bytes is gone.
+    pub stall_timeout: Duration,
+    /// The same once its outbox was full and messages to it had to be refused.
+    pub slow_consumer_timeout: Duration,
+    /// Time that operations have to finish when the server stops.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            sessions_max: 20_000,
+            outbox_max_bytes: 1024 * 1024,
+            outbox_low_bytes: 128 * 1024,
+            outbox_pause_bytes: 256 * 1024,
+            chunk_max_bytes: CHUNK_MAX_BYTES,
+            output_window_bytes: OUTPUT_WINDOW_BYTES,
+            input_window_bytes: INPUT_WINDOW_BYTES,
+            operations_max: 64,
+            operations_total_max: 1024,
+            receipts_max: 4096,
+            first_request_timeout: Duration::from_secs(10),
+            closing_timeout: Duration::from_secs(2),
+            ping_after: Duration::from_secs(90),
+            gone_after: Duration::from_secs(150),
+            stall_timeout: Duration::from_secs(60),
+            slow_consumer_timeout: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(8),
+        }
+    }
+}
+
+impl Limits {
+    /// Panics where two bounds contradict each other: a fault of ours, found at the start.
+    pub fn check(&self) {
+        assert!(self.chunk_max_bytes <= CHUNK_MAX_BYTES);
+        assert!(self.outbox_low_bytes <= self.outbox_pause_bytes);
+        assert!(self.outbox_pause_bytes < self.outbox_max_bytes);
+        assert!(self.ping_after < self.gone_after);
+        assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");
+    }
+}
