@@ -1,0 +1,251 @@
+//! The JSON bodies of control frames, one type for both directions of travel.
+//!
+//! Unknown members are ignored, so that a newer peer may say more than we know.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Blob, Call, ErrorCode, Name, Outcome, Refusal, SharePath, Tag,
+    error::ErrorCode::*,
+    event::{Ended, Entry, Witness},
+    line,
+};
+use crate::limits::{OUTPUT_WINDOW_BYTES, TEXT_MAX_BYTES};
+
+/// The version of the framed dialect that this code speaks.
+pub const VERSION: u32 = 1;
+
+/// The first frame of a client.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct HelloBody<'a> {
+    /// [`VERSION`]; a server refuses what it does not speak.
+    pub version: u32,
+    /// The name to be known by.
+    #[serde(borrow)]
+    pub user: Cow<'a, str>,
+    /// What proves it, where the server asks for that.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Cow<'a, str>>,
+    /// What the client can do beyond version 1; none so far.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+}
+
+/// The answer to a good hello.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct WelcomeBody<'a> {
+    /// The version that the connection speaks from now on.
+    pub version: u32,
+    /// The name as accepted.
+    pub user: Name,
+    /// Name and version of the server program.
+    #[serde(borrow)]
+    pub server: Cow<'a, str>,
+    /// What the server can do beyond version 1; none so far.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Longest text of a message, in bytes.
+    pub text_max_bytes: u32,
+    /// Output that the server sends in one operation before it waits for credit, in bytes.
+    pub output_window_bytes: u32,
+}
+
+impl WelcomeBody<'_> {
+    /// The welcome of this server for `user`.
+    pub fn new(user: Name) -> WelcomeBody<'static> {
+        WelcomeBody {
+            version: VERSION,
+            user,
+            server: Cow::Borrowed(concat!("sixfour ", env!("CARGO_PKG_VERSION"))),
+            capabilities: Vec::new(),
+            text_max_bytes: TEXT_MAX_BYTES as u32,
+            output_window_bytes: OUTPUT_WINDOW_BYTES,
+        }
+    }
+}
+
+/// A request with an answer of its own.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum CallBody<'a> {
+    /// See [`Call::Download`].
+    Download {
+        /// Relative to the root.
+        path: Blob<'a>,
+    },
+    /// See [`Call::Run`].
+    Run {
+        /// As the shell gets it.
+        #[serde(borrow)]
+        command: Cow<'a, str>,
+        /// Whether standard input follows.
+        #[serde(default)]
+        stdin: bool,
+        /// Milliseconds; 0 is no limit.
+        #[serde(default)]
+        timeout_ms: u64,
+    },
+    /// See [`Call::List`].
+    Ls {
+        /// Relative to the root; absent for the root itself.
+        #[serde(default)]
+        path: Option<Blob<'a>>,
+    },
+    /// See [`Call::Who`].
+    Who,
+    /// See [`Call::Echo`].
+    Echo {
+        /// Any text.
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+    /// See [`Call::Help`].
+    Help,
+}
+
+impl<'a> CallBody<'a> {
+    /// Checks what only looks like a request so far.
+    pub fn check(self, tag: Tag) -> Result<Call<'a>, Refusal> {
+        let checked = match self {
+            CallBody::Download { path } => match SharePath::parse(&path.0) {
+                Ok(path) => Ok(Call::Download { path }),
+                Err(fault) => Err(Refusal::new(tag, BadPath, fault.to_string())),
+            },
+            CallBody::Run { command, .. } if command.trim().is_empty() => {
+                Err(Refusal::new(tag, BadArguments, "the command is empty"))
+            }
+            CallBody::Run { command, stdin, timeout_ms } => line::check_command(&command)
+                .map(drop)
+                .map(|()| Call::Run { command, stdin, timeout_ms }),
+            CallBody::Ls { path } => {
+                let bytes = path.as_ref().map_or(&b""[..], |path| &path.0);
+                line::list_path(bytes).map(|path| Call::List { path })
+            }
+            CallBody::Who => Ok(Call::Who),
+            CallBody::Echo { text } if text.len() > TEXT_MAX_BYTES => {
+                let text = format!("a text may have {TEXT_MAX_BYTES} bytes");
+                Err(Refusal::new(tag, TextTooLong, text))
+            }
+            CallBody::Echo { text } => Ok(Call::Echo { text }),
+            CallBody::Help => Ok(Call::Help),
+        };
+        checked.map_err(|refusal| Refusal { tag, ..refusal })
+    }
+}
+
+/// News of a running operation.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum DetailBody<'a> {
+    /// See [`super::Event::File`].
+    File {
+        /// Without folders.
+        name: Blob<'a>,
+        /// Bytes.
+        size: u64,
+        /// Seconds since 1970.
+        modified: i64,
+    },
+    /// See [`super::Event::Entries`].
+    Entries {
+        /// In the order of their names.
+        entries: Cow<'a, [Entry]>,
+    },
+    /// See [`super::Event::Users`].
+    Users {
+        /// In the order of the names.
+        names: Cow<'a, [Name]>,
+    },
+    /// See [`super::Event::Text`].
+    Text {
+        /// Without a line end at its end.
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+}
+
+/// How an operation ended; see [`Outcome`].
+#[derive(Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum OutcomeBody<'a> {
+    /// All is said.
+    Done,
+    /// The file is sent.
+    Sent {
+        /// BLAKE3 as 64 hexadecimal digits.
+        #[serde(borrow)]
+        hash: Cow<'a, str>,
+    },
+    /// The command ended by itself.
+    Exit {
+        /// 0 to 255.
+        code: u8,
+        /// The folder of the next commands, where this one has changed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<Blob<'a>>,
+    },
+    /// The command was ended.
+    Signal {
+        /// As `signal(7)` numbers it.
+        number: i32,
+        /// Where the server did it: why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        because: Option<Ended>,
+    },
+    /// All are listed.
+    Counted {
+        /// How many.
+        count: u64,
+    },
+    /// It failed.
+    Failed {
+        /// The name of the error.
+        code: ErrorCode,
+        /// One sentence.
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+}
+
+impl<'a> From<&'a Outcome> for OutcomeBody<'a> {
+    fn from(outcome: &'a Outcome) -> OutcomeBody<'a> {
+        match outcome {
+            Outcome::Done => OutcomeBody::Done,
+            Outcome::Sent { hash } => {
+                OutcomeBody::Sent { hash: Cow::Owned(blake3::Hash::from(*hash).to_string()) }
+            }
+            Outcome::Exit { code, directory } => OutcomeBody::Exit {
+                code: *code,
+                directory: directory.as_ref().map(|bytes| Blob::borrowed(bytes)),
+            },
+            Outcome::Signal { number, because } => {
+                OutcomeBody::Signal { number: *number, because: *because }
+            }
+            Outcome::Counted { count, .. } => OutcomeBody::Counted { count: *count },
+            Outcome::Failed(refusal) => {
+                OutcomeBody::Failed { code: refusal.code, text: Cow::Borrowed(&refusal.text) }
+            }
+        }
+    }
+}
+
+/// An error, or the reason of a goodbye.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct RefusalBody<'a> {
+    /// The name of the error.
+    pub code: ErrorCode,
+    /// One sentence.
+    #[serde(borrow)]
+    pub text: Cow<'a, str>,
+}
+
+/// A delivery.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct DeliveredBody {
+    /// The recipient.
+    pub to: Name,
+    /// Who vouches for it.
+    pub by: Witness,
+}

@@ -1,0 +1,168 @@
+//! What can be wrong with a request, named once for all dialects.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::Tag;
+use crate::limits::REFUSAL_TEXT_MAX_BYTES;
+
+/// The name of an error: kebab-case on the wire, and the same in every dialect.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The first word is no verb and there is no `|`.
+    UnknownCommand,
+    /// A verb with arguments that it does not take.
+    BadArguments,
+    /// Bytes that are no text where text is due: NUL, a lone CR, broken UTF-8.
+    BadText,
+    /// Not a user name.
+    BadName,
+    /// Not a path below the root.
+    BadPath,
+    /// Bytes that the dialect does not allow; the connection ends.
+    Protocol,
+    /// A dialect or a version that this server does not speak; the connection ends.
+    NotSupported,
+    /// A message longer than 64 KiB.
+    TextTooLong,
+    /// A line longer than any request.
+    LineTooLong,
+    /// Too many at once, or more recipients than one message may have.
+    TooMany,
+    /// Nobody of that name is here.
+    NoSuchUser,
+    /// The queue of that user is full.
+    PeerBusy,
+    /// A message was queued and the user went before it was sent.
+    NotDelivered,
+    /// The request needs a name, and this session has none yet.
+    NotNamed,
+    /// Somebody of that name is here already.
+    NameTaken,
+    /// This session has a name already.
+    AlreadyNamed,
+    /// The id of a new operation belongs to one that still runs.
+    IdInUse,
+    /// No such file or folder below the root.
+    NoSuchFile,
+    /// There is something of that name, but no regular file.
+    NotAFile,
+    /// There is something of that name, but no folder.
+    NotAFolder,
+    /// The server may not read it.
+    PermissionDenied,
+    /// The file changed while it was read.
+    FileChanged,
+    /// The server's system refused; the text says how.
+    SystemError,
+    /// The command could not be started.
+    CannotStart,
+    /// The server lacks something at the moment; later it may work.
+    Busy,
+    /// Something took longer than it may.
+    TimedOut,
+    /// The client wanted no more of it.
+    Cancelled,
+    /// This peer may not do that.
+    Denied,
+    /// The server is stopping.
+    ShuttingDown,
+    /// The peer took nothing for too long.
+    SlowConsumer,
+}
+
+impl ErrorCode {
+    /// The name as it stands on the wire.
+    pub fn as_str(self) -> &'static str {
+        use ErrorCode::*;
+        match self {
+            UnknownCommand => "unknown-command",
+            BadArguments => "bad-arguments",
+            BadText => "bad-text",
+            BadName => "bad-name",
+            BadPath => "bad-path",
+            Protocol => "protocol",
+            NotSupported => "not-supported",
+            TextTooLong => "text-too-long",
+            LineTooLong => "line-too-long",
+            TooMany => "too-many",
+            NoSuchUser => "no-such-user",
+            PeerBusy => "peer-busy",
+            NotDelivered => "not-delivered",
+            NotNamed => "not-named",
+            NameTaken => "name-taken",
+            AlreadyNamed => "already-named",
+            IdInUse => "id-in-use",
+            NoSuchFile => "no-such-file",
+            NotAFile => "not-a-file",
+            NotAFolder => "not-a-folder",
+            PermissionDenied => "permission-denied",
+            FileChanged => "file-changed",
+            SystemError => "system-error",
+            CannotStart => "cannot-start",
+            Busy => "busy",
+            TimedOut => "timed-out",
+            Cancelled => "cancelled",
+            Denied => "denied",
+            ShuttingDown => "shutting-down",
+            SlowConsumer => "slow-consumer",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A request that is answered with an error. The sentence says what happened and what to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// The request that it answers; 0 where that cannot be told.
+    pub tag: Tag,
+    /// The name of the error.
+    pub code: ErrorCode,
+    /// One sentence for people, without a line end, of at most [`REFUSAL_TEXT_MAX_BYTES`].
+    pub text: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal of the request `tag`. A text that is too long is cut.
+    pub fn new(tag: Tag, code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Refusal {
+        let mut text = text.into();
+        if text.len() > REFUSAL_TEXT_MAX_BYTES {
+            let last = REFUSAL_TEXT_MAX_BYTES - "...".len();
+            let end = (0..=last).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            text = Cow::Owned(format!("{}...", &text[..end]));
+        }
+        Refusal { tag, code, text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_in_json_is_the_name_in_lines() {
+        for code in [ErrorCode::UnknownCommand, ErrorCode::NotAFile, ErrorCode::IdInUse] {
+            let json = serde_json::to_string(&code).expect("a string");
+            assert_eq!(json, format!("\"{code}\""));
+        }
+    }
+
+    #[test]
+    fn a_sentence_that_quotes_too_much_is_cut_between_characters() {
+        for text in ["a".repeat(513), "\u{1f600}".repeat(20_000)] {
+            let refusal = Refusal::new(7, ErrorCode::BadArguments, text.clone());
+            let kept = refusal.text.strip_suffix("...").expect("the mark of a cut");
+            assert!(refusal.text.len() <= 512 && refusal.text.len() > 500);
+            assert!(text.starts_with(kept));
+        }
+        let whole = "a".repeat(512);
+        assert_eq!(Refusal::new(0, ErrorCode::Busy, whole.clone()).text, whole);
+    }
+}

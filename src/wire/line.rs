@@ -1,0 +1,295 @@
+//! The line dialect: plain lines for people with `nc`.
+//!
+//! One request a line, LF or CRLF at its end; answers are lines too, but for the bytes of a file
+//! and the output of a command, which come exactly as they are. PROTOCOL.md, "Lines".
+
+use std::borrow::Cow;
+
+use super::{
+    Call, ErrorCode, Event, Item, Name, Outcome, Post, Recipients, Refusal, Request, SharePath,
+    Text,
+    error::ErrorCode::*,
+    escape::{escape, escape_bytes, is_plain, plain_length},
+    event::{Ended, Entry, EntryKind},
+    name::NAME_RULE,
+    verbs::{self, Verb},
+};
+use crate::limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES};
+
+/// Reads the line at the head of `bytes`; `None` while it has no end yet.
+///
+/// `scanned` bytes are known to hold no line end, so that a slow line is not searched again and
+/// again. A line of more than `line_max` bytes is an error that ends the connection. Every line
+/// is an item of its own, empty ones too: they are taken at once and cannot pile up.
+pub fn decode(bytes: &[u8], scanned: usize, line_max: usize) -> Result<Option<Item<'_>>, Refusal> {
+    let end = memchr::memchr(b'\n', &bytes[scanned..]).map(|found| scanned + found);
+    if end.unwrap_or(bytes.len()) > line_max {
+        return Err(too_long(line_max));
+    }
+    let Some(end) = end else { return Ok(None) };
+    let line = &bytes[..end];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let request = match other_dialect(line) {
+        Some(refusal) => return Err(refusal),
+        None if line.trim_ascii().is_empty() => Ok(Request::Nothing),
+        None => parse(line),
+    };
+    Ok(Some(Item { request, consumed: end + 1 }))
+}
+
+/// The message at the head of `bytes`, where it is printable ASCII and written as `TEXT|NAME`.
+#[inline]
+pub fn post(bytes: &[u8], scanned: usize, line_max: usize) -> Option<Post<'_>> {
+    if scanned > 0 {
+        return None;
+    }
+    // The first byte that is not plain is the end of such a line: one look tells both.
+    let (line, rest) = bytes.split_at(plain_length(bytes));
+    let end_bytes = match rest {
+        [b'\n', ..] => 1,
+        [b'\r', b'\n', ..] => 2,
+        _ => return None,
+    };
+    let consumed = line.len() + end_bytes;
+    if consumed > line_max || other_dialect(line).is_some() {
+        return None;
+    }
+    let line = line.trim_ascii_start();
+    if verbs::find(first_word(line)).is_some() {
+        return None;
+    }
+    let bar = memchr::memrchr(b'|', line)?;
+    let (text, to) = (line[..bar].trim_ascii(), line[bar + 1..].trim_ascii());
+    let is_good = (1..=TEXT_MAX_BYTES).contains(&text.len())
+        && (1..=RECIPIENTS_MAX_BYTES).contains(&to.len());
+    let text = Text::plain_part(text);
+    is_good.then_some(Post { tag: 0, to: Recipients(to), text, consumed })
+}
+
+/// Appends the event as lines. What has no form in lines (credit, pings) adds nothing.
+pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
+    match event {
+        Event::Welcome { name } => put(out, &["welcome ", name.as_str(), "\n"]),
+        Event::Message { from, text, .. } => {
+            out.extend_from_slice(from.as_bytes());
+            out.push(b'|');
+            if text.is_plain() {
+                out.extend_from_slice(text.as_bytes());
+            } else {
+                out.extend_from_slice(escape(text.as_str()).as_bytes());
+            }
+            out.push(b'\n');
+        }
+        Event::File { name, size, .. } => {
+            put(out, &["file ", &size.to_string(), " ", &escape_bytes(name), "\n"]);
+        }
+        Event::Output { bytes, .. } => out.extend_from_slice(bytes),
+        Event::Entries { entries, .. } => entries.iter().for_each(|entry| put_entry(out, entry)),
+        Event::Users { names, .. } => {
+            names.iter().for_each(|name| put(out, &[name.as_str(), "\n"]));
+        }
+        Event::Text { text, .. } => {
+            text.split('\n').for_each(|line| put(out, &[&escape(line), "\n"]));
+        }
+        Event::End { outcome, .. } => put_outcome(out, outcome),
+        Event::Error(refusal) => put_error(out, refusal),
+        Event::Goodbye(Some(refusal)) => put_error(out, refusal),
+        Event::Goodbye(None) => put(out, &["goodbye\n"]),
+        Event::Delivered { .. } | Event::Credit { .. } => {}
+        Event::Ping { .. } | Event::Pong { .. } => {}
+    }
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&str]) {
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
+fn put_error(out: &mut Vec<u8>, refusal: &Refusal) {
+    put(out, &["error ", refusal.code.as_str(), ": ", &escape(&refusal.text), "\n"]);
+}
+
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    let time = jiff::Timestamp::from_second(entry.modified).unwrap_or_default();
+    let slash = if entry.kind == EntryKind::Folder { "/" } else { "" };
+    let (size, name) = (entry.size.to_string(), escape_bytes(&entry.name));
+    put(out, &[&size, " ", &time.to_string(), " ", &name, slash, "\n"]);
+}
+
+fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
+    let line = match outcome {
+        Outcome::Done | Outcome::Sent { .. } => return,
+        Outcome::Failed(refusal) => return put_error(out, refusal),
+        Outcome::Exit { code, .. } => format!("[exit {code}]\n"),
+        Outcome::Signal { number, because: None } => format!("[signal {number}]\n"),
+        Outcome::Signal { number, because: Some(Ended::Cancelled) } => {
+            format!("[signal {number}: cancelled]\n")
+        }
+        Outcome::Signal { number, because: Some(Ended::TimedOut) } => {
+            format!("[signal {number}: timed out]\n")
+        }
+        Outcome::Counted { count, noun } => format!("[{count} {noun}]\n"),
+    };
+    out.extend_from_slice(line.as_bytes());
+}
+
+fn too_long(line_max: usize) -> Refusal {
+    Refusal::new(0, LineTooLong, format!("a line may have {line_max} bytes here"))
+}
+
+/// A peer that has begun with lines and goes on in another language is not to be trusted to mean
+/// what its lines say: a page that makes a browser post here, for instance.
+fn other_dialect(line: &[u8]) -> Option<Refusal> {
+    // Most lines are told by their first byte.
+    if !matches!(line.first(), Some(b'{' | b'A'..=b'Z' | b'h' | 0x16)) {
+        return None;
+    }
+    let is_json = line.starts_with(b"{\"") && line.ends_with(b"}");
+    let is_http = super::http::is_request_line(line)
+        || line.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"host:"));
+    (is_json || is_http || line.starts_with(&[0x16, 3])).then(|| {
+        let text = "this connection speaks lines; the first bytes of a connection choose";
+        Refusal::new(0, Protocol, text)
+    })
+}
+
+fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
+    check_text(line)?;
+    let line = line.trim_ascii_start();
+    let word = first_word(line);
+    match verbs::find(word) {
+        Some(verb) => {
+            let rest = std::str::from_utf8(&line[word.len()..]).expect("it was checked");
+            parse_verb(verb, rest.trim_ascii_start())
+        }
+        None => parse_message(line),
+    }
+}
+
+/// The bytes before the first space; of a long word only the beginning, for no verb is long.
+fn first_word(line: &[u8]) -> &[u8] {
+    let head = &line[..line.len().min(verbs::WORD_MAX_BYTES + 1)];
+    &head[..head.iter().position(|byte| *byte == b' ').unwrap_or(head.len())]
+}
+
+fn parse_message(line: &[u8]) -> Result<Request<'_>, Refusal> {
+    let Some(bar) = memchr::memrchr(b'|', line) else {
+        let text = format!("`TEXT|NAME` sends a text; the commands are {}", verbs::words());
+        return Err(Refusal::new(0, UnknownCommand, text));
+    };
+    let (text, to) = (line[..bar].trim_ascii(), line[bar + 1..].trim_ascii());
+    let text = Text::parse(text).expect("it was checked, and a bar parts no character");
+    message(to, text, format_args!("write `TEXT|NAME`, or `TEXT|*` for everybody else"))
+}
+
+fn message<'a>(
+    to: &'a [u8],
+    text: Text<'a>,
+    usage: std::fmt::Arguments<'_>,
+) -> Result<Request<'a>, Refusal> {
+    let wrong = |what: &str| Err(Refusal::new(0, BadArguments, format!("{what}; {usage}")));
+    if to.is_empty() {
+        return wrong("nobody is named");
+    }
+    if to.len() > RECIPIENTS_MAX_BYTES {
+        return Err(Refusal::new(0, TooMany, "the list of recipients is too long"));
+    }
+    if text.is_empty() {
+        return wrong("the text is empty");
+    }
+    if text.len() > TEXT_MAX_BYTES {
+        let text = format!("a text may have {TEXT_MAX_BYTES} bytes; this one has {}", text.len());
+        return Err(Refusal::new(0, TextTooLong, text));
+    }
+    Ok(Request::Message { tag: 0, to: Recipients(to), text })
+}
+
+fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
+    let entry = verbs::VERBS.iter().find(|entry| entry.verb == verb).expect("all are listed");
+    let usage = format_args!("write `{}`", entry.usage);
+    let bare = rest.trim_ascii_end();
+    let call = match verb {
+        Verb::User => return parse_user(rest),
+        Verb::Msg => {
+            let (to, text) = rest.split_once(' ').unwrap_or((rest, ""));
+            return message(to.as_bytes(), Text::from(text.trim_ascii()), usage);
+        }
+        Verb::Quit if bare.is_empty() => return Ok(Request::Goodbye),
+        Verb::Download => {
+            let path = SharePath::parse(bare.as_bytes());
+            Call::Download { path: path.map_err(|fault| bad_path(fault.to_string()))? }
+        }
+        Verb::Run if bare.is_empty() => {
+            return Err(Refusal::new(0, BadArguments, format!("no command is named; {usage}")));
+        }
+        Verb::Run => Call::Run { command: check_command(rest)?, stdin: false, timeout_ms: 0 },
+        Verb::Ls => Call::List { path: list_path(bare.as_bytes())? },
+        Verb::Echo => Call::Echo { text: Cow::Borrowed(rest) },
+        Verb::Who if bare.is_empty() => Call::Who,
+        Verb::Help if bare.is_empty() => Call::Help,
+        Verb::Who | Verb::Help | Verb::Quit => {
+            let text = format!("`{}` takes no arguments; {usage}", entry.word);
+            return Err(Refusal::new(0, BadArguments, text));
+        }
+    };
+    Ok(Request::Call { tag: 0, call })
+}
+
+fn parse_user(rest: &str) -> Result<Request<'_>, Refusal> {
+    let (name, password) = match rest.split_once(' ') {
+        Some((name, password)) => {
+            (name, Some(password).filter(|it| !it.is_empty()).map(Cow::Borrowed))
+        }
+        None => (rest, None),
+    };
+    let name = Name::parse(name).ok_or_else(|| Refusal::new(0, BadName, NAME_RULE))?;
+    Ok(Request::Login { name, password })
+}
+
+/// The folder of `ls`: nothing, `.` and `/` are the root itself.
+pub(super) fn list_path(bytes: &[u8]) -> Result<Option<SharePath>, Refusal> {
+    let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
+    match trimmed {
+        b"" | b"." => Ok(None),
+        _ => match SharePath::parse(trimmed) {
+            Ok(path) => Ok(Some(path)),
+            Err(fault) => Err(bad_path(fault.to_string())),
+        },
+    }
+}
+
+fn bad_path(text: String) -> Refusal {
+    Refusal::new(0, BadPath, text)
+}
+
+/// What `/bin/sh -c` can take as one argument.
+pub(super) fn check_command(command: &str) -> Result<Cow<'_, str>, Refusal> {
+    if command.len() > COMMAND_MAX_BYTES {
+        let text = format!("a command may have {COMMAND_MAX_BYTES} bytes");
+        return Err(Refusal::new(0, TextTooLong, text));
+    }
+    if command.contains('\0') {
+        return Err(Refusal::new(0, BadText, "a command may not hold a NUL byte"));
+    }
+    Ok(Cow::Borrowed(command))
+}
+
+/// Text as lines allow it: UTF-8 without NUL, lone CR, byte order mark and the two Unicode line
+/// separators, any of which would mean one thing here and another where it is shown.
+fn check_text(line: &[u8]) -> Result<&str, Refusal> {
+    let bad = |what: &str, at: usize| {
+        let text = format!("{what} at byte {} of the line; lines are UTF-8 text", at + 1);
+        Refusal::new(0, ErrorCode::BadText, text)
+    };
+    let text = std::str::from_utf8(line).map_err(|error| bad("no UTF-8", error.valid_up_to()))?;
+    if is_plain(line) {
+        return Ok(text);
+    }
+    let forbidden = |char: char| matches!(char, '\0' | '\r' | '\u{feff}' | '\u{2028}' | '\u{2029}');
+    match text.char_indices().find(|(_, char)| forbidden(*char)) {
+        None => Ok(text),
+        Some((at, '\0')) => Err(bad("a NUL", at)),
+        Some((at, '\r')) => Err(bad("a CR without LF", at)),
+        Some((at, '\u{feff}')) => Err(bad("a byte order mark", at)),
+        Some((at, _)) => Err(bad("a line separator", at)),
+    }
+}

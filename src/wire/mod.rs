@@ -1,0 +1,28 @@
+//! The language: requests, events, errors, and one codec file a dialect.
+//!
+//! Bytes in, requests out; events in, bytes out. No I/O, no clock, no state that outlives a
+//! call: a codec is given the bytes that are there and says how many it used.
+
+pub mod blob;
+pub mod control;
+pub mod dialect;
+pub mod error;
+pub mod escape;
+pub mod event;
+pub mod frame;
+pub mod http;
+pub mod line;
+pub mod name;
+pub mod path;
+pub mod request;
+pub mod text;
+pub mod verbs;
+
+pub use blob::Blob;
+pub use dialect::Dialect;
+pub use error::{ErrorCode, Refusal};
+pub use event::{Event, Outcome, Stream};
+pub use name::Name;
+pub use path::SharePath;
+pub use request::{Call, Item, Post, Recipients, Request, Tag};
+pub use text::Text;

@@ -1,0 +1,169 @@
+//! What a peer can ask, whatever dialect it speaks.
+
+use std::{borrow::Cow, fmt};
+
+use super::{Name, Refusal, SharePath, Text};
+
+/// The number a client gives to an operation or to a message it wants confirmed; the answers
+/// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
+pub type Tag = u32;
+
+/// One request, borrowed from the bytes it came in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Request<'a> {
+    /// Says who speaks: `user alice`, or the hello frame.
+    Login {
+        /// The name to be known by.
+        name: Name,
+        /// What the client said to prove it.
+        password: Option<Cow<'a, str>>,
+    },
+    /// A text for other users.
+    Message {
+        /// Not 0: the sender wants to know when it was delivered.
+        tag: Tag,
+        /// Who is to get it.
+        to: Recipients<'a>,
+        /// At most 64 KiB, not empty.
+        text: Text<'a>,
+    },
+    /// Something with an answer of its own.
+    Call {
+        /// The operation, as the client numbers it.
+        tag: Tag,
+        /// What to do.
+        call: Call<'a>,
+    },
+    /// Bytes for the standard input of the command `tag`.
+    Input {
+        /// The operation.
+        tag: Tag,
+        /// At most one chunk.
+        bytes: &'a [u8],
+    },
+    /// The end of that standard input.
+    InputEnd {
+        /// The operation.
+        tag: Tag,
+    },
+    /// The client has room for so many more bytes of the operation's output.
+    Credit {
+        /// The operation.
+        tag: Tag,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// The client wants no more of the operation.
+    Cancel {
+        /// The operation.
+        tag: Tag,
+    },
+    /// The client has shown the message with this serial to its user.
+    Acknowledge {
+        /// As the message carried it.
+        serial: u32,
+    },
+    /// To be answered by a pong with the same number.
+    Ping {
+        /// Any number.
+        number: u32,
+    },
+    /// The answer to a ping.
+    Pong,
+    /// The client leaves of its own will.
+    Goodbye,
+    /// An empty line: nothing is asked, nothing is answered, and it is no first request.
+    Nothing,
+}
+
+/// The verbs that have an answer. A new verb begins here, in `verbs.rs` and in its own file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Call<'a> {
+    /// Send a file below the root.
+    Download {
+        /// Which.
+        path: SharePath,
+    },
+    /// Run a command under `/bin/sh -c`.
+    Run {
+        /// As the shell gets it.
+        command: Cow<'a, str>,
+        /// Standard input follows in input requests; else it is empty.
+        stdin: bool,
+        /// The command may take so long, in milliseconds; 0 is no limit.
+        timeout_ms: u64,
+    },
+    /// The names, sizes and times in a folder; `None` is the root.
+    List {
+        /// Which.
+        path: Option<SharePath>,
+    },
+    /// Who is here.
+    Who,
+    /// The same text back.
+    Echo {
+        /// Any text.
+        text: Cow<'a, str>,
+    },
+    /// What one can ask.
+    Help,
+    /// What should have been one of these and is none: it is answered by its end, as they all are.
+    Refused(Refusal),
+}
+
+/// The list of names of one message, still as it was written.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Recipients<'a>(pub &'a [u8]);
+
+impl<'a> Recipients<'a> {
+    /// `*`: everybody else.
+    pub fn is_everybody(self) -> bool {
+        self.0 == b"*"
+    }
+
+    /// The one name, where there is one and not a list.
+    pub fn single(self) -> Option<&'a [u8]> {
+        memchr::memchr(b',', self.0).is_none().then_some(self.0)
+    }
+
+    /// The names in order, spaces round them dropped.
+    pub fn names(self) -> impl Iterator<Item = &'a [u8]> {
+        self.0.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+    }
+}
+
+impl fmt::Debug for Recipients<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&String::from_utf8_lossy(self.0), formatter)
+    }
+}
+
+/// A message found at the head of the bytes, and nothing but that: the way of most requests, which
+/// is kept short. Whatever is not plainly a good message is left to the codec's `decode`.
+#[derive(Clone, Copy, Debug)]
+pub struct Post<'a> {
+    /// See [`Request::Message`].
+    pub tag: Tag,
+    /// See [`Request::Message`].
+    pub to: Recipients<'a>,
+    /// See [`Request::Message`].
+    pub text: Text<'a>,
+    /// So many bytes belonged to it.
+    pub consumed: usize,
+}
+
+impl<'a> From<Post<'a>> for Item<'a> {
+    fn from(post: Post<'a>) -> Item<'a> {
+        let Post { tag, to, text, consumed } = post;
+        Item { request: Ok(Request::Message { tag, to, text }), consumed }
+    }
+}
+
+/// What a codec found at the head of the bytes.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Item<'a> {
+    /// The request, or why it is none. The connection lives on either way.
+    pub request: Result<Request<'a>, Refusal>,
+    /// So many bytes belonged to it.
+    pub consumed: usize,
+}
