@@ -1,0 +1,355 @@
+//! How sessions end, and what time does.
+
+use super::{
+    Column, Effect, Hub, OperationState, Phase, Session, SessionId, Time,
+    ids::OperationId,
+    outbox::{Pool, Posted},
+    timers::Alarm,
+};
+use crate::{
+    limits::Limits,
+    wire::{
+        Dialect, ErrorCode, Event, Name, Refusal, Tag,
+        dialect::{self, Sniffed},
+        event::Ended,
+    },
+};
+
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum CloseReason {
+    /// It said goodbye, or had no more requests.
+    PeerLeft,
+    /// Its connection broke.
+    PeerGone,
+    /// It sent what its dialect does not allow.
+    Protocol,
+    /// It speaks a dialect that is not served.
+    NotServed,
+    /// It comes from where nobody is served.
+    NotAdmitted,
+    /// Its name belongs to somebody else.
+    NameTaken,
+    /// It said nothing valid in time.
+    FirstRequestTimeout,
+    /// It was silent, and did not answer the ping.
+    Silent,
+    /// It took nothing of what waited for it.
+    Stalled,
+    /// The same, and messages to it were refused because of that.
+    SlowConsumer,
+    /// The file that it was promised changed meanwhile.
+    BrokenFile,
+    /// The server stops.
+    ShuttingDown,
+}
+
+impl Hub {
+    pub(super) fn on_sent(&mut self, id: SessionId, count: usize) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            return;
+        };
+        let reader = session.reader();
+        let (mut files, mut posts) = (Vec::new(), Vec::new());
+        let on_post = |posted: Posted| {
+            if posted.receipt != 0 {
+                posts.push(posted);
+            }
+        };
+        session.outbox.consume(&mut self.pool, count, |file| files.push(file), on_post);
+        if session.outbox.is_empty() {
+            session.stalled = None;
+            session.overflowed = false;
+        } else if count > 0 || session.stalled.is_none() {
+            session.stalled = Some(now);
+            // A socket that takes more of a backlog has a peer that takes it. Its answer to a
+            // ping may lie unread meanwhile, since its requests wait for room.
+            if count > 0 {
+                session.heard = now;
+                session.pinged = false;
+            }
+        }
+        if let Some((name, dialect)) = reader {
+            posts.into_iter().for_each(|posted| self.on_posted(name, dialect, posted));
+        }
+        files.into_iter().for_each(|file| self.on_file_sent(file));
+        self.after_sent(id, count);
+    }
+
+    fn after_sent(&mut self, id: SessionId, count: usize) {
+        let Some(session) = self.session(id) else { return };
+        let is_empty = session.outbox.is_empty();
+        if let Phase::Closing { reason, .. } = session.phase {
+            if is_empty {
+                self.remove(id, reason);
+            } else if count > 0 && reason == CloseReason::PeerLeft {
+                let later = self.closing_deadline(reason);
+                let session = self.session_mut(id).expect("it was there");
+                if let Phase::Closing { deadline, .. } = &mut session.phase {
+                    *deadline = later;
+                }
+            }
+            return;
+        }
+        if !is_empty {
+            self.arm(id);
+        }
+        self.pull(id);
+        self.close_if_stopping(id);
+        self.resume(id);
+    }
+
+    /// Closes a session whose peer has said its last request, once all is answered.
+    pub(super) fn close_if_finished(&mut self, id: SessionId) {
+        let Some(session) = self.session(id) else { return };
+        let input = &session.input;
+        let is_done = input.ended && !input.paused && session.operations.is_empty();
+        if is_done && !session.is_closing() {
+            self.shut(id, CloseReason::PeerLeft);
+        }
+    }
+
+    /// Says goodbye, with the reason if there is one, and removes the session once it has been
+    /// told or has had its time.
+    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, why: Option<&Refusal>) {
+        let Some(session) = self.session(id) else { return };
+        if session.is_closing() {
+            return;
+        }
+        // Within a file there is no place for words.
+        if session.column != Column::InFile {
+            self.finish_line(id);
+            self.release_held(id);
+            self.say(id, &Event::Goodbye(why));
+        }
+        self.shut(id, reason);
+    }
+
+    /// The same with last words that are no event.
+    pub(super) fn close_with(&mut self, id: SessionId, reason: CloseReason, words: &[u8]) {
+        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            return;
+        };
+        session.outbox.write(&mut self.pool, |out| out.extend_from_slice(words));
+        self.effects.push_back(Effect::Flush { session: id });
+        self.shut(id, reason);
+    }
+
+    /// Removes the session once its outbox is empty.
+    fn shut(&mut self, id: SessionId, reason: CloseReason) {
+        self.stop_operations(id, Haste::SendQueued);
+        let was = self.release_name(id);
+        let deadline = self.closing_deadline(reason);
+        let session = self.session_mut(id).expect("the caller has it");
+        session.phase = Phase::Closing { reason, was, deadline };
+        session.input.rest = Vec::new();
+        if session.outbox.is_empty() {
+            self.remove(id, reason);
+        } else {
+            self.arm(id);
+        }
+    }
+
+    /// Who has left in order may take as long as anybody to fetch the rest, if only it takes
+    /// something. The others get a moment to read why.
+    fn closing_deadline(&self, reason: CloseReason) -> Time {
+        let deadline = match reason {
+            CloseReason::PeerLeft => self.now + self.limits.stall_timeout,
+            _ => self.now + self.limits.closing_timeout,
+        };
+        // A server that stops waits for nobody beyond its own time.
+        match self.stopping {
+            Some(end) => deadline.min(end + self.limits.closing_timeout),
+            None => deadline,
+        }
+    }
+
+    /// Removes a session at once; what waits for it is lost, and the senders hear of it.
+    pub(super) fn remove(&mut self, id: SessionId, reason: CloseReason) {
+        if self.session(id).is_none() {
+            return;
+        }
+        self.stop_operations(id, Haste::AtOnce);
+        let was = self.release_name(id);
+        let mut session = self.sessions.remove(id.slot());
+        self.effects.push_back(Effect::Close { session: id, reason });
+        let lost = session.abandon(&mut self.pool);
+        if let Some((name, _)) = was {
+            self.report_lost(name, lost);
+        }
+    }
+
+    /// Ends what the session has under way. What is queued of files can be sent yet, unless the
+    /// session goes at once.
+    fn stop_operations(&mut self, id: SessionId, haste: Haste) {
+        let session = self.session_mut(id).expect("the caller has it");
+        session.waiting.clear();
+        let operations = std::mem::take(&mut session.operations);
+        for operation_id in &operations {
+            let operation = self.operation_mut(*operation_id).expect("sessions own live ones");
+            if operation.file_pieces > 0 && haste == Haste::SendQueued {
+                operation.state = OperationState::Ending;
+                continue;
+            }
+            self.operations.remove(operation_id.slot());
+            self.effects.push_back(Effect::Stop { operation: *operation_id });
+        }
+        if haste == Haste::SendQueued {
+            let is_left = |id: &OperationId| self.operations.contains(id.slot());
+            let left = operations.into_iter().filter(is_left).collect();
+            self.session_mut(id).expect("it was there").operations = left;
+        }
+    }
+
+    /// Makes the name free and says whose session it was.
+    fn release_name(&mut self, id: SessionId) -> Option<(Name, Dialect)> {
+        let session = self.session(id).expect("the caller has it");
+        match session.phase {
+            Phase::Ready { dialect, name: Some(name) } => {
+                self.names.release(&name);
+                Some((name, dialect))
+            }
+            Phase::Closing { was, .. } => was,
+            _ => None,
+        }
+    }
+
+    pub(super) fn on_tick(&mut self) {
+        while let Some((due, alarm)) = self.timers.pop(self.now) {
+            match alarm {
+                Alarm::Session(id) => self.on_session_alarm(id, due),
+                Alarm::Operation(id) => self.terminate(id, Ended::TimedOut),
+                Alarm::Shutdown => self.close_all(),
+            }
+        }
+    }
+
+    fn on_session_alarm(&mut self, id: SessionId, due: Time) {
+        let (now, limits) = (self.now, self.limits);
+        let Some(session) = self.session_mut(id).filter(|session| session.armed == due) else {
+            return;
+        };
+        session.armed = Time::NEVER;
+        if session.due(&limits) <= now {
+            self.on_due(id);
+        }
+        self.arm(id);
+    }
+
+    /// Does what the passing of time demands of a session.
+    fn on_due(&mut self, id: SessionId) {
+        let (now, limits) = (self.now, self.limits);
+        let session = self.session_mut(id).expect("the caller has it");
+        match session.phase {
+            Phase::Sniffing { .. } => {
+                let words = dialect::farewell(Sniffed::Undecided, &too_late(&limits));
+                self.close_with(id, CloseReason::FirstRequestTimeout, &words);
+            }
+            Phase::Greeting { .. } => {
+                self.close(id, CloseReason::FirstRequestTimeout, Some(&too_late(&limits)));
+            }
+            Phase::Closing { reason, .. } => self.remove(id, reason),
+            Phase::Ready { .. } => {
+                let patience = session.patience(&limits);
+                if session.stalled.is_some_and(|since| since + patience <= now) {
+                    let reason = match session.overflowed {
+                        true => CloseReason::SlowConsumer,
+                        false => CloseReason::Stalled,
+                    };
+                    return self.remove(id, reason);
+                }
+                if session.pinged {
+                    return self.remove(id, CloseReason::Silent);
+                }
+                session.pinged = true;
+                self.say(id, &Event::Ping { number: now.0 as u32 });
+            }
+        }
+    }
+
+    /// Begins to stop: nobody new, and whoever has nothing under way leaves at once.
+    pub(super) fn on_stop(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let deadline = self.now + self.limits.shutdown_timeout;
+        self.stopping = Some(deadline);
+        self.set_alarm(deadline, Alarm::Shutdown);
+        let seconds = self.limits.shutdown_timeout.as_secs();
+        for id in self.ids() {
+            let text = format!("the server stops in {seconds} s; what still runs then is ended");
+            self.hasten(id);
+            let has_work = self.session(id).is_some_and(|it| !it.operations.is_empty());
+            if has_work {
+                self.refuse(id, 0, ErrorCode::ShuttingDown, text);
+            } else {
+                self.close_if_stopping(id);
+            }
+        }
+    }
+
+    /// Gives a session that is on its way out no more time than the server has.
+    fn hasten(&mut self, id: SessionId) {
+        let Some(end) = self.stopping else { return };
+        let last = end + self.limits.closing_timeout;
+        let session = self.session_mut(id).expect("the caller has it");
+        if let Phase::Closing { deadline, .. } = &mut session.phase {
+            *deadline = last.min(*deadline);
+            self.arm(id);
+        }
+    }
+
+    /// Lets a session go that has nothing under way any more.
+    pub(super) fn close_if_stopping(&mut self, id: SessionId) {
+        let is_idle = self.session(id).is_some_and(|it| it.operations.is_empty());
+        if self.stopping.is_some() && is_idle {
+            self.close(id, CloseReason::ShuttingDown, Some(&shutting_down()));
+        }
+    }
+
+    fn close_all(&mut self) {
+        for id in self.ids() {
+            self.close(id, CloseReason::ShuttingDown, Some(&shutting_down()));
+        }
+    }
+
+    fn ids(&self) -> Vec<SessionId> {
+        self.sessions().map(|session| session.id).collect()
+    }
+}
+
+/// How much of what a session has under way still matters.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Haste {
+    /// What is queued is sent.
+    SendQueued,
+    /// Nothing is.
+    AtOnce,
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(0, ErrorCode::ShuttingDown, "the server stops; connect again later")
+}
+
+fn too_late(limits: &Limits) -> Refusal {
+    let seconds = limits.first_request_timeout.as_secs();
+    let text = format!("no request came within {seconds} s; `help` lists them");
+    Refusal::new(0, ErrorCode::TimedOut, text)
+}
+
+impl Session {
+    /// Gives up all that waits for it; returns whose messages are lost, and their receipts.
+    fn abandon(&mut self, pool: &mut Pool) -> Vec<(SessionId, Tag)> {
+        let queued = self.outbox.abandon(pool).into_iter().map(|it| (it.sender, it.receipt));
+        let mut lost: Vec<_> = queued.collect();
+        if let Some(held) = self.held.take() {
+            lost.extend(held.posts.iter().map(|post| (post.sender, post.receipt)));
+        }
+        if let Some(awaiting) = self.awaiting.take() {
+            lost.extend(awaiting.receipts.iter().map(|it| (it.sender, it.tag)));
+        }
+        lost.retain(|(sender, _)| *sender != SessionId::NOBODY);
+        lost
+    }
+}

@@ -1,0 +1,146 @@
+//! What must hold between the tables of the hub after every input, for tests and simulations.
+
+use super::{
+    Column, Hub, Operation, OperationState, Phase, Session, Time, session::Receipt, timers::Alarm,
+};
+use crate::wire::Dialect;
+
+impl Hub {
+    /// Panics where two tables disagree or a bound is passed: a fault of ours. It looks at
+    /// everything once, so a simulation can afford it after every step.
+    pub fn check_invariants(&self) {
+        assert!(self.doomed.is_empty(), "whoever is doomed is removed within the same input");
+        self.check_names();
+        self.check_operations();
+        for (slot, session) in &self.sessions {
+            assert_eq!(session.id.slot(), slot, "a session knows where it lies");
+            self.check_state(session);
+            self.check_queues(session);
+            self.check_promises(session);
+        }
+        self.check_alarms();
+    }
+
+    fn check_names(&self) {
+        for (name, id) in self.names.iter() {
+            let session = self.session(id).expect("a taken name belongs to a session");
+            assert_eq!(session.name(), Some(*name), "{id:?} has another name than the index");
+        }
+        let named = self.sessions().filter(|session| session.name().is_some()).count();
+        assert_eq!(named, self.names.len(), "every named session is in the index");
+    }
+
+    fn check_operations(&self) {
+        for (slot, operation) in &self.operations {
+            let id = operation.id;
+            assert_eq!(id.slot(), slot, "an operation knows where it lies");
+            let owner = self.session(operation.owner).expect("operations have owners");
+            let entries = owner.operations.iter().filter(|other| **other == id).count();
+            assert_eq!(entries, 1, "{id:?} is listed once with its owner");
+            let queued = owner.outbox.file_pieces(id);
+            assert_eq!(operation.file_pieces, queued, "{id:?} counts its pieces of files");
+            assert!(queued == 0 || operation.announced, "{id:?} sends a file without a name");
+            assert!(!owner.is_closing() || operation.state == OperationState::Ending);
+            self.check_operation_state(operation, owner);
+        }
+        let listed: usize = self.sessions().map(|session| session.operations.len()).sum();
+        assert_eq!(listed, self.operations.len(), "every listed operation is there");
+        assert!(listed <= self.limits.operations_total_max);
+    }
+
+    fn check_operation_state(&self, operation: &Operation, owner: &Session) {
+        let id = operation.id;
+        let turns = owner.waiting.iter().filter(|other| **other == id).count();
+        match operation.state {
+            OperationState::Running { blocked } => {
+                assert_eq!(turns, blocked as usize, "{id:?} waits exactly while it is blocked");
+                let low = owner.outbox.unsent_bytes() < self.limits.outbox_low_bytes;
+                let may_speak = low && operation.window_bytes > 0;
+                assert!(!(blocked && may_speak), "{id:?} is blocked although there is room");
+            }
+            OperationState::Ending => {
+                assert!(operation.file_pieces > 0, "{id:?} has nothing left to send");
+                assert_eq!(turns, 0, "{id:?} is over and waits to speak");
+            }
+        }
+        if let Some(input) = &operation.input {
+            assert!(input.bytes.len() <= self.limits.input_window_bytes as usize);
+            assert!(input.bytes.is_empty() || !input.closed, "{id:?} keeps what nobody takes");
+        }
+        let has_same_tag = |other: &&super::OperationId| {
+            operation.tag != 0 && self.operations[other.slot()].tag == operation.tag
+        };
+        assert!(owner.operations.iter().filter(has_same_tag).count() <= 1, "tags are unique");
+    }
+
+    fn check_state(&self, session: &Session) {
+        let id = session.id;
+        let operations = session.operations.len();
+        assert!(operations <= self.limits.operations_max);
+        match session.phase {
+            Phase::Sniffing { .. } | Phase::Greeting { .. } => {
+                assert_eq!(operations, 0, "{id:?} has said nothing valid and started something");
+            }
+            Phase::Ready { dialect: Dialect::Line, .. } => {
+                assert!(operations <= 1, "lines wait for the operation before");
+            }
+            Phase::Ready { dialect: Dialect::Frame, name } => {
+                assert!(name.is_some(), "frames begin with a name");
+                assert_eq!(session.column, Column::LineStart, "frames have no columns");
+            }
+            Phase::Closing { .. } => {
+                assert!(!session.outbox.is_empty(), "{id:?} has nothing to wait for");
+                assert!(session.input.rest.is_empty(), "nothing is read of {id:?} any more");
+            }
+        }
+        if session.column != Column::LineStart && !session.is_closing() {
+            assert_eq!(operations, 1, "{id:?} is within the output of nothing");
+        }
+    }
+
+    /// The most that waits for a session: whatever [`Hub::say`] says may bring it to twice the
+    /// outbox before the session is given up, and one piece of a file may follow, since its room
+    /// is measured without what is held back. Messages stay below: they are refused at the
+    /// outbox's own size, and escaping makes four bytes of one at most.
+    fn check_queues(&self, session: &Session) {
+        let id = session.id;
+        session.outbox.check();
+        let most = 2 * self.limits.outbox_max_bytes + self.limits.chunk_max_bytes;
+        let waiting = session.waiting_bytes();
+        assert!(waiting <= most, "{waiting} bytes wait for {id:?}, more than {most}");
+        if let Some(held) = &session.held {
+            assert_ne!(session.column, Column::LineStart, "{id:?} holds back lines for nothing");
+            assert!(!held.bytes.is_empty());
+            assert!(held.posts.is_sorted_by_key(|post| post.end));
+            assert!(held.posts.last().is_none_or(|post| post.end <= held.bytes.len()));
+        }
+        assert!(!session.outbox.is_empty() || session.stalled.is_none(), "{id:?} has no stall");
+    }
+
+    fn check_promises(&self, session: &Session) {
+        let Some(awaiting) = &session.awaiting else { return };
+        let receipts = &awaiting.receipts;
+        assert!(receipts.len() <= self.limits.receipts_max, "{:?} owes too much", session.id);
+        let is_good = |it: &Receipt| it.serial != 0 && it.tag != 0;
+        assert!(receipts.iter().all(is_good), "receipts have numbers");
+        let reader = session.reader();
+        assert!(matches!(reader, Some((_, Dialect::Frame))), "only frames acknowledge");
+    }
+
+    /// Every session that is due has an alarm set for no later than that; stale alarms are few.
+    fn check_alarms(&self) {
+        let is_valid = |due: Time, alarm: Alarm| match alarm {
+            Alarm::Session(id) => self.session(id).is_some_and(|session| session.armed == due),
+            Alarm::Operation(_) | Alarm::Shutdown => false,
+        };
+        let valid = self.timers.iter().filter(|(due, alarm)| is_valid(*due, *alarm)).count();
+        let armed = self.sessions().filter(|session| session.armed != Time::NEVER).count();
+        assert!(valid >= armed, "{armed} sessions rely on {valid} alarms");
+        for session in self.sessions() {
+            let due = session.due(&self.limits);
+            assert!(session.armed <= due, "{:?} sleeps beyond {due:?}", session.id);
+        }
+        let most = self.stale_alarms_max() + 1;
+        assert!(self.timers.len() <= most, "{} alarms, more than {most}", self.timers.len());
+    }
+}

@@ -1,0 +1,209 @@
+//! Messages from session to session: the hot path, and what is owed when they do not arrive.
+
+use super::{
+    Column, Effect, Hub, Phase, Session, SessionId,
+    held::HeldPost,
+    outbox::{Pool, Posted},
+    session::Receipt,
+};
+use crate::{
+    limits::{Limits, RECIPIENTS_MAX},
+    wire::{
+        Dialect, ErrorCode, Event, Name, Recipients, Refusal, Tag, Text, error::ErrorCode::*,
+        event::Witness,
+    },
+};
+
+impl Hub {
+    pub(super) fn on_message(
+        &mut self,
+        id: SessionId,
+        tag: Tag,
+        to: Recipients<'_>,
+        text: Text<'_>,
+    ) {
+        let Some(from) = self.session(id).and_then(Session::name) else {
+            let text = "say `user NAME` first, so that others know who writes";
+            return self.refuse(id, tag, NotNamed, text);
+        };
+        let letter = Letter { sender: id, from, tag, text };
+        if to.is_everybody() {
+            self.send_to_everybody(&letter);
+            if self.names.len() == 1 {
+                self.refuse(id, tag, NoSuchUser, "nobody else is here");
+            }
+        } else if let Some(name) = to.single() {
+            self.send_to(&letter, name);
+        } else {
+            let mut names: Vec<&[u8]> = Vec::new();
+            for name in to.names() {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+                if names.len() > RECIPIENTS_MAX {
+                    let text = format!("a message may have {RECIPIENTS_MAX} recipients");
+                    return self.refuse(id, tag, TooMany, text);
+                }
+            }
+            names.into_iter().for_each(|name| self.send_to(&letter, name));
+        }
+    }
+
+    fn send_to(&mut self, letter: &Letter<'_>, name: &[u8]) {
+        let Some(target) = self.find(letter.sender, name) else {
+            return self.refuse_name(letter, name);
+        };
+        if target == letter.sender {
+            return self.refuse(letter.sender, letter.tag, BadArguments, "that is your own name");
+        }
+        self.hand_over(letter, target);
+    }
+
+    /// The session of this name. People talk: whoever was written to last is looked at first.
+    fn find(&mut self, sender: SessionId, name: &[u8]) -> Option<SessionId> {
+        let last = self.session(sender)?.last_target;
+        if self.session(last).is_some_and(|session| session.is_named(name)) {
+            return Some(last);
+        }
+        let target = self.names.get(name)?;
+        self.session_mut(sender)?.last_target = target;
+        Some(target)
+    }
+
+    fn send_to_everybody(&mut self, letter: &Letter<'_>) {
+        // In the order of the slots, and those alone that have a name: the others cannot answer.
+        for slot in 0..self.sessions.capacity() {
+            let Some(session) = self.sessions.get(slot) else { continue };
+            if session.id != letter.sender && session.name().is_some() {
+                let target = session.id;
+                self.hand_over(letter, target);
+            }
+        }
+    }
+
+    /// Puts the letter into the recipient's queue, or tells the sender why not.
+    fn hand_over(&mut self, letter: &Letter<'_>, target: SessionId) {
+        let recipient = self.sessions.get_mut(target.slot()).expect("named sessions are there");
+        let was_empty = recipient.outbox.is_empty();
+        match recipient.take_in(letter, &mut self.pool, &self.limits) {
+            Ok(()) if was_empty && !recipient.outbox.is_empty() => {
+                self.effects.push_back(Effect::Flush { session: target });
+            }
+            Ok(()) => {}
+            Err(code) => {
+                let name = recipient.name().expect("only named sessions get letters");
+                self.arm(target);
+                let text = format!("{name} does not keep up; the message was not sent, try later");
+                self.refuse(letter.sender, letter.tag, code, text);
+            }
+        }
+    }
+
+    fn refuse_name(&mut self, letter: &Letter<'_>, name: &[u8]) {
+        let name = crate::wire::escape::escape_bytes(name);
+        let mut shown: String = name.chars().take(40).collect();
+        if shown.len() < name.len() {
+            shown.push_str("...");
+        }
+        let text = format!("nobody called `{shown}` is here; `who` lists the users");
+        self.refuse(letter.sender, letter.tag, NoSuchUser, text);
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        id: SessionId,
+        tag: Tag,
+        code: ErrorCode,
+        text: impl Into<std::borrow::Cow<'static, str>>,
+    ) {
+        self.say(id, &Event::Error(&Refusal::new(tag, code, text)));
+    }
+
+    pub(super) fn on_acknowledge(&mut self, id: SessionId, serial: u32) {
+        let Some(session) = self.session_mut(id) else { return };
+        let Some(name) = session.name() else { return };
+        let Some(awaiting) = session.awaiting.as_mut() else { return };
+        let found = awaiting.receipts.iter().position(|receipt| receipt.serial == serial);
+        let Some(receipt) = found.and_then(|at| awaiting.receipts.remove(at)) else { return };
+        let by = Witness::Client;
+        self.say(receipt.sender, &Event::Delivered { tag: receipt.tag, to: name, by });
+    }
+
+    /// A line session has no acknowledgement: that its connection took the bytes must do.
+    pub(super) fn on_posted(&mut self, recipient: Name, dialect: Dialect, posted: Posted) {
+        if posted.receipt != 0 && dialect == Dialect::Line {
+            let by = Witness::Connection;
+            let event = Event::Delivered { tag: posted.receipt, to: recipient, by };
+            self.say(posted.sender, &event);
+        }
+    }
+
+    /// Tells the senders what of theirs has not arrived with `name`, whose session is over.
+    pub(super) fn report_lost(&mut self, name: Name, mut lost: Vec<(SessionId, Tag)>) {
+        lost.sort_unstable();
+        for mine in lost.chunk_by(|a, b| a.0 == b.0 && a.1 == 0 && b.1 == 0) {
+            let (sender, tag) = mine[0];
+            let what = match mine.len() {
+                1 => "a message".to_string(),
+                count => format!("{count} messages"),
+            };
+            let text = format!("{name} has gone and did not get {what} of yours");
+            self.refuse(sender, tag, NotDelivered, text);
+        }
+    }
+}
+
+/// A message on its way.
+pub(super) struct Letter<'a> {
+    sender: SessionId,
+    from: Name,
+    tag: Tag,
+    text: Text<'a>,
+}
+
+impl Session {
+    fn take_in(
+        &mut self,
+        letter: &Letter<'_>,
+        pool: &mut Pool,
+        limits: &Limits,
+    ) -> Result<(), ErrorCode> {
+        let Phase::Ready { dialect, .. } = self.phase else {
+            unreachable!("only ready sessions have names")
+        };
+        if self.waiting_bytes() + letter.text.len() > limits.outbox_max_bytes {
+            self.overflowed = true;
+            return Err(PeerBusy);
+        }
+        let mut serial = 0;
+        if letter.tag != 0 && dialect == Dialect::Frame {
+            serial = self.promise(letter, limits)?;
+        }
+        let message = Event::Message { from: &letter.from, text: letter.text, serial };
+        if self.column == Column::LineStart {
+            let write = |out: &mut Vec<u8>| dialect.encode(&message, out);
+            // A receipt that waits for an acknowledgement is kept elsewhere.
+            let receipt = if serial == 0 { letter.tag } else { 0 };
+            let sender = if serial == 0 { letter.sender } else { SessionId::NOBODY };
+            self.outbox.post(pool, sender, receipt, write);
+        } else {
+            let held = self.held.get_or_insert_default();
+            dialect.encode(&message, &mut held.bytes);
+            let (end, sender, receipt) = (held.bytes.len(), letter.sender, letter.tag);
+            held.posts.push(HeldPost { end, sender, receipt });
+        }
+        Ok(())
+    }
+
+    /// Notes that the sender wants to hear of the acknowledgement; returns its number.
+    fn promise(&mut self, letter: &Letter<'_>, limits: &Limits) -> Result<u32, ErrorCode> {
+        let awaiting = self.awaiting.get_or_insert_default();
+        if awaiting.receipts.len() >= limits.receipts_max {
+            return Err(PeerBusy);
+        }
+        awaiting.serial = awaiting.serial.checked_add(1).unwrap_or(1);
+        let (serial, sender, tag) = (awaiting.serial, letter.sender, letter.tag);
+        awaiting.receipts.push_back(Receipt { serial, sender, tag });
+        Ok(serial)
+    }
+}

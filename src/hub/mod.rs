@@ -1,0 +1,404 @@
+//! The server's brain: sessions, the name index, routing and operations, without any I/O.
+//!
+//! No socket, no open file, no process, no clock and no randomness come in here: only bytes,
+//! numbers, and what the shell says has happened. So a whole server runs in a simulation.
+
+mod closing;
+mod held;
+mod ids;
+mod inbound;
+mod invariants;
+mod messages;
+mod names;
+mod operation;
+mod operations;
+mod outbox;
+mod requests;
+mod session;
+mod time;
+mod timers;
+
+use std::{collections::VecDeque, net::SocketAddr};
+
+pub use closing::CloseReason;
+use held::Held;
+pub use ids::{OperationId, SessionId};
+use names::Names;
+pub use operation::{Operation, State as OperationState, Work};
+use outbox::Pool;
+pub use outbox::{FilePiece, Outbox, Piece};
+use session::Column;
+pub use session::{Phase, Session};
+use slab::Slab;
+pub use time::Time;
+use timers::{Alarm, Timers};
+
+use crate::{
+    limits::Limits,
+    wire::{
+        Outcome, Stream,
+        event::{Entry, Event},
+    },
+};
+
+/// The server without its sockets.
+///
+/// Contract: after every call of [`Hub::open`] and [`Hub::handle`], drain [`Hub::poll_effect`]
+/// until it returns `None`, then wait no longer than until [`Hub::poll_timeout`]. `Hub` asserts
+/// it. Every [`Hub::open`] that succeeds is answered by exactly one [`Effect::Close`]; the shell
+/// drops a socket there and nowhere else. Every [`Effect::Start`] is followed by exactly one
+/// [`Effect::Stop`] or [`Effect::Release`].
+pub struct Hub {
+    limits: Limits,
+    now: Time,
+    sessions: Slab<Session>,
+    names: Names,
+    operations: Slab<Operation>,
+    effects: VecDeque<Effect>,
+    timers: Timers,
+    pool: Pool,
+    /// Where the rest and the news of one session are joined, so that they can be read as one.
+    joined: Vec<u8>,
+    serial: u64,
+    /// When the time is over that a stopping server gives its operations.
+    stopping: Option<Time>,
+    /// Sessions that must go once the input at hand is dealt with.
+    doomed: Vec<(SessionId, CloseReason)>,
+}
+
+/// What has happened. One closed enum, one `match`.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The peer's bytes, in any portions.
+    Bytes {
+        /// From whom.
+        session: SessionId,
+        /// Not kept longer than this call but for an incomplete rest.
+        bytes: &'a [u8],
+    },
+    /// The peer will say no more, and may still listen.
+    EndOfInput {
+        /// Who.
+        session: SessionId,
+    },
+    /// The socket failed.
+    Gone {
+        /// Whose.
+        session: SessionId,
+    },
+    /// The socket was offered [`Hub::piece`] and took so many bytes, perhaps 0.
+    Sent {
+        /// Whose socket.
+        session: SessionId,
+        /// Bytes.
+        count: usize,
+    },
+    /// A file is open and about to be sent.
+    Opened {
+        /// The download.
+        operation: OperationId,
+        /// The file's own name, without folders.
+        name: &'a [u8],
+        /// Bytes.
+        size: u64,
+        /// Seconds since 1970 of its last change.
+        modified: i64,
+    },
+    /// A piece of output, no larger than [`Hub::room`] allowed.
+    Chunk {
+        /// Whose.
+        operation: OperationId,
+        /// What.
+        chunk: Chunk<'a>,
+    },
+    /// The command took so many bytes of [`Hub::standard_input`].
+    InputTaken {
+        /// Which command.
+        operation: OperationId,
+        /// Bytes.
+        count: usize,
+    },
+    /// The command has closed its standard input.
+    InputClosed {
+        /// Which command.
+        operation: OperationId,
+    },
+    /// The operation is over, and all of its output was handed in.
+    Ended {
+        /// Which.
+        operation: OperationId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Nothing but time has passed.
+    Tick,
+    /// The server is to stop.
+    Stop,
+}
+
+/// A piece of an operation's output.
+#[derive(Debug)]
+pub enum Chunk<'a> {
+    /// Bytes of a command.
+    Output {
+        /// Which of its outputs.
+        stream: Stream,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// A part of the open file.
+    File {
+        /// Where it begins.
+        offset: u64,
+        /// Bytes, not 0.
+        length: usize,
+    },
+    /// Entries of a folder, at most [`ENTRIES_MAX`].
+    Entries(&'a [Entry]),
+}
+
+/// Entries of a folder in one chunk: the longest names, all escaped, still fit a frame.
+pub const ENTRIES_MAX: usize = 32;
+
+/// What is to be done. One closed enum, one `match`.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// [`Hub::piece`] has become something: write until it is `None`.
+    Flush {
+        /// Whose.
+        session: SessionId,
+    },
+    /// Reading goes on where [`Hub::wants_input`] had said no.
+    Resume {
+        /// Whose.
+        session: SessionId,
+    },
+    /// The session is over. What was to be said is sent, or nobody is there to hear it.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Start this.
+    Start {
+        /// Its id.
+        operation: OperationId,
+        /// On whose behalf.
+        session: SessionId,
+        /// What it is.
+        work: Work,
+    },
+    /// There is room again for the operation's output: see [`Hub::room`].
+    Pull {
+        /// Whose.
+        operation: OperationId,
+    },
+    /// [`Hub::standard_input`] has changed.
+    Feed {
+        /// Whose.
+        operation: OperationId,
+    },
+    /// End it, keep its output so far, and report [`Input::Ended`] as usual.
+    Terminate {
+        /// Which.
+        operation: OperationId,
+    },
+    /// End it at once; nobody listens any more.
+    Stop {
+        /// Which.
+        operation: OperationId,
+    },
+    /// It has ended, and nothing of it is needed any more.
+    Release {
+        /// Which.
+        operation: OperationId,
+    },
+}
+
+/// No more sessions can be opened.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Full;
+
+impl Hub {
+    /// A hub without sessions. `name_key` must be random and secret in earnest: see [`Names`].
+    pub fn new(limits: Limits, name_key: [u64; 2]) -> Hub {
+        limits.check();
+        Hub {
+            limits,
+            now: Time(0),
+            sessions: Slab::new(),
+            names: Names::new(name_key),
+            operations: Slab::new(),
+            effects: VecDeque::new(),
+            timers: Timers::default(),
+            pool: Pool::default(),
+            joined: Vec::new(),
+            serial: 0,
+            stopping: None,
+            doomed: Vec::new(),
+        }
+    }
+
+    /// Takes in a connection from `peer`.
+    pub fn open(&mut self, now: Time, peer: SocketAddr) -> Result<SessionId, Full> {
+        self.begin(now);
+        if self.sessions.len() >= self.limits.sessions_max || self.stopping.is_some() {
+            return Err(Full);
+        }
+        let serial = self.next_serial();
+        let entry = self.sessions.vacant_entry();
+        let id = SessionId::new(entry.key(), serial);
+        let is_local = peer.ip().to_canonical().is_loopback();
+        entry.insert(Session::new(id, now, is_local, &self.limits));
+        self.arm(id);
+        Ok(id)
+    }
+
+    /// Takes in what has happened.
+    pub fn handle(&mut self, now: Time, input: Input<'_>) {
+        self.begin(now);
+        match input {
+            Input::Bytes { session, bytes } => self.on_bytes(session, bytes),
+            Input::EndOfInput { session } => self.on_end_of_input(session),
+            Input::Gone { session } => self.remove(session, CloseReason::PeerGone),
+            Input::Sent { session, count } => self.on_sent(session, count),
+            Input::Opened { operation, name, size, modified } => {
+                self.on_opened(operation, name, size, modified);
+            }
+            Input::Chunk { operation, chunk } => self.on_chunk(operation, chunk),
+            Input::InputTaken { operation, count } => self.on_input_taken(operation, count),
+            Input::InputClosed { operation } => self.on_input_closed(operation),
+            Input::Ended { operation, outcome } => self.on_ended(operation, outcome),
+            Input::Tick => self.on_tick(),
+            Input::Stop => self.on_stop(),
+        }
+        // One at a time and not from within each other: each may tell others, who may be full too.
+        while let Some((session, reason)) = self.doomed.pop() {
+            self.remove(session, reason);
+        }
+    }
+
+    /// The next thing to be done.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Input::Tick`] is due if nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// What the socket of the session is to send next.
+    pub fn piece(&self, session: SessionId) -> Option<Piece<'_>> {
+        self.session(session)?.outbox.piece()
+    }
+
+    /// Bytes that wait for the socket of the session.
+    pub fn unsent_bytes(&self, session: SessionId) -> usize {
+        self.session(session).map_or(0, |session| session.outbox.unsent_bytes())
+    }
+
+    /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
+    pub fn wants_input(&mut self, session: SessionId) -> bool {
+        let limits = self.limits;
+        let Some(session) = self.session_mut(session) else { return false };
+        if session.is_closing() {
+            return false;
+        }
+        session.input.paused = session.input.paused || session.must_pause(&limits);
+        !session.input.paused
+    }
+
+    /// All sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().map(|(_, session)| session)
+    }
+
+    /// How many operations are under way.
+    pub fn operations_count(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// True once the server was told to stop and everybody has gone.
+    pub fn is_finished(&self) -> bool {
+        self.stopping.is_some() && self.sessions.is_empty()
+    }
+
+    fn begin(&mut self, now: Time) {
+        assert!(self.effects.is_empty(), "effects of the input before are not drained");
+        assert!(self.now <= now, "time went backwards");
+        self.now = now;
+    }
+
+    fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(id.slot()).filter(|session| session.id == id)
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(id.slot()).filter(|session| session.id == id)
+    }
+
+    fn operation_mut(&mut self, id: OperationId) -> Option<&mut Operation> {
+        self.operations.get_mut(id.slot()).filter(|operation| operation.id == id)
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// Sees to it that the session is looked at when it is due.
+    fn arm(&mut self, id: SessionId) {
+        let limits = self.limits;
+        let Some(session) = self.session_mut(id) else { return };
+        let due = session.due(&limits);
+        if due < session.armed {
+            session.armed = due;
+            self.set_alarm(due, Alarm::Session(id));
+        }
+    }
+
+    /// Sets an alarm, and sorts out those of the dead before they outnumber the living.
+    fn set_alarm(&mut self, due: Time, alarm: Alarm) {
+        if self.timers.len() >= self.stale_alarms_max() {
+            let (sessions, operations) = (&self.sessions, &self.operations);
+            self.timers.retain(|due, alarm| match alarm {
+                Alarm::Session(id) => {
+                    sessions.get(id.slot()).is_some_and(|it| it.id == id && it.armed == due)
+                }
+                Alarm::Operation(id) => operations.get(id.slot()).is_some_and(|it| it.id == id),
+                Alarm::Shutdown => true,
+            });
+        }
+        self.timers.set(due, alarm);
+    }
+
+    /// Alarms beyond which the dead among them are looked for: well above what all that is or
+    /// may be at once can need, so that sorting out is rare.
+    fn stale_alarms_max(&self) -> usize {
+        64 + 2 * (self.sessions.capacity() + self.operations.capacity())
+    }
+
+    /// Says something to a session. While a line session is in the midst of something, what is
+    /// said waits for the next start of a line.
+    fn say(&mut self, id: SessionId, event: &Event<'_>) {
+        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            return;
+        };
+        let Some(dialect) = session.dialect() else { return };
+        if session.column != Column::LineStart {
+            dialect.encode(event, &mut session.held.get_or_insert_default().bytes);
+        } else {
+            let was_empty = session.outbox.is_empty();
+            session.outbox.write(&mut self.pool, |out| dialect.encode(event, out));
+            if was_empty && !session.outbox.is_empty() {
+                self.effects.push_back(Effect::Flush { session: id });
+            }
+        }
+        // Requests wait for room; only news that nobody asked for can come this far.
+        if session.waiting_bytes() > 2 * self.limits.outbox_max_bytes {
+            self.doomed.push((id, CloseReason::SlowConsumer));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Operations: transfers and commands, one shape and one rule of back-pressure.
+//!
+//! The hub never sees a file or a process. It lets the shell start something, says when there is
+//! room for a piece of its output, and is told how it ended.
+
+use super::{OperationId, SessionId};
+use crate::wire::{SharePath, Tag, event::Ended};
+
+/// Something that takes time, on behalf of one session.
+///
+/// ```text
+///   Running{blocked: false} --no room--> Running{blocked: true} --room: Pull--> ...
+///      |
+///      end --> Ending --last piece of its file is sent--> gone (Release)
+///   any state: session gone --> gone (Stop)
+/// ```
+#[derive(Debug)]
+pub struct Operation {
+    pub(super) id: OperationId,
+    pub(super) owner: SessionId,
+    /// The client's number for it.
+    pub(super) tag: Tag,
+    pub(super) state: State,
+    /// Bytes of output that the client has room for.
+    pub(super) window_bytes: u64,
+    /// Pieces of its file in the outbox: while there are any, the file must stay open.
+    pub(super) file_pieces: usize,
+    /// Whether the file was announced with its size, so that its bytes are owed.
+    pub(super) announced: bool,
+    /// Whether it had a turn since it was last woken.
+    pub(super) has_spoken: bool,
+    /// Standard input on its way, where the command takes any.
+    pub(super) input: Option<Box<Input>>,
+    /// Why the server has ended it before its time.
+    pub(super) because: Option<Ended>,
+}
+
+/// Where an operation stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// It may speak; `blocked` where it wanted to and there was no room.
+    Running {
+        /// Whether a [`Pull`](super::Effect::Pull) is owed once there is room.
+        blocked: bool,
+    },
+    /// All is said, and pieces of its file still wait.
+    Ending,
+}
+
+/// Standard input on its way to a command.
+#[derive(Debug, Default)]
+pub struct Input {
+    pub(super) bytes: Vec<u8>,
+    /// The client has said that no more comes.
+    pub(super) ended: bool,
+    /// The command has closed its end: what comes is dropped.
+    pub(super) closed: bool,
+}
+
+/// What the shell is to start.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Work {
+    /// Send a file.
+    Download {
+        /// Below the root.
+        path: SharePath,
+        /// Whether the outcome is to carry the file's hash: lines have no place for it.
+        verified: bool,
+    },
+    /// Run a command under `/bin/sh -c`, in the folder of the session.
+    Run {
+        /// As the shell gets it.
+        command: String,
+        /// Whether standard input may follow; else it is empty from the start.
+        stdin: bool,
+    },
+    /// List a folder, `None` being the root.
+    List {
+        /// Below the root.
+        path: Option<SharePath>,
+    },
+}
+
+impl Operation {
+    /// Whose it is.
+    pub fn owner(&self) -> SessionId {
+        self.owner
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+}

@@ -1,0 +1,387 @@
+//! Starting operations, letting them speak when there is room, and ending them.
+
+use super::{
+    Chunk, CloseReason, Column, Effect, Hub, OperationId, OperationState, Session, SessionId, Time,
+    operation::{self, Operation, Work},
+    outbox::FilePiece,
+    timers::Alarm,
+};
+use crate::wire::{
+    Call, Dialect, Event, Outcome, Stream, Tag,
+    error::{ErrorCode::*, Refusal},
+    event::Ended,
+    frame,
+};
+
+impl Hub {
+    /// Starts what `call` asks for, or says why not.
+    pub(super) fn on_start(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
+        if let Err(refusal) = self.may_start(id, tag) {
+            let outcome = Outcome::Failed(refusal);
+            return self.say(id, &Event::End { tag, outcome: &outcome });
+        }
+        let session = self.session(id).expect("its request is at hand");
+        let verified = session.dialect() == Some(Dialect::Frame);
+        let (work, takes_input, timeout_ms) = match call {
+            Call::Download { path } => (Work::Download { path, verified }, false, 0),
+            Call::List { path } => (Work::List { path }, false, 0),
+            Call::Run { command, stdin, timeout_ms } => {
+                (Work::Run { command: command.into_owned(), stdin }, stdin, timeout_ms)
+            }
+            Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
+                unreachable!("answered at once")
+            }
+        };
+        let window_bytes = match session.dialect() {
+            Some(Dialect::Frame) => u64::from(self.limits.output_window_bytes),
+            // Lines have no credit; the connection itself holds them back.
+            _ => u64::MAX,
+        };
+        let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
+        let serial = self.next_serial();
+        let entry = self.operations.vacant_entry();
+        let operation = OperationId::new(entry.key(), serial);
+        entry.insert(Operation {
+            id: operation,
+            owner: id,
+            tag,
+            state: OperationState::Running { blocked: false },
+            window_bytes,
+            file_pieces: 0,
+            announced: false,
+            has_spoken: false,
+            input: takes_input.then(Box::default),
+            because: None,
+        });
+        if let Some(deadline) = deadline {
+            self.set_alarm(deadline, Alarm::Operation(operation));
+        }
+        self.session_mut(id).expect("its request is at hand").operations.push(operation);
+        self.effects.push_back(Effect::Start { operation, session: id, work });
+    }
+
+    fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
+        let session = self.session(id).expect("its request is at hand");
+        let refuse = |code, text: String| Err(Refusal::new(tag, code, text));
+        if self.stopping.is_some() {
+            return refuse(ShuttingDown, "the server is stopping".into());
+        }
+        if session.operations.len() >= self.limits.operations_max {
+            let text = format!(
+                "{} operations are under way, and no more may be; wait for one",
+                session.operations.len()
+            );
+            return refuse(TooMany, text);
+        }
+        if self.operations.len() >= self.limits.operations_total_max {
+            return refuse(Busy, "the server has too much under way; try again later".into());
+        }
+        Ok(())
+    }
+
+    fn find_operation(&self, session: &Session, tag: Tag) -> Option<OperationId> {
+        let has_tag = |id: &&OperationId| self.operations[id.slot()].tag == tag;
+        session.operations.iter().find(has_tag).copied()
+    }
+
+    /// The session's operation of this number; the dead are asked for in good faith.
+    pub(super) fn operation_of(&mut self, id: SessionId, tag: Tag) -> Option<&mut Operation> {
+        let operation = self.find_operation(self.session(id)?, tag)?;
+        self.operation_mut(operation)
+    }
+
+    /// Bytes that the operation may hand in now, at most one chunk. Where it is 0, an
+    /// [`Effect::Pull`] follows when that changes.
+    pub fn room(&mut self, id: OperationId) -> usize {
+        let limits = self.limits;
+        let Some(operation) = self.operation_mut(id) else { return 0 };
+        let OperationState::Running { blocked } = &mut operation.state else { return 0 };
+        if *blocked {
+            return 0;
+        }
+        let owner = operation.owner;
+        let window = operation.window_bytes.min(limits.chunk_max_bytes as u64) as usize;
+        let session = self.session_mut(owner).expect("operations have owners");
+        if window > 0 && session.outbox.unsent_bytes() < limits.outbox_low_bytes {
+            return window;
+        }
+        self.block(owner, id);
+        0
+    }
+
+    /// Makes an operation wait. Who was woken and had no turn before the room was gone keeps its
+    /// place before those who had theirs; else the first would always be first.
+    fn block(&mut self, owner: SessionId, id: OperationId) {
+        let operations = &mut self.operations;
+        operations[id.slot()].state = OperationState::Running { blocked: true };
+        let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
+        let has_spoken = |id: &OperationId| operations[id.slot()].has_spoken;
+        let place = match has_spoken(&id) {
+            true => None,
+            false => session.waiting.iter().position(has_spoken),
+        };
+        session.waiting.insert(place.unwrap_or(session.waiting.len()), id);
+    }
+
+    /// Lets those speak who had to wait, each in its turn.
+    pub(super) fn pull(&mut self, id: SessionId) {
+        let low = self.limits.outbox_low_bytes;
+        let Some(session) = self.session_mut(id) else { return };
+        if session.waiting.is_empty() || session.outbox.unsent_bytes() >= low {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut session.waiting);
+        waiting.retain(|id| {
+            let Some(operation) = self.operation_mut(*id) else { return false };
+            if operation.window_bytes == 0 {
+                return true;
+            }
+            if let OperationState::Running { blocked } = &mut operation.state {
+                *blocked = false;
+                operation.has_spoken = false;
+                self.effects.push_back(Effect::Pull { operation: *id });
+            }
+            false
+        });
+        self.session_mut(id).expect("it was there").waiting = waiting;
+    }
+
+    pub(super) fn on_opened(&mut self, id: OperationId, name: &[u8], size: u64, modified: i64) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        operation.announced = true;
+        let (owner, tag) = (operation.owner, operation.tag);
+        self.say(owner, &Event::File { tag, name, size, modified });
+        let session = self.session_mut(owner).expect("operations have owners");
+        if session.dialect() == Some(Dialect::Line) {
+            session.column = Column::InFile;
+        }
+    }
+
+    pub(super) fn on_chunk(&mut self, id: OperationId, chunk: Chunk<'_>) {
+        // A chunk may cross a `Stop` on its way: then there is nobody to give it to.
+        let Some(operation) = self.operation_mut(id) else { return };
+        let (owner, tag) = (operation.owner, operation.tag);
+        let length = match &chunk {
+            Chunk::Output { bytes, .. } => bytes.len(),
+            Chunk::File { length, .. } => *length,
+            Chunk::Entries(_) => 0,
+        };
+        assert!(length as u64 <= operation.window_bytes, "more than there was room for");
+        operation.window_bytes -= length as u64;
+        operation.has_spoken = true;
+        match chunk {
+            Chunk::Output { stream, bytes } => self.put_output(owner, tag, stream, bytes),
+            Chunk::File { offset, length } => self.put_file(id, offset, length),
+            Chunk::Entries(entries) => self.say(owner, &Event::Entries { tag, entries }),
+        }
+    }
+
+    fn put_output(&mut self, owner: SessionId, tag: Tag, stream: Stream, bytes: &[u8]) {
+        let Some(&last) = bytes.last() else { return };
+        let session = self.session_mut(owner).expect("operations have owners");
+        // This is what the column tells of; it need not wait for the start of a line.
+        session.column = Column::LineStart;
+        let is_line = session.dialect() == Some(Dialect::Line);
+        self.say(owner, &Event::Output { tag, stream, bytes });
+        if is_line && last != b'\n' {
+            self.session_mut(owner).expect("it was there").column = Column::MidLine;
+        } else {
+            self.release_held(owner);
+        }
+    }
+
+    fn put_file(&mut self, id: OperationId, offset: u64, length: usize) {
+        assert!(length > 0, "a piece of a file has bytes");
+        let operation = self.operation_mut(id).expect("the caller has it");
+        operation.file_pieces += 1;
+        let (owner, tag) = (operation.owner, operation.tag);
+        let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
+        let was_empty = session.outbox.is_empty();
+        if session.dialect() == Some(Dialect::Frame) {
+            let header = |out: &mut Vec<u8>| {
+                frame::put_header(out, frame::server::DATA, tag, length);
+            };
+            session.outbox.write(&mut self.pool, header);
+        }
+        let piece = FilePiece { operation: id, offset, length };
+        session.outbox.put_file(&mut self.pool, piece);
+        if was_empty {
+            self.effects.push_back(Effect::Flush { session: owner });
+        }
+    }
+
+    /// A piece of its file is sent.
+    pub(super) fn on_file_sent(&mut self, id: OperationId) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        operation.file_pieces -= 1;
+        if operation.file_pieces == 0 && operation.state == OperationState::Ending {
+            self.release(id);
+        }
+    }
+
+    fn release(&mut self, id: OperationId) {
+        let operation = self.operations.remove(id.slot());
+        let session = self.session_mut(operation.owner).expect("operations have owners");
+        session.operations.retain(|other| *other != id);
+        self.effects.push_back(Effect::Release { operation: id });
+    }
+
+    pub(super) fn on_ended(&mut self, id: OperationId, mut outcome: Outcome) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        if operation.state == OperationState::Ending {
+            let owner = operation.owner;
+            return self.on_late_failure(owner, &outcome);
+        }
+        let (owner, tag) = (operation.owner, operation.tag);
+        match &mut outcome {
+            Outcome::Signal { because, .. } => *because = operation.because,
+            Outcome::Failed(refusal) => refusal.tag = tag,
+            _ => {}
+        }
+        let owes_bytes = operation.announced && matches!(outcome, Outcome::Failed(_));
+        operation.state = OperationState::Ending;
+        if operation.file_pieces == 0 {
+            self.release(id);
+        }
+        let session = self.session_mut(owner).expect("operations have owners");
+        session.waiting.retain(|other| *other != id);
+        if owes_bytes && session.dialect() == Some(Dialect::Line) {
+            // Its size was announced, and nothing but the end can say that it does not come.
+            return self.remove(owner, CloseReason::BrokenFile);
+        }
+        self.finish_line(owner);
+        self.say(owner, &Event::End { tag, outcome: &outcome });
+        self.release_held(owner);
+        self.close_if_stopping(owner);
+        self.resume(owner);
+    }
+
+    /// All was handed in, and then it turned out that what is queued of a file is not there. With
+    /// frames the hash has told or will tell; with lines nothing but the end of all can.
+    fn on_late_failure(&mut self, owner: SessionId, outcome: &Outcome) {
+        let session = self.session(owner).expect("operations have owners");
+        let can_tell = matches!(session.reader(), Some((_, Dialect::Frame)));
+        if matches!(outcome, Outcome::Failed(_)) && !can_tell {
+            self.remove(owner, CloseReason::BrokenFile);
+        }
+    }
+
+    /// Brings the output of a line session to the start of a line.
+    pub(super) fn finish_line(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            return;
+        };
+        if session.column == Column::MidLine {
+            let was_empty = session.outbox.is_empty();
+            session.outbox.write(&mut self.pool, |out| out.push(b'\n'));
+            if was_empty {
+                self.effects.push_back(Effect::Flush { session: id });
+            }
+        }
+        session.column = Column::LineStart;
+    }
+
+    /// Lets go what was held back until the start of a line.
+    pub(super) fn release_held(&mut self, id: SessionId) {
+        let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
+        let Some(held) = session.held.take() else { return };
+        let was_empty = session.outbox.is_empty();
+        let mut start = 0;
+        for post in &held.posts {
+            let bytes = &held.bytes[start..post.end];
+            let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
+            session.outbox.post(&mut self.pool, post.sender, post.receipt, write);
+            start = post.end;
+        }
+        let rest = &held.bytes[start..];
+        session.outbox.write(&mut self.pool, |out| out.extend_from_slice(rest));
+        if was_empty && !session.outbox.is_empty() {
+            self.effects.push_back(Effect::Flush { session: id });
+        }
+    }
+
+    pub(super) fn on_credit(&mut self, id: SessionId, tag: Tag, bytes: u32) {
+        let Some(operation) = self.operation_of(id, tag) else { return };
+        operation.window_bytes = operation.window_bytes.saturating_add(u64::from(bytes));
+        self.pull(id);
+    }
+
+    pub(super) fn on_cancel(&mut self, id: SessionId, tag: Tag) {
+        let Some(operation) = self.operation_of(id, tag) else { return };
+        let operation = operation.id;
+        self.terminate(operation, Ended::Cancelled);
+    }
+
+    /// Ends an operation before its time; how it ends is told by the shell.
+    pub(super) fn terminate(&mut self, id: OperationId, because: Ended) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        let is_running = matches!(operation.state, OperationState::Running { .. });
+        if is_running && operation.because.is_none() {
+            operation.because = Some(because);
+            self.effects.push_back(Effect::Terminate { operation: id });
+        }
+    }
+
+    pub(super) fn on_input(&mut self, id: SessionId, tag: Tag, bytes: &[u8]) {
+        // The command may have ended while this was on its way.
+        let window = self.limits.input_window_bytes as usize;
+        let Some(operation) = self.operation_of(id, tag) else { return };
+        let operation_id = operation.id;
+        let Some(input) = operation.input.as_mut() else {
+            let text = format!("the operation {tag} takes no input");
+            let refusal = Refusal::new(0, Protocol, text);
+            return self.close(id, CloseReason::Protocol, Some(&refusal));
+        };
+        if input.closed {
+            return self.grant(id, tag, bytes.len());
+        }
+        if input.ended || input.bytes.len() + bytes.len() > window {
+            let text = format!(
+                "at most {window} bytes of input may be on their way, and none \
+                                after its end"
+            );
+            let refusal = Refusal::new(0, Protocol, text);
+            return self.close(id, CloseReason::Protocol, Some(&refusal));
+        }
+        input.bytes.extend_from_slice(bytes);
+        self.effects.push_back(Effect::Feed { operation: operation_id });
+    }
+
+    pub(super) fn on_input_end(&mut self, id: SessionId, tag: Tag) {
+        let Some(operation) = self.operation_of(id, tag) else { return };
+        let operation_id = operation.id;
+        let Some(input) = operation.input.as_mut() else { return };
+        input.ended = true;
+        self.effects.push_back(Effect::Feed { operation: operation_id });
+    }
+
+    /// What the command's standard input is to get next, and whether nothing comes after it.
+    pub fn standard_input(&self, id: OperationId) -> Option<(&[u8], bool)> {
+        let operation = self.operations.get(id.slot()).filter(|operation| operation.id == id)?;
+        let input: &operation::Input = operation.input.as_ref()?;
+        Some((&input.bytes, input.ended))
+    }
+
+    pub(super) fn on_input_taken(&mut self, id: OperationId, count: usize) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        let (owner, tag) = (operation.owner, operation.tag);
+        let Some(input) = operation.input.as_mut() else { return };
+        input.bytes.drain(..count);
+        self.grant(owner, tag, count);
+    }
+
+    pub(super) fn on_input_closed(&mut self, id: OperationId) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        let (owner, tag) = (operation.owner, operation.tag);
+        let Some(input) = operation.input.as_mut() else { return };
+        input.closed = true;
+        let dropped = std::mem::take(&mut input.bytes).len();
+        self.grant(owner, tag, dropped);
+    }
+
+    fn grant(&mut self, id: SessionId, tag: Tag, count: usize) {
+        if count > 0 {
+            self.say(id, &Event::Credit { tag, bytes: count as u32 });
+        }
+    }
+}

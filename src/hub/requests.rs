@@ -1,0 +1,108 @@
+//! What each request does.
+
+use super::{CloseReason, Hub, Phase, SessionId};
+use crate::wire::{
+    Call, Dialect, Event, Name, Outcome, Request, Tag, error::ErrorCode::*, error::Refusal, verbs,
+};
+
+/// Names in one event: at most 36 bytes of JSON each.
+const NAMES_PER_EVENT: usize = 512;
+
+impl Hub {
+    /// The first good request of a session. Frames begin with who one is; lines may begin with
+    /// anything, and have no name until they say one.
+    pub(super) fn on_first(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
+        if request == Request::Nothing {
+            return;
+        }
+        match dialect {
+            Dialect::Frame if !matches!(request, Request::Login { .. }) => {
+                return self.close(id, CloseReason::Protocol, Some(&hello_first()));
+            }
+            Dialect::Frame => {}
+            Dialect::Line => {
+                let session = self.session_mut(id).expect("its request is at hand");
+                session.phase = Phase::Ready { dialect, name: None };
+            }
+        }
+        self.on_request(id, dialect, request);
+    }
+
+    pub(super) fn on_request(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
+        match request {
+            Request::Message { tag, to, text } => self.on_message(id, tag, to, text),
+            Request::Login { name, .. } => self.on_login(id, dialect, name),
+            Request::Call { tag, call } => self.on_call(id, tag, call),
+            Request::Input { tag, bytes } => self.on_input(id, tag, bytes),
+            Request::InputEnd { tag } => self.on_input_end(id, tag),
+            Request::Credit { tag, bytes } => self.on_credit(id, tag, bytes),
+            Request::Cancel { tag } => self.on_cancel(id, tag),
+            Request::Acknowledge { serial } => self.on_acknowledge(id, serial),
+            Request::Ping { number } => self.say(id, &Event::Pong { number }),
+            Request::Pong | Request::Nothing => {}
+            Request::Goodbye => self.close(id, CloseReason::PeerLeft, None),
+        }
+    }
+
+    fn on_login(&mut self, id: SessionId, dialect: Dialect, name: Name) {
+        let session = self.session(id).expect("its request is at hand");
+        if let Some(own) = session.name() {
+            let text = format!("you are {own}; to be somebody else, connect again");
+            return self.refuse(id, 0, AlreadyNamed, text);
+        }
+        if !self.names.claim(name, id) {
+            let text = format!("somebody called {name} is here; choose another name");
+            return match dialect {
+                Dialect::Line => self.refuse(id, 0, NameTaken, text),
+                // The first frame decides: there is nothing a nameless client could do.
+                Dialect::Frame => {
+                    let refusal = Refusal::new(0, NameTaken, text);
+                    self.close(id, CloseReason::NameTaken, Some(&refusal));
+                }
+            };
+        }
+        let session = self.session_mut(id).expect("its request is at hand");
+        session.phase = Phase::Ready { dialect, name: Some(name) };
+        self.arm(id);
+        self.say(id, &Event::Welcome { name });
+    }
+
+    fn on_call(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
+        if self.is_in_use(id, tag) {
+            // Not an end: that would be taken for the end of the one that runs.
+            let text = format!("the operation {tag} still runs; take another number");
+            return self.refuse(id, tag, IdInUse, text);
+        }
+        match call {
+            Call::Echo { text } => self.answer_text(id, tag, &text),
+            Call::Help => self.answer_text(id, tag, &verbs::help()),
+            Call::Who => {
+                let names = self.names.sorted();
+                for names in names.chunks(NAMES_PER_EVENT) {
+                    self.say(id, &Event::Users { tag, names });
+                }
+                let outcome = Outcome::Counted { count: names.len() as u64, noun: "users" };
+                self.say(id, &Event::End { tag, outcome: &outcome });
+            }
+            Call::Refused(refusal) => {
+                self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
+            }
+            Call::Download { .. } | Call::Run { .. } | Call::List { .. } => {
+                self.on_start(id, tag, call);
+            }
+        }
+    }
+
+    fn is_in_use(&mut self, id: SessionId, tag: Tag) -> bool {
+        tag != 0 && self.operation_of(id, tag).is_some()
+    }
+
+    fn answer_text(&mut self, id: SessionId, tag: Tag, text: &str) {
+        self.say(id, &Event::Text { tag, text });
+        self.say(id, &Event::End { tag, outcome: &Outcome::Done });
+    }
+}
+
+pub(super) fn hello_first() -> Refusal {
+    Refusal::new(0, Protocol, "the first frame must be a hello")
+}

@@ -1,0 +1,246 @@
+//! One connection: where its conversation stands, its half-read input, its unsent output.
+//!
+//! A session knows nothing of other sessions; the [`Hub`](super::Hub) carries news between them.
+
+use std::collections::VecDeque;
+
+use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time};
+use crate::{
+    limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
+    wire::{Dialect, Name, Tag},
+};
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Its own id.
+    pub(super) id: SessionId,
+    /// Where the conversation stands.
+    pub(super) phase: Phase,
+    /// Where the peer is: only loopback is served so far.
+    pub(super) is_local: bool,
+    /// What was read and is not yet a request.
+    pub(super) input: Inbound,
+    /// What waits for the socket.
+    pub(super) outbox: Outbox,
+    /// Its operations, oldest first.
+    pub(super) operations: Vec<OperationId>,
+    /// Those of them that have something to say and must wait, in the order of their turns: see
+    /// [`Hub::block`](super::Hub).
+    pub(super) waiting: VecDeque<OperationId>,
+    /// Lines alone: where the output stands, and what must not come in between.
+    pub(super) column: Column,
+    /// Lines alone: messages that came while the output stood elsewhere than at a line's start.
+    pub(super) held: Option<Box<Held>>,
+    /// Frames alone: messages whose acknowledgement somebody waits for.
+    pub(super) awaiting: Option<Box<Awaiting>>,
+    /// To whom it wrote last.
+    pub(super) last_target: SessionId,
+    /// When the last byte came, or the socket last took more of a backlog.
+    pub(super) heard: Time,
+    /// Since when the socket has taken nothing of what waits; `None` where nothing waits or the
+    /// socket was not asked yet.
+    pub(super) stalled: Option<Time>,
+    /// Whether a message was refused because the outbox was full, since it was last empty.
+    pub(super) overflowed: bool,
+    /// Whether a ping is unanswered.
+    pub(super) pinged: bool,
+    /// For when the earliest valid alarm is set.
+    pub(super) armed: Time,
+}
+
+/// Where the conversation stands. Each state carries what only it needs.
+///
+/// ```text
+///   Sniffing --first bytes--> Greeting --a good request--> Ready
+///       \                         \                          |
+///        \_________________________\_________________________v
+///                                                         Closing --outbox empty--> gone
+/// ```
+#[derive(Debug)]
+pub enum Phase {
+    /// The dialect is not known yet.
+    Sniffing {
+        /// Until when a valid request is due.
+        deadline: Time,
+    },
+    /// The dialect is known, and nothing valid was said in it.
+    Greeting {
+        /// What it speaks.
+        dialect: Dialect,
+        /// Until when a valid request is due.
+        deadline: Time,
+    },
+    /// Requests are served.
+    Ready {
+        /// What it speaks.
+        dialect: Dialect,
+        /// Who it is; somebody with lines may ask without a name.
+        name: Option<Name>,
+    },
+    /// The last bytes are on their way; nothing is read any more.
+    Closing {
+        /// Why.
+        reason: CloseReason,
+        /// Who it was, and what it spoke.
+        was: Option<(Name, Dialect)>,
+        /// Until when they may take.
+        deadline: Time,
+    },
+}
+
+/// What was read and is not yet a request.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// The bytes. Less than one request, unless the session is paused.
+    pub(super) rest: Vec<u8>,
+    /// So many of them hold no line end.
+    pub(super) scanned: usize,
+    /// The peer has said that no more requests come.
+    pub(super) ended: bool,
+    /// Reading was put off until there is room.
+    pub(super) paused: bool,
+}
+
+/// Where the output of a line session stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Column {
+    /// At the start of a line: anything may follow.
+    LineStart,
+    /// Within a line of a command's output.
+    MidLine,
+    /// Among the bytes of a file.
+    InFile,
+}
+
+/// Messages whose acknowledgement somebody waits for.
+#[derive(Debug, Default)]
+pub struct Awaiting {
+    /// In the order in which they were sent.
+    pub(super) receipts: VecDeque<Receipt>,
+    /// Of the message sent last; never 0.
+    pub(super) serial: u32,
+}
+
+/// One promise to tell a sender.
+#[derive(Clone, Copy, Debug)]
+pub struct Receipt {
+    pub(super) serial: u32,
+    pub(super) sender: SessionId,
+    pub(super) tag: Tag,
+}
+
+impl Session {
+    pub(super) fn new(id: SessionId, now: Time, is_local: bool, limits: &Limits) -> Session {
+        Session {
+            id,
+            phase: Phase::Sniffing { deadline: now + limits.first_request_timeout },
+            is_local,
+            input: Inbound::default(),
+            outbox: Outbox::default(),
+            operations: Vec::new(),
+            waiting: VecDeque::new(),
+            column: Column::LineStart,
+            held: None,
+            awaiting: None,
+            last_target: SessionId::NOBODY,
+            heard: now,
+            stalled: None,
+            overflowed: false,
+            pinged: false,
+            armed: Time::NEVER,
+        }
+    }
+
+    /// Its own id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Where the conversation stands.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// What waits for the socket.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The language it speaks, once that is known and while it is served.
+    pub fn dialect(&self) -> Option<Dialect> {
+        match self.phase {
+            Phase::Greeting { dialect, .. } | Phase::Ready { dialect, .. } => Some(dialect),
+            Phase::Sniffing { .. } | Phase::Closing { .. } => None,
+        }
+    }
+
+    /// Who it is, once it has said so.
+    pub fn name(&self) -> Option<Name> {
+        match self.phase {
+            Phase::Ready { name, .. } => name,
+            _ => None,
+        }
+    }
+
+    /// Whether that is its name.
+    pub(super) fn is_named(&self, name: &[u8]) -> bool {
+        matches!(&self.phase, Phase::Ready { name: Some(own), .. } if own.as_bytes() == name)
+    }
+
+    /// Who reads what is sent to it, and in which language.
+    pub(super) fn reader(&self) -> Option<(Name, Dialect)> {
+        match self.phase {
+            Phase::Ready { dialect, name } => name.map(|name| (name, dialect)),
+            Phase::Closing { was, .. } => was,
+            _ => None,
+        }
+    }
+
+    /// Bytes that wait for the socket or for the start of a line.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.outbox.unsent_bytes() + self.held.as_ref().map_or(0, |held| held.bytes.len())
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing { .. })
+    }
+
+    pub(super) fn line_max_bytes(&self) -> usize {
+        match self.phase {
+            Phase::Ready { .. } => LINE_MAX_BYTES,
+            _ => LINE_FIRST_MAX_BYTES,
+        }
+    }
+
+    /// Whether its next request must wait: for its answers to leave, or, with lines, for the end
+    /// of the request before.
+    pub(super) fn must_pause(&self, limits: &Limits) -> bool {
+        let full = self.outbox.unsent_bytes() >= limits.outbox_pause_bytes;
+        full || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
+    }
+
+    /// When something has to be done about it if nothing happens.
+    pub(super) fn due(&self, limits: &Limits) -> Time {
+        let dialect = match self.phase {
+            Phase::Sniffing { deadline } | Phase::Greeting { deadline, .. } => return deadline,
+            Phase::Closing { deadline, .. } => return deadline,
+            Phase::Ready { dialect, .. } => dialect,
+        };
+        let stalled = self.stalled.map_or(Time::NEVER, |since| since + self.patience(limits));
+        let silent = match dialect {
+            Dialect::Line => Time::NEVER,
+            Dialect::Frame if self.pinged => self.heard + limits.gone_after,
+            Dialect::Frame => self.heard + limits.ping_after,
+        };
+        stalled.min(silent)
+    }
+
+    /// How long the socket may take nothing.
+    pub(super) fn patience(&self, limits: &Limits) -> std::time::Duration {
+        match self.overflowed {
+            true => limits.slow_consumer_timeout,
+            false => limits.stall_timeout,
+        }
+    }
+}
