@@ -1,0 +1,444 @@
+//! Connecting to a host by whichever of its addresses answers first: Happy Eyeballs v2 (RFC 8305).
+//!
+//! [`Host`] is what a user may name, [`Race`] decides when which address is tried (pure, on a
+//! clock handed in), [`connect`] does the deed with sockets and blocks its thread meanwhile.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV6, TcpStream, ToSocketAddrs as _};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+mod host;
+mod race;
+
+pub use host::Host;
+use host::Kind;
+pub use race::{End, Race, Step};
+
+/// What a name server may take; getaddrinfo(3) itself can hang for much longer.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// A name with more addresses than this is tried by its first ones alone.
+const ADDRESSES_MAX: usize = 64;
+
+/// Why no connection came about. Its text names each address with its own reason.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The name has no address, or nobody could tell in time.
+    Name {
+        /// The name as typed.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// Every address failed before the time was over.
+    Unreachable(Failures),
+    /// The time was over, or every address ran into its own time limit.
+    TimedOut(Failures),
+}
+
+/// What became of each address.
+#[derive(Debug)]
+pub struct Failures {
+    /// The host as typed.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Each address in the order tried, with what the system said.
+    pub attempts: Vec<(SocketAddr, io::Error)>,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name { host, reason } => write!(
+                f,
+                "cannot find the host {host}: {reason}; check the name or give its address"
+            ),
+            Self::Unreachable(failures) | Self::TimedOut(failures) => failures.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot connect to {} port {}: ", self.host, self.port)?;
+        for (index, (address, error)) in self.attempts.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{address} ")?;
+            match Errno::from_io_error(error) {
+                Some(Errno::CONNREFUSED) => f.write_str("refused (is the server running?)")?,
+                Some(Errno::NETUNREACH | Errno::ADDRNOTAVAIL) => {
+                    f.write_str("has no route from here")?;
+                }
+                Some(Errno::HOSTUNREACH) => f.write_str("is unreachable")?,
+                Some(Errno::ACCESS | Errno::PERM) => {
+                    f.write_str("is blocked by a firewall here")?
+                }
+                _ if error.kind() == io::ErrorKind::TimedOut => f.write_str("timed out")?,
+                _ => write!(f, "failed ({error})")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Connects to the first address of `host` that answers, within `timeout` including the look-up.
+///
+/// Blocks, so it wants a thread of its own. The stream is in blocking mode, as std makes them, and
+/// carries the options of [`super::listen::prepare`].
+///
+/// # Errors
+/// [`ConnectError`], whose text is fit for the user.
+pub fn connect(host: &Host, port: u16, timeout: Duration) -> Result<TcpStream, ConnectError> {
+    let begun = Instant::now();
+    let addresses = interleave(addresses(host, port, timeout)?);
+    let left = timeout.saturating_sub(begun.elapsed());
+    run_race(&addresses, left).map_err(|(end, attempts)| {
+        let slow = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::TimedOut;
+        let all_slow = attempts.iter().all(slow);
+        let failures = Failures { host: host.to_string(), port, attempts };
+        if end == End::TimedOut || all_slow {
+            ConnectError::TimedOut(failures)
+        } else {
+            ConnectError::Unreachable(failures)
+        }
+    })
+}
+
+/// The addresses of a host in the order of RFC 6724, as getaddrinfo(3) gives them.
+fn addresses(host: &Host, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
+    match &host.0 {
+        Kind::V4(address) => Ok(vec![(*address, port).into()]),
+        Kind::V6(address, scope) => Ok(vec![SocketAddrV6::new(*address, port, 0, *scope).into()]),
+        Kind::Name(name) => look_up(name, port, timeout),
+    }
+}
+
+/// Asks the resolver on a thread that is left to itself when it takes too long: getaddrinfo(3)
+/// cannot be interrupted.
+fn look_up(name: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
+    let fail = |reason: String| ConnectError::Name { host: name.to_owned(), reason };
+    let limit = timeout.min(LOOKUP_TIMEOUT);
+    let (answer, answered) = mpsc::channel();
+    let asked = name.to_owned();
+    thread::Builder::new()
+        .name("lookup".to_owned())
+        .spawn(move || {
+            let found = (asked.as_str(), port).to_socket_addrs();
+            // Nobody listens any more when the limit has passed; then the answer is of no use.
+            let _ = answer.send(found.map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>()));
+        })
+        .map_err(|error| fail(format!("cannot start a thread ({error})")))?;
+    match answered.recv_timeout(limit) {
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(fail("it has no address".to_owned())),
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => {
+            let text = error.to_string();
+            let start = "failed to lookup address information: ";
+            Err(fail(text.strip_prefix(start).unwrap_or(&text).to_owned()))
+        }
+        Err(_) => Err(fail(format!("no answer within {:.1} s", limit.as_secs_f32()))),
+    }
+}
+
+/// Alternates the families, starting with that of the first address (RFC 8305, section 4). The
+/// resolver has put IPv6 first already wherever this host has a route for it (RFC 6724).
+fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut unique: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !unique.contains(&address) {
+            unique.push(address);
+        }
+    }
+    let starts_with_v6 = unique.first().is_some_and(SocketAddr::is_ipv6);
+    let count = unique.len();
+    let (first, second): (Vec<_>, Vec<_>) =
+        unique.into_iter().partition(|address| address.is_ipv6() == starts_with_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut mixed = Vec::with_capacity(count);
+    while mixed.len() < count {
+        mixed.extend(first.next());
+        mixed.extend(second.next());
+    }
+    mixed
+}
+
+/// A lost race: how it ended, and each address with its error.
+type Lost = (End, Vec<(SocketAddr, io::Error)>);
+
+/// Races the addresses; the sockets of the losers close when this returns.
+fn run_race(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, Lost> {
+    let begun = Instant::now();
+    let mut race = Race::new(addresses.len(), timeout);
+    let mut running: Vec<(usize, Socket)> = Vec::new();
+    let mut errors: Vec<Option<io::Error>> = addresses.iter().map(|_| None).collect();
+    let mut wait = Duration::ZERO;
+    loop {
+        // Answers are taken before the clock is asked, so that a process that was stopped for a
+        // while does not call a connection late that has long been there.
+        let (winner, failed) = await_answers(&mut running, wait);
+        if let Some(stream) = winner {
+            return Ok(stream);
+        }
+        for (index, error) in failed {
+            errors[index] = Some(error);
+            race.handle_failed(index, begun.elapsed());
+        }
+        wait = Duration::ZERO;
+        match race.poll(begun.elapsed()) {
+            Step::Start(index) => match start(addresses[index]) {
+                Ok(socket) => running.push((index, socket)),
+                Err(error) => {
+                    errors[index] = Some(error);
+                    race.handle_failed(index, begun.elapsed());
+                }
+            },
+            Step::Wait(until) => wait = until.saturating_sub(begun.elapsed()),
+            Step::GiveUp(end) => {
+                let late = || io::Error::from(io::ErrorKind::TimedOut);
+                let errors = errors.into_iter().map(|error| error.unwrap_or_else(late));
+                return Err((end, addresses.iter().copied().zip(errors).collect()));
+            }
+        }
+    }
+}
+
+/// Starts connecting without waiting for it (connect(2), `EINPROGRESS`).
+fn start(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => Ok(socket),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits up to `wait` for sockets to connect or fail; failed ones leave `running`.
+fn await_answers(
+    running: &mut Vec<(usize, Socket)>,
+    wait: Duration,
+) -> (Option<TcpStream>, Vec<(usize, io::Error)>) {
+    let mut failed = Vec::new();
+    // A wait of under a second cannot exceed what a Timespec holds; a longer one is asked again.
+    let wait = Timespec::try_from(wait.min(Duration::from_secs(1))).expect("a second fits");
+    let mut polled: Vec<PollFd<'_>> =
+        running.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::OUT)).collect();
+    // An interrupted wait, or one without memory for it, is an empty one: the caller asks again.
+    let count = poll(&mut polled, Some(&wait)).unwrap_or(0);
+    if count == 0 {
+        return (None, failed);
+    }
+    let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+    // Backwards, so that taking one out does not move those still to be looked at.
+    for position in (0..ready.len()).rev().filter(|&position| ready[position]) {
+        let (index, socket) = running.remove(position);
+        match settle(socket) {
+            Ok(stream) => return (Some(stream), failed),
+            Err(error) => failed.push((index, error)),
+        }
+    }
+    (None, failed)
+}
+
+/// Turns a socket whose attempt ended into a stream, or into the reason why it failed.
+fn settle(socket: Socket) -> io::Result<TcpStream> {
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    // Without a server, a port from the range for outgoing connections can be given to this very
+    // socket, which then connects to itself (simultaneous open, RFC 9293, section 3.5).
+    let (own, peer) = (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket());
+    if own == peer {
+        return Err(Errno::CONNREFUSED.into());
+    }
+    super::listen::prepare(&socket)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+
+    use super::race::ATTEMPT_DELAY;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn loopbacks() -> Vec<IpAddr> {
+        let mut all: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
+        if TcpListener::bind("[::1]:0").is_ok() {
+            all.push(Ipv6Addr::LOCALHOST.into());
+        } else {
+            println!("skipped for IPv6: this host has no ::1");
+        }
+        all
+    }
+
+    /// A port at which nobody listens and which no outgoing connection gets meanwhile: bound, but
+    /// not listening.
+    fn dead_end(address: IpAddr) -> (Socket, SocketAddr) {
+        let address = SocketAddr::new(address, 0);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        socket.bind(&address.into()).unwrap();
+        let bound = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, bound)
+    }
+
+    /// A listener whose queue is full, so that further connections hang without an answer.
+    fn tar_pit(address: IpAddr) -> (Vec<Socket>, SocketAddr) {
+        let (listener, bound) = dead_end(address);
+        listener.listen(0).unwrap();
+        let mut held = vec![listener];
+        for _ in 0..3 {
+            held.push(start(bound).unwrap());
+        }
+        (held, bound)
+    }
+
+    #[test]
+    fn families_alternate_from_the_first_answer_on() {
+        let parse = |list: &[&str]| -> Vec<SocketAddr> {
+            list.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let mixed = interleave(parse(&[
+            "[2001:db8::1]:1",
+            "[2001:db8::2]:1",
+            "[2001:db8::1]:1",
+            "[2001:db8::3]:1",
+            "192.0.2.1:1",
+            "192.0.2.2:1",
+        ]));
+        let order = "[2001:db8::1]:1 192.0.2.1:1 [2001:db8::2]:1 192.0.2.2:1 [2001:db8::3]:1";
+        let shown: Vec<String> = mixed.iter().map(ToString::to_string).collect();
+        assert_eq!(shown.join(" "), order);
+        let mixed = interleave(parse(&["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1"]));
+        assert_eq!(mixed, parse(&["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"]));
+        assert_eq!(interleave(Vec::new()), Vec::new());
+    }
+
+    #[test]
+    fn both_families_connect_and_carry_the_options() {
+        for address in loopbacks() {
+            let listener = TcpListener::bind((address, 0)).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let host = Host::parse(&address.to_string()).unwrap();
+            let mut stream = connect(&host, port, LONG).unwrap();
+            let (mut accepted, _) = listener.accept().unwrap();
+            accepted.write_all(b"x").unwrap();
+            // The stream blocks until the byte is there.
+            stream.read_exact(&mut [0]).unwrap();
+            assert!(stream.nodelay().unwrap());
+            assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host = Host::parse("localhost").unwrap();
+        connect(&host, port, LONG).expect("::1 is refused, 127.0.0.1 answers");
+    }
+
+    #[test]
+    fn an_unknown_name_is_its_own_error() {
+        // RFC 6761 keeps this name from ever having an address.
+        let host = Host::parse("nobody.invalid").unwrap();
+        let error = connect(&host, 5000, ms(1500)).unwrap_err();
+        assert!(matches!(error, ConnectError::Name { .. }));
+        let text = error.to_string();
+        assert!(text.starts_with("cannot find the host nobody.invalid: "), "{text}");
+        assert!(text.ends_with("check the name or give its address"), "{text}");
+    }
+
+    #[test]
+    fn refused_addresses_are_named_one_by_one() {
+        for address in loopbacks() {
+            let (_held, bound) = dead_end(address);
+            let host = Host::parse(&address.to_string()).unwrap();
+            let error = connect(&host, bound.port(), LONG).unwrap_err();
+            assert!(matches!(error, ConnectError::Unreachable(_)));
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "cannot connect to {address} port {}: {bound} refused (is the server running?)",
+                    bound.port()
+                )
+            );
+        }
+    }
+
+    /// What a race of these addresses takes, which the last one must win. A busy machine may hold
+    /// up any single race, so one slower than `limit` is run again, twice at most.
+    fn time_race(addresses: &[SocketAddr], limit: Duration) -> Duration {
+        let mut took = Duration::MAX;
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let stream = run_race(addresses, LONG).unwrap();
+            took = begun.elapsed();
+            assert_eq!(stream.peer_addr().ok().as_ref(), addresses.last());
+            if took < limit {
+                break;
+            }
+        }
+        took
+    }
+
+    #[test]
+    fn a_silent_address_gives_way_to_the_next_after_250_ms() {
+        let (_held, silent) = tar_pit(Ipv4Addr::LOCALHOST.into());
+        for address in loopbacks() {
+            let listener = TcpListener::bind((address, 0)).unwrap();
+            let addresses = [silent, listener.local_addr().unwrap()];
+            let took = time_race(&addresses, ATTEMPT_DELAY * 2);
+            assert!(took >= ATTEMPT_DELAY && took < ATTEMPT_DELAY * 2, "{took:?}");
+        }
+    }
+
+    #[test]
+    fn a_refused_address_costs_no_pause() {
+        let (_held, refused) = dead_end(Ipv4Addr::LOCALHOST.into());
+        for address in loopbacks() {
+            let listener = TcpListener::bind((address, 0)).unwrap();
+            let addresses = [refused, refused, listener.local_addr().unwrap()];
+            let took = time_race(&addresses, ATTEMPT_DELAY);
+            assert!(took < ATTEMPT_DELAY, "{took:?}");
+        }
+    }
+
+    #[test]
+    fn silence_ends_at_the_time_limit() {
+        let (_held, silent) = tar_pit(Ipv4Addr::LOCALHOST.into());
+        let host = Host::parse("127.0.0.1").unwrap();
+        let begun = Instant::now();
+        let error = connect(&host, silent.port(), ms(120)).unwrap_err();
+        assert!(matches!(error, ConnectError::TimedOut(_)));
+        assert!(begun.elapsed() >= ms(120) && begun.elapsed() < LONG);
+        assert!(error.to_string().ends_with(&format!("{silent} timed out")), "{error}");
+    }
+
+    #[test]
+    fn a_socket_connected_to_itself_counts_as_refused() {
+        for address in loopbacks() {
+            let (socket, bound) = dead_end(address);
+            socket.connect(&bound.into()).unwrap();
+            let error = settle(socket).unwrap_err();
+            assert_eq!(Errno::from_io_error(&error), Some(Errno::CONNREFUSED));
+        }
+    }
+}

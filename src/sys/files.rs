@@ -1,0 +1,340 @@
+//! The files a server shares: opened below one folder by the kernel, listed, sent and hashed.
+//!
+//! Names come from peers, so no path is ever checked as text: openat2(2) resolves them below the
+//! folder and refuses everything that leads out of it, symbolic links and races included.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::partfile::PART_PREFIX;
+
+/// Bytes read at a time where files are read as a whole; BLAKE3 is at full speed from 64 KiB on.
+const READ_BYTES: usize = 256 * 1024;
+
+/// How often a resolution is repeated that another process disturbed by renaming (`EAGAIN`).
+const RESOLVE_ATTEMPTS: usize = 16;
+
+/// A shared folder, held open: it stays the same one when its name is given to another.
+#[derive(Debug)]
+pub struct Share {
+    root: OwnedFd,
+}
+
+/// A regular file of a [`Share`], open for reading, and what it was at that moment.
+#[derive(Debug)]
+pub struct OpenedFile {
+    /// The file; read it by position, so that several may share it.
+    pub file: File,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When its content last changed: seconds since 1970 (negative before) and nanoseconds.
+    pub modified: (i64, u32),
+    /// The file system it is on; with `inode` this tells whether two names are one file.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// What a name in a folder stands for, links followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Directory,
+    /// A device, FIFO or socket, or a link that leads nowhere or out of the share.
+    Other,
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name as it is on disk, any bytes but `/` and NUL.
+    pub name: OsString,
+    /// What it stands for.
+    pub kind: EntryKind,
+    /// Length in bytes of a file; 0 for all others.
+    pub size: u64,
+    /// Seconds since 1970 and nanoseconds, as in [`OpenedFile`].
+    pub modified: (i64, u32),
+}
+
+/// The content of a folder, sorted by the bytes of the names.
+#[derive(Debug)]
+pub struct Listing {
+    /// The entries, without `.`, `..` and files still being received.
+    pub entries: Vec<Entry>,
+    /// True if the folder has more entries than were asked for; which ones are then here is chance.
+    pub truncated: bool,
+}
+
+/// Why a name could not be served.
+#[derive(Debug)]
+pub enum FileError {
+    /// There is no such file, or the name leads out of the share: peers need not know which.
+    NotFound,
+    /// It is there but no regular file.
+    NotRegular,
+    /// The server's account may not read it.
+    Denied,
+    /// The name is longer than the file system allows.
+    TooLong,
+    /// Anything else the system said.
+    Io(io::Error),
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("no such file"),
+            Self::NotRegular => f.write_str("not a regular file"),
+            Self::Denied => f.write_str("the server may not read this file"),
+            Self::TooLong => f.write_str("the name is too long"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+impl From<Errno> for FileError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            // EXDEV: the name leads out of the folder. ELOOP: a link in circles or a magic link.
+            Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP => Self::NotFound,
+            // Sockets cannot be opened at all, and some devices are not there.
+            Errno::NXIO | Errno::NODEV | Errno::ISDIR => Self::NotRegular,
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            Errno::NAMETOOLONG => Self::TooLong,
+            other => Self::Io(other.into()),
+        }
+    }
+}
+
+impl From<io::Error> for FileError {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(errno) => errno.into(),
+            None => Self::Io(error),
+        }
+    }
+}
+
+impl Share {
+    /// Opens the folder to be shared; a link given here is the operator's and is followed.
+    ///
+    /// # Errors
+    /// What open(2) said, such as `NotFound` or `NotADirectory`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        Ok(Self { root })
+    }
+
+    /// Opens a regular file for reading. Never waits for a FIFO's writer or a slow device.
+    ///
+    /// # Errors
+    /// [`FileError`]. Links that stay inside are followed, those that leave are not found.
+    pub fn open_file(&self, relative: &OsStr) -> Result<OpenedFile, FileError> {
+        let file = File::from(self.resolve(relative, OFlags::NONBLOCK | OFlags::NOCTTY)?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(FileError::NotRegular);
+        }
+        Ok(OpenedFile {
+            size: metadata.len(),
+            modified: (metadata.mtime(), nanoseconds(metadata.mtime_nsec())),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            file,
+        })
+    }
+
+    /// Opens a folder in which an upload may be written, through no symbolic link at all. An empty
+    /// name is the shared folder itself. For [`super::partfile::PartFile::create_in`].
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn open_folder(&self, relative: &OsStr) -> Result<OwnedFd, FileError> {
+        let relative = if relative.is_empty() { OsStr::new(".") } else { relative };
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        self.resolve_with(relative, flags, ResolveFlags::NO_SYMLINKS)
+    }
+
+    /// Lists a folder, or tells of one file; an empty name is the shared folder itself. Blocks on
+    /// the disk, so it belongs on a worker.
+    ///
+    /// # Errors
+    /// [`FileError`]. An entry that vanishes meanwhile is left out.
+    pub fn list(&self, relative: &OsStr, max_entries: usize) -> Result<Listing, FileError> {
+        let relative = if relative.is_empty() { OsStr::new(".") } else { relative };
+        let folder = match self.resolve(relative, OFlags::DIRECTORY) {
+            Ok(folder) => folder,
+            // Not found as a folder; it may still be a file, of which ls tells as well.
+            Err(FileError::NotFound) => return self.list_file(relative),
+            Err(error) => return Err(error),
+        };
+        let mut listing = Listing { entries: Vec::new(), truncated: false };
+        for found in Dir::read_from(&folder)? {
+            let found = found?;
+            let name = found.file_name().to_bytes();
+            if name == b"." || name == b".." || name.starts_with(PART_PREFIX.as_bytes()) {
+                continue;
+            }
+            if listing.entries.len() == max_entries {
+                listing.truncated = true;
+                break;
+            }
+            let name = OsString::from_vec(name.to_vec());
+            match self.entry(&folder, relative, name) {
+                Ok(entry) => listing.entries.push(entry),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        listing.entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(listing)
+    }
+
+    fn list_file(&self, relative: &OsStr) -> Result<Listing, FileError> {
+        let opened = self.open_file(relative)?;
+        let name = Path::new(relative).file_name().ok_or(FileError::NotFound)?.to_owned();
+        let OpenedFile { size, modified, .. } = opened;
+        let entry = Entry { name, kind: EntryKind::File, size, modified };
+        Ok(Listing { entries: vec![entry], truncated: false })
+    }
+
+    fn entry(&self, folder: &OwnedFd, relative: &OsStr, name: OsString) -> Result<Entry, Errno> {
+        let mut stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            // What a link stands for is asked below the share's root, as open_file will do. A link
+            // that leads nowhere keeps its own facts and is of kind Other.
+            let path = Path::new(relative).join(&name);
+            if let Ok(target) = self.resolve(path.as_os_str(), OFlags::PATH) {
+                stat = rustix::fs::fstat(&target)?;
+            }
+        }
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Directory => EntryKind::Directory,
+            _ => EntryKind::Other,
+        };
+        let size = if kind == EntryKind::File { size_of_stat(&stat) } else { 0 };
+        Ok(Entry { name, kind, size, modified: modified_of_stat(&stat) })
+    }
+
+    fn resolve(&self, relative: &OsStr, flags: OFlags) -> Result<OwnedFd, FileError> {
+        self.resolve_with(relative, flags, ResolveFlags::empty())
+    }
+
+    fn resolve_with(
+        &self,
+        relative: &OsStr,
+        flags: OFlags,
+        further: ResolveFlags,
+    ) -> Result<OwnedFd, FileError> {
+        if relative.as_bytes().contains(&0) {
+            return Err(FileError::NotFound);
+        }
+        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | further;
+        for _ in 0..RESOLVE_ATTEMPTS {
+            match rustix::fs::openat2(&self.root, relative, flags, Mode::empty(), resolve) {
+                // The kernel could not rule out that `..` met a rename just now (openat2(2)).
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(opened) => return Ok(opened),
+            }
+        }
+        Err(FileError::Io(Errno::AGAIN.into()))
+    }
+}
+
+fn nanoseconds(nanoseconds: impl TryInto<u32>) -> u32 {
+    nanoseconds.try_into().ok().filter(|&some| some < 1_000_000_000).unwrap_or(0)
+}
+
+fn size_of_stat(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn modified_of_stat(stat: &Stat) -> (i64, u32) {
+    (stat.st_mtime, nanoseconds(stat.st_mtime_nsec))
+}
+
+/// Sends up to `count` bytes of `file` from `offset` on without copying them through this process,
+/// and moves `offset` on (sendfile(2)). The file's own position stays as it is.
+///
+/// 0 bytes for a `count` above 0 mean the end of the file: one that became shorter meanwhile.
+///
+/// # Errors
+/// `WouldBlock` when the socket takes nothing now; else what sendfile(2) said. It also waits for
+/// the disk, see [`page_is_cached`].
+pub fn send_file(
+    socket: impl AsFd,
+    file: impl AsFd,
+    offset: &mut u64,
+    count: usize,
+) -> io::Result<usize> {
+    Ok(rustix::fs::sendfile(socket, file, Some(offset), count)?)
+}
+
+/// True if the byte at `offset` is in the page cache (or there is none), so that reading it does
+/// not wait for the disk: preadv2(2) with `RWF_NOWAIT`. False also where the file system cannot
+/// tell; a worker then reads, and meets whatever error there is.
+///
+/// Asks for one byte: a chunk of several pages may still wait for its later ones.
+#[must_use]
+pub fn page_is_cached(file: impl AsFd, offset: u64) -> bool {
+    let mut byte = [0];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    rustix::io::preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT).is_ok()
+}
+
+/// Hashes the first `size` bytes by position, so that others may use the file meanwhile. Blocks
+/// for about a quarter of a second a GiB, so it belongs on a worker.
+///
+/// # Errors
+/// `UnexpectedEof` if the file is shorter, `InvalidData` if it is longer than `size`,
+/// `Interrupted` once `cancelled` is true, else what pread(2) said.
+pub fn hash_file(file: &File, size: u64, cancelled: &AtomicBool) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = 0;
+    while offset < size {
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "hashing was cancelled"));
+        }
+        let left = usize::try_from(size - offset).unwrap_or(READ_BYTES).min(READ_BYTES);
+        match file.read_at(&mut buffer[..left], offset) {
+            Ok(0) => {
+                let text = "the file became shorter while it was read";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            }
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if file.metadata()?.len() != size {
+        let text = "the file changed its length while it was read";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! Everything that touches the world, one file a thing. Knows no user names and no rules.
+
+pub mod clock;
+pub mod connect;
+pub mod files;
+pub mod guard;
+pub mod listen;
+pub mod logger;
+pub mod partfile;
+pub mod process;
+pub mod signals;
+pub mod terminal;
+pub mod transport;
+pub mod workers;

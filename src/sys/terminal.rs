@@ -1,0 +1,293 @@
+//! The terminal of a client: what it is, how it was, and output that may end at any time.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+
+/// Switches off that pasted text arrives in brackets (xterm control sequences, mode 2004).
+const BRACKETED_PASTE_OFF: &[u8] = b"\x1b[?2004l";
+
+/// One of the three streams every process starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard input.
+    Stdin,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// True if the stream is a terminal.
+#[must_use]
+pub fn is_terminal(stream: Stream) -> bool {
+    match stream {
+        Stream::Stdin => io::stdin().is_terminal(),
+        Stream::Stdout => io::stdout().is_terminal(),
+        Stream::Stderr => io::stderr().is_terminal(),
+    }
+}
+
+/// The width in columns of the first stream that is a terminal and knows it: standard error
+/// (where progress is drawn), output, input.
+#[must_use]
+pub fn width() -> Option<u16> {
+    width_of(io::stderr()).or_else(|| width_of(io::stdout())).or_else(|| width_of(io::stdin()))
+}
+
+fn width_of(stream: impl AsFd) -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    Some(size.ws_col).filter(|&columns| columns > 0)
+}
+
+/// True if the stream should carry colour: a terminal that is not `TERM=dumb`, unless the user
+/// says otherwise by `NO_COLOR` (no-color.org), `CLICOLOR` or `CLICOLOR_FORCE`
+/// (bixense.com/clicolors).
+#[must_use]
+pub fn wants_colour(stream: Stream) -> bool {
+    decide_colour(is_terminal(stream), |name| std::env::var_os(name))
+}
+
+fn decide_colour(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    if set("NO_COLOR").is_some() {
+        return false;
+    }
+    if set("CLICOLOR_FORCE").is_some_and(|value| value != "0") {
+        return true;
+    }
+    let switched_off = set("CLICOLOR").is_some_and(|value| value == "0");
+    let dumb = set("TERM").is_some_and(|value| value == "dumb");
+    terminal && !switched_off && !dumb
+}
+
+/// How the terminal was before line editing, to be put back on every way out: a process that ends
+/// in raw mode leaves its user without echo.
+///
+/// Restores when dropped; `std::process::exit` drops nothing, so call [`TerminalState::restore`]
+/// before it, and from the panic hook.
+pub struct TerminalState {
+    terminal: OwnedFd,
+    modes: Termios,
+    pastes_in_brackets: AtomicBool,
+}
+
+impl TerminalState {
+    /// Saves the modes of standard input; `None` if that is no terminal, as there is then nothing
+    /// to restore.
+    #[must_use]
+    pub fn save() -> Option<Self> {
+        Self::save_of(io::stdin())
+    }
+
+    fn save_of(stream: impl AsFd) -> Option<Self> {
+        let modes = tcgetattr(&stream).ok()?;
+        // A descriptor of its own: standard input may be closed before the process ends.
+        let terminal = rustix::io::fcntl_dupfd_cloexec(stream, 3).ok()?;
+        Some(Self { terminal, modes, pastes_in_brackets: AtomicBool::new(false) })
+    }
+
+    /// Notes that line editing switches bracketed paste on, so that restoring switches it off.
+    pub fn note_bracketed_paste(&self) {
+        self.pastes_in_brackets.store(true, Ordering::Relaxed);
+    }
+
+    /// Puts the terminal back as it was; may be called often and from any thread.
+    ///
+    /// Does nothing in the background of the shell: the terminal is somebody else's then, and the
+    /// kernel would stop this process for touching it (`SIGTTOU`, tcsetattr(3)).
+    pub fn restore(&self) {
+        if self.is_in_background() {
+            return;
+        }
+        // On the way out nobody can do anything about an error, and the terminal may be gone.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.modes);
+        if self.pastes_in_brackets.swap(false, Ordering::Relaxed) {
+            let _ = rustix::io::write(&self.terminal, BRACKETED_PASTE_OFF);
+        }
+    }
+
+    /// The kernel tells the foreground group of our controlling terminal alone, `ENOTTY` of any
+    /// other: there, nobody would be stopped.
+    fn is_in_background(&self) -> bool {
+        let foreground = tcgetpgrp(&self.terminal).ok().map(|group| group.as_raw_nonzero().get());
+        foreground.is_some_and(|foreground| own_group().is_some_and(|own| own != foreground))
+    }
+}
+
+/// Our process group as the kernel numbers it: 0 if its leader is outside of our PID namespace, as
+/// it may be in a container (pid_namespaces(7)), which getpgrp(2) in rustix does not allow for.
+fn own_group() -> Option<i32> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // proc_pid_stat(5): the name in brackets may hold anything; then state, parent, group.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(2)?.parse().ok()
+}
+
+impl Drop for TerminalState {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}
+
+/// Why writing to standard output ended.
+#[derive(Debug)]
+pub enum StdoutError {
+    /// The reader went away, as `head` does when it has enough: end quietly.
+    Closed,
+    /// A real failure, such as a full disk behind `>`: say so and exit with an error.
+    Failed(io::Error),
+}
+
+/// Writes all bytes to standard output, at once and past the buffer of `print!`; use one of the two
+/// alone, or flush between them.
+///
+/// # Errors
+/// [`StdoutError`].
+pub fn write_stdout(bytes: &[u8]) -> Result<(), StdoutError> {
+    write_to(io::stdout(), bytes)
+}
+
+fn write_to(stream: impl AsFd, mut bytes: &[u8]) -> Result<(), StdoutError> {
+    while !bytes.is_empty() {
+        match rustix::io::write(&stream, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            // Whoever shares the terminal or pipe with us may have made it non-blocking.
+            Err(Errno::AGAIN) => {
+                let mut polled = [PollFd::new(&stream, PollFlags::OUT)];
+                match poll(&mut polled, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(errno) => return Err(StdoutError::Failed(errno.into())),
+                }
+            }
+            Err(Errno::PIPE) => return Err(StdoutError::Closed),
+            Err(errno) => return Err(StdoutError::Failed(errno.into())),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read as _;
+
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use rustix::termios::{LocalModes, Winsize, tcsetwinsize};
+
+    use super::*;
+
+    /// A pseudo-terminal: its master, and the end that a program would have.
+    fn pseudo_terminal() -> (OwnedFd, OwnedFd) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let terminal = ioctl_tiocgptpeer(&master, flags).unwrap();
+        (master, terminal)
+    }
+
+    fn is_cooked(terminal: &OwnedFd) -> bool {
+        let modes = tcgetattr(terminal).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON) && modes.contains(LocalModes::ISIG)
+    }
+
+    fn make_raw(terminal: &OwnedFd) {
+        let mut modes = tcgetattr(terminal).unwrap();
+        modes.make_raw();
+        tcsetattr(terminal, OptionalActions::Now, &modes).unwrap();
+        assert!(!is_cooked(terminal));
+    }
+
+    fn set_columns(master: &OwnedFd, ws_col: u16) {
+        tcsetwinsize(master, Winsize { ws_col, ws_row: 0, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    }
+
+    #[test]
+    fn the_process_group_is_known_even_where_its_leader_is_not() {
+        // In a PID namespace of its own, whose first process has no other above it, it is 0.
+        assert!(own_group().unwrap() >= 0);
+    }
+
+    #[test]
+    fn a_raw_terminal_is_restored_by_call_and_by_drop() {
+        let (_master, terminal) = pseudo_terminal();
+        let state = TerminalState::save_of(&terminal).unwrap();
+        state.note_bracketed_paste();
+        make_raw(&terminal);
+        state.restore();
+        assert!(is_cooked(&terminal));
+        assert!(!state.pastes_in_brackets.load(Ordering::Relaxed), "said once");
+        make_raw(&terminal);
+        drop(state);
+        assert!(is_cooked(&terminal));
+    }
+
+    #[test]
+    fn without_a_terminal_there_is_nothing_to_save() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(TerminalState::save_of(&reader).is_none());
+        assert!(width_of(&writer).is_none());
+    }
+
+    #[test]
+    fn the_width_is_that_of_the_terminal() {
+        let (master, terminal) = pseudo_terminal();
+        set_columns(&master, 132);
+        assert_eq!(width_of(&terminal), Some(132));
+        set_columns(&master, 0);
+        assert_eq!(width_of(&terminal), None, "0 columns mean that nobody knows");
+    }
+
+    #[test]
+    fn colour_follows_the_user_then_the_terminal() {
+        let decide = |terminal: bool, set: &[(&str, &str)]| {
+            decide_colour(terminal, |name| {
+                set.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+            })
+        };
+        assert!(decide(true, &[]));
+        assert!(!decide(false, &[]));
+        assert!(!decide(true, &[("NO_COLOR", "1")]));
+        assert!(!decide(true, &[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")]));
+        assert!(decide(true, &[("NO_COLOR", "")]), "set but empty counts as unset");
+        assert!(decide(false, &[("CLICOLOR_FORCE", "1")]));
+        assert!(!decide(false, &[("CLICOLOR_FORCE", "0")]));
+        assert!(!decide(true, &[("CLICOLOR", "0")]));
+        assert!(!decide(true, &[("TERM", "dumb")]));
+        assert!(decide(true, &[("TERM", "xterm-256color")]));
+    }
+
+    #[test]
+    fn a_closed_reader_is_no_failure_and_a_full_disk_is_one() {
+        let (reader, writer) = io::pipe().unwrap();
+        write_to(&writer, b"hello").unwrap();
+        drop(reader);
+        assert!(matches!(write_to(&writer, b"x"), Err(StdoutError::Closed)));
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        match write_to(&full, b"x") {
+            Err(StdoutError::Failed(error)) => {
+                assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_non_blocking_reader_gets_every_byte() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let sent: Vec<u8> = (0..1 << 20).map(|i: u32| (i % 251) as u8).collect();
+        let expected = sent.clone();
+        let writing = std::thread::spawn(move || write_to(&writer, &sent));
+        let mut received = Vec::new();
+        reader.read_to_end(&mut received).unwrap();
+        writing.join().unwrap().unwrap();
+        assert!(received == expected);
+    }
+}
