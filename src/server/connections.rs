@@ -1,0 +1,78 @@
+//! The sockets of the sessions, and what is known of their readiness.
+
+use crate::{hub::SessionId, sys::transport::Transport};
+
+/// The socket of one session.
+pub struct Connection {
+    id: SessionId,
+    /// The socket.
+    pub transport: Transport,
+    /// Whether reading may give something: readiness is told once, so it is noted.
+    pub readable: bool,
+    /// Whether the peer has shut its writing half: read on until that is seen.
+    pub read_closed: bool,
+    /// Whether it is broken in both directions; what was sent before that may still be read.
+    pub broken: bool,
+    /// Whether the end of input was read.
+    pub ended: bool,
+    /// Whether it is on the list of those to be read, and of those to be written.
+    pub listed_to_read: bool,
+    /// See [`Connection::listed_to_read`].
+    pub listed_to_write: bool,
+}
+
+/// The sockets by the slots of their sessions.
+#[derive(Default)]
+pub struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+    /// Those that may give something.
+    pub to_read: Vec<SessionId>,
+    /// Those for which something waits.
+    pub to_write: Vec<SessionId>,
+}
+
+impl Connections {
+    /// Takes in the socket of a new session.
+    pub fn insert(&mut self, id: SessionId, transport: Transport) {
+        if self.slots.len() <= id.slot() {
+            self.slots.resize_with(id.slot() + 1, || None);
+        }
+        self.slots[id.slot()] = Some(Box::new(Connection {
+            id,
+            transport,
+            readable: false,
+            read_closed: false,
+            broken: false,
+            ended: false,
+            listed_to_read: false,
+            listed_to_write: false,
+        }));
+    }
+
+    /// The socket of a session that is still there.
+    pub fn get(&mut self, id: SessionId) -> Option<&mut Connection> {
+        self.slots.get_mut(id.slot())?.as_deref_mut().filter(|connection| connection.id == id)
+    }
+
+    /// Takes the socket out.
+    pub fn remove(&mut self, id: SessionId) -> Option<Box<Connection>> {
+        let slot = self.slots.get_mut(id.slot())?;
+        slot.take_if(|connection| connection.id == id)
+    }
+
+    /// Puts the session on the list of those to be read, once.
+    pub fn list_to_read(&mut self, id: SessionId) {
+        let Some(connection) = self.get(id) else { return };
+        if !std::mem::replace(&mut connection.listed_to_read, true) {
+            self.to_read.push(id);
+        }
+    }
+
+    /// Puts the session on the list of those to be written, once.
+    pub fn list_to_write(&mut self, id: SessionId) {
+        let Some(connection) = self.get(id) else { return };
+        if !std::mem::replace(&mut connection.listed_to_write, true) {
+            self.to_write.push(id);
+        }
+    }
+}

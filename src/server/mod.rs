@@ -1,0 +1,482 @@
+//! The server: one loop that notes readiness, reads, asks the hub, does what it says, writes.
+//!
+//! ```text
+//!   poll --> note readiness --> read --> hub --> to do --> write --> tick --> accept --> poll
+//! ```
+//!
+//! What became non-empty in a turn is written once, at its end: that batching is what makes one
+//! thread fast. Nobody gets more than a budget in one turn.
+
+mod acceptor;
+pub mod arguments;
+mod commands;
+mod connections;
+mod lingering;
+mod token;
+mod transfers;
+mod work;
+
+use std::{
+    collections::VecDeque, io, net::SocketAddr, path::Path, process::ExitCode, sync::Arc,
+    time::Duration,
+};
+
+use acceptor::Acceptor;
+use commands::Commands;
+use connections::Connections;
+use lingering::Lingering;
+use mio::{Events, Interest, Poll, Waker, event::Event};
+use token::{Pipe, Source};
+use transfers::Transfers;
+
+use crate::{
+    hub::{CloseReason, Effect, Hub, Input, Piece, SessionId, Time},
+    limits::Limits,
+    sys::{
+        clock::Clock,
+        files::Share,
+        guard::Guard,
+        listen::{self, Listeners},
+        logger,
+        signals::{Signal, Signals},
+        terminal,
+        transport::Transport,
+    },
+};
+
+/// Bytes read from or written to one session in one turn.
+const BUDGET_BYTES: usize = 64 * 1024;
+/// A write may go beyond the budget by so much where that empties an outbox: what one budget of
+/// requests became is often a little more, and a rest would cost a turn and a cold buffer.
+const SLACK_BYTES: usize = 32 * 1024;
+/// So many bytes for one session are written before the end of the turn.
+const WORTH_A_WRITE_BYTES: usize = 16 * 1024;
+/// Commands started in one turn: each takes the better part of a millisecond, and meanwhile
+/// nobody else is served.
+const STARTS_PER_TURN: usize = 8;
+/// A server that was asked to stop is gone after so many milliseconds, whoever does not read or
+/// does not end: 10 s are promised. The hub ends what still runs well before that.
+const STOP_MAX_MS: u64 = 9_800;
+
+/// A running server.
+pub struct Server {
+    poll: Poll,
+    hub: Hub,
+    clock: Clock,
+    /// The time of this turn.
+    now: u64,
+    signals: Signals,
+    acceptor: Acceptor,
+    connections: Connections,
+    lingering: Lingering,
+    commands: Commands,
+    transfers: Transfers,
+    /// What the hub wants done, but for writing and reading, which have lists of their own.
+    todo: VecDeque<Effect>,
+    /// Commands that may yet be started in this turn.
+    starts_left: usize,
+    /// Where all bytes are read to; nobody owns a buffer while idle.
+    buffer: Box<[u8]>,
+    /// When to leave in any case; set by the signal that asks to stop.
+    stop_by: Option<u64>,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Course {
+    GoOn,
+    /// A second signal: leave now.
+    Leave,
+}
+
+impl Server {
+    /// A server for these listeners, sharing the folder `root`.
+    ///
+    /// # Errors
+    /// The folder cannot be opened, or the system lacks descriptors or threads.
+    pub fn new(
+        listeners: Listeners,
+        root: &Path,
+        limits: Limits,
+        guard: Guard,
+    ) -> io::Result<Server> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new()?;
+        let registry = poll.registry();
+        registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
+        let root = root.canonicalize()?;
+        Ok(Server {
+            acceptor: Acceptor::new(listeners, registry)?,
+            hub: Hub::new(limits, random_key()),
+            clock: Clock::start(),
+            now: 0,
+            signals,
+            connections: Connections::default(),
+            lingering: Lingering::default(),
+            transfers: Transfers::new(Share::open(&root)?, waker)?,
+            commands: Commands::new(root, guard),
+            todo: VecDeque::new(),
+            starts_left: STARTS_PER_TURN,
+            buffer: vec![0; BUDGET_BYTES].into_boxed_slice(),
+            stop_by: None,
+            poll,
+        })
+    }
+
+    /// Serves until a signal ends it.
+    ///
+    /// # Errors
+    /// Only where the poller itself fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            self.now = self.clock.now();
+            if self.turn(&events) == Course::Leave || self.has_stopped() {
+                self.commands.kill_all();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether all is done that stopping takes, or the time for it is over.
+    fn has_stopped(&self) -> bool {
+        let Some(stop_by) = self.stop_by else { return false };
+        let is_idle = self.commands.is_idle() && self.lingering.is_empty();
+        self.hub.is_finished() && is_idle || self.now >= stop_by
+    }
+
+    /// One turn. What the sockets hold is read, and what they take is written, before any deadline
+    /// is looked at, so that a server that was stopped for a while cuts off nobody.
+    fn turn(&mut self, events: &Events) -> Course {
+        self.starts_left = STARTS_PER_TURN;
+        for event in events {
+            if self.note(event) == Course::Leave {
+                return Course::Leave;
+            }
+        }
+        for id in std::mem::take(&mut self.connections.to_read) {
+            self.read(id);
+        }
+        self.do_work();
+        for id in self.commands.tick(self.now) {
+            self.produce(id);
+        }
+        for id in std::mem::take(&mut self.connections.to_write) {
+            self.write(id);
+        }
+        self.do_work();
+        self.input(Input::Tick);
+        self.do_work();
+        self.lingering.expire(self.now);
+        self.accept();
+        Course::GoOn
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let Connections { to_read, to_write, .. } = &self.connections;
+        if !(to_read.is_empty() && to_write.is_empty() && self.todo.is_empty()) {
+            return Some(Duration::ZERO);
+        }
+        let at = |time: u64| time.saturating_sub(self.now);
+        let now = self.now;
+        [
+            self.hub.poll_timeout().map(|time| at(time.0)),
+            self.commands.next_timeout_ms(now),
+            self.lingering.next_deadline().map(at),
+            self.acceptor.next_deadline().map(at),
+            self.stop_by.map(at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(Duration::from_millis)
+    }
+
+    fn note(&mut self, event: &Event) -> Course {
+        match Source::of(event.token()) {
+            Source::Session(id) => self.note_session(id, event),
+            Source::Command(id, pipe) => {
+                self.commands.note(id, pipe, self.now);
+                match pipe {
+                    Pipe::Stdin => self.todo.push_back(Effect::Feed { operation: id }),
+                    _ => self.todo.push_back(Effect::Pull { operation: id }),
+                }
+            }
+            Source::Lingering(slot) => {
+                self.lingering.drain(slot, &mut self.buffer, self.poll.registry());
+            }
+            Source::Workers => self.take_results(),
+            source @ (Source::ListenerV6 | Source::ListenerV4) => self.acceptor.note(source),
+            Source::Signals => {
+                for signal in self.signals.pending() {
+                    if self.on_signal(signal) == Course::Leave {
+                        return Course::Leave;
+                    }
+                }
+            }
+        }
+        Course::GoOn
+    }
+
+    fn note_session(&mut self, id: SessionId, event: &Event) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let is_broken = event.is_error() || (event.is_read_closed() && event.is_write_closed());
+        let has_closed = event.is_read_closed() && !connection.read_closed;
+        connection.read_closed |= has_closed;
+        connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        connection.broken |= is_broken;
+        if has_closed && !is_broken {
+            watch_half_closed(id, &connection.transport);
+        }
+        if self.drop_if_broken(id) {
+            return;
+        }
+        self.connections.list_to_read(id);
+        if event.is_writable() && self.hub.piece(id).is_some() {
+            self.connections.list_to_write(id);
+        }
+    }
+
+    /// Drops a broken connection of which nothing more will be read, so that reading cannot tell.
+    fn drop_if_broken(&mut self, id: SessionId) -> bool {
+        let is_broken = self.connections.get(id).is_some_and(|connection| connection.broken);
+        let is_over = is_broken && !self.hub.wants_input(id);
+        if is_over {
+            self.input(Input::Gone { session: id });
+        }
+        is_over
+    }
+
+    fn on_signal(&mut self, signal: Signal) -> Course {
+        match signal {
+            Signal::Reload => {
+                log::info!("SIGHUP: there is nothing to read again");
+                Course::GoOn
+            }
+            Signal::Stop if self.stop_by.is_some() => {
+                log::info!("second signal: leaving at once");
+                Course::Leave
+            }
+            Signal::Stop => {
+                log::info!("stopping: no new connections, what runs may finish");
+                self.stop_by = Some(self.now + STOP_MAX_MS);
+                self.acceptor.close();
+                self.input(Input::Stop);
+                Course::GoOn
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let Server { acceptor, hub, connections, poll, now, .. } = self;
+        acceptor.accept(*now, |stream, peer| {
+            let transport = Transport::Plain(stream);
+            if let Err(error) = take_in(transport, peer, hub, connections, poll, *now) {
+                log::warn!("a connection from {peer} could not be taken in: {error}");
+            }
+        });
+    }
+
+    /// Reads what a session has sent, at most a budget of it.
+    fn read(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.get(id) else { return };
+        connection.listed_to_read = false;
+        if !connection.readable || connection.ended || !self.hub.wants_input(id) {
+            return;
+        }
+        match connection.transport.read(&mut self.buffer) {
+            Ok(0) => {
+                connection.ended = true;
+                connection.readable = false;
+                self.input(Input::EndOfInput { session: id });
+            }
+            Ok(count) => {
+                // A short read has emptied the socket, unless its end is still to be read.
+                if count == self.buffer.len() || connection.read_closed {
+                    self.connections.list_to_read(id);
+                } else {
+                    connection.readable = false;
+                }
+                let listed = self.connections.to_write.len();
+                let bytes = &self.buffer[..count];
+                self.hub.handle(Time(self.now), Input::Bytes { session: id, bytes });
+                self.take_effects();
+                self.write_large(listed);
+                self.drop_if_broken(id);
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => connection.readable = false,
+                io::ErrorKind::Interrupted => self.connections.list_to_read(id),
+                _ => self.input(Input::Gone { session: id }),
+            },
+        }
+    }
+
+    /// Writes to those that got much just now, from the `listed`-th on: it is still in the cache,
+    /// and there is nothing to gain from waiting for more.
+    fn write_large(&mut self, listed: usize) {
+        for at in listed..self.connections.to_write.len() {
+            let id = self.connections.to_write[at];
+            if self.hub.unsent_bytes(id) >= WORTH_A_WRITE_BYTES {
+                self.write(id);
+            }
+        }
+    }
+
+    /// Writes what waits for a session, at most a budget of it.
+    fn write(&mut self, id: SessionId) {
+        if let Some(connection) = self.connections.get(id) {
+            connection.listed_to_write = false;
+        }
+        let mut left = BUDGET_BYTES;
+        while left > 0 {
+            let Some(connection) = self.connections.get(id) else { return };
+            let Some(piece) = self.hub.piece(id) else { return };
+            let sent = match piece {
+                Piece::Bytes { bytes, more } => {
+                    let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
+                    connection.transport.write(bytes, more)
+                }
+                Piece::File(piece) => self.transfers.send(piece, &mut connection.transport, left),
+            };
+            match sent {
+                Ok(0) => {
+                    let Some(Piece::File(piece)) = self.hub.piece(id) else { return };
+                    self.on_shrunk(piece.operation);
+                }
+                Ok(count) => {
+                    left = left.saturating_sub(count);
+                    self.input(Input::Sent { session: id, count });
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => {
+                        // The hub must know that it was tried.
+                        return self.input(Input::Sent { session: id, count: 0 });
+                    }
+                    io::ErrorKind::Interrupted => {}
+                    _ => return self.input(Input::Gone { session: id }),
+                },
+            }
+        }
+        self.connections.list_to_write(id);
+    }
+
+    /// Tells the hub something and takes in what it wants done.
+    fn input(&mut self, input: Input<'_>) {
+        self.hub.handle(Time(self.now), input);
+        self.take_effects();
+    }
+
+    fn take_effects(&mut self) {
+        while let Some(effect) = self.hub.poll_effect() {
+            match effect {
+                Effect::Flush { session } => self.connections.list_to_write(session),
+                Effect::Resume { session } => self.connections.list_to_read(session),
+                Effect::Close { session, reason } => self.close(session, reason),
+                other => self.todo.push_back(other),
+            }
+        }
+    }
+
+    fn close(&mut self, id: SessionId, reason: CloseReason) {
+        log::debug!("{id:?} is over: {reason:?}");
+        self.commands.forget_session(id);
+        let Some(mut connection) = self.connections.remove(id) else { return };
+        match reason {
+            CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer => {
+                // What waits in the kernel is for nobody; dropping the socket ends it.
+                log::debug!("{id:?}: its socket is dropped as it is");
+            }
+            _ if connection.ended => {
+                let _ = connection.transport.shutdown_write();
+            }
+            _ => self.lingering.push(connection.transport, self.now, self.poll.registry()),
+        }
+    }
+}
+
+fn take_in(
+    mut transport: Transport,
+    peer: SocketAddr,
+    hub: &mut Hub,
+    connections: &mut Connections,
+    poll: &Poll,
+    now: u64,
+) -> io::Result<()> {
+    let Transport::Plain(stream) = &transport;
+    listen::prepare(stream)?;
+    let Ok(id) = hub.open(Time(now), peer) else {
+        let _ = transport.write(b"error busy: the server has no room for more sessions\n", false);
+        return Ok(());
+    };
+    if let Some(effect) = hub.poll_effect() {
+        unreachable!("opening a session has no effects, and this is one: {effect:?}");
+    }
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    poll.registry().register(&mut transport, Source::Session(id).token(), interest)?;
+    log::debug!("{id:?} from {peer}");
+    connections.insert(id, transport);
+    Ok(())
+}
+
+/// A peer that has closed altogether looks like one that only has no more requests. The kernel is
+/// told to ask more often, so that a command does not run on for nobody.
+fn watch_half_closed(id: SessionId, transport: &Transport) {
+    let Transport::Plain(stream) = transport;
+    if let Err(error) = listen::watch_half_closed(stream) {
+        log::debug!("{id:?}: keepalive could not be set: {error}");
+    }
+}
+
+/// A key that no peer can guess, from the system's randomness by way of the standard library.
+fn random_key() -> [u64; 2] {
+    use std::hash::{BuildHasher, RandomState};
+    [RandomState::new().hash_one(0u8), RandomState::new().hash_one(1u8)]
+}
+
+/// The whole program: listens, says where, serves until it is told to stop.
+///
+/// Exit codes: 0 after a signal to stop, 1 where serving failed.
+pub fn main(arguments: &arguments::Arguments) -> ExitCode {
+    logger::start(arguments.log_level());
+    match serve(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            log::error!("{text}");
+            logger::flush();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
+    // The guard first: it must not inherit the listeners.
+    let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
+    let listeners = listen::listen(arguments.port(), arguments.families());
+    let listeners = listeners.map_err(|error| error.to_string())?;
+    listeners.notes.iter().for_each(|note| log::warn!("{note}"));
+    let where_to = describe(&listeners);
+    let root = &arguments.root;
+    let server = Server::new(listeners, root, Limits::default(), guard)
+        .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
+    // Whoever started us may have closed our output; serving goes on.
+    let _ = terminal::write_stdout(format!("sixfour server listening on {where_to}\n").as_bytes());
+    log::info!("serving {} to connections from this machine", root.display());
+    server.run().map_err(|error| format!("the event loop failed: {error}"))?;
+    log::info!("stopped");
+    logger::flush();
+    Ok(())
+}
+
+fn describe(listeners: &Listeners) -> String {
+    let port = listeners.port;
+    let v6 = listeners.v6.as_ref().map(|_| format!("[::]:{port}"));
+    let v4 = listeners.v4.as_ref().map(|_| format!("0.0.0.0:{port}"));
+    v6.into_iter().chain(v4).collect::<Vec<_>>().join(" and ")
+}
