@@ -1,0 +1,467 @@
+//! The client's command line.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+use super::order::{Order, Target};
+use crate::{
+    limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
+    sys::connect::Host,
+    wire::{Name, SharePath, name::NAME_RULE},
+};
+
+/// What the client was asked to do, checked.
+#[derive(Debug)]
+pub struct Plan {
+    /// The server.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// Who we are.
+    pub user: Name,
+    /// Connecting may take so long.
+    pub connect_timeout: Duration,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+    /// Only answers and errors.
+    pub quiet: bool,
+    /// More talk.
+    pub verbose: bool,
+    /// The orders of a verb; `None`: from the prompt or from standard input.
+    pub orders: Option<Vec<Order>>,
+}
+
+impl Plan {
+    /// The exit code of any failure of our own, where the verb has only one: that of `run`.
+    pub fn own_failure(&self) -> Option<u8> {
+        let runs = matches!(self.orders.as_deref(), Some([Order::Run { .. }, ..]));
+        runs.then_some(super::exit::RUN_FAILED)
+    }
+}
+
+/// Messages, files and commands: the client.
+///
+/// Without a verb it gives a prompt, or takes lines from standard input. Exit codes: 0 done,
+/// 1 failed, 2 bad arguments, 3 cannot connect, 4 refused, 5 no such user or file, 6 timed out.
+/// `run` has the command's own code, 128+n for signal n, and 255 for any other failure.
+#[derive(Debug, Parser)]
+#[command(name = "client", version, disable_help_subcommand = true)]
+struct Arguments {
+    /// The server: an IPv4 or IPv6 address, fe80::1%eth0, or a host name.
+    #[arg(long, value_name = "HOST", default_value = "localhost", global = true,
+          value_parser = Host::parse)]
+    ip: Host,
+    /// Its port.
+    #[arg(long, default_value_t = 5000, global = true,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// The name that others know you by: 1 to 32 of A-Z a-z 0-9 _ . -.
+    ///
+    /// Default: $USER at the prompt; for a verb, a passing name like alice-3f9a1c, so that it
+    /// does not collide with your prompt.
+    #[arg(long, value_name = "NAME", global = true, value_parser = parse_name)]
+    user: Option<Name>,
+    /// Print one JSON object a line.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print answers and errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Connecting may take so long, as in 5s or 500ms.
+    #[arg(long, value_name = "TIME", default_value = "10s", global = true,
+          value_parser = parse_time)]
+    connect_timeout: Duration,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Send a text to a user, to several (bob,carol), or to everybody else (*).
+    Msg(Msg),
+    /// Fetch files of the server; each is saved as client_NAME.
+    Download(Download),
+    /// Run a command on the server, with its input, outputs and exit code here.
+    Run(Run),
+    /// List the users that are here.
+    Who,
+    /// List a folder of the server.
+    Ls {
+        /// The folder, relative to what the server shares.
+        #[arg(value_name = "DIR")]
+        path: Option<OsString>,
+    },
+    /// Get the same text back.
+    Echo {
+        /// Any text.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        text: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Msg {
+    /// Wait until it is delivered, and say so.
+    #[arg(long)]
+    receipt: bool,
+    /// Wait for that at most so long, as in 5s or 500ms.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_time)]
+    timeout: Duration,
+    /// The users, with commas between them; * is everybody else.
+    to: String,
+    /// The text; several words are put together with spaces.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    text: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Download {
+    /// Save the file under this name; - is standard output.
+    #[arg(short, long, value_name = "NAME")]
+    output: Option<PathBuf>,
+    /// The files, relative to what the server shares.
+    #[arg(required = true, value_name = "FILE")]
+    paths: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// End the command after so long, as in 5s or 2m.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    timeout: Option<Duration>,
+    /// Leave standard input alone; the command finds its own empty.
+    #[arg(short = 'n', long)]
+    no_input: bool,
+    /// The command. One word is a line for the shell, as in 'ls | wc -l'; several are a program
+    /// and its arguments, which it gets exactly as they are here.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Reads the arguments.
+///
+/// # Errors
+/// What to print and whether that was asked for (`--help`, `--version`) or is a complaint in one
+/// line.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    login_name: Option<&str>,
+    random: u64,
+) -> Result<Plan, Told> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let parsed = Arguments::try_parse_from(&arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            Told::Asked(error.render().to_string())
+        }
+        _ if is_device_form(&arguments) => Told::Wrong(
+            "SERVER PORT UDP_PORT: the form for edge devices is not supported yet; \
+             use --ip SERVER --port PORT --user NAME"
+                .to_owned(),
+        ),
+        _ => Told::Wrong(one_line(&error)),
+    })?;
+    plan(parsed, login_name, random).map_err(Told::Wrong)
+}
+
+/// Text for the user instead of a plan.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Told {
+    /// What was asked for: for standard output, exit code 0.
+    Asked(String),
+    /// One line for standard error, exit code 2.
+    Wrong(String),
+}
+
+fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<Plan, String> {
+    let orders = arguments.verb.map(orders_of).transpose()?;
+    let user = match (arguments.user, &orders) {
+        (Some(user), _) => user,
+        (None, Some(_)) => passing_name(login_name, random),
+        (None, None) => login_name.and_then(Name::parse).ok_or_else(|| {
+            format!("--user NAME is needed, since $USER is no user name here; {NAME_RULE}")
+        })?,
+    };
+    let goes_out = |order: &Order| matches!(order, Order::Download { target: Target::Stdout, .. });
+    if arguments.json && orders.iter().flatten().any(goes_out) {
+        return Err("--json and -o - cannot both have standard output".to_owned());
+    }
+    Ok(Plan {
+        host: arguments.ip,
+        port: arguments.port,
+        user,
+        connect_timeout: arguments.connect_timeout,
+        json: arguments.json,
+        quiet: arguments.quiet,
+        verbose: arguments.verbose,
+        orders,
+    })
+}
+
+fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
+    Ok(match verb {
+        Verb::Msg(msg) => vec![message(msg)?],
+        Verb::Download(download) => downloads(download)?,
+        Verb::Run(run) => vec![command(run)?],
+        Verb::Who => vec![Order::Who],
+        Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
+        Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+    })
+}
+
+fn message(msg: Msg) -> Result<Order, String> {
+    let text = limited("TEXT", msg.text.join(" "))?;
+    if text.trim().is_empty() {
+        return Err("TEXT is empty; a message has at least one character".to_owned());
+    }
+    let everybody = msg.to == "*";
+    let good = |name: &str| Name::parse(name.trim()).is_some();
+    if msg.to.len() > RECIPIENTS_MAX_BYTES || !everybody && !msg.to.split(',').all(good) {
+        let to = crate::wire::escape::escape(&msg.to);
+        return Err(format!("TO is {to:?}; it takes a name, names with commas, or *; {NAME_RULE}"));
+    }
+    if msg.receipt && everybody {
+        return Err("--receipt needs named users: nobody knows who * will be".to_owned());
+    }
+    let receipt_ms = msg.receipt.then_some(msg.timeout.as_millis() as u64);
+    Ok(Order::Message { to: msg.to, text, receipt_ms })
+}
+
+fn downloads(download: Download) -> Result<Vec<Order>, String> {
+    if download.output.is_some() && download.paths.len() > 1 {
+        return Err("-o NAME goes with one FILE only".to_owned());
+    }
+    let mut orders: Vec<Order> = Vec::new();
+    for path in download.paths {
+        let path = path.into_vec();
+        let shown = crate::wire::escape::escape_bytes(&path).into_owned();
+        SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
+        let target = match &download.output {
+            None => Target::beside(&path),
+            Some(output) if output.as_os_str() == "-" => Target::Stdout,
+            Some(output) => Target::File(output.clone()),
+        };
+        let is_taken =
+            |order: &Order| matches!(order, Order::Download { target: t, .. } if *t == target);
+        if orders.iter().any(is_taken) {
+            return Err(format!("FILE {shown}: another one would be saved under the same name"));
+        }
+        orders.push(Order::Download { path, target });
+    }
+    Ok(orders)
+}
+
+fn command(run: Run) -> Result<Order, String> {
+    let command = match &run.command[..] {
+        [line] => line.clone(),
+        words => words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "),
+    };
+    if command.trim().is_empty() {
+        return Err("COMMAND is empty; name what to run".to_owned());
+    }
+    if command.len() > COMMAND_MAX_BYTES {
+        return Err(format!("COMMAND may have {COMMAND_MAX_BYTES} bytes"));
+    }
+    let timeout_ms = run.timeout.map_or(0, |timeout| timeout.as_millis() as u64);
+    Ok(Order::Run { command, stdin: !run.no_input, timeout_ms })
+}
+
+/// The word as the shell has to see it to take it as it is.
+fn quote(word: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "_@%+=:,./-".contains(char);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+fn folder(path: Option<OsString>) -> Result<Option<Vec<u8>>, String> {
+    let mut path = path.unwrap_or_default().into_vec();
+    if path.len() > 1 && path.ends_with(b"/") {
+        path.pop();
+    }
+    if matches!(&path[..], b"" | b"." | b"/") {
+        return Ok(None);
+    }
+    let shown = crate::wire::escape::escape_bytes(&path).into_owned();
+    SharePath::parse(&path).map_err(|fault| format!("DIR {shown}: {fault}"))?;
+    Ok(Some(path))
+}
+
+fn limited(what: &str, text: String) -> Result<String, String> {
+    match text.len() > TEXT_MAX_BYTES {
+        true => Err(format!("{what} has {} bytes; it may have {TEXT_MAX_BYTES}", text.len())),
+        false => Ok(text),
+    }
+}
+
+fn parse_name(text: &str) -> Result<Name, String> {
+    Name::parse(text).ok_or_else(|| NAME_RULE.to_owned())
+}
+
+/// `5s`, `500ms`, `1.5m`, `2h`; a number alone is seconds. At least a millisecond.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let rule = || "a time is a number with ms, s, m or h, as in 500ms or 1.5m".to_owned();
+    let cut = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(cut);
+    let number: f64 = number.parse().map_err(|_| rule())?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "" | "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(rule()),
+    };
+    // A month; what is longer is a slip of the keyboard.
+    match (0.001..=2_592_000.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("a time is 1ms to 720h".to_owned()),
+    }
+}
+
+/// A name that is not meant to be written to, and that no second verb of this user has.
+fn passing_name(login_name: Option<&str>, random: u64) -> Name {
+    let base = login_name.and_then(Name::parse);
+    let base = base.as_ref().map_or("client", Name::as_str);
+    let name = format!("{}-{:06x}", &base[..base.len().min(25)], random & 0xff_ffff);
+    Name::parse(&name).expect("a name cut to 25 and 7 good characters are a name")
+}
+
+/// `client 127.0.0.1 5000 6000`.
+fn is_device_form(arguments: &[OsString]) -> bool {
+    let texts: Vec<_> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    matches!(texts[..], [_, _, port, udp_port] if is_port(port) && is_port(udp_port))
+}
+
+/// What clap says in several lines, in one.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let body = text.split("\n\nUsage:").next().unwrap_or(&text);
+    let body = body.split("\n\nFor more information").next().unwrap_or(body);
+    let words: Vec<_> = body.split_whitespace().collect();
+    let line = words.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            format!("{line}; the verbs are msg, download, run, who, ls and echo")
+        }
+        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
+            format!("{line}; `client --help` lists what is valid")
+        }
+        _ => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Plan, Told> {
+        let words = ["client"].into_iter().chain(line.split_whitespace());
+        parse(words.map(OsString::from), Some("alice"), 0x0012_3456_789a_bcde)
+    }
+
+    fn orders(line: &str) -> Vec<Order> {
+        parsed(line).expect(line).orders.expect("a verb")
+    }
+
+    fn complaint(line: &str) -> String {
+        match parsed(line) {
+            Err(Told::Wrong(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_prompt_has_the_login_name_and_verbs_a_passing_one() {
+        let plan = parsed("--ip ::1 --port 5001").expect("good");
+        assert_eq!((plan.user.as_str(), plan.port, plan.own_failure()), ("alice", 5001, None));
+        assert!(plan.orders.is_none());
+        assert_eq!(parsed("who").expect("good").user.as_str(), "alice-9abcde");
+        assert_eq!(parsed("who --user bob").expect("good").user.as_str(), "bob");
+        let nobody = parse(["client".into()], Some("no name"), 0);
+        assert!(matches!(nobody, Err(Told::Wrong(text)) if text.contains("--user")));
+    }
+
+    #[test]
+    fn words_after_the_command_are_the_commands() {
+        let run = |command: &str, timeout_ms| Order::Run {
+            command: command.into(),
+            stdin: true,
+            timeout_ms,
+        };
+        assert_eq!(orders("run --timeout 1.5s ls -l --user x"), [run("ls -l --user x", 1500)]);
+        assert_eq!(orders("run -- -x"), [run("-x", 0)]);
+        assert_eq!(orders("run -- sh -c exit"), [run("sh -c exit", 0)]);
+        let quoted =
+            parse(["client", "run", "sh", "-c", "exit 7; it's"].map(OsString::from), None, 0);
+        let quoted = quoted.expect("good").orders.expect("a verb");
+        assert_eq!(quoted, [run(r"sh -c 'exit 7; it'\''s'", 0)]);
+        assert_eq!(parsed("run true").expect("good").own_failure(), Some(255));
+        let text = Order::Message { to: "bob".into(), text: "a -q b".into(), receipt_ms: None };
+        assert_eq!(orders("msg bob a -q b"), [text]);
+    }
+
+    #[test]
+    fn downloads_go_beside_us_or_where_it_is_said() {
+        let file = |path: &str, target| Order::Download { path: path.into(), target };
+        let beside = |name: &str| Target::File(name.into());
+        let two = [file("a/x", beside("client_x")), file("y", beside("client_y"))];
+        assert_eq!(orders("download a/x y"), two);
+        assert_eq!(orders("download a/x -o z"), [file("a/x", beside("z"))]);
+        assert_eq!(orders("download a/x -o -"), [file("a/x", Target::Stdout)]);
+    }
+
+    #[test]
+    fn mistakes_are_told_in_one_line_that_names_the_argument() {
+        for (line, part) in [
+            ("--port 0", "--port"),
+            ("--port 65536", "65535"),
+            ("--port x", "--port"),
+            ("--ip fe80::1", "--ip"),
+            ("--user a|b", "--user"),
+            ("--nonsense", "--nonsense"),
+            ("dance", "the verbs are"),
+            ("msg bob", "TEXT"),
+            ("msg bob,,x hello", "TO"),
+            ("msg --receipt * hello", "--receipt"),
+            ("download", "FILE"),
+            ("download ../x", "FILE"),
+            ("download a/x b/x", "same name"),
+            ("download -o z a b", "-o"),
+            ("--json download -o - a", "--json"),
+            ("run --timeout 5y true", "--timeout"),
+            ("run", "COMMAND"),
+            ("ls /etc", "DIR"),
+            ("-q -v who", "--quiet"),
+            ("127.0.0.1 5000 6000", "edge devices"),
+        ] {
+            let complaint = complaint(line);
+            assert!(complaint.contains(part), "{line}: {complaint}");
+            assert!(!complaint.contains('\n') && !complaint.starts_with("error"), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_mistakes() {
+        for asked in ["--help", "--version", "run --help"] {
+            assert!(matches!(parsed(asked), Err(Told::Asked(_))), "{asked}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, milliseconds) in
+            [("5", 5000), ("500ms", 500), ("1.5m", 90_000), ("2h", 7_200_000)]
+        {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for bad in ["", "s", "-1s", "0", "1e99", "NaN", "inf", "5 y"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! The client's brain: orders and server news in, things to show and to do out.
+//!
+//! No I/O, no clock, no randomness: `now_ms` counts from any fixed moment, `random` is any number.
+//! The same brain serves the prompt, piped lines and the one-shot verbs; [`Style`] tells them
+//! apart. Every order ends in something shown, and every failure in an exit code.
+//!
+//! ```text
+//!   order ──▶ task (tag) ──detail, data──▶ ... ──end──▶ shown, task gone ──▶ next order
+//!                  └── download: also waits for the writer to have verified and renamed
+//! ```
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use super::{
+    backoff::Backoff,
+    exit,
+    link::{Heard, Link},
+    order::{Order, Target},
+    screen::{Ending, LineBuffer, Shown},
+};
+use crate::wire::{
+    Blob, ErrorCode, Name, Refusal, Stream, Tag,
+    control::{CallBody, OutcomeBody},
+    escape::{escape, escape_bytes},
+};
+
+mod download;
+mod news;
+#[cfg(test)]
+mod tests;
+
+use download::Download;
+pub use download::Opening;
+
+/// Where orders come from, and so what happens between them and at their end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Style {
+    /// A person at a prompt: orders run side by side, a lost server is tried again.
+    Prompt,
+    /// Lines from a pipe: one order after the other, the first failure is the exit code.
+    Piped,
+    /// The arguments: all orders at once, then the end.
+    Verb,
+}
+
+/// How the client was started, as far as the brain has to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// See [`Style`].
+    pub style: Style,
+    /// Who we are.
+    pub user: Name,
+    /// The exit code of every failure of our own, where the verb has one: that of `run`.
+    pub own_failure: Option<u8>,
+    /// Tell the progress of downloads at most so often, in milliseconds; `None`: bars do that.
+    pub progress_ms: Option<u64>,
+    /// Output of `run` is shown as lines or objects instead of going out byte for byte.
+    pub shows_output: bool,
+    /// Messages are shown, and so may be acknowledged.
+    pub shows_messages: bool,
+}
+
+/// Something to be done by the glue.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Show it, and report back afterwards.
+    Show(Shown, Option<After>),
+    /// Somebody of this name exists: worth completing.
+    Seen(Name),
+    /// The next order may come.
+    Next,
+    /// Start a writer for the download; data of this tag goes to it from now on.
+    Open(Tag, Opening),
+    /// All data is there: verify it against this hash and give the file its name.
+    Close(Tag, [u8; 32]),
+    /// Drop the writer, and what it has written.
+    Abandon(Tag),
+    /// Read standard input; each block goes to [`Brain::handle_input`].
+    StartInput,
+    /// One more block of standard input may be read.
+    MoreInput,
+    /// Connect again, then call [`Brain::handle_connected`] or [`Brain::handle_unreachable`].
+    Connect,
+    /// The server has ended the connection for this reason: call [`Brain::handle_lost`].
+    Lost(String),
+    /// Drop the connection: it is of no use any more.
+    Disconnect,
+    /// All is done: write what waits, then exit with this code.
+    Leave(u8),
+}
+
+/// What is reported when something was really shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum After {
+    /// So many bytes of the operation's output were taken.
+    Consumed(Tag, u32),
+    /// The message with this serial was seen, on the connection with this number.
+    Acknowledge(u32, u32),
+}
+
+/// Where the bytes of an operation go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Route {
+    /// To the writer of the download.
+    Writer,
+    /// To our own outputs, byte for byte.
+    Outputs,
+    /// To [`Brain::handle_output`].
+    Screen,
+    /// Nowhere: nobody wants them any more.
+    Nowhere,
+}
+
+/// Data of an operation: these of the bytes handed in.
+pub type Piece = (Tag, Stream, Range<usize>);
+
+#[derive(Debug)]
+enum Task {
+    /// `who`, `ls`, `echo`, `help`; what is counted.
+    Answer(&'static str),
+    Run(Box<Run>),
+    Download(Box<Download>),
+}
+
+#[derive(Debug, Default)]
+struct Run {
+    takes_input: bool,
+    stdout: LineBuffer,
+    stderr: LineBuffer,
+}
+
+/// A message without receipts: when the pong comes, the server has nothing to say against it.
+#[derive(Debug)]
+struct Posted {
+    pong: u32,
+    to: String,
+    failed: bool,
+}
+
+/// A message with receipts.
+#[derive(Debug)]
+struct Receipts {
+    left: usize,
+    due_ms: u64,
+}
+
+/// Standard input on its way to a command.
+#[derive(Debug, Default)]
+struct Input {
+    blocks: VecDeque<Vec<u8>>,
+    /// Bytes of the first block that are sent already.
+    sent: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Online {
+    Here(Link),
+    /// No connection; tried again at that moment, or just now.
+    Away {
+        last_number: Tag,
+        backoff: Backoff,
+        due_ms: Option<u64>,
+    },
+    /// Nothing more is asked.
+    Leaving(Option<Link>),
+}
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Brain {
+    setup: Setup,
+    online: Online,
+    /// Counts connections, so that an acknowledgement goes to the one it belongs to.
+    connection: u32,
+    was_welcome: bool,
+    tasks: BTreeMap<Tag, Task>,
+    posted: VecDeque<Posted>,
+    receipts: BTreeMap<u32, Receipts>,
+    input: Input,
+    /// The order source was asked for more and has not answered yet.
+    awaiting: bool,
+    /// No more orders will come.
+    orders_ended: bool,
+    interrupted: bool,
+    /// The code of the first failure.
+    code: Option<u8>,
+    effects: VecDeque<Effect>,
+}
+
+impl Brain {
+    /// A brain on a fresh connection.
+    pub fn new(setup: Setup, now_ms: u64) -> Brain {
+        Brain {
+            setup,
+            online: Online::Here(Link::new(setup.user, 0, now_ms)),
+            connection: 0,
+            was_welcome: false,
+            tasks: BTreeMap::new(),
+            posted: VecDeque::new(),
+            receipts: BTreeMap::new(),
+            input: Input::default(),
+            awaiting: false,
+            orders_ended: false,
+            interrupted: false,
+            code: None,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// What is to be done next; `None` until something else happens.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The connection's bytes, while there is a connection.
+    pub fn link(&mut self) -> Option<&mut Link> {
+        match &mut self.online {
+            Online::Here(link) | Online::Leaving(Some(link)) => Some(link),
+            Online::Away { .. } | Online::Leaving(None) => None,
+        }
+    }
+
+    /// Where data of this operation goes.
+    pub fn route(&self, tag: Tag) -> Route {
+        match self.tasks.get(&tag) {
+            Some(Task::Download(download)) if download.is_wanted() => Route::Writer,
+            Some(Task::Run(_)) if self.setup.shows_output => Route::Screen,
+            Some(Task::Run(_)) => Route::Outputs,
+            _ => Route::Nowhere,
+        }
+    }
+
+    /// An order, or a mistake that was made instead of one.
+    pub fn handle_order(&mut self, order: Result<Order, Refusal>, now_ms: u64) {
+        match order {
+            Err(refusal) => self.refuse(refusal.code, &refusal.text),
+            Ok(Order::Quit) => self.leave(None),
+            Ok(Order::Clear) => self.show(Shown::Clear),
+            Ok(order) => match &self.online {
+                Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
+                Online::Leaving(_) => {}
+                Online::Here(_) | Online::Away { .. } => {
+                    let text = "there is no connection at the moment, so nothing was sent; \
+                                try again when it is back";
+                    self.fail(exit::FAILED);
+                    self.show(Shown::Error { code: "not-connected", text: text.to_owned() });
+                }
+            },
+        }
+    }
+
+    /// Something failed on our side that is no answer to an order.
+    pub fn handle_mistake(&mut self, text: &str) {
+        self.fail(exit::FAILED);
+        self.show(Shown::failure(text));
+    }
+
+    /// All orders of what was asked for with [`Effect::Next`] are given.
+    pub fn handle_orders_done(&mut self) {
+        self.awaiting = false;
+        self.settle();
+    }
+
+    /// No more orders will come: finish, then leave.
+    pub fn handle_orders_end(&mut self) {
+        self.awaiting = false;
+        self.orders_ended = true;
+        self.settle();
+    }
+
+    /// Whether data comes next. What came before anything else has to be delivered first: that
+    /// may be the end of its operation.
+    pub fn expects_data(&mut self, bytes: &[u8]) -> bool {
+        self.link().is_some_and(|link| link.expects_data(bytes))
+    }
+
+    /// Reads the next thing in `bytes`, which came from the server: how many bytes it took (none:
+    /// more are needed), and where data is among them.
+    pub fn handle_bytes(
+        &mut self,
+        bytes: &[u8],
+        now_ms: u64,
+    ) -> Result<(usize, Option<Piece>), Refusal> {
+        let Some(link) = self.link() else { return Ok((bytes.len(), None)) };
+        let (taken, heard) = link.handle(bytes, now_ms)?;
+        match heard {
+            Some(Heard::Data(tag, stream, range)) => Ok((taken, Some((tag, stream, range)))),
+            Some(heard) => {
+                self.handle_heard(heard, now_ms);
+                Ok((taken, None))
+            }
+            None => Ok((taken, None)),
+        }
+    }
+
+    /// Output of a command that goes to the screen.
+    pub fn handle_output(&mut self, tag: Tag, stream: Stream, bytes: &[u8]) {
+        let count = bytes.len() as u32;
+        let lines_wanted = self.setup.style == Style::Prompt;
+        let Some(Task::Run(run)) = self.tasks.get_mut(&tag) else { return };
+        let buffer = if stream == Stream::Stdout { &mut run.stdout } else { &mut run.stderr };
+        let ready = if lines_wanted { buffer.push(bytes) } else { Some(bytes.to_vec()) };
+        match ready {
+            Some(bytes) => {
+                let shown = Shown::Output { stream, bytes };
+                self.effects.push_back(Effect::Show(shown, Some(After::Consumed(tag, count))));
+            }
+            None => self.handle_after(After::Consumed(tag, count), 0),
+        }
+    }
+
+    /// Something was shown, or taken by the writer of a download.
+    pub fn handle_after(&mut self, after: After, now_ms: u64) {
+        match after {
+            After::Consumed(tag, bytes) => {
+                if let Some(link) = self.link() {
+                    link.consumed(tag, bytes);
+                }
+                self.handle_progress(tag, bytes.into(), now_ms);
+            }
+            After::Acknowledge(serial, connection) if connection == self.connection => {
+                if let Online::Here(link) = &mut self.online {
+                    link.acknowledge(serial);
+                }
+            }
+            After::Acknowledge(..) => {}
+        }
+    }
+
+    /// A block of standard input; empty at its end.
+    pub fn handle_input(&mut self, bytes: Vec<u8>) {
+        match bytes.is_empty() {
+            true => self.input.ended = true,
+            false => self.input.blocks.push_back(bytes),
+        }
+        self.send_input();
+    }
+
+    /// Nobody takes our standard output any more: end quietly, as if by SIGPIPE where it was a
+    /// command's output, else as done.
+    pub fn handle_output_closed(&mut self) {
+        let code = if self.setup.own_failure.is_some() { exit::of_signal(13) } else { exit::DONE };
+        self.cancel_all();
+        self.leave(Some(self.code.unwrap_or(code)));
+    }
+
+    /// Ctrl-C, or SIGTERM (`number` 15): ends what runs; a second one leaves at once.
+    pub fn handle_interrupt(&mut self, number: i32) {
+        let commands = || self.tasks.iter().filter(|(_, task)| matches!(task, Task::Run(_)));
+        let newest = commands().next_back().map(|(tag, _)| *tag);
+        match self.setup.style {
+            Style::Prompt if number == 2 => {
+                if let Some(tag) = newest.or(self.tasks.keys().next_back().copied()) {
+                    self.cancel(tag);
+                }
+            }
+            Style::Verb | Style::Piped if newest.is_some() && !self.interrupted => {
+                self.interrupted = true;
+                self.orders_ended = true;
+                self.cancel_all();
+            }
+            _ => {
+                self.cancel_all();
+                self.leave(Some(exit::of_signal(number)));
+            }
+        }
+    }
+
+    /// The connection is gone. Only a prompt tries to get it back.
+    pub fn handle_lost(&mut self, why: &str, now_ms: u64, random: u64) {
+        let (last_number, greeting) = match &self.online {
+            Online::Here(link) => (link.last_number(), !self.was_welcome),
+            Online::Away { .. } => return,
+            Online::Leaving(_) => {
+                self.online = Online::Leaving(None);
+                self.effects.push_back(Effect::Disconnect);
+                return;
+            }
+        };
+        self.effects.push_back(Effect::Disconnect);
+        self.drop_tasks();
+        if self.setup.style != Style::Prompt || greeting {
+            let code = if greeting { exit::CANNOT_CONNECT } else { exit::FAILED };
+            self.fail(code);
+            self.show(Shown::Error { code: "lost", text: format!("connection lost: {why}") });
+            self.online = Online::Leaving(None);
+            return self.leave(None);
+        }
+        let text = format!("connection lost: {}; trying to get it back", escape(why));
+        self.show(Shown::Notice(text));
+        self.online = Online::Away { last_number, backoff: Backoff::default(), due_ms: None };
+        self.retry(now_ms, random);
+    }
+
+    /// There is a connection again.
+    pub fn handle_connected(&mut self, now_ms: u64) {
+        let Online::Away { last_number, .. } = &self.online else { return };
+        self.connection += 1;
+        self.online = Online::Here(Link::new(self.setup.user, *last_number, now_ms));
+    }
+
+    /// The attempt to connect again failed.
+    pub fn handle_unreachable(&mut self, now_ms: u64, random: u64) {
+        self.retry(now_ms, random);
+    }
+
+    /// When [`Brain::handle_timeout`] is due, if ever.
+    pub fn poll_timeout_ms(&self) -> Option<u64> {
+        let receipts = self.receipts.values().map(|receipts| receipts.due_ms);
+        let online = match &self.online {
+            Online::Here(link) => Some(link.poll_timeout_ms()),
+            Online::Away { due_ms, .. } => *due_ms,
+            Online::Leaving(_) => None,
+        };
+        receipts.chain(online).min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now_ms: u64, random: u64) {
+        let awaited = self.receipts.len();
+        self.receipts.retain(|_, receipts| receipts.due_ms > now_ms);
+        if self.receipts.len() < awaited {
+            self.fail(exit::TIMED_OUT);
+            let text = "no word of the delivery in time; the message may still arrive";
+            self.show(Shown::refusal(ErrorCode::TimedOut, text));
+            self.settle();
+        }
+        match &mut self.online {
+            Online::Here(link) => {
+                if let Err(why) = link.handle_timeout(now_ms) {
+                    self.handle_lost(&why, now_ms, random);
+                }
+            }
+            Online::Away { due_ms, .. } if due_ms.is_some_and(|due| due <= now_ms) => {
+                *due_ms = None;
+                self.effects.push_back(Effect::Connect);
+            }
+            Online::Away { .. } | Online::Leaving(_) => {}
+        }
+    }
+}
+
+/// Orders.
+impl Brain {
+    fn perform(&mut self, order: Order, now_ms: u64) {
+        let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
+        let (call, task) = match &order {
+            Order::Message { to, text, receipt_ms } => {
+                return self.post(to, text, *receipt_ms, now_ms);
+            }
+            Order::Download { path, target } => {
+                let call = CallBody::Download { path: Blob::borrowed(path) };
+                let download = Download::new(path.clone(), target.clone(), now_ms);
+                (call, Task::Download(Box::new(download)))
+            }
+            Order::Run { command, stdin, timeout_ms } => {
+                let (stdin, timeout_ms) = (*stdin, *timeout_ms);
+                let call = CallBody::Run { command: command.into(), stdin, timeout_ms };
+                (call, Task::Run(Box::new(Run { takes_input: stdin, ..Run::default() })))
+            }
+            Order::List { path } => {
+                let path = path.as_deref().map(Blob::borrowed);
+                (CallBody::Ls { path }, Task::Answer("entries"))
+            }
+            Order::Who => (CallBody::Who, Task::Answer("users")),
+            Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
+            Order::Help => (CallBody::Help, Task::Answer("")),
+            Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
+        };
+        let tag = link.request(&call);
+        if matches!(&task, Task::Run(run) if run.takes_input) {
+            self.effects.push_back(Effect::StartInput);
+        }
+        self.tasks.insert(tag, task);
+    }
+
+    fn post(&mut self, to: &str, text: &str, receipt_ms: Option<u64>, now_ms: u64) {
+        let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
+        let number = link.message(to, text, receipt_ms.is_some());
+        if let Some(wait_ms) = receipt_ms {
+            let mut names: Vec<_> = to.split(',').map(str::trim).collect();
+            names.sort_unstable();
+            names.dedup();
+            let receipts = Receipts { left: names.len(), due_ms: now_ms.saturating_add(wait_ms) };
+            self.receipts.insert(number, receipts);
+        } else if self.setup.style != Style::Prompt {
+            let pong = link.ping();
+            self.posted.push_back(Posted { pong, to: to.to_owned(), failed: false });
+        }
+    }
+
+    fn cancel(&mut self, tag: Tag) {
+        if let Some(link) = self.link() {
+            link.cancel(tag);
+        }
+        if let Some(Task::Download(download)) = self.tasks.get(&tag) {
+            if self.setup.style == Style::Prompt {
+                let path = escape_bytes(download.path()).into_owned();
+                self.show(Shown::Notice(format!("{path}: cancelled")));
+            }
+            self.abandon(tag);
+        }
+    }
+
+    fn cancel_all(&mut self) {
+        let tags: Vec<_> = self.tasks.keys().copied().collect();
+        tags.into_iter().for_each(|tag| self.cancel(tag));
+    }
+
+    /// Moves standard input on to the command, as far as both ends allow.
+    fn send_input(&mut self) {
+        let is_taker = |task: &Task| matches!(task, Task::Run(run) if run.takes_input);
+        let taker = self.tasks.iter().find(|(_, task)| is_taker(task)).map(|(tag, _)| *tag);
+        let (Some(tag), Online::Here(link)) = (taker, &mut self.online) else { return };
+        while let Some(block) = self.input.blocks.front() {
+            self.input.sent += link.input(tag, &block[self.input.sent..]);
+            if self.input.sent < block.len() {
+                return;
+            }
+            self.input.blocks.pop_front();
+            self.input.sent = 0;
+            self.effects.push_back(Effect::MoreInput);
+        }
+        if self.input.ended {
+            link.input_end(tag);
+        }
+    }
+
+    /// After the end of anything: is it time for the next order, or to leave?
+    fn settle(&mut self) {
+        if !self.was_welcome || matches!(self.online, Online::Leaving(_)) || self.awaiting {
+            return;
+        }
+        let idle = self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
+        if !self.orders_ended && (idle || self.setup.style == Style::Prompt) {
+            self.awaiting = true;
+            self.effects.push_back(Effect::Next);
+        } else if self.orders_ended && idle {
+            self.leave(None);
+        }
+    }
+
+    fn leave(&mut self, code: Option<u8>) {
+        let code = match (code, self.setup.style) {
+            (Some(code), _) => code,
+            (None, Style::Prompt) if self.was_welcome => exit::DONE,
+            (None, _) => self.code.unwrap_or(exit::DONE),
+        };
+        let away = Online::Leaving(None);
+        self.online = match std::mem::replace(&mut self.online, away) {
+            Online::Here(mut link) => {
+                link.goodbye();
+                Online::Leaving(Some(link))
+            }
+            Online::Leaving(link) => Online::Leaving(link),
+            Online::Away { .. } => Online::Leaving(None),
+        };
+        self.drop_tasks();
+        self.effects.push_back(Effect::Leave(code));
+    }
+
+    fn drop_tasks(&mut self) {
+        let tags: Vec<_> = self.tasks.keys().copied().collect();
+        tags.into_iter().for_each(|tag| self.abandon(tag));
+        self.tasks.clear();
+        self.posted.clear();
+        self.receipts.clear();
+        self.input = Input::default();
+    }
+
+    fn retry(&mut self, now_ms: u64, random: u64) {
+        if let Online::Away { backoff, due_ms, .. } = &mut self.online {
+            *due_ms = Some(now_ms + backoff.next_ms(random));
+        }
+    }
+
+    fn show(&mut self, shown: Shown) {
+        self.effects.push_back(Effect::Show(shown, None));
+    }
+
+    fn fail(&mut self, code: u8) {
+        self.code.get_or_insert(self.setup.own_failure.unwrap_or(code));
+    }
+
+    fn refuse(&mut self, code: ErrorCode, text: &str) {
+        self.fail(exit::of_error(code));
+        self.show(Shown::refusal(code, text));
+    }
+}

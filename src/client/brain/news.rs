@@ -1,0 +1,150 @@
+//! What the server says, and what follows from it.
+
+use super::{
+    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Style, Tag, Task,
+    exit,
+};
+use crate::wire::control::{DetailBody, OutcomeBody, RefusalBody};
+
+impl Brain {
+    pub(super) fn handle_heard(&mut self, heard: Heard<'_>, now_ms: u64) {
+        match heard {
+            Heard::Welcome(body) => {
+                let again = std::mem::replace(&mut self.was_welcome, true);
+                self.show(match again {
+                    true => Shown::Notice("connected again".to_owned()),
+                    false => Shown::Welcome { user: body.user, server: body.server.into_owned() },
+                });
+            }
+            Heard::Message { from, text, serial } => {
+                let shown = Shown::Message { from, text: text.to_owned() };
+                let wanted = serial != 0 && self.setup.shows_messages;
+                let after = wanted.then_some(After::Acknowledge(serial, self.connection));
+                self.effects.push_back(Effect::Seen(from));
+                self.effects.push_back(Effect::Show(shown, after));
+            }
+            Heard::Detail(tag, detail) => self.handle_detail(tag, detail, now_ms),
+            Heard::End(tag, outcome) => self.handle_end(tag, outcome, now_ms),
+            Heard::InputRoom(_) => self.send_input(),
+            Heard::Pong(number) => self.handle_pong(number),
+            Heard::Delivered(number, body) => {
+                self.show(Shown::Delivered { to: body.to, by: body.by });
+                self.count_receipt(number, false);
+            }
+            Heard::Error(number, body) => self.handle_error(number, &body),
+            Heard::Goodbye(why) => self.handle_goodbye(why),
+            Heard::Data(..) => unreachable!("data goes its own way"),
+        }
+        self.settle();
+    }
+
+    fn handle_detail(&mut self, tag: Tag, detail: DetailBody<'_>, now_ms: u64) {
+        match (self.tasks.get_mut(&tag), detail) {
+            (Some(Task::Answer(_)), DetailBody::Users { names }) => {
+                self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
+                self.show(Shown::Users(names.into_owned()));
+            }
+            (Some(Task::Answer(_)), DetailBody::Entries { entries }) => {
+                self.show(Shown::Entries(entries.into_owned()));
+            }
+            (Some(Task::Answer(_)), DetailBody::Text { text }) => {
+                self.show(Shown::Text(text.into_owned()));
+            }
+            (Some(Task::Download(_)), DetailBody::File { size, modified, .. }) => {
+                self.handle_file(tag, size, modified, now_ms);
+            }
+            // A newer server may tell more than we know.
+            _ => {}
+        }
+    }
+
+    fn handle_end(&mut self, tag: Tag, outcome: OutcomeBody<'_>, now_ms: u64) {
+        if matches!(self.tasks.get(&tag), Some(Task::Download(_))) {
+            return self.handle_download_end(tag, outcome, now_ms);
+        }
+        let task = self.tasks.remove(&tag);
+        if let OutcomeBody::Failed { code, text } = &outcome {
+            return self.refuse(*code, text);
+        }
+        match task {
+            Some(Task::Run(run)) => self.handle_run_end(*run, outcome),
+            Some(Task::Answer(what)) => {
+                if let OutcomeBody::Counted { count } = outcome {
+                    self.show(Shown::Counted { count, what });
+                }
+            }
+            Some(Task::Download(_)) | None => {}
+        }
+    }
+
+    fn handle_run_end(&mut self, mut run: Run, outcome: OutcomeBody<'_>) {
+        for (stream, buffer) in
+            [(Stream::Stdout, &mut run.stdout), (Stream::Stderr, &mut run.stderr)]
+        {
+            if let Some(bytes) = buffer.finish() {
+                self.effects.push_back(Effect::Show(Shown::Output { stream, bytes }, None));
+            }
+        }
+        let Some(ending) = Ending::of(&outcome) else {
+            return self.refuse(ErrorCode::Protocol, "the server did not tell how it ended");
+        };
+        if let OutcomeBody::Exit { directory: Some(path), .. } = outcome {
+            self.show(Shown::Directory(path.0.into_owned()));
+        }
+        self.show(Shown::Ended(ending));
+        let code = match ending {
+            Ending::Exit(code) => code,
+            Ending::Signal(number, _) => exit::of_signal(number),
+        };
+        if code != exit::DONE {
+            self.code.get_or_insert(code);
+        }
+    }
+
+    fn handle_pong(&mut self, number: u32) {
+        if self.posted.front().is_none_or(|posted| posted.pong != number) {
+            return;
+        }
+        if let Some(posted) = self.posted.pop_front().filter(|posted| !posted.failed) {
+            self.show(Shown::Sent { to: posted.to });
+        }
+    }
+
+    fn handle_error(&mut self, number: u32, body: &RefusalBody<'_>) {
+        if let Some(posted) = self.posted.front_mut() {
+            posted.failed = true;
+        }
+        self.refuse(body.code, &body.text);
+        use ErrorCode::{NoSuchUser, NotDelivered, PeerBusy};
+        let one_of_them = matches!(body.code, NoSuchUser | PeerBusy | NotDelivered);
+        self.count_receipt(number, !one_of_them);
+    }
+
+    fn count_receipt(&mut self, number: u32, all: bool) {
+        if let Some(receipts) = self.receipts.get_mut(&number) {
+            receipts.left -= 1;
+            if all || receipts.left == 0 {
+                self.receipts.remove(&number);
+            }
+        }
+    }
+
+    fn handle_goodbye(&mut self, why: Option<RefusalBody<'_>>) {
+        let Some(why) = why else {
+            let text = "the server has said goodbye".to_owned();
+            return self.effects.push_back(Effect::Lost(text));
+        };
+        // What was refused now is refused again, but for a name that our own lost connection may
+        // still hold.
+        let again = self.was_welcome && self.setup.style == Style::Prompt;
+        let lasting = matches!(why.code, ErrorCode::Denied | ErrorCode::NotSupported);
+        if !matches!(self.online, Online::Leaving(_)) && (lasting || !again) {
+            self.drop_tasks();
+            self.code = None;
+            self.refuse(why.code, &why.text);
+            self.online = Online::Leaving(None);
+            return self.leave(self.code);
+        }
+        self.effects.push_back(Effect::Lost(why.text.into_owned()));
+    }
+}

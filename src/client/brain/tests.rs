@@ -1,0 +1,455 @@
+//! The brain against a server that only its frames make: no socket, no clock.
+
+use super::*;
+use crate::{
+    limits::OUTPUT_WINDOW_BYTES,
+    wire::{
+        Event, Item, Outcome, Request, Text,
+        event::{Ended, Witness},
+        frame,
+    },
+};
+
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+fn refusal(code: ErrorCode) -> Refusal {
+    Refusal::new(0, code, "so it is")
+}
+
+fn message(to: &str, receipt_ms: Option<u64>) -> Order {
+    Order::Message { to: to.into(), text: "hello".into(), receipt_ms }
+}
+
+fn run(stdin: bool) -> Order {
+    Order::Run { command: "x".into(), stdin, timeout_ms: 0 }
+}
+
+fn download(path: &str) -> Order {
+    Order::Download { path: path.into(), target: Target::beside(path.as_bytes()) }
+}
+
+/// A client after its welcome, and the server's view of it.
+struct Table {
+    brain: Brain,
+    now_ms: u64,
+}
+
+impl Table {
+    fn new(style: Style) -> Table {
+        Table::with(Setup {
+            style,
+            user: name("alice"),
+            own_failure: None,
+            progress_ms: Some(1000),
+            shows_output: style == Style::Prompt,
+            shows_messages: true,
+        })
+    }
+
+    fn with(setup: Setup) -> Table {
+        let mut table = Table { brain: Brain::new(setup, 0), now_ms: 0 };
+        table.brain.link().expect("a link").advance(frame::MAGIC.len());
+        table.welcome();
+        assert_eq!(table.effects().last(), Some(&Effect::Next));
+        table
+    }
+
+    fn welcome(&mut self) {
+        self.say(Event::Welcome { name: name("alice") });
+        self.requests();
+    }
+
+    fn say(&mut self, event: Event<'_>) {
+        let mut bytes = Vec::new();
+        frame::encode(&event, &mut bytes);
+        self.brain.handle_bytes(&bytes, self.now_ms).expect("good frames");
+    }
+
+    fn end(&mut self, tag: Tag, outcome: Outcome) {
+        self.say(Event::End { tag, outcome: &outcome });
+    }
+
+    fn order(&mut self, order: Order) {
+        self.brain.handle_order(Ok(order), self.now_ms);
+        self.brain.handle_orders_done();
+    }
+
+    /// What the server would have read since the last time.
+    fn requests(&mut self) -> Vec<String> {
+        let Some(link) = self.brain.link() else { return Vec::new() };
+        let bytes = link.outgoing().to_vec();
+        link.advance(bytes.len());
+        let (mut requests, mut at) = (Vec::new(), 0);
+        while let Some(Item { request, consumed }) = frame::decode(&bytes[at..]).expect("frames") {
+            at += consumed;
+            requests.push(match request.expect("a good request") {
+                Request::Call { tag, .. } => format!("call {tag}"),
+                Request::Message { tag, .. } => format!("message {tag}"),
+                Request::Ping { number } => format!("ping {number}"),
+                Request::Cancel { tag } => format!("cancel {tag}"),
+                Request::Acknowledge { serial } => format!("acknowledge {serial}"),
+                Request::Input { bytes, .. } => format!("input {}", bytes.len()),
+                Request::InputEnd { .. } => "input end".to_owned(),
+                Request::Goodbye => "goodbye".to_owned(),
+                other => format!("{other:?}"),
+            });
+        }
+        requests
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        std::iter::from_fn(|| self.brain.poll_effect()).collect()
+    }
+
+    fn shown(&mut self) -> Vec<Shown> {
+        let shown = |effect| match effect {
+            Effect::Show(shown, _) => Some(shown),
+            _ => None,
+        };
+        self.effects().into_iter().filter_map(shown).collect()
+    }
+
+    fn left_with(&mut self) -> Option<u8> {
+        let code = |effect: &Effect| match effect {
+            Effect::Leave(code) => Some(*code),
+            _ => None,
+        };
+        self.effects().iter().find_map(code)
+    }
+}
+
+fn error_code(shown: &Shown) -> &'static str {
+    match shown {
+        Shown::Error { code, .. } => code,
+        other => panic!("no error: {other:?}"),
+    }
+}
+
+#[test]
+fn piped_orders_wait_for_the_end_of_the_one_before() {
+    let mut table = Table::new(Style::Piped);
+    table.order(Order::Who);
+    assert_eq!((table.requests(), table.effects()), (vec!["call 1".into()], vec![]));
+    table.say(Event::Users { tag: 1, names: &[name("bob")] });
+    table.end(1, Outcome::Counted { count: 1, noun: "users" });
+    let effects = table.effects();
+    assert_eq!(effects[0], Effect::Seen(name("bob")));
+    assert_eq!(effects.last(), Some(&Effect::Next));
+    table.brain.handle_orders_end();
+    assert_eq!(table.left_with(), Some(0));
+    assert_eq!(table.requests(), ["goodbye"]);
+}
+
+#[test]
+fn a_prompt_does_not_wait() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(run(false));
+    assert_eq!(table.effects(), [Effect::Next]);
+    table.order(message("bob", None));
+    assert_eq!(table.effects(), [Effect::Next]);
+    assert_eq!(table.requests(), ["call 1", "message 0"]);
+    table.order(Order::Quit);
+    assert_eq!(table.left_with(), Some(0));
+}
+
+#[test]
+fn a_message_is_sent_when_the_server_says_nothing_against_it() {
+    for failing in [false, true] {
+        let mut table = Table::new(Style::Verb);
+        table.order(message("bob", None));
+        table.brain.handle_orders_end();
+        assert_eq!(table.requests(), ["message 0", "ping 1"]);
+        if failing {
+            table.say(Event::Error(&refusal(ErrorCode::NoSuchUser)));
+            assert_eq!(error_code(&table.shown()[0]), "no-such-user");
+        }
+        table.say(Event::Pong { number: 1 });
+        let effects = table.effects();
+        let sent = Effect::Show(Shown::Sent { to: "bob".into() }, None);
+        assert_eq!(effects.contains(&sent), !failing);
+        assert_eq!(effects.last(), Some(&Effect::Leave(if failing { 5 } else { 0 })));
+    }
+}
+
+#[test]
+fn receipts_are_awaited_from_everybody_named_once() {
+    let mut table = Table::new(Style::Verb);
+    table.order(message("bob,carol,bob", Some(5000)));
+    table.brain.handle_orders_end();
+    assert_eq!(table.requests(), ["message 1"]);
+    table.say(Event::Delivered { tag: 1, to: name("bob"), by: Witness::Client });
+    assert_eq!(table.left_with(), None);
+    table.say(Event::Delivered { tag: 1, to: name("carol"), by: Witness::Connection });
+    assert_eq!(table.left_with(), Some(0));
+}
+
+#[test]
+fn a_receipt_that_does_not_come_times_out() {
+    let mut table = Table::new(Style::Verb);
+    table.order(message("bob", Some(5000)));
+    table.brain.handle_orders_end();
+    assert_eq!(table.brain.poll_timeout_ms(), Some(5000));
+    table.brain.handle_timeout(4999, 0);
+    assert_eq!(table.left_with(), None);
+    table.brain.handle_timeout(5000, 0);
+    assert_eq!(table.left_with(), Some(exit::TIMED_OUT));
+}
+
+#[test]
+fn a_message_is_acknowledged_once_it_was_seen() {
+    let mut table = Table::new(Style::Prompt);
+    table.say(Event::Message { from: &name("bob"), text: Text::from("hi"), serial: 9 });
+    assert_eq!(table.requests(), [""; 0]);
+    let after = table.effects().into_iter().find_map(|effect| match effect {
+        Effect::Show(Shown::Message { .. }, after) => after,
+        _ => None,
+    });
+    table.brain.handle_after(after.expect("something to report"), 0);
+    assert_eq!(table.requests(), ["acknowledge 9"]);
+    table.brain.handle_after(After::Acknowledge(9, 77), 0);
+    assert_eq!(table.requests(), [""; 0], "of another connection");
+}
+
+#[test]
+fn run_gives_the_commands_code_and_255_for_failures_of_its_own() {
+    let setup = Setup {
+        style: Style::Verb,
+        user: name("alice"),
+        own_failure: Some(255),
+        progress_ms: None,
+        shows_output: false,
+        shows_messages: true,
+    };
+    let failed = Outcome::Failed(refusal(ErrorCode::CannotStart));
+    let signal = Outcome::Signal { number: 15, because: Some(Ended::TimedOut) };
+    for (outcome, code) in [
+        (Outcome::Exit { code: 0, directory: None }, 0),
+        (Outcome::Exit { code: 7, directory: None }, 7),
+        (signal, 143),
+        (failed, 255),
+    ] {
+        let mut table = Table::with(setup);
+        table.order(run(true));
+        table.brain.handle_orders_end();
+        assert_eq!(table.brain.route(1), Route::Outputs);
+        assert!(table.effects().contains(&Effect::StartInput));
+        table.end(1, outcome);
+        assert_eq!(table.left_with(), Some(code));
+    }
+    let mut table = Table::with(setup);
+    table.order(run(true));
+    table.brain.handle_lost("it broke", 0, 0);
+    assert_eq!(table.left_with(), Some(255));
+}
+
+#[test]
+fn standard_input_reaches_the_command_as_it_takes_it() {
+    let mut table = Table::new(Style::Verb);
+    table.order(run(true));
+    table.requests();
+    for _ in 0..5 {
+        table.brain.handle_input(vec![b'x'; 64 * 1024]);
+    }
+    table.brain.handle_input(Vec::new());
+    assert_eq!(table.requests(), vec!["input 65536"; 4], "the window is full");
+    table.say(Event::Credit { tag: 1, bytes: 65_536 });
+    assert_eq!(table.requests(), ["input 65536", "input end"]);
+    let allowed = table.effects().iter().filter(|it| **it == Effect::MoreInput).count();
+    assert_eq!(allowed, 5);
+}
+
+#[test]
+fn the_first_interrupt_cancels_and_the_second_leaves() {
+    let mut table = Table::new(Style::Verb);
+    table.order(run(false));
+    table.brain.handle_orders_end();
+    table.requests();
+    table.brain.handle_interrupt(2);
+    assert_eq!(table.requests(), ["cancel 1"]);
+    assert_eq!(table.left_with(), None);
+    table.brain.handle_interrupt(2);
+    assert_eq!(table.left_with(), Some(130));
+}
+
+#[test]
+fn an_interrupt_at_the_prompt_ends_the_newest_command_and_nothing_else() {
+    let mut table = Table::new(Style::Prompt);
+    table.brain.handle_interrupt(2);
+    assert_eq!((table.requests(), table.left_with()), (vec![], None));
+    table.order(run(false));
+    table.order(run(false));
+    table.requests();
+    table.brain.handle_interrupt(2);
+    assert_eq!((table.requests(), table.left_with()), (vec!["cancel 2".into()], None));
+    table.brain.handle_interrupt(15);
+    assert_eq!(table.left_with(), Some(143));
+}
+
+#[test]
+fn a_download_is_done_when_its_writer_says_so() {
+    let mut table = Table::new(Style::Verb);
+    table.order(download("a/b.txt"));
+    table.brain.handle_orders_end();
+    assert_eq!(table.brain.route(1), Route::Nowhere);
+    table.say(Event::File { tag: 1, name: b"../../evil", size: 10, modified: 5 });
+    let opened = table.effects().into_iter().find_map(|effect| match effect {
+        Effect::Open(1, opening) => Some(opening),
+        _ => None,
+    });
+    let opening = opened.expect("a writer");
+    assert_eq!(opening.target, Target::File("client_b.txt".into()), "we choose the name");
+    assert_eq!((opening.size, opening.modified), (10, 5));
+    assert_eq!(table.brain.route(1), Route::Writer);
+    table.end(1, Outcome::Sent { hash: [3; 32] });
+    assert_eq!(table.effects(), [Effect::Close(1, [3; 32])]);
+    table.brain.handle_saved(1, 500);
+    let shown = table.effects();
+    assert!(matches!(&shown[0], Effect::Show(Shown::Saved { size: 10, .. }, None)), "{shown:?}");
+    assert_eq!(shown.last(), Some(&Effect::Leave(0)));
+}
+
+#[test]
+fn a_download_that_fails_here_is_cancelled_there_and_counts_once() {
+    let mut table = Table::new(Style::Verb);
+    table.order(download("x"));
+    table.order(download("y"));
+    table.brain.handle_orders_end();
+    table.say(Event::File { tag: 1, name: b"x", size: 10, modified: 0 });
+    table.requests();
+    table.brain.handle_unsaved(1, "the disk is full");
+    assert_eq!(table.requests(), ["cancel 1"]);
+    assert_eq!(table.brain.route(1), Route::Nowhere);
+    table.end(1, Outcome::Failed(refusal(ErrorCode::Cancelled)));
+    table.end(2, Outcome::Failed(refusal(ErrorCode::NoSuchFile)));
+    let errors: Vec<_> = table
+        .effects()
+        .into_iter()
+        .filter(|it| matches!(it, Effect::Show(Shown::Error { .. }, _)))
+        .collect();
+    assert_eq!(errors.len(), 2);
+    table.brain.handle_orders_end();
+    assert_eq!(table.brain.code, Some(exit::FAILED));
+}
+
+#[test]
+fn a_server_that_ends_a_download_out_of_order_gets_no_file() {
+    let mut table = Table::new(Style::Verb);
+    table.order(download("x"));
+    table.brain.handle_orders_end();
+    table.end(1, Outcome::Sent { hash: [0; 32] });
+    assert_eq!(table.left_with(), Some(exit::CANNOT_CONNECT));
+}
+
+#[test]
+fn progress_is_told_now_and_then() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(download("x"));
+    table.say(Event::File { tag: 1, name: b"x", size: 10_000_000, modified: 0 });
+    table.effects();
+    for (now_ms, told) in [(100, false), (999, false), (1000, true), (1500, false), (2000, true)] {
+        table.brain.handle_after(After::Consumed(1, 1_000_000), now_ms);
+        assert_eq!(!table.shown().is_empty(), told, "at {now_ms}");
+    }
+}
+
+#[test]
+fn output_above_a_prompt_comes_in_whole_lines_and_credit_follows_it() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(run(false));
+    assert_eq!(table.brain.route(1), Route::Screen);
+    table.effects();
+    let half = OUTPUT_WINDOW_BYTES / 2;
+    table.brain.handle_output(1, Stream::Stdout, b"one\ntw");
+    table.brain.handle_output(1, Stream::Stderr, b"bad");
+    table.brain.handle_output(1, Stream::Stdout, b"o");
+    let effects = table.effects();
+    let output = |stream, bytes: &[u8]| Shown::Output { stream, bytes: bytes.to_vec() };
+    let one = output(Stream::Stdout, b"one\n");
+    assert_eq!(effects, [Effect::Show(one, Some(After::Consumed(1, 6)))]);
+    table.requests();
+    table.brain.handle_after(After::Consumed(1, half), 0);
+    assert_eq!(table.requests().len(), 1, "credit");
+    table.end(1, Outcome::Exit { code: 3, directory: None });
+    let ended = Shown::Ended(Ending::Exit(3));
+    let rest = [output(Stream::Stdout, b"two"), output(Stream::Stderr, b"bad"), ended];
+    assert_eq!(table.shown(), rest);
+}
+
+#[test]
+fn a_lost_server_is_said_at_once_and_tried_again() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(run(false));
+    table.requests();
+    table.effects();
+    table.brain.handle_lost("it broke", 1000, 500);
+    let effects = table.effects();
+    assert_eq!(effects[0], Effect::Disconnect);
+    assert!(matches!(&effects[1], Effect::Show(Shown::Notice(_), None)));
+    table.order(Order::Who);
+    let effects = table.effects();
+    assert!(matches!(&effects[0], Effect::Show(Shown::Error { code: "not-connected", .. }, _)));
+    assert_eq!(table.brain.poll_timeout_ms(), Some(1500));
+    table.brain.handle_timeout(1499, 0);
+    assert_eq!(table.effects(), []);
+    table.brain.handle_timeout(1500, 0);
+    assert_eq!((table.effects(), table.brain.poll_timeout_ms()), (vec![Effect::Connect], None));
+    table.brain.handle_unreachable(2000, 700);
+    assert_eq!(table.brain.poll_timeout_ms(), Some(2700));
+    table.brain.handle_timeout(2700, 0);
+    table.brain.handle_connected(3000);
+    table.brain.link().expect("a link").advance(frame::MAGIC.len());
+    table.welcome();
+    assert_eq!(table.shown(), [Shown::Notice("connected again".into())]);
+    table.order(Order::Who);
+    assert_eq!(table.requests(), ["call 2"], "numbers go on");
+}
+
+#[test]
+fn a_server_that_stops_is_tried_again_and_one_that_denies_is_not() {
+    for (code, again) in [(ErrorCode::ShuttingDown, true), (ErrorCode::Denied, false)] {
+        let mut table = Table::new(Style::Prompt);
+        table.say(Event::Goodbye(Some(&refusal(code))));
+        let lost = Effect::Lost("so it is".into());
+        let effects = table.effects();
+        assert_eq!(effects.contains(&lost), again);
+        assert_eq!(effects.contains(&Effect::Leave(exit::REFUSED)), !again);
+    }
+}
+
+#[test]
+fn verbs_and_pipes_end_with_the_server() {
+    for style in [Style::Verb, Style::Piped] {
+        let mut table = Table::new(style);
+        table.order(Order::Who);
+        table.brain.handle_lost("it broke", 0, 0);
+        assert_eq!(table.left_with(), Some(exit::FAILED));
+    }
+}
+
+#[test]
+fn a_refused_name_ends_the_client_with_the_reason() {
+    for style in [Style::Prompt, Style::Verb] {
+        let setup = Setup { style, ..Table::new(style).brain.setup };
+        let mut table = Table { brain: Brain::new(setup, 0), now_ms: 0 };
+        table.say(Event::Goodbye(Some(&refusal(ErrorCode::NameTaken))));
+        let effects = table.effects();
+        assert!(matches!(&effects[0], Effect::Show(Shown::Error { code: "name-taken", .. }, _)));
+        assert_eq!(effects.last(), Some(&Effect::Leave(exit::REFUSED)));
+    }
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_it_quietly() {
+    let mut table = Table::new(Style::Verb);
+    table.order(Order::Who);
+    table.brain.handle_output_closed();
+    assert_eq!(table.left_with(), Some(exit::DONE));
+    let mut table = Table::with(Setup { own_failure: Some(255), ..table.brain.setup });
+    table.order(run(false));
+    table.requests();
+    table.brain.handle_output_closed();
+    assert_eq!(table.requests(), ["cancel 1", "goodbye"]);
+    assert_eq!(table.left_with(), Some(141));
+}

@@ -1,0 +1,58 @@
+//! News for the loop from the client's other threads: a channel, and a waker beside it.
+
+use std::{net::TcpStream, sync::Arc, sync::mpsc};
+
+use mio::Waker;
+
+use super::brain::After;
+use crate::{sys::terminal::StdoutError, wire::Tag};
+
+/// What other threads tell the loop.
+#[derive(Debug)]
+pub enum News {
+    /// A line was typed, or read.
+    Line(String),
+    /// Ctrl-C at the prompt.
+    Interrupted,
+    /// No more lines will come; why, if that is worth saying.
+    LinesEnd(Option<String>),
+    /// A block of standard input, empty at its end.
+    Input(Vec<u8>),
+    /// Something was shown, or taken by a writer.
+    After(After),
+    /// There is room on the outputs again.
+    Drained,
+    /// Standard output takes nothing any more.
+    OutputFailed(StdoutError),
+    /// An output has written all that it was given.
+    OutputDone,
+    /// The download is verified and has its name.
+    Saved(Tag),
+    /// The download failed here.
+    Unsaved(Tag, String),
+    /// There is a connection again.
+    Connected(TcpStream),
+    /// There is still none.
+    Unreachable(String),
+}
+
+/// One end of the channel; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Post {
+    sender: mpsc::Sender<News>,
+    waker: Arc<Waker>,
+}
+
+impl Post {
+    /// A channel whose receiver is woken by `waker`.
+    pub fn new(waker: Waker) -> (Post, mpsc::Receiver<News>) {
+        let (sender, receiver) = mpsc::channel();
+        (Post { sender, waker: Arc::new(waker) }, receiver)
+    }
+
+    /// Sends the news; false when the loop has ended.
+    pub fn send(&self, news: News) -> bool {
+        // A waker fails only without its poll, and then nobody is left to be woken.
+        self.sender.send(news).is_ok() && self.waker.wake().is_ok()
+    }
+}

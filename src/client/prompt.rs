@@ -1,0 +1,201 @@
+//! The prompt: line editing, history and completion, in a thread of its own.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+use rustyline::{
+    CompletionType, Config, Context, Editor, Helper, completion::Completer, error::ReadlineError,
+    highlight::Highlighter, hint::Hinter, history::FileHistory, validate::Validator,
+};
+
+use super::{
+    outlet::Printer,
+    post::{News, Post},
+};
+use crate::wire::{Name, verbs::VERBS};
+
+/// Lines that the history keeps.
+const HISTORY_MAX_LINES: usize = 2000;
+
+/// The names that completion offers.
+pub type Names = Arc<Mutex<BTreeSet<Name>>>;
+
+/// The near end of a prompt.
+pub struct Prompt {
+    /// Asks for one more line; dropped, the prompt ends.
+    pub go: mpsc::Sender<()>,
+    /// Prints above the line being typed.
+    pub printer: Printer,
+}
+
+/// Whether the terminal can move its cursor; on others, lines are read as they are.
+pub fn can_edit() -> bool {
+    std::env::var("TERM").is_ok_and(|term| !["dumb", "cons25", "emacs"].contains(&&term[..]))
+}
+
+/// Starts the thread. It begins to read when it is asked to.
+///
+/// # Errors
+/// The terminal is none that a prompt works on.
+pub fn start(user: Name, names: Names, post: Post) -> Result<Prompt, String> {
+    let (go, asked) = mpsc::channel();
+    let (ready, is_ready) = mpsc::channel();
+    thread::spawn(move || match open(names) {
+        Ok((mut editor, printer)) => {
+            if ready.send(Ok(printer)).is_ok() {
+                read_lines(&mut editor, user, &asked, &post);
+            }
+        }
+        Err(error) => drop(ready.send(Err(error.to_string()))),
+    });
+    let printer = is_ready.recv().map_err(|error| error.to_string())??;
+    Ok(Prompt { go, printer })
+}
+
+type LineEditor = Editor<Completion, FileHistory>;
+
+fn open(names: Names) -> rustyline::Result<(LineEditor, Printer)> {
+    let config = Config::builder()
+        .max_history_size(HISTORY_MAX_LINES)?
+        .history_ignore_dups(true)?
+        .history_ignore_space(true)
+        .completion_type(CompletionType::List)
+        .auto_add_history(false)
+        .build();
+    let mut editor = Editor::with_config(config)?;
+    editor.set_helper(Some(Completion { names }));
+    let printer = editor.create_external_printer()?;
+    Ok((editor, Box::new(printer)))
+}
+
+fn read_lines(editor: &mut LineEditor, user: Name, asked: &mpsc::Receiver<()>, post: &Post) {
+    let history = history_path();
+    if let Some(path) = &history {
+        // A missing file is an empty history.
+        let _ = editor.load_history(path);
+    }
+    let prompt = format!("{user}> ");
+    for () in asked {
+        let news = match editor.readline(&prompt) {
+            Ok(line) => {
+                if !line.trim().is_empty() && matches!(editor.add_history_entry(&line), Ok(true)) {
+                    append_history(editor, history.as_deref());
+                }
+                News::Line(line)
+            }
+            Err(ReadlineError::Interrupted) => News::Interrupted,
+            Err(ReadlineError::Eof) => News::LinesEnd(None),
+            Err(error) => News::LinesEnd(Some(format!("cannot read the terminal: {error}"))),
+        };
+        if !post.send(news) {
+            return;
+        }
+    }
+}
+
+/// `$XDG_STATE_HOME/sixfour/history`, or below `~/.local/state` (XDG Base Directory
+/// Specification 0.8). `None` without a home, or where the folder cannot be made.
+fn history_path() -> Option<PathBuf> {
+    let folder = |variable: &str| {
+        let value = std::env::var_os(variable).map(PathBuf::from);
+        value.filter(|path| path.is_absolute())
+    };
+    let state = folder("XDG_STATE_HOME")
+        .or_else(|| folder("HOME").map(|home| home.join(".local").join("state")))?
+        .join("sixfour");
+    std::fs::create_dir_all(&state).ok()?;
+    Some(state.join("history"))
+}
+
+/// Written line by line: nobody can tell how the process will end. What was typed is nobody
+/// else's business.
+fn append_history(editor: &mut LineEditor, path: Option<&Path>) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let Some(path) = path else { return };
+    let mut options = std::fs::OpenOptions::new();
+    let made = options.append(true).create(true).mode(0o600).open(path);
+    // A history that cannot be kept is no reason to stop.
+    if made.is_ok() {
+        let _ = editor.append_history(path);
+    }
+}
+
+struct Completion {
+    names: Names,
+}
+
+impl Helper for Completion {}
+impl Highlighter for Completion {}
+impl Validator for Completion {}
+impl Hinter for Completion {
+    type Hint = String;
+}
+
+impl Completer for Completion {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        position: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let names = self.names.lock().expect("nobody panics with the names");
+        Ok(candidates(&line[..position], names.iter().map(Name::as_str)))
+    }
+}
+
+/// What could stand at the end of `line`, and where it begins: a verb as the first word, a name
+/// after `|`, and after `msg`.
+fn candidates<'a>(line: &str, names: impl Iterator<Item = &'a str>) -> (usize, Vec<String>) {
+    let after = |char: char| line.rfind(char).map(|at| at + 1);
+    let verbs = VERBS.iter().map(|entry| entry.word).chain(["clear", "exit"]);
+    if let Some(bar) = after('|') {
+        let start = after(',').filter(|comma| *comma > bar).unwrap_or(bar);
+        return (start, beginning(&line[start..], names, ""));
+    }
+    match line.strip_prefix("msg ") {
+        Some(rest) if !rest.contains(' ') => {
+            let start = after(',').unwrap_or("msg ".len());
+            (start, beginning(&line[start..], names, " "))
+        }
+        None if !line.contains(' ') => {
+            (0, beginning(line, verbs.filter(|verb| *verb != "user"), " "))
+        }
+        _ => (line.len(), Vec::new()),
+    }
+}
+
+fn beginning<'a>(head: &str, words: impl Iterator<Item = &'a str>, tail: &str) -> Vec<String> {
+    words.filter(|word| word.starts_with(head)).map(|word| format!("{word}{tail}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(line: &str) -> (usize, Vec<String>) {
+        candidates(line, ["bob", "bea", "carol"].into_iter())
+    }
+
+    #[test]
+    fn verbs_complete_where_a_line_begins() {
+        assert_eq!(complete("dow"), (0, vec!["download ".to_owned()]));
+        assert_eq!(complete("w"), (0, vec!["who ".to_owned()]));
+        assert_eq!(complete("run w"), (5, vec![]));
+    }
+
+    #[test]
+    fn names_complete_where_a_name_is_due() {
+        assert_eq!(complete("hello there|b"), (12, vec!["bob".to_owned(), "bea".to_owned()]));
+        assert_eq!(complete("hi|bob,c"), (7, vec!["carol".to_owned()]));
+        assert_eq!(complete("a, b|ca"), (5, vec!["carol".to_owned()]));
+        assert_eq!(complete("msg ca"), (4, vec!["carol ".to_owned()]));
+        assert_eq!(complete("msg bob,ca"), (8, vec!["carol ".to_owned()]));
+        assert_eq!(complete("msg bob b"), (9, vec![]));
+    }
+}

@@ -1,0 +1,517 @@
+//! What people and programs see: every line that the client shows, as text or as JSON.
+//!
+//! Pure: what is to be shown in, bytes for one of the two outputs out. All foreign text passes
+//! through [`crate::wire::escape`] here, but for the output of `run` where that is wanted byte
+//! for byte, which does not come this way.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use super::progress::{Rate, Size};
+use crate::{
+    sys::clock::local_minutes,
+    wire::{
+        Blob, ErrorCode, Name, Stream,
+        control::OutcomeBody,
+        escape::{escape, escape_bytes},
+        event::{Ended, Entry, EntryKind, Witness},
+    },
+};
+
+/// One thing to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shown {
+    /// We are in, as this user.
+    Welcome {
+        /// Our name.
+        user: Name,
+        /// Name and version of the server program.
+        server: String,
+    },
+    /// Somebody wrote.
+    Message {
+        /// Who.
+        from: Name,
+        /// What.
+        text: String,
+    },
+    /// The server has queued our message for everybody named.
+    Sent {
+        /// The recipients, or the one.
+        to: String,
+    },
+    /// Our message has arrived.
+    Delivered {
+        /// The recipients, or the one.
+        to: Name,
+        /// Who vouches for it.
+        by: Witness,
+    },
+    /// Some of the users that are here.
+    Users(Vec<Name>),
+    /// Some of a folder's entries.
+    Entries(Vec<Entry>),
+    /// The end of a list.
+    Counted {
+        /// How many.
+        count: u64,
+        /// Of what, in the plural.
+        what: &'static str,
+    },
+    /// An answer in lines.
+    Text(String),
+    /// Output of a command: whole lines for people, bytes as they came for programs.
+    Output {
+        /// Which of the two.
+        stream: Stream,
+        /// As they are.
+        bytes: Vec<u8>,
+    },
+    /// A command is over.
+    Ended(Ending),
+    /// Where the next commands run. For programs: the command itself has said it to people.
+    Directory(Vec<u8>),
+    /// A download has begun.
+    File {
+        /// As it was asked for.
+        path: Vec<u8>,
+        /// Bytes of the whole.
+        size: u64,
+    },
+    /// So much of it is here.
+    Progress {
+        /// As it was asked for.
+        path: Vec<u8>,
+        /// Bytes so far.
+        received: u64,
+        /// Bytes of the whole.
+        size: u64,
+        /// Bytes, lately.
+        per_second: u64,
+    },
+    /// It is here as a whole, and verified.
+    Saved {
+        /// As it was asked for.
+        path: Vec<u8>,
+        /// The file; `None` for standard output.
+        target: Option<Vec<u8>>,
+        /// Bytes of the whole.
+        size: u64,
+        /// BLAKE3 in hexadecimal.
+        hash: String,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Something failed.
+    Error {
+        /// The name of the error.
+        code: &'static str,
+        /// What.
+        text: String,
+    },
+    /// Something about the connection.
+    Notice(String),
+    /// An empty screen.
+    Clear,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// By itself.
+    Exit(u8),
+    /// By a signal, which the server sent for this reason, if it did.
+    Signal(i32, Option<Ended>),
+}
+
+impl Ending {
+    /// The ending that the outcome of a `run` tells, if it is one.
+    pub fn of(outcome: &OutcomeBody<'_>) -> Option<Ending> {
+        match *outcome {
+            OutcomeBody::Exit { code, .. } => Some(Ending::Exit(code)),
+            OutcomeBody::Signal { number, because } => Some(Ending::Signal(number, because)),
+            _ => None,
+        }
+    }
+}
+
+impl Shown {
+    /// An error that the server has named.
+    pub fn refusal(code: ErrorCode, text: &str) -> Shown {
+        Shown::Error { code: code.as_str(), text: text.to_owned() }
+    }
+
+    /// An error of our own.
+    pub fn failure(text: impl Into<String>) -> Shown {
+        Shown::Error { code: "failed", text: text.into() }
+    }
+}
+
+/// Which of the two outputs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Where {
+    /// File descriptor 1, or the prompt's own printer.
+    Out,
+    /// File descriptor 2.
+    Err,
+}
+
+/// How to show things.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Screen {
+    /// One JSON object a line, all on standard output.
+    pub json: bool,
+    /// There is a prompt below: everything goes above it, with a little more talk.
+    pub prompt: bool,
+    /// Only what was asked for, and errors.
+    pub quiet: bool,
+    /// Also what is usually taken for granted.
+    pub verbose: bool,
+    /// Colours are welcome on standard output.
+    pub colour_out: bool,
+    /// Colours are welcome on standard error.
+    pub colour_err: bool,
+}
+
+const BOLD: &str = "\x1b[1m";
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const CYAN: &str = "\x1b[36m";
+const PLAIN: &str = "\x1b[0m";
+
+impl Screen {
+    /// The bytes for it, whole lines; `None` where it is not to be shown.
+    pub fn render(&self, shown: &Shown) -> Option<(Where, Vec<u8>)> {
+        if self.json {
+            let wanted = self.verbose || !matches!(shown, Shown::Welcome { .. });
+            return to_json(shown).filter(|_| wanted).map(|lines| (Where::Out, lines));
+        }
+        let (place, text) = self.text_of(shown)?;
+        Some((if self.prompt { Where::Out } else { place }, text.into_bytes()))
+    }
+
+    fn text_of(&self, shown: &Shown) -> Option<(Where, String)> {
+        use Where::{Err, Out};
+        let talks = self.prompt || self.verbose;
+        Some(match shown {
+            Shown::Welcome { user, server } if talks && !self.quiet => {
+                let server = escape(server);
+                let help = if self.prompt { "; `help` lists the commands" } else { "" };
+                (Err, self.line(Err, DIM, &format!("welcome, {user}: this is {server}{help}")))
+            }
+            Shown::Message { from, text } if !self.quiet || self.prompt => {
+                let from = self.paint(Err, CYAN, from.as_str());
+                (Err, format!("{from}: {}\n", escape(text)))
+            }
+            Shown::Delivered { to, by } if !self.quiet => {
+                let witness = match by {
+                    Witness::Client => "",
+                    Witness::Connection => " (its connection took it)",
+                };
+                (Err, self.line(Err, DIM, &format!("delivered to {to}{witness}")))
+            }
+            Shown::Sent { to } if self.verbose => {
+                (Err, self.line(Err, DIM, &format!("sent to {}", escape(to))))
+            }
+            Shown::Users(names) => (Out, names.iter().map(|name| format!("{name}\n")).collect()),
+            Shown::Entries(entries) => {
+                (Out, entries.iter().map(|entry| self.entry(entry)).collect())
+            }
+            Shown::Counted { count, what } if talks => {
+                (Err, self.line(Err, DIM, &format!("[{count} {what}]")))
+            }
+            Shown::Text(text) => (Out, text.lines().map(|l| format!("{}\n", escape(l))).collect()),
+            Shown::Output { stream, bytes } => {
+                let place = if *stream == Stream::Stdout { Out } else { Err };
+                (place, escape_lines(bytes))
+            }
+            Shown::Ended(ending) => (Err, self.ending(*ending)?),
+            Shown::Progress { path, received, size, per_second } if self.prompt => {
+                let percent = received.saturating_mul(100).checked_div(*size).unwrap_or(100);
+                let (path, rate) = (escape_bytes(path), Rate(*per_second));
+                (Err, self.line(Err, DIM, &format!("{path}: {percent} % {rate}")))
+            }
+            Shown::Saved { target: Some(target), size, seconds, .. } if !self.quiet => {
+                (Err, self.saved(target, *size, *seconds))
+            }
+            Shown::Error { code, text } => {
+                let head = match *code {
+                    "failed" => "error".to_owned(),
+                    code => format!("error {code}"),
+                };
+                (Err, format!("{}: {}\n", self.paint(Err, RED, &head), escape(text)))
+            }
+            Shown::Notice(text) if !self.quiet => (Err, self.line(Err, BOLD, &escape(text))),
+            Shown::Clear if self.prompt => (Out, "\x1b[H\x1b[2J\x1b[3J".to_owned()),
+            _ => return None,
+        })
+    }
+
+    fn ending(&self, ending: Ending) -> Option<String> {
+        Some(match ending {
+            // A verb tells the code as its own.
+            Ending::Exit(_) if !self.prompt => return None,
+            Ending::Exit(code) => {
+                let style = if code == 0 { DIM } else { RED };
+                self.line(Where::Err, style, &format!("[exit {code}]"))
+            }
+            Ending::Signal(..) if self.quiet => return None,
+            Ending::Signal(number, because) => {
+                let because = match because {
+                    None => "",
+                    Some(Ended::Cancelled) => ": cancelled",
+                    Some(Ended::TimedOut) => ": its time was over",
+                };
+                self.line(Where::Err, RED, &format!("[signal {number}{because}]"))
+            }
+        })
+    }
+
+    fn saved(&self, target: &[u8], size: u64, seconds: f64) -> String {
+        let target = escape_bytes(target);
+        let name = self.paint(Where::Err, GREEN, &target);
+        let per_second = (size as f64 / seconds.max(1e-3)) as u64;
+        // The rate of something that took no time is no news.
+        let rate = if seconds < 0.5 { String::new() } else { format!(", {}", Rate(per_second)) };
+        format!("saved {name} ({}{rate}, verified)\n", Size(size))
+    }
+
+    fn entry(&self, entry: &Entry) -> String {
+        let time = local_minutes(entry.modified);
+        let name = escape_bytes(&entry.name);
+        match entry.kind {
+            EntryKind::Folder => {
+                let name = self.paint(Where::Out, CYAN, &name);
+                format!("{:>9}  {time}  {name}/\n", "-")
+            }
+            EntryKind::File => format!("{:>9}  {time}  {name}\n", Size(entry.size).to_string()),
+            EntryKind::Other => format!("{:>9}  {time}  {name}\n", "?"),
+        }
+    }
+
+    fn line(&self, place: Where, style: &str, text: &str) -> String {
+        format!("{}\n", self.paint(place, style, text))
+    }
+
+    fn paint<'a>(&self, place: Where, style: &str, text: &'a str) -> Cow<'a, str> {
+        let place = if self.prompt { Where::Out } else { place };
+        match place {
+            Where::Out if self.colour_out => format!("{style}{text}{PLAIN}").into(),
+            Where::Err if self.colour_err => format!("{style}{text}{PLAIN}").into(),
+            _ => text.into(),
+        }
+    }
+}
+
+/// Lines of a command's output, each harmless.
+fn escape_lines(bytes: &[u8]) -> String {
+    let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let mut text = String::with_capacity(bytes.len() + 1);
+    for line in body.split(|byte| *byte == b'\n') {
+        text.push_str(&escape_bytes(line.strip_suffix(b"\r").unwrap_or(line)));
+        text.push('\n');
+    }
+    text
+}
+
+fn to_json(shown: &Shown) -> Option<Vec<u8>> {
+    let blob = |bytes: &[u8]| json!(Blob::borrowed(bytes));
+    let one = match shown {
+        Shown::Users(names) => {
+            return Some(lines(names.iter().map(|n| json!({"event": "user", "name": n}))));
+        }
+        Shown::Entries(entries) => return Some(lines(entries.iter().map(json_entry))),
+        Shown::Welcome { user, server } => {
+            json!({"event": "welcome", "user": user, "server": server})
+        }
+        Shown::Message { from, text } => json!({"event": "message", "from": from, "text": text}),
+        Shown::Sent { to } => json!({"event": "sent", "to": to}),
+        Shown::Delivered { to, by } => json!({"event": "delivered", "to": to, "by": by}),
+        Shown::Counted { count, what } => json!({"event": "end", "count": count, "of": what}),
+        Shown::Text(text) => json!({"event": "text", "text": text}),
+        Shown::Output { stream, bytes } => {
+            let name = if *stream == Stream::Stdout { "stdout" } else { "stderr" };
+            json!({"event": name, "data": blob(bytes)})
+        }
+        Shown::Ended(Ending::Exit(code)) => json!({"event": "exit", "code": code}),
+        Shown::Ended(Ending::Signal(number, because)) => {
+            json!({"event": "signal", "number": number, "because": because})
+        }
+        Shown::Directory(path) => json!({"event": "directory", "path": blob(path)}),
+        Shown::File { path, size } => json!({"event": "file", "path": blob(path), "size": size}),
+        Shown::Progress { path, received, size, per_second } => json!({
+            "event": "progress", "path": blob(path), "bytes": received, "size": size,
+            "bytes_per_second": per_second,
+        }),
+        Shown::Saved { path, target, size, hash, seconds } => json!({
+            "event": "saved", "path": blob(path), "file": target.as_deref().map(blob),
+            "size": size, "blake3": hash, "seconds": seconds,
+        }),
+        Shown::Error { code, text } => json!({"event": "error", "code": code, "text": text}),
+        Shown::Notice(text) => json!({"event": "notice", "text": text}),
+        Shown::Clear => return None,
+    };
+    Some(lines([one]))
+}
+
+fn json_entry(entry: &Entry) -> Value {
+    json!({
+        "event": "entry", "name": Blob::borrowed(&entry.name), "kind": entry.kind,
+        "size": entry.size, "modified": entry.modified,
+    })
+}
+
+fn lines(values: impl IntoIterator<Item = Value>) -> Vec<u8> {
+    values.into_iter().map(|value| format!("{value}\n")).collect::<String>().into_bytes()
+}
+
+/// Bytes of one output cut into whole lines, for a screen that others write to as well.
+#[derive(Debug, Default)]
+pub struct LineBuffer {
+    rest: Vec<u8>,
+}
+
+/// A line longer than this is shown in pieces.
+const LINE_PIECE_BYTES: usize = 8192;
+
+impl LineBuffer {
+    /// Adds bytes and gives back all lines that are whole now.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.rest.extend_from_slice(bytes);
+        let end = match memchr::memrchr(b'\n', &self.rest) {
+            Some(at) => at + 1,
+            None if self.rest.len() > LINE_PIECE_BYTES => self.rest.len(),
+            None => return None,
+        };
+        let rest = self.rest.split_off(end);
+        Some(std::mem::replace(&mut self.rest, rest))
+    }
+
+    /// What is left when nothing follows.
+    pub fn finish(&mut self) -> Option<Vec<u8>> {
+        Some(std::mem::take(&mut self.rest)).filter(|rest| !rest.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMPT: Screen = Screen {
+        json: false,
+        prompt: true,
+        quiet: false,
+        verbose: false,
+        colour_out: false,
+        colour_err: false,
+    };
+
+    fn bob() -> Name {
+        Name::parse("bob").expect("a name")
+    }
+
+    fn text(screen: Screen, shown: &Shown) -> String {
+        let (_, bytes) = screen.render(shown).expect("shown");
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn foreign_text_cannot_move_the_cursor_or_fake_a_line() {
+        let evil = "x\n[server] hi\x1b[2J\u{202e}\u{9b}";
+        let evil_bytes = evil.as_bytes().to_vec();
+        let entry = Entry { name: evil_bytes.clone(), kind: EntryKind::File, size: 1, modified: 0 };
+        for shown in [
+            Shown::Message { from: bob(), text: evil.into() },
+            Shown::Welcome { user: bob(), server: evil.into() },
+            Shown::Sent { to: evil.into() },
+            Shown::Entries(vec![entry]),
+            Shown::Progress { path: evil_bytes.clone(), received: 1, size: 2, per_second: 3 },
+            Shown::refusal(ErrorCode::NoSuchFile, evil),
+            Shown::Notice(evil.into()),
+        ] {
+            for json in [false, true] {
+                let screen = Screen { json, verbose: true, ..PROMPT };
+                let line = text(screen, &shown);
+                assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+                assert!(line.ends_with('\n') && !line.contains('\x1b'), "{line:?}");
+            }
+            let line = text(Screen { verbose: true, ..PROMPT }, &shown);
+            assert!(!line.contains(['\u{202e}', '\u{9b}']), "{line:?}");
+        }
+        let output =
+            Shown::Output { stream: Stream::Stdout, bytes: b"a\tb\r\n\x1b[2J\xff".to_vec() };
+        assert_eq!(text(PROMPT, &output), "a\tb\n\\x1b[2J\\xff\n");
+    }
+
+    #[test]
+    fn errors_go_to_stderr_and_answers_to_stdout() {
+        let screen = Screen::default();
+        let error = Shown::refusal(ErrorCode::NoSuchUser, "nobody named bob is here");
+        let (place, bytes) = screen.render(&error).expect("shown");
+        assert_eq!(place, Where::Err);
+        assert_eq!(bytes, b"error no-such-user: nobody named bob is here\n");
+        let (place, bytes) = screen.render(&Shown::Users(vec![bob()])).expect("shown");
+        assert_eq!((place, &bytes[..]), (Where::Out, &b"bob\n"[..]));
+        let json = Screen { json: true, ..screen };
+        assert_eq!(json.render(&error).expect("shown").0, Where::Out);
+    }
+
+    #[test]
+    fn quiet_keeps_answers_and_errors_alone() {
+        let quiet = Screen { quiet: true, ..Screen::default() };
+        assert!(quiet.render(&Shown::Message { from: bob(), text: "x".into() }).is_none());
+        assert!(quiet.render(&Shown::Notice("x".into())).is_none());
+        assert!(quiet.render(&Shown::Users(vec![bob()])).is_some());
+        assert!(quiet.render(&Shown::failure("x")).is_some());
+    }
+
+    #[test]
+    fn colours_come_only_where_they_are_welcome() {
+        let shown = Shown::failure("x");
+        assert_eq!(text(Screen::default(), &shown), "error: x\n");
+        let colour_err = Screen { colour_err: true, ..Screen::default() };
+        assert_eq!(text(colour_err, &shown), "\x1b[31merror\x1b[0m: x\n");
+        assert_eq!(text(Screen { prompt: true, ..colour_err }, &shown), "error: x\n");
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_and_loses_no_byte() {
+        let json = Screen { json: true, ..Screen::default() };
+        let output = Shown::Output { stream: Stream::Stderr, bytes: b"\xff".to_vec() };
+        assert_eq!(text(json, &output), "{\"data\":{\"base64\":\"/w==\"},\"event\":\"stderr\"}\n");
+        let users = text(json, &Shown::Users(vec![bob(), bob()]));
+        assert_eq!(users.lines().count(), 2);
+        for line in users.lines() {
+            let value: Value = serde_json::from_str(line).expect("an object");
+            assert_eq!(value["name"], "bob");
+        }
+    }
+
+    #[test]
+    fn lines_are_shown_whole_and_endless_ones_in_pieces() {
+        let mut lines = LineBuffer::default();
+        assert_eq!(lines.push(b"a"), None);
+        assert_eq!(lines.push(b"b\nc\nd"), Some(b"ab\nc\n".to_vec()));
+        assert_eq!(lines.finish(), Some(b"d".to_vec()));
+        assert_eq!(lines.finish(), None);
+        assert_eq!(lines.push(&[b'x'; LINE_PIECE_BYTES]), None);
+        assert_eq!(lines.push(b"x").map(|piece| piece.len()), Some(LINE_PIECE_BYTES + 1));
+    }
+
+    #[test]
+    fn what_is_saved_is_said_with_its_size_and_that_it_is_verified() {
+        let saved = |seconds| Shown::Saved {
+            path: b"a/report.pdf".to_vec(),
+            target: Some(b"client_report.pdf".to_vec()),
+            size: 12_300_000,
+            hash: "00".into(),
+            seconds,
+        };
+        let quick = "saved client_report.pdf (12.3 MB, verified)\n";
+        assert_eq!(text(PROMPT, &saved(0.1)), quick);
+        let slow = "saved client_report.pdf (12.3 MB, 6.15 MB/s, verified)\n";
+        assert_eq!(text(PROMPT, &saved(2.0)), slow);
+    }
+}

@@ -1,0 +1,587 @@
+//! The client's loop: one thread that moves bytes between the socket and the brain, and does what
+//! the brain asks for. Whatever may block (typing, printing, files, connecting) has a thread of
+//! its own and sends [`News`].
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::TcpStream,
+    ops::Range,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use super::{
+    arguments::Plan,
+    blocks::Inbox,
+    brain::{Brain, Effect, Opening, Route, Setup, Style},
+    exit, input,
+    order::{self, Order},
+    outlet::{Mouth, Outlet},
+    post::{News, Post},
+    progress::Bars,
+    prompt::{self, Names},
+    screen::{Screen, Shown, Where},
+    writer::DownloadWriter,
+};
+use crate::{
+    sys::{
+        connect::connect,
+        terminal::{self, StdoutError, Stream as Standard},
+        transport::Transport,
+    },
+    wire::{Stream, Tag},
+};
+
+const SOCKET: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const NEWS: Token = Token(2);
+
+/// Reads in one turn, after which news and signals have theirs.
+const READS_PER_TURN: usize = 8;
+
+/// Time that the goodbye has to reach the server.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A session from its first byte to the exit code.
+pub struct Session<'a> {
+    plan: &'a Plan,
+    style: Style,
+    poll: Poll,
+    post: Post,
+    news: mpsc::Receiver<News>,
+    signals: Signals,
+    transport: Option<Transport>,
+    /// The socket may have bytes for us: it is edge-triggered, so this is to be remembered.
+    readable: bool,
+    /// The server has closed its half: there is an end to be read, of which nothing else tells.
+    read_closed: bool,
+    inbox: Inbox,
+    brain: Brain,
+    screen: Screen,
+    bars: Bars,
+    /// The only output of a prompt; else standard output.
+    out: Option<Outlet>,
+    /// Standard error, where it leads elsewhere.
+    err: Option<Outlet>,
+    outlets_open: usize,
+    writers: HashMap<Tag, DownloadWriter>,
+    source: Source,
+    /// A line was asked for and has not come: the cursor is behind a prompt.
+    asked: bool,
+    /// Allows the reader of standard input one more block.
+    input: Option<mpsc::Sender<()>>,
+    names: Names,
+    leaving: Option<Leaving>,
+    began: Instant,
+}
+
+/// Where orders come from.
+enum Source {
+    Given(Vec<Order>),
+    /// A thread that sends a line for every question.
+    Asked(mpsc::Sender<()>),
+    /// Nowhere any more.
+    Ended,
+}
+
+struct Leaving {
+    code: u8,
+    /// The server's time to take the goodbye.
+    until: Instant,
+    /// Even what waits for the outputs is given up.
+    at_once: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Begins on a fresh connection.
+    ///
+    /// # Errors
+    /// The system, or the terminal, does not give what a session needs; a sentence.
+    pub fn new(plan: &'a Plan, stream: TcpStream) -> Result<Session<'a>, String> {
+        let system = |error: io::Error| format!("cannot set up the event loop: {error}");
+        let poll = Poll::new().map_err(system)?;
+        let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
+        let (post, news) = Post::new(waker);
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
+        let style = style_of(plan);
+        let screen = screen_of(plan, style);
+        let visible = style == Style::Verb && !plan.json && !plan.quiet;
+        let bars = Bars::new(visible && terminal::is_terminal(Standard::Stderr));
+        let names = Names::default();
+        let outlet = |mouth| Some(Outlet::start(mouth, post.clone()));
+        let both = |bars: &Bars| (outlet(Mouth::Stdout), outlet(Mouth::Stderr(bars.clone())));
+        let (source, (out, err)) = match (style, &plan.orders) {
+            (Style::Prompt, _) => {
+                let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
+                (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer)), None))
+            }
+            (_, Some(orders)) => (Source::Given(orders.clone()), both(&bars)),
+            (_, None) => (Source::Asked(input::start_lines(post.clone())), both(&bars)),
+        };
+        let outlets_open = usize::from(out.is_some()) + usize::from(err.is_some());
+        let began = Instant::now();
+        let mut session = Session {
+            plan,
+            style,
+            poll,
+            post,
+            news,
+            signals,
+            transport: None,
+            readable: false,
+            read_closed: false,
+            inbox: Inbox::default(),
+            brain: Brain::new(setup_of(plan, style, screen), 0),
+            screen,
+            bars,
+            out,
+            err,
+            outlets_open,
+            writers: HashMap::new(),
+            source,
+            asked: false,
+            input: None,
+            names,
+            leaving: None,
+            began,
+        };
+        session.adopt(stream).map_err(system)?;
+        Ok(session)
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// The event loop itself failed.
+    pub fn run(mut self) -> io::Result<u8> {
+        let mut events = Events::with_capacity(16);
+        loop {
+            self.turn();
+            if let Some(code) = self.exit_code() {
+                if self.style == Style::Prompt && self.asked {
+                    // What comes next on the terminal is not for the prompt.
+                    let _ = terminal::write_stdout(b"\r\n");
+                }
+                return Ok(code);
+            }
+            match self.poll.poll(&mut events, self.timeout()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in &events {
+                match event.token() {
+                    SOCKET => {
+                        self.readable |= event.is_readable() || event.is_error();
+                        self.read_closed |= event.is_read_closed();
+                    }
+                    SIGNALS => self.handle_signals(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Does all that can be done without waiting.
+    fn turn(&mut self) {
+        let news: VecDeque<_> = self.news.try_iter().collect();
+        for news in news {
+            self.handle_news(news);
+            self.perform_effects();
+        }
+        self.read();
+        let (now_ms, random) = (self.now_ms(), random());
+        // After reading: a process that was stopped finds old timers and fresh bytes, and the
+        // bytes win.
+        self.brain.handle_timeout(now_ms, random);
+        self.perform_effects();
+        self.write();
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        if self.readable && !self.is_full() {
+            return Some(Duration::ZERO);
+        }
+        let brain = self.brain.poll_timeout_ms().map(|at| {
+            // Rounded up, or the loop would turn idly through the last millisecond.
+            Duration::from_millis(at.saturating_sub(self.now_ms()) + 1)
+        });
+        let leaving = self.leaving.as_ref();
+        let goodbye = leaving.filter(|_| self.transport.is_some()).map(|leaving| {
+            leaving.until.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
+        });
+        brain.into_iter().chain(goodbye).min()
+    }
+
+    /// The code, once all is written and the server has heard our goodbye.
+    fn exit_code(&self) -> Option<u8> {
+        let leaving = self.leaving.as_ref()?;
+        let heard = self.transport.is_none() || Instant::now() >= leaving.until;
+        (leaving.at_once || heard && self.outlets_open == 0).then_some(leaving.code)
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.iter().chain(&self.err).any(Outlet::is_full)
+    }
+}
+
+/// The connection.
+impl Session<'_> {
+    fn adopt(&mut self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let mut transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut transport, SOCKET, interest)?;
+        self.transport = Some(transport);
+        (self.readable, self.read_closed) = (true, false);
+        self.inbox.clear();
+        Ok(())
+    }
+
+    fn read(&mut self) {
+        for _ in 0..READS_PER_TURN {
+            if !self.readable || self.is_full() {
+                return;
+            }
+            let Some(transport) = &mut self.transport else { return };
+            let room = self.inbox.room();
+            match transport.read(room) {
+                Ok(0) => return self.lose("the server closed it"),
+                Ok(count) => {
+                    // A read that did not fill the room has taken all there was (epoll(7)).
+                    self.readable = count == room.len() || self.read_closed;
+                    self.inbox.fill(count);
+                    self.digest();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.lose(&error.to_string()),
+            }
+        }
+    }
+
+    /// Takes apart what was read. Data goes to its writers in batches, always before what follows
+    /// it.
+    fn digest(&mut self) {
+        let now_ms = self.now_ms();
+        let mut batch = Batch::default();
+        while !self.inbox.unread().is_empty() {
+            if !self.brain.expects_data(self.inbox.unread()) {
+                self.deliver(&mut batch);
+            }
+            let position = self.inbox.position();
+            match self.brain.handle_bytes(self.inbox.unread(), now_ms) {
+                Ok((0, _)) => break,
+                Ok((count, Some((tag, stream, range)))) => {
+                    if !batch.is_of(tag, stream) {
+                        self.deliver(&mut batch);
+                    }
+                    batch.add(tag, stream, position + range.start..position + range.end);
+                    self.inbox.consume(count);
+                }
+                Ok((count, None)) => {
+                    self.inbox.consume(count);
+                    self.perform_effects();
+                }
+                Err(refusal) => return self.lose(&refusal.text),
+            }
+        }
+        self.deliver(&mut batch);
+        self.perform_effects();
+    }
+
+    fn deliver(&mut self, batch: &mut Batch) {
+        let Some((tag, stream)) = batch.of.take() else { return };
+        let ranges = std::mem::take(&mut batch.ranges);
+        match self.brain.route(tag) {
+            Route::Nowhere => {}
+            Route::Writer => {
+                if let Some(writer) = self.writers.get(&tag) {
+                    writer.chunk(self.inbox.chunk(&ranges));
+                }
+            }
+            Route::Outputs => {
+                let place = if stream == Stream::Stdout { Where::Out } else { Where::Err };
+                if let Some(outlet) = self.outlet(place) {
+                    outlet.chunk(self.inbox.chunk(&ranges), tag);
+                }
+            }
+            Route::Screen => {
+                for bytes in self.inbox.chunk(&ranges).slices() {
+                    self.brain.handle_output(tag, stream, bytes);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(transport) = &mut self.transport else { return };
+        let Some(link) = self.brain.link() else { return };
+        while !link.outgoing().is_empty() {
+            match transport.write(link.outgoing(), false) {
+                Ok(count) => link.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The reason for it may still be there to be read.
+                Err(_) => {
+                    self.readable = true;
+                    return link.advance(link.outgoing().len());
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, why: &str) {
+        self.readable = false;
+        self.transport = None;
+        let now_ms = self.now_ms();
+        self.brain.handle_lost(why, now_ms, random());
+        self.perform_effects();
+    }
+}
+
+/// News from other threads, and signals.
+impl Session<'_> {
+    fn handle_signals(&mut self) {
+        let numbers: Vec<_> = self.signals.pending().collect();
+        for number in numbers {
+            match &mut self.leaving {
+                // Somebody does not want to wait for the outputs.
+                Some(leaving) => (leaving.code, leaving.at_once) = (exit::of_signal(number), true),
+                None => self.brain.handle_interrupt(number),
+            }
+        }
+        self.perform_effects();
+    }
+
+    fn handle_news(&mut self, news: News) {
+        let now_ms = self.now_ms();
+        self.asked &= !matches!(news, News::Line(_) | News::Interrupted | News::LinesEnd(_));
+        match news {
+            News::Line(line) => {
+                match order::parse(&line) {
+                    Err(refusal) => self.brain.handle_order(Err(refusal), now_ms),
+                    Ok(orders) => {
+                        for order in orders {
+                            self.brain.handle_order(Ok(order), now_ms);
+                        }
+                    }
+                }
+                self.brain.handle_orders_done();
+            }
+            News::Interrupted => {
+                self.brain.handle_interrupt(SIGINT);
+                self.brain.handle_orders_done();
+            }
+            News::LinesEnd(why) => {
+                if let Some(why) = why {
+                    self.brain.handle_mistake(&why);
+                }
+                match self.style {
+                    Style::Prompt => self.brain.handle_order(Ok(Order::Quit), now_ms),
+                    Style::Piped | Style::Verb => self.brain.handle_orders_end(),
+                }
+            }
+            News::Input(bytes) => self.brain.handle_input(bytes),
+            News::After(after) => self.brain.handle_after(after, now_ms),
+            News::Drained => {}
+            News::OutputFailed(StdoutError::Closed) => self.brain.handle_output_closed(),
+            News::OutputFailed(StdoutError::Failed(error)) => self.fail_output(&error),
+            News::OutputDone => self.outlets_open -= 1,
+            News::Saved(tag) => {
+                self.writers.remove(&tag);
+                self.brain.handle_saved(tag, now_ms);
+            }
+            News::Unsaved(tag, why) => {
+                self.writers.remove(&tag);
+                self.brain.handle_unsaved(tag, &why);
+            }
+            News::Connected(stream) => match self.adopt(stream) {
+                Ok(()) => self.brain.handle_connected(now_ms),
+                Err(_) => self.brain.handle_unreachable(now_ms, random()),
+            },
+            News::Unreachable(_) => self.brain.handle_unreachable(now_ms, random()),
+        }
+    }
+}
+
+/// What the brain asks for, and what comes after it.
+impl Session<'_> {
+    fn perform_effects(&mut self) {
+        while let Some(effect) = self.brain.poll_effect() {
+            self.perform(effect);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Show(shown, after) => self.show(&shown, after),
+            Effect::Seen(name) => {
+                self.names.lock().expect("nobody panics with the names").insert(name);
+            }
+            Effect::Next => self.ask(),
+            Effect::Open(tag, opening) => self.open(tag, opening),
+            Effect::Close(tag, hash) => {
+                self.writers.get(&tag).into_iter().for_each(|writer| writer.close(hash));
+            }
+            Effect::Abandon(tag) => drop(self.writers.remove(&tag)),
+            Effect::StartInput => self.input = Some(input::start_blocks(self.post.clone())),
+            Effect::MoreInput => {
+                // At the end of the input nobody asks for more.
+                if let Some(go) = &self.input {
+                    let _ = go.send(());
+                }
+            }
+            Effect::Connect => self.connect(),
+            Effect::Lost(why) => self.lose(&why),
+            Effect::Disconnect => {
+                self.transport = None;
+                self.readable = false;
+            }
+            Effect::Leave(code) => self.leave(code),
+        }
+    }
+
+    fn show(&mut self, shown: &Shown, after: Option<super::brain::After>) {
+        let rendered = self.screen.render(shown);
+        match rendered.and_then(|(place, bytes)| Some((self.outlet(place)?, bytes))) {
+            Some((outlet, bytes)) => outlet.text(bytes, after),
+            None => after.into_iter().for_each(|after| self.brain.handle_after(after, 0)),
+        }
+    }
+
+    fn outlet(&self, place: Where) -> Option<&Outlet> {
+        let err = self.err.as_ref().filter(|_| place == Where::Err);
+        err.or(self.out.as_ref())
+    }
+
+    fn ask(&mut self) {
+        match &mut self.source {
+            Source::Asked(go) => {
+                // The thread ends by itself only after it has said why.
+                self.asked = go.send(()).is_ok();
+            }
+            Source::Given(orders) => {
+                let orders = std::mem::take(orders);
+                self.source = Source::Ended;
+                let now_ms = self.now_ms();
+                for order in orders {
+                    self.brain.handle_order(Ok(order), now_ms);
+                }
+                self.brain.handle_orders_end();
+            }
+            Source::Ended => {}
+        }
+    }
+
+    fn open(&mut self, tag: Tag, opening: Opening) {
+        let bar = match (self.style, &opening.target) {
+            (Style::Verb, _) => self.bars.add(&opening.path, opening.size),
+            _ => indicatif::ProgressBar::hidden(),
+        };
+        let writer = DownloadWriter::start(tag, opening, bar, self.post.clone());
+        self.writers.insert(tag, writer);
+    }
+
+    fn connect(&self) {
+        let (host, port) = (self.plan.host.clone(), self.plan.port);
+        let (timeout, post) = (self.plan.connect_timeout, self.post.clone());
+        thread::spawn(move || {
+            post.send(match connect(&host, port, timeout) {
+                Ok(stream) => News::Connected(stream),
+                Err(error) => News::Unreachable(error.to_string()),
+            })
+        });
+    }
+
+    fn fail_output(&mut self, error: &io::Error) {
+        let text = format!("cannot write to standard output: {error}");
+        let Some(leaving) = &mut self.leaving else {
+            self.brain.handle_mistake(&text);
+            let now_ms = self.now_ms();
+            return self.brain.handle_order(Ok(Order::Quit), now_ms);
+        };
+        // The brain has finished, and so have its outputs.
+        leaving.code = super::fail(self.plan, "failed", &text, exit::FAILED);
+    }
+
+    fn leave(&mut self, code: u8) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving =
+            Some(Leaving { code, until: Instant::now() + GOODBYE_TIMEOUT, at_once: false });
+        self.source = Source::Ended;
+        (self.out, self.err) = (None, None);
+    }
+}
+
+/// Data of one operation that lies in the block, between headers.
+#[derive(Default)]
+struct Batch {
+    of: Option<(Tag, Stream)>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Batch {
+    fn is_of(&self, tag: Tag, stream: Stream) -> bool {
+        self.of.is_none_or(|of| of == (tag, stream))
+    }
+
+    fn add(&mut self, tag: Tag, stream: Stream, range: Range<usize>) {
+        self.of = Some((tag, stream));
+        self.ranges.push(range);
+    }
+}
+
+fn style_of(plan: &Plan) -> Style {
+    let terminal = [Standard::Stdin, Standard::Stdout].into_iter().all(terminal::is_terminal);
+    match plan.orders {
+        Some(_) => Style::Verb,
+        None if terminal && !plan.json && prompt::can_edit() => Style::Prompt,
+        None => Style::Piped,
+    }
+}
+
+fn screen_of(plan: &Plan, style: Style) -> Screen {
+    Screen {
+        json: plan.json,
+        prompt: style == Style::Prompt,
+        quiet: plan.quiet,
+        verbose: plan.verbose,
+        colour_out: terminal::wants_colour(Standard::Stdout),
+        colour_err: terminal::wants_colour(Standard::Stderr),
+    }
+}
+
+fn setup_of(plan: &Plan, style: Style, screen: Screen) -> Setup {
+    Setup {
+        style,
+        user: plan.user,
+        own_failure: plan.own_failure(),
+        progress_ms: match style {
+            _ if plan.json => Some(1000),
+            Style::Prompt => Some(3000),
+            Style::Piped | Style::Verb => None,
+        },
+        shows_output: plan.json || screen.prompt,
+        shows_messages: !plan.quiet || plan.json || screen.prompt,
+    }
+}
+
+/// Any number: each state of the standard library's maps has keys from the system's random
+/// source.
+pub fn random() -> u64 {
+    RandomState::new().hash_one(0)
+}
