@@ -1,0 +1,221 @@
+//! The client at a terminal: a pseudo-terminal with the screen that it paints.
+
+mod process;
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    sync::mpsc,
+    thread,
+    time::Instant,
+};
+
+use expectrl::{Session, session::OsSession};
+use process::{FAMILIES, PATIENCE, Server, await_true};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    termios::{LocalModes, tcgetattr},
+};
+use tempfile::TempDir;
+
+const ROWS: u16 = 24;
+const COLUMNS: u16 = 80;
+
+/// A client in a pseudo-terminal.
+struct Terminal {
+    session: OsSession,
+    master: File,
+    bytes: mpsc::Receiver<Vec<u8>>,
+    screen: vt100::Parser,
+    folder: TempDir,
+}
+
+impl Terminal {
+    fn start(server: &Server, ip: IpAddr, user: &str) -> Terminal {
+        let folder = TempDir::new().expect("a folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+        command.args(["--ip", &ip.to_string(), "--port", &server.port.to_string()]);
+        command.args(["--user", user]).current_dir(folder.path());
+        command.env("XDG_STATE_HOME", folder.path()).env("TERM", "xterm-256color");
+        let mut session = Session::spawn(command).expect("the client starts");
+        session.get_process_mut().set_window_size(COLUMNS, ROWS).expect("a window");
+        let master = session.get_process().get_raw_handle().expect("our end");
+        let mut reader = master.try_clone().expect("a descriptor");
+        let (sender, bytes) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // A terminal that is left by its last program gives an error.
+            while let Ok(count @ 1..) = reader.read(&mut buffer)
+                && sender.send(buffer[..count].to_vec()).is_ok()
+            {}
+        });
+        let screen = vt100::Parser::new(ROWS, COLUMNS, 0);
+        let mut terminal = Terminal { session, master, bytes, screen, folder };
+        terminal.await_last(&format!("{user}>"));
+        terminal
+    }
+
+    fn write(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).expect("it takes keys");
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let contents = self.screen.screen().contents();
+        contents.lines().map(|line| line.trim_end().to_owned()).filter(|l| !l.is_empty()).collect()
+    }
+
+    /// Paints until the screen is as it should be.
+    fn await_screen(&mut self, what: &str, is_so: impl Fn(&[String]) -> bool) {
+        let begun = Instant::now();
+        while !is_so(&self.lines()) {
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            match self.bytes.recv_timeout(left) {
+                Ok(bytes) => self.screen.process(&bytes),
+                Err(_) => panic!("never came: {what}; the screen:\n{}", self.lines().join("\n")),
+            }
+        }
+    }
+
+    fn await_line(&mut self, line: &str) {
+        self.await_screen(line, |lines| lines.iter().any(|it| it == line));
+    }
+
+    fn await_last(&mut self, line: &str) {
+        self.await_screen(line, |lines| lines.last().is_some_and(|it| it == line));
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.session.get_process().pid().as_raw()).expect("a process")
+    }
+
+    /// Waits for the end of the client and gives back its code.
+    fn code(&mut self) -> i32 {
+        use expectrl::process::unix::WaitStatus;
+        let mut code = None;
+        await_true("the end of the client", || {
+            match self.session.get_process().status().expect("it is our child") {
+                WaitStatus::StillAlive => {}
+                WaitStatus::Exited(_, exited) => code = Some(exited),
+                other => panic!("{other:?}"),
+            }
+            code.is_some()
+        });
+        code.expect("it was awaited")
+    }
+
+    fn is_cooked(&self) -> bool {
+        let modes = tcgetattr(&self.master).expect("a terminal").local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ISIG)
+    }
+}
+
+#[test]
+fn a_message_appears_above_the_line_being_typed() {
+    let server = Server::start();
+    for ip in FAMILIES {
+        let mut alice = Terminal::start(&server, ip, "alice");
+        let mut bob = server.user(ip, "bob");
+        alice.write("half a li");
+        alice.await_last("alice> half a li");
+        bob.send("hi \u{fc} there|alice");
+        bob.send("and \u{1b}[2J again|alice");
+        alice.await_line("bob: and \\x1b[2J again");
+        alice.await_last("alice> half a li");
+        let lines = alice.lines();
+        let at = |line: &str| lines.iter().position(|it| it == line).expect(line);
+        assert!(at("bob: hi \u{fc} there") < at("bob: and \\x1b[2J again"));
+        alice.write("ne|bob\r");
+        assert_eq!(bob.next(), "alice|half a line");
+        alice.await_last("alice>");
+        assert!(!alice.is_cooked());
+        alice.write("quit\r");
+        assert_eq!(alice.code(), 0);
+        assert!(alice.is_cooked());
+    }
+}
+
+#[test]
+fn orders_run_beside_the_prompt_and_an_interrupt_ends_the_newest_command() {
+    let server = Server::start();
+    server.put("a.txt", &[b'x'; 1234]);
+    let mut alice = Terminal::start(&server, FAMILIES[0], "alice");
+    alice.write("run echo one; echo two >&2; exit 3\r");
+    // Which of the two outputs comes first is open; the end comes last, and then the prompt.
+    alice.await_screen("both outputs, the end, the prompt", |lines| {
+        let ends = |tail: [&str; 4]| lines.ends_with(&tail.map(str::to_owned));
+        ends(["one", "two", "[exit 3]", "alice>"]) || ends(["two", "one", "[exit 3]", "alice>"])
+    });
+    alice.write("run sleep 60\r");
+    alice.write("download a.txt\r");
+    alice.await_line("saved client_a.txt (1.23 kB, verified)");
+    assert_eq!(std::fs::read(alice.folder.path().join("client_a.txt")).expect("it").len(), 1234);
+    alice.write("\u{3}");
+    alice.await_line("[signal 15: cancelled]");
+    alice.write("nonsense\r");
+    alice.await_screen("an error", |lines| {
+        lines.iter().any(|line| line.starts_with("error unknown-command: "))
+    });
+    // Between two prompts the key would be the terminal's, not ours.
+    alice.await_last("alice>");
+    alice.write("\u{4}");
+    assert_eq!(alice.code(), 0);
+}
+
+#[test]
+fn verbs_and_names_complete_and_history_is_kept_for_its_owner_alone() {
+    let server = Server::start();
+    let _bob = server.user(FAMILIES[1], "bob");
+    let mut alice = Terminal::start(&server, FAMILIES[0], "alice");
+    alice.write("wh\t");
+    alice.await_last("alice> who");
+    alice.write("\r");
+    alice.await_line("[2 users]");
+    alice.write("hello|b\t");
+    alice.await_last("alice> hello|bob");
+    alice.write("\u{15}\u{1b}[A");
+    alice.await_last("alice> who");
+    let history = alice.folder.path().join("sixfour/history");
+    let mode = std::fs::metadata(&history).expect("a history").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(std::fs::read_to_string(&history).expect("text").contains("who"));
+    alice.write("\u{15}quit\r");
+    assert_eq!(alice.code(), 0);
+}
+
+#[test]
+fn a_lost_server_is_said_and_found_again() {
+    let mut server = Server::start();
+    let mut alice = Terminal::start(&server, FAMILIES[0], "alice");
+    let port = server.port;
+    server.signal(Signal::KILL);
+    server.wait();
+    alice.await_screen("the loss", |lines| {
+        lines.iter().any(|line| line.starts_with("connection lost: "))
+    });
+    alice.write("who\r");
+    alice.await_screen("the error", |lines| {
+        lines.iter().any(|line| line.starts_with("error not-connected: "))
+    });
+    alice.write("half");
+    alice.await_last("alice> half");
+    let _again = Server::start_on(port, &[]);
+    alice.await_line("connected again");
+    alice.await_last("alice> half");
+    alice.write("\u{15}who\r");
+    alice.await_line("[1 users]");
+}
+
+#[test]
+fn every_way_out_restores_the_terminal() {
+    for signal in [Signal::TERM, Signal::HUP] {
+        let server = Server::start();
+        let mut alice = Terminal::start(&server, FAMILIES[0], "alice");
+        assert!(!alice.is_cooked());
+        kill_process(alice.pid(), signal).expect("it runs");
+        assert_eq!(alice.code(), 128 + signal.as_raw());
+        assert!(alice.is_cooked());
+    }
+}

@@ -1,0 +1,163 @@
+//! What several tests of the codecs need: the other direction of each, and a reader that is fed
+//! as a socket would feed it.
+
+#![allow(dead_code, reason = "every test takes what it needs")]
+
+use sixfour::{
+    limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES},
+    wire::{
+        Blob, Call, Dialect, Event, Request, Text,
+        control::{CallBody, HelloBody, VERSION},
+        frame::{self, Said, client, server},
+    },
+};
+
+/// A session as far as its codec goes: keeps the rest of what came, and grants a long line only
+/// to who has said something valid.
+pub struct Reader {
+    dialect: Dialect,
+    kept: Vec<u8>,
+    scanned: usize,
+    line_max: usize,
+    /// What was read, a line for each item; the last one begins with `end` if the codec gave up.
+    pub read: Vec<String>,
+}
+
+impl Reader {
+    pub fn new(dialect: Dialect) -> Reader {
+        let line_max = LINE_FIRST_MAX_BYTES;
+        Reader { dialect, kept: Vec::new(), scanned: 0, line_max, read: Vec::new() }
+    }
+
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.has_ended() {
+            return;
+        }
+        self.kept.extend_from_slice(bytes);
+        let mut done = 0;
+        loop {
+            let rest = &self.kept[done..];
+            match self.dialect.decode(rest, self.scanned, self.line_max) {
+                Ok(Some(item)) => {
+                    assert!((1..=rest.len()).contains(&item.consumed));
+                    if !matches!(item.request, Ok(Request::Nothing) | Err(_)) {
+                        self.line_max = LINE_MAX_BYTES;
+                    }
+                    self.read.push(match item.request {
+                        Ok(request) => format!("{request:?}"),
+                        Err(refusal) => format!("{refusal:?}"),
+                    });
+                    (done, self.scanned) = (done + item.consumed, 0);
+                }
+                Ok(None) => {
+                    self.scanned = rest.len();
+                    break;
+                }
+                Err(refusal) => {
+                    self.read.push(format!("end {refusal:?}"));
+                    break;
+                }
+            }
+        }
+        self.kept.drain(..done);
+        assert!(self.kept.len() <= LINE_MAX_BYTES + frame::HEADER_BYTES || self.has_ended());
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.read.last().is_some_and(|last| last.starts_with("end "))
+    }
+}
+
+/// What is read where `input` comes in these pieces.
+pub fn read_in_pieces<'a>(
+    dialect: Dialect,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<String> {
+    let mut reader = Reader::new(dialect);
+    pieces.into_iter().for_each(|piece| reader.feed(piece));
+    reader.read
+}
+
+/// The request as a client writes it. `number` is that of a pong, which a request leaves out.
+pub fn encode_request(request: &Request<'_>, number: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    match request.clone() {
+        Request::Login { name, password } => {
+            let user = name.as_str().into();
+            let hello = HelloBody { version: VERSION, user, password, capabilities: Vec::new() };
+            frame::put_json(&mut out, client::HELLO, 0, &hello);
+        }
+        Request::Message { tag, to, text } => {
+            frame::put_message(&mut out, client::MESSAGE, tag, to.0, text);
+        }
+        Request::Call { tag, call } => {
+            frame::put_json(&mut out, client::REQUEST, tag, &encode_call(&call));
+        }
+        Request::Input { tag, bytes } => frame::put(&mut out, client::DATA, tag, bytes),
+        Request::InputEnd { tag } => frame::put(&mut out, client::END, tag, b""),
+        Request::Credit { tag, bytes } => {
+            frame::put(&mut out, client::CREDIT, tag, &bytes.to_be_bytes());
+        }
+        Request::Cancel { tag } => frame::put(&mut out, client::CANCEL, tag, b""),
+        Request::Acknowledge { serial } => frame::put(&mut out, client::ACKNOWLEDGE, serial, b""),
+        Request::Ping { number } => frame::put(&mut out, client::PING, number, b""),
+        Request::Pong => frame::put(&mut out, client::PONG, number, b""),
+        Request::Goodbye => frame::put(&mut out, client::GOODBYE, 0, b""),
+        Request::Nothing => panic!("frames cannot be empty lines"),
+    }
+    out
+}
+
+fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
+    match call {
+        Call::Download { path } => CallBody::Download { path: Blob::borrowed(path.as_bytes()) },
+        Call::Run { command, stdin, timeout_ms } => {
+            let command = command.as_ref().into();
+            CallBody::Run { command, stdin: *stdin, timeout_ms: *timeout_ms }
+        }
+        Call::List { path } => {
+            CallBody::Ls { path: path.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
+        }
+        Call::Who => CallBody::Who,
+        Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
+        Call::Help => CallBody::Help,
+        Call::Refused(_) => panic!("what is no request has no form"),
+    }
+}
+
+/// What was said as a server writes it: bodies by their own types, so that the vectors prove the
+/// form of each. That events become these bodies is the codec's own test.
+pub fn encode_said(said: &Said<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    match said {
+        Said::Welcome(body) => frame::put_json(&mut out, server::WELCOME, 0, body),
+        Said::Detail(tag, body) => frame::put_json(&mut out, server::DETAIL, *tag, body),
+        Said::Message { from, text, serial } => {
+            frame::encode(
+                &Event::Message { from, text: Text::from(*text), serial: *serial },
+                &mut out,
+            );
+        }
+        Said::Data(tag, stream, bytes) => {
+            frame::encode(&Event::Output { tag: *tag, stream: *stream, bytes }, &mut out);
+        }
+        Said::End(tag, body) => frame::put_json(&mut out, server::END, *tag, body),
+        Said::Credit(tag, bytes) => {
+            frame::encode(&Event::Credit { tag: *tag, bytes: *bytes }, &mut out);
+        }
+        Said::Error(tag, body) => frame::put_json(&mut out, server::ERROR, *tag, body),
+        Said::Delivered(tag, body) => {
+            let event = Event::Delivered { tag: *tag, to: body.to, by: body.by };
+            frame::encode(&event, &mut out);
+        }
+        Said::Ping(number) => frame::encode(&Event::Ping { number: *number }, &mut out),
+        Said::Pong(number) => frame::encode(&Event::Pong { number: *number }, &mut out),
+        Said::Goodbye(None) => frame::encode(&Event::Goodbye(None), &mut out),
+        Said::Goodbye(Some(body)) => frame::put_json(&mut out, server::GOODBYE, 0, body),
+    }
+    out
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

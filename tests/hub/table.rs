@@ -1,0 +1,189 @@
+//! A small vocabulary: bytes in, replies, effects and close reasons out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sixfour::{
+    hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
+    limits::Limits,
+    wire::{
+        control::HelloBody,
+        frame::{self, Frame, client},
+    },
+};
+
+/// A hub, and sockets that take everything at once unless they are stuck.
+pub struct Table {
+    pub hub: Hub,
+    pub now: u64,
+    heard: BTreeMap<SessionId, Vec<u8>>,
+    closed: BTreeMap<SessionId, CloseReason>,
+    stuck: BTreeSet<SessionId>,
+    /// What is to be done, but for flushing and closing.
+    pub effects: Vec<Effect>,
+}
+
+impl Table {
+    pub fn new() -> Table {
+        Table::with(Limits::default())
+    }
+
+    pub fn with(limits: Limits) -> Table {
+        Table {
+            hub: Hub::new(limits, [1, 2]),
+            now: 0,
+            heard: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            stuck: BTreeSet::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    pub fn open(&mut self) -> SessionId {
+        self.open_from("[::1]:9")
+    }
+
+    pub fn open_from(&mut self, address: &str) -> SessionId {
+        let address = address.parse().expect("an address");
+        self.hub.open(Time(self.now), address).expect("there is room")
+    }
+
+    /// Somebody with lines.
+    pub fn line(&mut self, name: &str) -> SessionId {
+        let id = self.open();
+        let welcome = self.say(id, format!("user {name}\n"));
+        assert_eq!(welcome, format!("welcome {name}\n"));
+        id
+    }
+
+    /// Somebody with frames.
+    pub fn frame(&mut self, name: &str) -> SessionId {
+        let id = self.open();
+        self.input(Input::Bytes { session: id, bytes: &frame::MAGIC });
+        self.input(Input::Bytes { session: id, bytes: &hello(name) });
+        assert_eq!(self.kinds(id), [frame::server::WELCOME]);
+        id
+    }
+
+    /// Bytes in; what the peer hears since it was asked last.
+    pub fn say(&mut self, id: SessionId, bytes: impl AsRef<[u8]>) -> String {
+        self.input(Input::Bytes { session: id, bytes: bytes.as_ref() });
+        self.heard(id)
+    }
+
+    /// A frame in; the kinds of the frames that are heard.
+    pub fn send(&mut self, id: SessionId, kind: u8, number: u32, body: &[u8]) -> Vec<u8> {
+        let bytes = frame_of(kind, number, body);
+        self.input(Input::Bytes { session: id, bytes: &bytes });
+        self.kinds(id)
+    }
+
+    pub fn heard(&mut self, id: SessionId) -> String {
+        let bytes = self.heard.remove(&id).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The kinds of the frames heard since it was asked last.
+    pub fn kinds(&mut self, id: SessionId) -> Vec<u8> {
+        let bytes = self.heard.remove(&id).unwrap_or_default();
+        let (mut rest, mut kinds) = (&bytes[..], Vec::new());
+        while let Some(frame) = Frame::split(rest).expect("good frames") {
+            kinds.push(frame.kind);
+            rest = &rest[frame.length()..];
+        }
+        assert!(rest.is_empty(), "whole frames");
+        kinds
+    }
+
+    /// Why the session is over, if it is.
+    pub fn closed(&self, id: SessionId) -> Option<CloseReason> {
+        self.closed.get(&id).copied()
+    }
+
+    /// From now on the socket takes nothing.
+    pub fn get_stuck(&mut self, id: SessionId) {
+        self.stuck.insert(id);
+    }
+
+    pub fn get_unstuck(&mut self, id: SessionId) {
+        self.stuck.remove(&id);
+        self.write(id);
+        self.take_effects();
+    }
+
+    /// The time comes, as late as nothing else happens.
+    pub fn at(&mut self, milliseconds: u64) {
+        self.now = milliseconds;
+        self.input(Input::Tick);
+    }
+
+    pub fn input(&mut self, input: Input<'_>) {
+        self.hub.handle(Time(self.now), input);
+        self.take_effects();
+    }
+
+    /// The operation that was started last.
+    pub fn started(&mut self) -> OperationId {
+        let is_start = |effect: &Effect| matches!(effect, Effect::Start { .. });
+        let at = self.effects.iter().rposition(is_start).expect("something was started");
+        match self.effects.remove(at) {
+            Effect::Start { operation, .. } => operation,
+            _ => unreachable!("it was looked for"),
+        }
+    }
+
+    fn take_effects(&mut self) {
+        self.hub.check_invariants();
+        let mut to_write = Vec::new();
+        while let Some(effect) = self.hub.poll_effect() {
+            match effect {
+                Effect::Flush { session } => to_write.push(session),
+                Effect::Close { session, reason } => {
+                    assert_eq!(self.closed.insert(session, reason), None, "closed twice");
+                }
+                other => self.effects.push(other),
+            }
+        }
+        to_write.into_iter().for_each(|id| self.write(id));
+    }
+
+    fn write(&mut self, session: SessionId) {
+        while let Some(piece) = self.hub.piece(session) {
+            let count = match piece {
+                _ if self.stuck.contains(&session) => 0,
+                Piece::Bytes { bytes, .. } => {
+                    self.heard.entry(session).or_default().extend(bytes);
+                    bytes.len()
+                }
+                Piece::File(piece) => {
+                    let heard = self.heard.entry(session).or_default();
+                    heard.resize(heard.len() + piece.length, b'F');
+                    piece.length
+                }
+            };
+            self.hub.handle(Time(self.now), Input::Sent { session, count });
+            self.take_effects();
+            if count == 0 {
+                return;
+            }
+        }
+    }
+}
+
+pub fn frame_of(kind: u8, number: u32, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::put(&mut out, kind, number, body);
+    out
+}
+
+pub fn hello(name: &str) -> Vec<u8> {
+    let hello = HelloBody { version: 1, user: name.into(), password: None, capabilities: vec![] };
+    let mut out = Vec::new();
+    frame::put_json(&mut out, client::HELLO, 0, &hello);
+    out
+}
+
+pub fn message(tag: u32, to: &str, text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::put_message(&mut out, client::MESSAGE, tag, to.as_bytes(), text);
+    out
+}

@@ -1,0 +1,332 @@
+//! Hostile, broken and clumsy peers against a real server.
+
+mod process;
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use process::{Canary, FAMILIES, Framed, Line, News, Server, await_true, noise, reset_on_close};
+use serde_json::json;
+use sixfour::wire::frame::{self, client, server as said};
+
+#[test]
+fn http_gets_a_page_and_its_body_runs_nothing() {
+    let mut server = Server::start();
+    for ip in FAMILIES {
+        for request in [
+            "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "PUT ",
+            "OPTIONS * HTTP/1.1\n",
+        ] {
+            let mut line = server.line(ip);
+            line.send_bytes(request.as_bytes());
+            line.send_bytes(b"user mallory\nrun touch never\nrun touch never\n");
+            let answer = line.rest_text();
+            assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        }
+    }
+    assert!(!server.path("never").exists());
+    server.assert_alive();
+}
+
+#[test]
+fn dialects_that_are_not_served_get_an_answer_in_their_own_terms() {
+    let mut server = Server::start();
+    for ip in FAMILIES {
+        let mut json = server.line(ip);
+        json.send(r#"{"method": "touch never", "id": 1}"#);
+        let reply: serde_json::Value = serde_json::from_str(&json.rest_text()).expect("an object");
+        assert_eq!((&reply["id"], &reply["errorcode"]), (&json!(null), &json!(4)), "{reply}");
+
+        let mut tls = server.line(ip);
+        tls.send_bytes(&[&[0x16, 3, 1, 0, 200, 1, 0, 0, 196][..], &noise(1, 196)].concat());
+        // A fatal alert: handshake_failure.
+        assert_eq!(tls.rest(), [0x15, 3, 3, 0, 2, 2, 40]);
+
+        let mut old = Framed::begin(server.connect(ip));
+        old.send(client::HELLO, 0, br#"{"version": 99, "user": "old"}"#);
+        let (News::Error(0, why) | News::Goodbye(Some(why))) = old.next() else {
+            panic!("no reason")
+        };
+        assert_eq!(why["code"], "not-supported", "{why}");
+    }
+    assert!(!server.path("never").exists());
+    server.assert_alive();
+}
+
+#[test]
+fn frames_that_make_no_sense_end_their_connection_alone() {
+    let mut server = Server::start();
+    let canary = Canary::start(&server);
+    for ip in FAMILIES {
+        let frames: Vec<Vec<u8>> = {
+            let frame = |kind, body: &[u8]| {
+                let mut bytes = Vec::new();
+                frame::put(&mut bytes, kind, 1, body);
+                bytes
+            };
+            let mut huge = frame(client::REQUEST, b"");
+            huge[1..4].copy_from_slice(&[0xff; 3]);
+            vec![
+                frame(said::WELCOME, b"{}"),
+                frame(said::DELIVERED, b"{}"),
+                frame(said::DATA, b"x"),
+                frame(0, b""),
+                frame(0xff, b""),
+                frame(client::MESSAGE, b"\xff"),
+                frame(client::CREDIT, b"1"),
+                frame(client::PING, b"1"),
+                huge,
+            ]
+        };
+        for bytes in &frames {
+            let mut logged_in = server.framed(ip, "peer");
+            logged_in.stream().write_all(bytes).expect("it is taken");
+            let News::Goodbye(Some(why)) = logged_in.next() else { panic!("no goodbye") };
+            assert_eq!(why["code"], "protocol", "{why}");
+            assert_eq!(logged_in.next(), News::Closed);
+
+            let mut first = Framed::begin(server.connect(ip));
+            first.stream().write_all(bytes).expect("it is taken");
+            let News::Goodbye(Some(why)) = first.next() else { panic!("no goodbye") };
+            assert_eq!(why["code"], "protocol", "{why}");
+            assert_eq!(first.next(), News::Closed);
+        }
+        let mut eager = Framed::begin(server.connect(ip));
+        eager.run(1, "touch never");
+        let News::Goodbye(Some(_)) = eager.next() else { panic!("no goodbye") };
+    }
+    assert!(!server.path("never").exists());
+    canary.stop();
+    server.assert_alive();
+}
+
+#[test]
+fn an_endless_first_line_ends_at_4_kib() {
+    let mut server = Server::start();
+    let before = server.resident_kib();
+    for ip in FAMILIES {
+        let mut line = server.line(ip);
+        let sent = line.stream().write(&vec![b'a'; 8 * 1024 * 1024]);
+        assert!(sent.is_ok());
+        assert!(line.next().starts_with("error line-too-long: "));
+        assert_eq!(line.rest_until_broken(), b"");
+    }
+    let grown = server.resident_kib().saturating_sub(before);
+    assert!(grown < 1024, "{grown} KiB more");
+    server.assert_alive();
+}
+
+#[test]
+fn the_last_words_arrive_although_the_peer_still_sends() {
+    let server = Server::start();
+    for ip in FAMILIES {
+        let mut line = server.line(ip);
+        line.send("echo one\nGET / HTTP/1.1");
+        for _ in 0..100 {
+            // Far more than the kernel would keep unread.
+            if line.stream().write_all(&[b'x'; 64 * 1024]).is_err() {
+                break;
+            }
+        }
+        assert_eq!(line.next(), "one");
+        assert!(line.next().starts_with("error protocol: "));
+    }
+}
+
+#[test]
+fn random_bytes_harm_nobody() {
+    let mut server = Server::start();
+    let canary = Canary::start(&server);
+    let before = server.descriptors();
+    let heads: [&[u8]; 5] = [b"", &frame::MAGIC, b"{", b"user x\n", b"\x16\x03\x01"];
+    for number in 0..200 {
+        let mut stream = server.connect(FAMILIES[number % 2]);
+        let bytes = [heads[number % heads.len()], &noise(number as u64, 64 * 1024)].concat();
+        // Whether all of it is taken is the server's affair.
+        let _ = stream.write_all(&bytes);
+        if number % 3 == 0 {
+            reset_on_close(&stream);
+        } else if number % 3 == 1 {
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            drain(&mut stream);
+        }
+    }
+    canary.stop();
+    server.assert_alive();
+    await_true("all descriptors are closed", || server.descriptors() <= before);
+    assert!(!server.log().contains("panic"), "{}", server.log());
+}
+
+fn drain(stream: &mut TcpStream) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("neither an end nor a reset: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_reset_in_any_state_frees_everything() {
+    let mut server = Server::start();
+    server.put("big", &noise(2, 16 * 1024 * 1024));
+    let canary = Canary::start(&server);
+    let before = server.descriptors();
+    for ip in FAMILIES {
+        for request in ["", "u", "user a\n", "user a\necho", "download big\n", "run yes\n", "ls\n"]
+        {
+            for has_heard in [true, false] {
+                let mut line = server.line(ip);
+                line.send_bytes(request.as_bytes());
+                if has_heard && request.ends_with('\n') {
+                    line.next();
+                }
+                line.reset();
+            }
+        }
+        for magic in 0..frame::MAGIC.len() {
+            let stream = server.connect(ip);
+            (&stream).write_all(&frame::MAGIC[..magic]).expect("it is taken");
+            reset_on_close(&stream);
+        }
+        for busy in [false, true] {
+            let mut framed = server.framed(ip, "framed");
+            if busy {
+                framed.run(1, "yes");
+                framed.download(2, "big");
+                framed.request(3, json!({"op": "run", "command": "cat", "stdin": true}));
+                framed.send(client::DATA, 3, b"input");
+                framed.next();
+            }
+            framed.reset();
+            await_true("the name is free", || {
+                let mut line = server.line(ip);
+                line.send("msg framed x\nuser test\nmsg framed x");
+                let lines = line.lines(3);
+                lines[2].starts_with("error no-such-user")
+            });
+        }
+    }
+    canary.stop();
+    await_true("all descriptors are closed", || server.descriptors() <= before);
+    await_true("no zombies are left", || server.zombies() == 0);
+    await_true("no commands are left", || server.children().len() == 1);
+    server.assert_alive();
+}
+
+#[test]
+fn two_thousand_connections_come_and_go() {
+    let mut server = Server::start();
+    let before = server.descriptors();
+    let canary = Canary::start(&server);
+    for number in 0..2000 {
+        let stream = server.connect(FAMILIES[number % 2]);
+        match number % 4 {
+            0 => {}
+            1 => reset_on_close(&stream),
+            2 => drop((&stream).write_all(b"user somebody\n")),
+            _ => drop((&stream).write_all(b"wh")),
+        }
+    }
+    canary.stop();
+    await_true("all descriptors are closed", || server.descriptors() <= before);
+    server.assert_alive();
+}
+
+#[test]
+fn without_descriptors_accepting_pauses_is_said_once_and_recovers() {
+    let mut server = Server::start_after("ulimit -n 64");
+    let [v6, v4] = FAMILIES;
+    let mut early = server.user(v6, "early");
+    let mut other = server.user(v4, "other");
+    let connections: Vec<Line> = (0..80).map(|number| server.line(FAMILIES[number % 2])).collect();
+    server.await_log("no new connections for now");
+    // Those who are in are served, as far as that needs no descriptor.
+    for (from, to) in [("early", "other"), ("other", "early")] {
+        let (sender, reader) = match from {
+            "early" => (&mut early, &mut other),
+            _ => (&mut other, &mut early),
+        };
+        sender.send(&format!("hello|{to}"));
+        assert_eq!(reader.next(), format!("{from}|hello"));
+    }
+    early.send("run echo no");
+    assert!(early.next().starts_with("error cannot-start: "));
+    early.send("ls");
+    assert!(early.next().starts_with("error system-error: "));
+    let ticks = server.processor_ticks();
+    thread::sleep(Duration::from_millis(600));
+    let used = server.processor_ticks() - ticks;
+    assert!(used < 20, "{used} ticks of 10 ms while it only waits");
+    drop(connections);
+    server.await_log("new connections are accepted again");
+    server.assert_alive();
+    early.send("run echo yes");
+    assert_eq!(early.lines(2), ["yes", "[exit 0]"]);
+    let log = server.log();
+    assert_eq!(log.matches("no new connections for now").count(), 1, "{log}");
+    // The second time is said again.
+    let again: Vec<Line> = (0..80).map(|number| server.line(FAMILIES[number % 2])).collect();
+    await_true("it is said again", || {
+        server.log().matches("no new connections for now").count() == 2
+    });
+    drop(again);
+    server.assert_alive();
+}
+
+#[test]
+fn a_stopped_server_reads_what_waits_before_it_looks_at_the_clock() {
+    let mut server = Server::start();
+    for ip in FAMILIES {
+        let mut waiting = server.line(ip);
+        let mut user = server.framed(ip, "user");
+        server.signal(rustix::process::Signal::STOP);
+        waiting.send("echo in time");
+        user.run(1, "echo in time");
+        let begun = Instant::now();
+        thread::sleep(Duration::from_millis(200));
+        server.signal(rustix::process::Signal::CONT);
+        assert_eq!(waiting.next(), "in time");
+        assert_eq!(user.answer(1).text(), "in time\n");
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        user.send(client::GOODBYE, 0, b"");
+        assert_eq!(user.next(), News::Goodbye(None));
+    }
+    server.assert_alive();
+}
+
+#[test]
+#[ignore = "takes 11 s: cargo test --test server_faults -- --ignored"]
+fn slow_beginners_are_cut_off_after_ten_seconds() {
+    let mut server = Server::start();
+    let canary = Canary::start(&server);
+    let before = server.descriptors();
+    let begun = Instant::now();
+    let mut slow: Vec<Line> = (0..200).map(|it| server.line(FAMILIES[it % 2])).collect();
+    while begun.elapsed() < Duration::from_secs(9) {
+        for line in &mut slow {
+            line.send_bytes(b"a");
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+    for line in &mut slow {
+        assert!(line.next().starts_with("error timed-out: "));
+        let after = begun.elapsed().as_millis();
+        assert!((9_900..13_000).contains(&after), "{after} ms");
+    }
+    drop(slow);
+    await_true("all descriptors are closed", || server.descriptors() <= before);
+    canary.stop();
+    server.assert_alive();
+}

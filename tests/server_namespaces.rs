@@ -1,0 +1,149 @@
+//! Peers that are not on this machine, played by a second network namespace.
+//!
+//! Needs root and `ip` (iproute2); without them the test says so and passes.
+
+mod process;
+
+use std::{
+    net::IpAddr,
+    process::{Command, Stdio},
+};
+
+use process::Server;
+
+/// Two namespaces joined by a pair of virtual interfaces; gone when dropped.
+struct Network {
+    name: String,
+}
+
+/// The addresses of the server's end of the pair, from the ranges for documentation and local use.
+const SERVER: [&str; 2] = ["fd64:6464:6464::1", "192.0.2.1"];
+
+impl Network {
+    /// `None`, with the reason printed, where this host does not allow it.
+    fn new(purpose: &str) -> Option<Network> {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root may make network namespaces");
+            return None;
+        }
+        let has_perl = Command::new("perl").args(["-MIO::Socket::IP", "-e", "1"]).status();
+        if !has_perl.is_ok_and(|status| status.success()) {
+            println!("skipped: no perl with IO::Socket::IP here");
+            return None;
+        }
+        let name = format!("sixfour-{purpose}-{}", std::process::id());
+        let network = Network { name: name.clone() };
+        let (server, client) = (format!("{name}-s"), format!("{name}-c"));
+        for namespace in [&server, &client] {
+            if let Err(why) = ip(&["netns", "add", namespace]) {
+                println!("skipped: no network namespaces here ({why})");
+                return None;
+            }
+        }
+        let pair = ["link", "add", "out", "netns", &server, "type", "veth"];
+        if let Err(why) = ip(&[&pair[..], &["peer", "name", "out", "netns", &client]].concat()) {
+            println!("skipped: no virtual interfaces here ({why})");
+            return None;
+        }
+        let ends = [(&server, "fd64:6464:6464::1/64", "192.0.2.1/24")];
+        let ends = ends.into_iter().chain([(&client, "fd64:6464:6464::2/64", "192.0.2.2/24")]);
+        for (namespace, v6, v4) in ends {
+            let set = |arguments: &[&str]| {
+                ip(&[&["-n", namespace], arguments].concat()).expect("an address of our own");
+            };
+            set(&["address", "add", v6, "dev", "out", "nodad"]);
+            set(&["address", "add", v4, "dev", "out"]);
+            set(&["link", "set", "lo", "up"]);
+            set(&["link", "set", "out", "up"]);
+        }
+        Some(network)
+    }
+
+    /// A command line that runs what follows in the server's or the client's namespace.
+    fn inside(&self, end: char) -> [String; 4] {
+        let namespace = format!("{}-{end}", self.name);
+        ["ip".into(), "netns".into(), "exec".into(), namespace]
+    }
+
+    /// What the server at `address` answers to these bytes, sent from the client's namespace.
+    fn ask(&self, address: &str, port: u16, bytes: &[u8]) -> Vec<u8> {
+        let inside = self.inside('c');
+        // Perl's socket module is everywhere; `nc` has many dialects.
+        let script = r#"
+            use IO::Socket::IP; alarm 10;
+            my $s = IO::Socket::IP->new(PeerHost => $ARGV[0], PeerPort => $ARGV[1]) or die $!;
+            binmode STDIN; local $/; print $s scalar <STDIN>; $s->flush;
+            binmode STDOUT; while (sysread($s, my $b, 65536)) { print $b; }"#;
+        let mut child = Command::new(&inside[0])
+            .args(&inside[1..])
+            .args(["perl", "-e", script, address, &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("perl starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        std::io::Write::write_all(&mut stdin, bytes).expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "the peer could not connect to {address}");
+        output.stdout
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for end in ["s", "c"] {
+            let _ = ip(&["netns", "delete", &format!("{}-{end}", self.name)]);
+        }
+    }
+}
+
+/// Runs `ip`; the error says why it could not.
+fn ip(arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| error.to_string())?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+#[test]
+fn a_peer_from_another_host_is_told_why_it_is_not_served_in_its_own_dialect() {
+    let Some(network) = Network::new("far") else { return };
+    let server = Server::start_inside(&network.inside('s'));
+    for address in SERVER {
+        let address_is_v6 = address.parse::<IpAddr>().expect("an address").is_ipv6();
+        for request in ["run touch never\n", "user alice\n", "help\n", "PROXY TCP4 127.0.0.1 "] {
+            let said = network.ask(address, server.port, request.as_bytes());
+            let said = String::from_utf8(said).expect("text");
+            assert!(said.starts_with("error denied: "), "{said} (IPv6: {address_is_v6})");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+        let mut hello = sixfour::wire::frame::MAGIC.to_vec();
+        let body = br#"{"version": 1, "user": "alice"}"#;
+        sixfour::wire::frame::put(&mut hello, sixfour::wire::frame::client::HELLO, 0, body);
+        let said = network.ask(address, server.port, &hello);
+        let said = sixfour::wire::frame::decode_said(&said).expect("a frame").expect("a whole one");
+        let sixfour::wire::frame::Said::Goodbye(Some(why)) = said.0 else { panic!("{said:?}") };
+        assert_eq!(why.code, sixfour::wire::ErrorCode::Denied);
+        let said = network.ask(address, server.port, b"{\"method\": \"id\", \"id\": 1}");
+        let reply: serde_json::Value = serde_json::from_slice(&said).expect("an object");
+        assert_eq!(reply["errorcode"], 4, "{reply}");
+        let said = network.ask(address, server.port, b"GET / HTTP/1.1\r\n\r\n");
+        assert!(said.starts_with(b"HTTP/1.1 421 "));
+    }
+    assert!(!server.path("never").exists());
+}
+
+#[test]
+fn a_host_without_ipv6_is_served_on_ipv4_and_told_so() {
+    let Some(network) = Network::new("without6") else { return };
+    let switch_off = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && exec \"$0\" \"$@\"";
+    let mut prefix = network.inside('s').to_vec();
+    prefix.extend(["sh", "-c", switch_off].map(str::to_owned));
+    let server = Server::start_inside(&prefix);
+    let said = network.ask("192.0.2.1", server.port, b"help\n");
+    assert!(said.starts_with(b"error denied: "), "{}", String::from_utf8_lossy(&said));
+    server.await_log("IPv6");
+}

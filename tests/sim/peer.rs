@@ -1,0 +1,570 @@
+//! A scripted peer: what it says, and how it judges what it hears.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use sixfour::{
+    hub::{CloseReason, SessionId},
+    wire::{
+        Blob, Dialect, ErrorCode, Name,
+        control::{CallBody, DetailBody, HelloBody},
+        frame::{self, Said, client},
+    },
+};
+
+use crate::{
+    Chances, LIMITS,
+    call::{Asked, Call},
+    jobs::{What, exit_of, input_byte, output_byte},
+    post::Office,
+    rng::Rng,
+};
+
+/// One peer, through all its connections.
+pub struct Peer {
+    /// The number in its name `p0`, `p1` ...
+    pub name: usize,
+    /// Which of all connections this is.
+    pub life: u32,
+    pub session: Option<SessionId>,
+    pub dialect: Dialect,
+    /// It begins with something else than it should.
+    pub is_stranger: bool,
+    /// The kernel's buffers, each way.
+    pub to_hub: VecDeque<u8>,
+    pub to_peer: VecDeque<u8>,
+    /// It has said its last byte; the shell has seen that.
+    pub half_closed: bool,
+    pub end_read: bool,
+    /// The hub did not want its bytes; a resume must follow.
+    pub parked: bool,
+    /// The shell is to write; the kernel's buffer was full.
+    pub to_write: bool,
+    pub kernel_full: bool,
+    /// It reads nothing; answers no ping; acknowledges nothing; grants nothing.
+    pub stalled: bool,
+    pub mute: bool,
+    pub rude: bool,
+    pub stingy: bool,
+    pub welcomed: bool,
+    /// It has said goodbye; something that no dialect allows.
+    pub leaving: bool,
+    pub broken: bool,
+    /// When its bytes last came to the hub; when the kernel last took some of the hub's.
+    pub heard: u64,
+    pub taken: u64,
+    /// When the kernel first refused some of them.
+    pub refused: u64,
+    /// Pings heard since its bytes last came to the hub.
+    pub pings: usize,
+    pub opened: u64,
+    /// Asked and not yet answered.
+    pub calls: VecDeque<Call>,
+    pub last: BTreeMap<usize, usize>,
+    tag: u32,
+    pending: Vec<u8>,
+    /// Serials that are not acknowledged, and credit that is not granted.
+    unacknowledged: Vec<u32>,
+    /// Lines: so much of the file at hand is still to come.
+    file_left: usize,
+    said_goodbye: bool,
+    /// The output at hand breaks off: nothing but the reason may follow.
+    is_cut: bool,
+}
+
+fn name_of(number: usize) -> Name {
+    Name::parse(&format!("p{number}")).expect("a good name")
+}
+
+fn number_of(name: &str) -> usize {
+    name[1..].parse().expect("names are p and a number")
+}
+
+impl Peer {
+    pub fn new(name: usize, dialect: Dialect) -> Peer {
+        Peer {
+            name,
+            life: 0,
+            session: None,
+            dialect,
+            is_stranger: false,
+            to_hub: VecDeque::new(),
+            to_peer: VecDeque::new(),
+            half_closed: false,
+            end_read: false,
+            parked: false,
+            to_write: false,
+            kernel_full: false,
+            stalled: false,
+            mute: false,
+            rude: false,
+            stingy: false,
+            welcomed: false,
+            leaving: false,
+            broken: false,
+            heard: 0,
+            taken: 0,
+            refused: 0,
+            pings: 0,
+            opened: 0,
+            calls: VecDeque::new(),
+            last: BTreeMap::new(),
+            tag: 0,
+            pending: Vec::new(),
+            unacknowledged: Vec::new(),
+            file_left: 0,
+            said_goodbye: false,
+            is_cut: false,
+        }
+    }
+
+    pub fn is_line(&self) -> bool {
+        self.dialect == Dialect::Line
+    }
+
+    fn frame(&mut self, kind: u8, number: u32, body: &[u8]) {
+        let mut out = Vec::new();
+        frame::put(&mut out, kind, number, body);
+        self.to_hub.extend(out);
+    }
+
+    fn line(&mut self, line: &str) {
+        self.to_hub.extend(line.as_bytes());
+        self.to_hub.extend(if line.len().is_multiple_of(3) { &b"\r\n"[..] } else { b"\n" });
+    }
+
+    /// Strangers begin with what is not served, unless they come from far and are not anyway.
+    pub fn greet(&mut self, rng: &mut Rng, is_far: bool) {
+        if self.is_stranger && !(is_far && rng.percent(50)) {
+            let words = [&b"GET / HTTP/1.1\r\n\r\n"[..], b"{\"method\": 1}", b"\x16\x03\x01abc"];
+            self.to_hub.extend(words[rng.range(0, 2)]);
+        } else if self.is_line() {
+            (0..rng.range(0, 2)).for_each(|_| self.to_hub.extend(b"\r\n"));
+            self.line(&format!("user p{}", self.name));
+        } else {
+            self.to_hub.extend(frame::MAGIC);
+            let user = format!("p{}", self.name).into();
+            let hello = HelloBody { version: 1, user, password: None, capabilities: vec![] };
+            let mut out = Vec::new();
+            frame::put_json(&mut out, client::HELLO, 0, &hello);
+            self.to_hub.extend(out);
+        }
+    }
+
+    /// Writes to some of the names; one of them belongs to nobody.
+    pub fn write_letter(
+        &mut self,
+        rng: &mut Rng,
+        office: &mut Office,
+        names: usize,
+        chances: &Chances,
+    ) {
+        let mut to = Vec::new();
+        if !(chances.stars && rng.percent(5)) {
+            match chances.favourite {
+                Some(name) if rng.percent(90) => to.push(name),
+                _ => to.push(rng.range(0, names)),
+            }
+            while rng.percent(20) {
+                let more = rng.range(0, names);
+                if !to.contains(&more) {
+                    to.push(more);
+                }
+            }
+        }
+        let mut tag = 0;
+        if !self.is_line() && rng.percent(50) {
+            self.tag += 1;
+            tag = self.tag;
+        }
+        let is_long = rng.percent(chances.long_letters);
+        let from = (self.name, self.life);
+        let text = office.write(from, &to, tag, names + 1, self.is_line(), is_long);
+        let mut list: Vec<String> = to.iter().map(|name| format!("p{name}")).collect();
+        if to.is_empty() {
+            list.push("*".into());
+        }
+        let list = list.join(",");
+        match self.dialect {
+            Dialect::Line if rng.percent(50) => self.line(&format!("{text}| {list}")),
+            Dialect::Line => self.line(&format!("msg {list} {text}")),
+            Dialect::Frame => {
+                let mut out = Vec::new();
+                frame::put_message(&mut out, client::MESSAGE, tag, list.as_bytes(), text.as_str());
+                self.to_hub.extend(out);
+            }
+        }
+    }
+
+    pub fn call(&mut self, rng: &mut Rng) {
+        let size = if rng.percent(20) { rng.range(0, 9000) } else { rng.range(0, 900) };
+        let asked = match rng.range(0, 11) {
+            0..=2 => Asked::Work(What::File { size, shrinks: rng.percent(15) }),
+            3 | 4 => Asked::Work(What::Output { total: size, seed: rng.range(0, 999) }),
+            5 if !self.is_line() => Asked::Work(What::Repeat),
+            6 if !self.is_line() => Asked::Work(What::Sleep),
+            5..=7 => Asked::Work(What::Folder { entries: rng.range(0, 40) }),
+            8 => Asked::Work(What::Failure),
+            9 => Asked::Who,
+            10 => Asked::Echo("echo".repeat(rng.range(1, 30))),
+            _ => Asked::Help,
+        };
+        let timeout = asked == Asked::Work(What::Sleep) && rng.percent(50);
+        let timeout_ms = if timeout { rng.range(1, 400) as u64 } else { 0 };
+        self.tag += 1;
+        match self.dialect {
+            Dialect::Line => self.line(&match &asked {
+                Asked::Work(what) if what.is_command() => format!("run {}", what.words()),
+                Asked::Work(what @ What::Folder { .. }) => format!("ls {}", what.words()),
+                Asked::Work(what) => format!("download {}", what.words()),
+                Asked::Who => "who".into(),
+                Asked::Echo(text) => format!("echo {text}"),
+                Asked::Help => "help".into(),
+            }),
+            Dialect::Frame => self.send_call(&asked, timeout_ms),
+        }
+        self.calls.push_back(Call::new(self.tag, asked, timeout_ms));
+    }
+
+    fn send_call(&mut self, asked: &Asked, timeout_ms: u64) {
+        let words = match asked {
+            Asked::Work(what) => what.words(),
+            _ => String::new(),
+        };
+        let path = Blob::borrowed(words.as_bytes());
+        let body = match asked {
+            Asked::Work(What::Folder { .. }) => CallBody::Ls { path: Some(path) },
+            Asked::Work(what) if what.is_command() => CallBody::Run {
+                command: words.clone().into(),
+                stdin: *what == What::Repeat,
+                timeout_ms,
+            },
+            Asked::Work(_) => CallBody::Download { path },
+            Asked::Who => CallBody::Who,
+            Asked::Echo(text) => CallBody::Echo { text: text.into() },
+            Asked::Help => CallBody::Help,
+        };
+        let mut out = Vec::new();
+        frame::put_json(&mut out, client::REQUEST, self.tag, &body);
+        self.to_hub.extend(out);
+    }
+
+    /// Something about a call that is under way: input, its end, credit, cancellation.
+    pub fn go_on(&mut self, rng: &mut Rng, in_earnest: bool) {
+        if self.is_line() || self.calls.is_empty() || self.leaving || self.half_closed {
+            return;
+        }
+        let at = rng.range(0, self.calls.len() - 1);
+        let call = &mut self.calls[at];
+        let tag = call.tag;
+        let repeats = call.asked == Asked::Work(What::Repeat);
+        let sleeps = call.asked == Asked::Work(What::Sleep) && call.timeout_ms == 0;
+        match rng.range(0, 3) {
+            0 if repeats && !call.input_ended && !in_earnest => {
+                let count = rng.range(0, call.input_room.min(300));
+                let bytes: Vec<u8> = (call.input_sent..).take(count).map(input_byte).collect();
+                call.input_room -= count;
+                call.input_sent += count;
+                self.frame(client::DATA, tag, &bytes);
+            }
+            1 if repeats && !call.input_ended && (in_earnest || rng.percent(20)) => {
+                call.input_ended = true;
+                self.frame(client::END, tag, b"");
+            }
+            // What has a time limit must end by itself.
+            2 if !call.cancelled && sleeps && in_earnest => {
+                call.cancelled = true;
+                self.frame(client::CANCEL, tag, b"");
+            }
+            2 if !call.cancelled && !in_earnest && rng.percent(15) => {
+                call.cancelled = true;
+                self.frame(client::CANCEL, tag, b"");
+            }
+            _ => {
+                let credit = std::mem::take(&mut call.withheld) as u32;
+                if credit > 0 {
+                    self.frame(client::CREDIT, tag, &credit.to_be_bytes());
+                }
+            }
+        }
+    }
+
+    pub fn acknowledge(&mut self) {
+        for serial in std::mem::take(&mut self.unacknowledged) {
+            self.frame(client::ACKNOWLEDGE, serial, b"");
+        }
+    }
+
+    pub fn ping(&mut self) {
+        if !self.is_line() {
+            self.frame(client::PING, 7, b"");
+        }
+    }
+
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        match self.dialect {
+            Dialect::Line => self.line("quit"),
+            Dialect::Frame => self.frame(client::GOODBYE, 0, b""),
+        }
+    }
+
+    /// Says what no dialect allows.
+    pub fn talk_nonsense(&mut self) {
+        self.broken = true;
+        self.leaving = true;
+        match self.dialect {
+            Dialect::Line => self.line("{\"method\": \"ls\"}"),
+            Dialect::Frame => self.frame(0x41, 0, b"{}"),
+        }
+    }
+
+    /// The kernel has bytes for it. With `lost` nobody reads them any more: letters among them
+    /// have only come as far as the kernel, and that is where they may be lost.
+    pub fn hear(&mut self, count: usize, office: &mut Office, lost: bool) {
+        self.pending.extend(self.to_peer.drain(..count));
+        // Who has not said enough to be known is answered with a line.
+        let is_unknown = !self.is_line() && !self.welcomed && self.pending.first() == Some(&b'e');
+        self.is_stranger |= is_unknown;
+        if self.is_stranger {
+            return self.pending.clear();
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut used = 0;
+        while used < pending.len() {
+            let step = match self.dialect {
+                Dialect::Line => self.hear_line(&pending[used..], office, lost),
+                Dialect::Frame => self.hear_frame(&pending[used..], office, lost),
+            };
+            if step == 0 {
+                break;
+            }
+            used += step;
+        }
+        pending.drain(..used);
+        self.pending = pending;
+    }
+
+    /// The connection is over; what the kernel still has is read unless it is lost.
+    /// `is_complete` where the hub has sent all that it had to say.
+    pub fn end(&mut self, reason: CloseReason, office: &mut Office, is_complete: bool) {
+        use CloseReason::*;
+        let lost = matches!(reason, PeerGone | Stalled | SlowConsumer | Silent | BrokenFile);
+        let is_broken_file = reason == BrokenFile;
+        let before = self.pending.len() + self.to_peer.len();
+        self.hear(self.to_peer.len(), office, lost);
+        if is_broken_file {
+            let front = self.calls.front().expect("it waits for its file");
+            assert!(matches!(front.asked, Asked::Work(What::File { shrinks: true, .. })));
+        }
+        if reason == Silent && !self.kernel_full && !self.to_write {
+            assert!(self.pings > 0, "nobody has asked whether it is there");
+        }
+        if lost || self.is_stranger || !is_complete {
+            return;
+        }
+        assert!(self.pending.is_empty(), "{reason:?}: {} of {before} left", self.pending.len());
+        if reason == PeerLeft && self.is_line() {
+            assert!(self.calls.is_empty(), "left without an answer to {:?}", self.calls);
+        }
+        if reason == PeerLeft && !self.is_line() && self.welcomed {
+            assert!(self.said_goodbye, "goodbye is answered");
+        }
+    }
+
+    /// Nothing is owed to it.
+    pub fn is_content(&self) -> bool {
+        self.calls.is_empty() && self.pending.is_empty() && self.unacknowledged.is_empty()
+    }
+
+    fn find(&mut self, tag: u32) -> &mut Call {
+        let mut calls = self.calls.iter_mut();
+        calls.find(|call| call.tag == tag).expect("answers belong to what was asked, and end once")
+    }
+
+    fn hear_frame(&mut self, bytes: &[u8], office: &mut Office, lost: bool) -> usize {
+        let said = frame::decode_said(bytes).expect("the hub's frames are good");
+        let Some((said, used)) = said else { return 0 };
+        match said {
+            Said::Welcome(welcome) => {
+                assert_eq!(welcome.user, name_of(self.name));
+                self.welcomed = true;
+            }
+            Said::Message { from, text, serial } => {
+                let pair = (self.name, number_of(from.as_str()));
+                office.receive(pair, text, false, &mut self.last);
+                if serial != 0 && !lost {
+                    assert!(!self.unacknowledged.contains(&serial), "serials are unique");
+                    self.unacknowledged.push(serial);
+                    if !self.rude {
+                        self.acknowledge();
+                    }
+                }
+            }
+            Said::Detail(tag, detail) => self.hear_detail(tag, &detail),
+            Said::Data(tag, stream, bytes) => {
+                let is_stingy = self.stingy;
+                let call = self.find(tag);
+                call.take_data(bytes, Some(stream));
+                call.withheld += bytes.len();
+                assert!(call.withheld <= LIMITS.output_window_bytes as usize, "credit is kept");
+                if !is_stingy {
+                    let credit = std::mem::take(&mut call.withheld) as u32;
+                    self.frame(client::CREDIT, tag, &credit.to_be_bytes());
+                }
+            }
+            Said::End(tag, outcome) => {
+                let call = self.find(tag);
+                call.judge_end(&outcome);
+                self.calls.retain(|call| call.tag != tag);
+            }
+            Said::Credit(tag, bytes) => {
+                let call = self.find(tag);
+                call.input_room += bytes as usize;
+                assert!(call.input_room <= LIMITS.input_window_bytes as usize, "too much credit");
+            }
+            Said::Error(tag, body) => self.hear_error(tag, body.code, &body.text, office),
+            Said::Delivered(tag, body) => {
+                office.deliver(self.life, tag, number_of(body.to.as_str()));
+            }
+            Said::Ping(_) => {
+                self.pings += 1;
+                if !self.mute && !lost {
+                    self.frame(client::PONG, 0, b"");
+                }
+            }
+            Said::Pong(number) => assert_eq!(number, 7),
+            Said::Goodbye(_) => self.said_goodbye = true,
+        }
+        used
+    }
+
+    fn hear_detail(&mut self, tag: u32, detail: &DetailBody<'_>) {
+        let call = self.find(tag);
+        match (detail, &call.asked) {
+            (DetailBody::File { size, .. }, Asked::Work(What::File { size: wanted, .. })) => {
+                assert_eq!(*size as usize, *wanted);
+                call.announced = true;
+            }
+            (DetailBody::Entries { entries }, Asked::Work(What::Folder { .. })) => {
+                call.got += entries.len();
+            }
+            (DetailBody::Users { names }, Asked::Who) => call.got += names.len(),
+            (DetailBody::Text { text }, Asked::Echo(wanted)) => assert_eq!(text, wanted),
+            (DetailBody::Text { .. }, Asked::Help) => {}
+            other => panic!("that answers nothing: {other:?}"),
+        }
+    }
+
+    /// An error about letters, or about the connection as a whole.
+    fn hear_error(&mut self, tag: u32, code: ErrorCode, text: &str, office: &mut Office) {
+        let first = text.split(' ').next().expect("there is a first word");
+        let life = self.life;
+        match code {
+            ErrorCode::PeerBusy => office.refuse(life, tag, number_of(first), 1),
+            ErrorCode::NoSuchUser if text.starts_with("nobody else") => {}
+            ErrorCode::NoSuchUser => {
+                let name = text.split('`').nth(1).expect("the name stands in the error");
+                office.refuse(life, tag, number_of(name), 1);
+            }
+            ErrorCode::BadArguments => office.refuse(life, tag, self.name, 1),
+            ErrorCode::NotDelivered => {
+                let count = text.split(" did not get ").nth(1).expect("it says what is lost");
+                let count = count.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(1);
+                office.refuse(life, tag, number_of(first), count);
+            }
+            ErrorCode::ShuttingDown => {}
+            // The rest of what it says is of no account: it has no name to say it with.
+            ErrorCode::NotNamed if self.is_line() => {}
+            ErrorCode::NameTaken if self.is_line() => self.leave(),
+            other => panic!("nobody asked for this: {other}: {text}"),
+        }
+    }
+
+    fn hear_line(&mut self, bytes: &[u8], office: &mut Office, lost: bool) -> usize {
+        if self.file_left > 0 {
+            let part = &bytes[..bytes.len().min(self.file_left)];
+            self.calls[0].take_data(part, None);
+            assert!(!self.calls[0].wrong_bytes, "lines cannot tell that a file is wrong");
+            self.file_left -= part.len();
+            if self.file_left == 0 {
+                self.calls.pop_front();
+            }
+            return part.len();
+        }
+        let Some(end) = memchr::memchr(b'\n', bytes) else { return 0 };
+        let line = std::str::from_utf8(&bytes[..end]).expect("lines are text");
+        match (line.as_bytes().first(), line.split_once('|')) {
+            (Some(b'p'), Some((from, text))) => {
+                let pair = (self.name, number_of(from));
+                office.receive(pair, text, true, &mut self.last);
+            }
+            _ if line.starts_with("error ") => self.hear_error_line(line, office),
+            _ if line == "goodbye" => self.said_goodbye = true,
+            _ if line.starts_with("welcome ") => self.welcomed = true,
+            _ if !lost || !self.calls.is_empty() => self.hear_answer(line),
+            _ => panic!("that answers nothing: {line}"),
+        }
+        end + 1
+    }
+
+    fn hear_error_line(&mut self, line: &str, office: &mut Office) {
+        let (code, text) = line["error ".len()..].split_once(": ").expect("a code and a text");
+        let code: ErrorCode = serde_json::from_str(&format!("\"{code}\"")).expect("a known code");
+        use ErrorCode::*;
+        let is_refused_start = code == ShuttingDown && text == "the server is stopping";
+        match code {
+            NoSuchFile | CannotStart | FileChanged | Busy => drop(self.calls.pop_front()),
+            _ if is_refused_start => drop(self.calls.pop_front()),
+            TimedOut | Protocol | SlowConsumer => self.said_goodbye = true,
+            _ => self.hear_error(0, code, text, office),
+        }
+    }
+
+    /// A line of the answer to the oldest call.
+    fn hear_answer(&mut self, line: &str) {
+        assert!(!self.is_cut, "{line} comes after output that broke off");
+        let call = self.calls.front_mut().unwrap_or_else(|| panic!("that answers nothing: {line}"));
+        let mut is_over = line.starts_with('[');
+        match &call.asked {
+            Asked::Work(What::File { size, .. }) => {
+                assert_eq!(line, format!("file {size} {}", line.split(' ').nth(2).expect("name")));
+                call.announced = true;
+                self.file_left = *size;
+                is_over = *size == 0;
+            }
+            Asked::Work(What::Output { total, seed }) if is_over => {
+                assert_eq!(call.got, *total, "all output comes before the end");
+                let ending = match exit_of(*seed) {
+                    Ok(code) => format!("[exit {code}]"),
+                    Err(number) => format!("[signal {number}]"),
+                };
+                assert_eq!(line, ending);
+            }
+            Asked::Work(What::Output { total, seed }) => {
+                let (total, seed) = (*total, *seed);
+                call.take_data(line.as_bytes(), None);
+                // The hub ends the last line where the command did not. Where it ends another, it
+                // has ended the whole session.
+                assert!(call.got <= total);
+                match call.got < total && output_byte(seed, call.got) == b'\n' {
+                    true => call.got += 1,
+                    false => self.is_cut = call.got < total,
+                }
+            }
+            Asked::Work(What::Folder { entries }) if is_over => {
+                assert_eq!((call.got, line), (*entries, &*format!("[{entries} entries]")));
+            }
+            Asked::Who if is_over => assert_eq!(line, format!("[{} users]", call.got)),
+            Asked::Work(What::Folder { .. }) | Asked::Who => call.got += 1,
+            Asked::Echo(text) => {
+                assert_eq!(line, text);
+                is_over = true;
+            }
+            Asked::Help => is_over = line.starts_with("quit"),
+            other => panic!("{line} answers {other:?}"),
+        }
+        if is_over {
+            self.calls.pop_front();
+        }
+    }
+}
