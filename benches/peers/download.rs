@@ -1,0 +1,328 @@
+//! A large file from tmpfs to tmpfs, as a user fetches it.
+//!
+//! Each fetch is a process of its own, started by hand as it were, nobody pinned; the time is from
+//! its start to its exit. Every fetched file is compared with the source outside of that time.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    children::{Daemon, Folder},
+    peers::{self, Peer, Place, find},
+};
+
+/// Where files live in memory.
+pub const MEMORY_FOLDER: &str = "/dev/shm";
+
+/// The file that everybody fetches.
+pub const SOURCE: &str = "source.bin";
+
+/// Source and target in memory.
+pub struct Files {
+    /// Removed at the end.
+    pub folder: Folder,
+    bytes: u64,
+}
+
+impl Files {
+    /// Makes the source, of bytes that no compression shortens.
+    pub fn make(mebibytes: u64) -> Result<Files, String> {
+        let folder = Folder::below(Path::new(MEMORY_FOLDER))?;
+        for name in ["source", "target"] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        let files = Files { folder, bytes: mebibytes << 20 };
+        files.fill(mebibytes).map_err(|error| {
+            format!("{MEMORY_FOLDER} has no room for 2 x {mebibytes} MiB: {error}")
+        })?;
+        files.touch_memory()?;
+        Ok(files)
+    }
+
+    /// Copies the file once and throws the copy away: a virtual machine has to get memory that
+    /// nobody has used yet from its host, and the first to fetch would pay for that.
+    fn touch_memory(&self) -> Result<(), String> {
+        let copy = self.target().join(SOURCE);
+        fs::copy(self.root().join(SOURCE), &copy)
+            .and_then(|_| fs::remove_file(&copy))
+            .map_err(|error| format!("{MEMORY_FOLDER} has no room for a copy: {error}"))
+    }
+
+    /// The folder with the source.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    fn target(&self) -> PathBuf {
+        self.folder.path().join("target")
+    }
+
+    fn fill(&self, mebibytes: u64) -> std::io::Result<()> {
+        let mut file = File::create(self.root().join(SOURCE))?;
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut block = vec![0u8; 1 << 20];
+        for _ in 0..mebibytes {
+            // xorshift64 (Marsaglia 2003): fast, and never the same block twice.
+            for word in block.chunks_exact_mut(8) {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                word.copy_from_slice(&state.to_le_bytes());
+            }
+            file.write_all(&block)?;
+        }
+        Ok(())
+    }
+
+    /// Empties the target, lets the command fill it, and gives the time that this took.
+    fn fetch(&self, command: &mut Command) -> Result<Duration, String> {
+        let target = self.target();
+        let text = |error| format!("{}: {error}", target.display());
+        fs::remove_dir_all(&target).map_err(text)?;
+        fs::create_dir(&target).map_err(text)?;
+        command.current_dir(&target).stdin(Stdio::null()).stdout(Stdio::null());
+        let begin = Instant::now();
+        let output = command.stderr(Stdio::piped()).output();
+        let taken = begin.elapsed();
+        let output = output.map_err(|error| format!("did not start: {error}"))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("failed ({}): {}", output.status, said.trim()));
+        }
+        self.compare()?;
+        Ok(taken)
+    }
+
+    fn compare(&self) -> Result<(), String> {
+        let text = |error| format!("cannot compare: {error}");
+        let mut found = fs::read_dir(self.target()).map_err(text)?;
+        let fetched = match (found.next(), found.next()) {
+            (Some(Ok(entry)), None) => entry.path(),
+            _ => return Err("the target does not hold exactly one file".to_owned()),
+        };
+        let mut left = File::open(self.root().join(SOURCE)).map_err(text)?;
+        let mut right = File::open(fetched).map_err(text)?;
+        if right.metadata().map_err(text)?.len() != self.bytes {
+            return Err("the fetched file has another length".to_owned());
+        }
+        let mut blocks = [vec![0; 1 << 20], vec![0; 1 << 20]];
+        for _ in 0..self.bytes >> 20 {
+            left.read_exact(&mut blocks[0]).map_err(text)?;
+            right.read_exact(&mut blocks[1]).map_err(text)?;
+            if blocks[0] != blocks[1] {
+                return Err("the fetched file differs".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a file is fetched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// Our client from a server that has just started and knows no hash.
+    OursFirst,
+    /// Our client from the same server again.
+    OursLater,
+    /// nginx with sendfile, and curl.
+    Nginx,
+    /// The rsync daemon.
+    Rsync,
+    /// scp from sshd with AES-128-GCM.
+    Scp,
+}
+
+impl Way {
+    /// All ways in the order of a round.
+    pub const ALL: [Way; 5] = [Way::OursFirst, Way::OursLater, Way::Nginx, Way::Rsync, Way::Scp];
+
+    /// The name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::OursFirst => "sixfour-first",
+            Way::OursLater => "sixfour-later",
+            Way::Nginx => "nginx+curl",
+            Way::Rsync => "rsync",
+            Way::Scp => "scp",
+        }
+    }
+
+    /// What the receiver has checked when it ends.
+    pub fn verified_by(self) -> &'static str {
+        match self {
+            Way::OursFirst | Way::OursLater => "verified by BLAKE3",
+            Way::Nginx => "not verified",
+            Way::Rsync => "verified by xxHash",
+            Way::Scp => "verified by the cipher in transit",
+        }
+    }
+}
+
+/// The servers, as far as they are installed.
+pub struct Sources {
+    ours: Option<Peer>,
+    nginx: Result<(Daemon, u16), String>,
+    rsync: Result<(Daemon, u16), String>,
+    scp: Result<Sshd, String>,
+}
+
+impl Sources {
+    /// Starts those whose way is in `ways`.
+    pub fn start(place: &Place, files: &Files, ways: &[Way]) -> Sources {
+        let wanted = |way| if ways.contains(&way) { Ok(()) } else { Err("filtered".to_owned()) };
+        Sources {
+            ours: None,
+            nginx: wanted(Way::Nginx).and_then(|()| start_nginx(place, files)),
+            rsync: wanted(Way::Rsync).and_then(|()| start_rsync(place, files)),
+            scp: wanted(Way::Scp).and_then(|()| start_sshd(place)),
+        }
+    }
+
+    /// Fetches once.
+    pub fn fetch(&mut self, way: Way, place: &Place, files: &Files) -> Result<Duration, String> {
+        let mut command = match way {
+            Way::OursFirst | Way::OursLater => {
+                if way == Way::OursFirst || self.ours.is_none() {
+                    self.ours = None;
+                    self.ours = Some(peers::start_ours_unpinned(place, &files.root())?);
+                }
+                our_client(self.ours.as_ref().expect("it was started just now"))
+            }
+            Way::Nginx => {
+                let port = self.nginx.as_ref().map_err(String::clone)?.1;
+                let mut command = Command::new(find("curl", "curl")?);
+                command.args(["-sS", "--fail", "-o", "fetched.bin"]);
+                command.arg(format!("http://127.0.0.1:{port}/{SOURCE}"));
+                command
+            }
+            Way::Rsync => {
+                let port = self.rsync.as_ref().map_err(String::clone)?.1;
+                let mut command = Command::new(find("rsync", "rsync")?);
+                let source = format!("rsync://127.0.0.1:{port}/share/{SOURCE}");
+                command.args(["--quiet", "--whole-file", &source, "fetched.bin"]);
+                command
+            }
+            Way::Scp => self.scp.as_ref().map_err(String::clone)?.copy_command(files)?,
+        };
+        files.fetch(&mut command)
+    }
+}
+
+fn our_client(peer: &Peer) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    let address = peer.address(1);
+    command.args(["--ip", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    command.args(["--user", "fetcher", "download", SOURCE]);
+    command
+}
+
+fn start_nginx(place: &Place, files: &Files) -> Result<(Daemon, u16), String> {
+    let program = find("nginx", "nginx-light")?;
+    let port = place.free_port()?;
+    let folder = place.folder.path().display();
+    // The worker must read below a folder that is ours alone.
+    let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
+    let text = format!(
+        "{user} worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log stderr;\n\
+         events {{ worker_connections 64; }}\n\
+         http {{\n  access_log off; sendfile on; tcp_nopush on;\n  \
+         client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; \
+         fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;\n  \
+         server {{ listen 127.0.0.1:{port}; root {}; }}\n}}\n",
+        files.root().display()
+    );
+    let config = place.write("nginx.conf", &text)?;
+    let mut command = Command::new(program);
+    command.arg("-c").arg(config).arg("-p").arg(place.folder.path());
+    launch(command, place, port)
+}
+
+fn start_rsync(place: &Place, files: &Files) -> Result<(Daemon, u16), String> {
+    let program = find("rsync", "rsync")?;
+    let port = place.free_port()?;
+    let user = if rustix::process::getuid().is_root() { "uid = root\ngid = root\n" } else { "" };
+    let text = format!(
+        "port = {port}\naddress = 127.0.0.1\nuse chroot = no\nreverse lookup = no\n{user}\
+         [share]\npath = {}\nread only = yes\n",
+        files.root().display()
+    );
+    let config = place.write("rsyncd.conf", &text)?;
+    let mut command = Command::new(program);
+    command.args(["--daemon", "--no-detach"]).arg(format!("--config={}", config.display()));
+    launch(command, place, port)
+}
+
+fn launch(mut command: Command, place: &Place, port: u16) -> Result<(Daemon, u16), String> {
+    let mut daemon = Daemon::start_here(&mut command, place.folder.path())?;
+    daemon.wait_for_port(port)?;
+    Ok((daemon, port))
+}
+
+struct Sshd {
+    _daemon: Daemon,
+    port: u16,
+    key: PathBuf,
+    _run_folder: Option<Folder>,
+}
+
+impl Sshd {
+    fn copy_command(&self, files: &Files) -> Result<Command, String> {
+        let user = rustix::process::getuid();
+        let output = Command::new("id").args(["-un", &user.as_raw().to_string()]).output();
+        let output = output.map_err(|error| format!("who are we: {error}"))?;
+        let user = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let mut command = Command::new(find("scp", "openssh-client")?);
+        command.args(["-q", "-c", "aes128-gcm@openssh.com", "-o", "StrictHostKeyChecking=no"]);
+        command.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]);
+        command.args(["-F", "none", "-P", &self.port.to_string(), "-i"]).arg(&self.key);
+        let source = files.root().join(SOURCE);
+        command.arg(format!("{user}@127.0.0.1:{}", source.display())).arg("fetched.bin");
+        Ok(command)
+    }
+}
+
+fn start_sshd(place: &Place) -> Result<Sshd, String> {
+    let program = find("sshd", "openssh-server")?;
+    let port = place.free_port()?;
+    let folder = place.folder.path();
+    let key = folder.join("key");
+    let made = Command::new(find("ssh-keygen", "openssh-client")?)
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    match made {
+        Ok(status) if status.success() => {}
+        other => return Err(format!("ssh-keygen failed: {other:?}")),
+    }
+    // The same key for host and user: it lives as long as this bench.
+    let text = format!(
+        "Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nAuthorizedKeysFile {key}.pub\n\
+         PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n\
+         PasswordAuthentication no\nSubsystem sftp internal-sftp\n",
+        key = key.display()
+    );
+    let config = place.write("sshd.conf", &text)?;
+    let run_folder = make_run_folder();
+    let mut command = Command::new(program);
+    command.args(["-D", "-e", "-f"]).arg(config);
+    let (daemon, port) = launch(command, place, port)?;
+    Ok(Sshd { _daemon: daemon, port, key, _run_folder: run_folder })
+}
+
+/// sshd wants its empty folder, which the service otherwise makes at its start.
+fn make_run_folder() -> Option<Folder> {
+    let path = PathBuf::from("/run/sshd");
+    if !rustix::process::getuid().is_root() || path.exists() {
+        return None;
+    }
+    fs::create_dir(&path).ok()?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).ok()?;
+    Some(Folder::adopt(path))
+}

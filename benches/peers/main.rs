@@ -1,0 +1,317 @@
+//! sixfour beside its peers: the same work, the same load, the same machine, one table.
+//!
+//! README.md in the folder above tells what each work means and what is compared with what.
+
+mod children;
+mod client;
+mod commands;
+mod download;
+mod load;
+mod machine;
+mod memory;
+mod mixed;
+mod options;
+mod peers;
+mod pingpong;
+mod protocol;
+mod relay;
+mod table;
+
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+
+use crate::{
+    download::{Files, Sources, Way},
+    load::{Measured, Shape},
+    options::{Options, Work},
+    peers::{Kind, Peer, Place},
+    pingpong::Trips,
+    protocol::{Frame, Line, Mqtt, Nats, Redis, Relay},
+    table::{Row, Unit},
+};
+
+/// The file that is fetched while others chat.
+const MIXED_FILE_MEBIBYTES: u64 = 512;
+
+/// Share of the time from which on a row says that the load had to wait for its core.
+const DISTURBED_PERCENT: f64 = 2.0;
+
+/// Calls a generic function with the protocol of a peer.
+macro_rules! with_protocol {
+    ($kind:expr, $module:ident::$function:ident, $($argument:expr),*) => {
+        match $kind {
+            Kind::Line => $module::$function::<Line>($($argument),*),
+            Kind::Frame => $module::$function::<Frame>($($argument),*),
+            Kind::Nats => $module::$function::<Nats>($($argument),*),
+            Kind::Redis => $module::$function::<Redis>($($argument),*),
+            Kind::Mosquitto => $module::$function::<Mqtt>($($argument),*),
+            Kind::Relay => $module::$function::<Relay>($($argument),*),
+        }
+    };
+}
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    if arguments.next().as_deref() == Some(peers::RELAY_ARGUMENT) {
+        let port = arguments.next().and_then(|port| port.parse().ok());
+        let served = relay::serve(port.expect("the bench gives a port"));
+        eprintln!("the relay ended: {served:?}");
+        return ExitCode::FAILURE;
+    }
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("peers: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let selection = options.selection()?;
+    children::watch_signals()?;
+    let descriptors =
+        machine::raise_descriptors().map_err(|error| format!("the descriptor limit: {error}"))?;
+    let place = Place::prepare()?;
+    let families = if place.has_ipv6 { "::1 and 127.0.0.1 in turn" } else { "127.0.0.1 only" };
+    eprintln!("{}; clients on {families}", place.cores.describe());
+    place.cores.take_load_core();
+    let mut bench = Bench { options, place, descriptors, rows: Vec::new() };
+    for (work, names) in selection {
+        bench.work(work, &names);
+    }
+    if !options.json {
+        println!("\n{}; clients on {families}", bench.place.cores.describe());
+    }
+    table::print(std::mem::take(&mut bench.rows), options.json);
+    Ok(())
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    place: Place,
+    descriptors: u64,
+    rows: Vec<Row>,
+}
+
+impl Bench<'_> {
+    fn work(&mut self, work: Work, names: &[&'static str]) {
+        match work {
+            Work::Download => return self.download(names),
+            Work::Mixed => return self.mixed(),
+            _ => {}
+        }
+        for name in names {
+            eprint!("{} {name} ... ", work.name());
+            let watch = Disturbance::watch();
+            match self.measure(work, name) {
+                Ok(mut rows) => {
+                    watch.note(&mut rows);
+                    let said: Vec<_> = rows.iter().map(|row| row.rate.as_str()).collect();
+                    eprintln!("{}", said.join(", "));
+                    self.rows.extend(rows);
+                }
+                Err(reason) => self.miss(work, name, reason),
+            }
+        }
+    }
+
+    fn miss(&mut self, work: Work, name: &str, reason: String) {
+        eprintln!("{reason}");
+        for label in work.labels() {
+            self.rows.push(Row::absent(&label, name, reason.clone()));
+        }
+    }
+
+    fn measure(&self, work: Work, name: &'static str) -> Result<Vec<Row>, String> {
+        let seconds = self.options.seconds;
+        let shape = |pairs, spread, window, text_bytes| Shape { pairs, spread, window, text_bytes };
+        match (work, kind(name)) {
+            (Work::Pairs64, Some(kind)) => self.messages(work, kind, shape(16, false, 256, 64)),
+            (Work::Pairs1k, Some(kind)) => self.messages(work, kind, shape(16, false, 256, 1024)),
+            (Work::Spread64, Some(kind)) => self.messages(work, kind, shape(64, true, 64, 64)),
+            (Work::PingPong, Some(kind)) => {
+                let peer = self.start(kind)?;
+                let trips = with_protocol!(kind, pingpong::run, &peer, seconds)?;
+                Ok(trip_rows(work, name, &trips))
+            }
+            (Work::Memory, Some(kind)) => self.memory(kind).map(|row| vec![row]),
+            (Work::Run, kind) => {
+                let trips = match (kind, name) {
+                    (Some(kind @ Kind::Line), _) => {
+                        commands::over_line(&self.start(kind)?, seconds)
+                    }
+                    (Some(kind), _) => commands::over_frame(&self.start(kind)?, seconds),
+                    (None, "sh") => commands::by_hand(seconds),
+                    (None, _) => commands::by_hand_with_pipes(seconds),
+                };
+                Ok(trip_rows(work, name, &trips?))
+            }
+            _ => unreachable!("`peers` of the work names them"),
+        }
+    }
+
+    fn start(&self, kind: Kind) -> Result<Peer, String> {
+        peers::start(kind, &self.place)
+    }
+
+    fn messages(&self, work: Work, kind: Kind, shape: Shape) -> Result<Vec<Row>, String> {
+        let peer = self.start(kind)?;
+        let measured = with_protocol!(kind, load::run, &peer, shape, self.options.seconds)?;
+        Ok(vec![message_row(work, kind, measured)])
+    }
+
+    fn memory(&self, kind: Kind) -> Result<Row, String> {
+        let peer = self.start(kind)?;
+        let (sessions, descriptors) = (self.options.sessions, self.descriptors);
+        let taken = with_protocol!(kind, memory::run, &peer, sessions, descriptors)?;
+        let each = taken.after.saturating_sub(taken.before) as f64 / taken.sessions as f64;
+        Ok(Row {
+            work: Work::Memory.name().into(),
+            peer: kind.name().into(),
+            rate: format!("{} sessions", taken.sessions),
+            cost: Some((each, Unit::BytesPerSession)),
+            note: format!("RSS {} -> {}", mebibytes(taken.before), mebibytes(taken.after)),
+        })
+    }
+
+    fn mixed(&mut self) {
+        eprint!("{} ... ", Work::Mixed.name());
+        let seconds = self.options.seconds * 2.0;
+        let watch = Disturbance::watch();
+        let mixed =
+            Files::make(MIXED_FILE_MEBIBYTES.min(self.options.file_mib)).and_then(|files| {
+                let peer = peers::start_ours(&self.place, &files.root())?;
+                mixed::run(&peer, seconds)
+            });
+        let mixed = match mixed {
+            Ok(mixed) => mixed,
+            Err(reason) => return self.miss(Work::Mixed, "sixfour", reason),
+        };
+        eprintln!("done");
+        let load = format!(
+            "downloads {:.2} GiB/s, RSS {} -> {}",
+            mixed.bulk_rate / f64::from(1 << 30),
+            mebibytes(mixed.before),
+            mebibytes(mixed.after)
+        );
+        for (kind, trips) in [(Kind::Line, &mixed.line), (Kind::Frame, &mixed.frame)] {
+            let mut rows = trip_rows(Work::Mixed, kind.name(), trips);
+            rows.iter_mut().for_each(|row| row.note = format!("{}; {load}", row.note));
+            watch.note(&mut rows);
+            self.rows.extend(rows);
+        }
+    }
+
+    fn download(&mut self, names: &[&'static str]) {
+        let ways: Vec<_> = Way::ALL.into_iter().filter(|it| names.contains(&it.name())).collect();
+        let files = match Files::make(self.options.file_mib) {
+            Ok(files) => files,
+            Err(reason) => return self.miss(Work::Download, "all", reason),
+        };
+        self.place.cores.take_any_core();
+        let mut sources = Sources::start(&self.place, &files, &ways);
+        let mut times: Vec<Result<Vec<Duration>, String>> =
+            ways.iter().map(|_| Ok(vec![])).collect();
+        for _ in 0..self.options.rounds {
+            for (way, times) in ways.iter().zip(&mut times) {
+                let Ok(before) = times else { continue };
+                eprint!("download {} ... ", way.name());
+                match sources.fetch(*way, &self.place, &files) {
+                    Ok(time) => {
+                        eprintln!("{time:.2?}");
+                        before.push(time);
+                    }
+                    Err(reason) => {
+                        eprintln!("{reason}");
+                        *times = Err(reason);
+                    }
+                }
+            }
+        }
+        self.place.cores.take_load_core();
+        for (way, times) in ways.into_iter().zip(times) {
+            self.rows.push(download_row(way, times, self.options.file_mib));
+        }
+    }
+}
+
+/// Tells whether other programs were at work on the core of the load.
+struct Disturbance {
+    begin: Instant,
+    waited: Duration,
+}
+
+impl Disturbance {
+    fn watch() -> Disturbance {
+        Disturbance { begin: Instant::now(), waited: machine::own_wait() }
+    }
+
+    fn note(&self, rows: &mut [Row]) {
+        let waited = (machine::own_wait() - self.waited).as_secs_f64();
+        let share = 100.0 * waited / self.begin.elapsed().as_secs_f64();
+        if share >= DISTURBED_PERCENT {
+            rows.iter_mut().for_each(|row| row.note += &format!("; disturbed {share:.0} %"));
+        }
+    }
+}
+
+fn kind(name: &str) -> Option<Kind> {
+    use Kind::*;
+    [Line, Frame, Nats, Redis, Mosquitto, Relay].into_iter().find(|kind| kind.name() == name)
+}
+
+fn message_row(work: Work, kind: Kind, measured: Measured) -> Row {
+    let count = measured.messages as f64;
+    let wall = measured.wall.as_secs_f64();
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / wall;
+    Row {
+        work: work.name().into(),
+        peer: kind.name().into(),
+        rate: format!("{:.0} msg/s", count / wall),
+        cost: Some((measured.server_cpu.as_secs_f64() * 1e9 / count, Unit::NanosPerMessage)),
+        note: format!(
+            "server busy {:.0} %, load busy {:.0} %",
+            share(measured.server_cpu),
+            share(measured.load_cpu)
+        ),
+    }
+}
+
+/// The median and the slowest hundredth are two works: each has its own ratio.
+fn trip_rows(work: Work, name: &str, trips: &Trips) -> Vec<Row> {
+    let row = |label: String, quantile| Row {
+        work: label,
+        peer: name.into(),
+        rate: format!("{:.0}/s", trips.rate()),
+        cost: Some((trips.micros(quantile), Unit::Micros)),
+        note: format!("max {:.1} us of {}", trips.micros(1.0), trips.count()),
+    };
+    work.labels().into_iter().zip([0.5, 0.99]).map(|(label, at)| row(label, at)).collect()
+}
+
+fn download_row(way: Way, times: Result<Vec<Duration>, String>, mebibytes: u64) -> Row {
+    let mut times = match times {
+        Ok(times) => times,
+        Err(reason) => return Row::absent(Work::Download.name(), way.name(), reason),
+    };
+    times.sort_unstable();
+    let median = times[times.len() / 2].as_secs_f64();
+    let (least, most) = (times[0].as_secs_f64(), times[times.len() - 1].as_secs_f64());
+    Row {
+        work: Work::Download.name().into(),
+        peer: way.name().into(),
+        rate: format!("{:.2} GiB/s", mebibytes as f64 / 1024.0 / median),
+        cost: Some((median, Unit::Seconds)),
+        note: format!("{least:.3} to {most:.3} s; {}", way.verified_by()),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

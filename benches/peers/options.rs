@@ -1,0 +1,144 @@
+//! What to run and for how long.
+
+use clap::Parser;
+
+use crate::{download::Way, peers::Kind};
+
+/// The works, by the names that filters find.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Work {
+    /// Routed messages of 64 bytes between pairs.
+    Pairs64,
+    /// The same with a kibibyte.
+    Pairs1k,
+    /// Everybody to everybody.
+    Spread64,
+    /// One message to and fro.
+    PingPong,
+    /// A large file.
+    Download,
+    /// `run true`.
+    Run,
+    /// Idle sessions.
+    Memory,
+    /// Chat under load.
+    Mixed,
+}
+
+impl Work {
+    /// All, in the order of the table.
+    pub const ALL: [Work; 8] = [
+        Work::Pairs64,
+        Work::Pairs1k,
+        Work::Spread64,
+        Work::PingPong,
+        Work::Run,
+        Work::Memory,
+        Work::Mixed,
+        Work::Download,
+    ];
+
+    /// The name in the table and for filters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Work::Pairs64 => "pairs-64",
+            Work::Pairs1k => "pairs-1k",
+            Work::Spread64 => "spread-64",
+            Work::PingPong => "ping-pong",
+            Work::Download => "download",
+            Work::Run => "run-true",
+            Work::Memory => "memory",
+            Work::Mixed => "chat-under-load",
+        }
+    }
+
+    /// What its rows are called: times have a row for the median and one for the tail.
+    pub fn labels(self) -> Vec<String> {
+        match self {
+            Work::PingPong | Work::Run | Work::Mixed => {
+                ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
+            }
+            _ => vec![self.name().to_owned()],
+        }
+    }
+
+    /// Who takes part.
+    pub fn peers(self) -> Vec<&'static str> {
+        use Kind::*;
+        let kinds: &[Kind] = match self {
+            Work::Pairs64 | Work::Pairs1k | Work::PingPong => {
+                &[Line, Frame, Relay, Nats, Redis, Mosquitto]
+            }
+            Work::Spread64 | Work::Memory => &[Line, Frame, Nats, Redis, Mosquitto],
+            Work::Download => return Way::ALL.map(Way::name).to_vec(),
+            Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
+            Work::Mixed => return vec![Line.name(), Frame.name()],
+        };
+        kinds.iter().map(|kind| kind.name()).collect()
+    }
+}
+
+/// Compares sixfour with its peers on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "peers")]
+pub struct Options {
+    /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
+    /// chat-under-load, download) or of peers (sixfour-line, nats ...); all without any
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+
+    /// How long each row is measured; chat-under-load takes twice as long
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    pub seconds: f64,
+
+    /// One JSON object a row instead of the table
+    #[arg(long)]
+    pub json: bool,
+
+    /// Size of the file to download; memory for it twice is needed
+    #[arg(long, default_value_t = 2048, value_name = "MIB",
+          value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub file_mib: u64,
+
+    /// Rounds of the downloads, of which the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=99))]
+    pub rounds: u64,
+
+    /// Idle sessions of the work `memory`
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=60000))]
+    pub sessions: u64,
+
+    /// cargo says so to every bench
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number of seconds from 0.1 to 3600".to_owned()),
+    }
+}
+
+impl Options {
+    /// What passes the filters: works with the names of their peers.
+    pub fn selection(&self) -> Result<Vec<(Work, Vec<&'static str>)>, String> {
+        let is_work = |filter: &&String| Work::ALL.iter().any(|it| it.name().contains(&***filter));
+        let (works, peers): (Vec<_>, Vec<_>) = self.filters.iter().partition(is_work);
+        for filter in &peers {
+            if !Work::ALL.iter().any(|work| work.peers().iter().any(|it| it.contains(&***filter))) {
+                let works = Work::ALL.map(Work::name).join(", ");
+                return Err(format!("`{filter}` is no part of a work or a peer; works: {works}"));
+            }
+        }
+        let passes = |name: &str, filters: &[&String]| {
+            filters.is_empty() || filters.iter().any(|filter| name.contains(&***filter))
+        };
+        let works = Work::ALL.into_iter().filter(|work| passes(work.name(), &works));
+        let works = works.map(|work| {
+            let names = work.peers().into_iter().filter(|name| passes(name, &peers));
+            (work, names.collect())
+        });
+        Ok(works.filter(|(_, names): &(_, Vec<_>)| !names.is_empty()).collect())
+    }
+}
