@@ -37,7 +37,7 @@ use crate::{
     limits::Limits,
     wire::{
         Outcome, Stream,
-        event::{Entry, Event},
+        event::{Entry, Event, Object},
     },
 };
 
@@ -155,6 +155,14 @@ pub enum Chunk<'a> {
     },
     /// Entries of a folder, at most [`ENTRIES_MAX`].
     Entries(&'a [Entry]),
+    /// Lines for people, the last without a line end; at most [`CHUNK_MAX_BYTES`].
+    ///
+    /// [`CHUNK_MAX_BYTES`]: crate::limits::CHUNK_MAX_BYTES
+    Text(&'a str),
+    /// Facts; as JSON they have at most [`CHUNK_MAX_BYTES`].
+    ///
+    /// [`CHUNK_MAX_BYTES`]: crate::limits::CHUNK_MAX_BYTES
+    Object(&'a Object),
 }
 
 /// Entries of a folder in one chunk: the longest names, all escaped, still fit a frame.

@@ -164,7 +164,7 @@ impl Hub {
         let length = match &chunk {
             Chunk::Output { bytes, .. } => bytes.len(),
             Chunk::File { length, .. } => *length,
-            Chunk::Entries(_) => 0,
+            Chunk::Entries(_) | Chunk::Text(_) | Chunk::Object(_) => 0,
         };
         assert!(length as u64 <= operation.window_bytes, "more than there was room for");
         operation.window_bytes -= length as u64;
@@ -173,6 +173,8 @@ impl Hub {
             Chunk::Output { stream, bytes } => self.put_output(owner, tag, stream, bytes),
             Chunk::File { offset, length } => self.put_file(id, offset, length),
             Chunk::Entries(entries) => self.say(owner, &Event::Entries { tag, entries }),
+            Chunk::Text(text) => self.say(owner, &Event::Text { tag, text }),
+            Chunk::Object(object) => self.say(owner, &Event::Object { tag, object }),
         }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Blob, Call, ErrorCode, Name, Outcome, Refusal, SharePath, Tag,
     error::ErrorCode::*,
-    event::{Ended, Entry, Witness},
+    event::{Ended, Entry, Object, Witness},
     line,
 };
 use crate::limits::{OUTPUT_WINDOW_BYTES, TEXT_MAX_BYTES};
@@ -163,6 +163,11 @@ pub enum DetailBody<'a> {
         /// Without a line end at its end.
         #[serde(borrow)]
         text: Cow<'a, str>,
+    },
+    /// See [`super::Event::Object`].
+    Object {
+        /// Its members.
+        object: Cow<'a, Object>,
     },
 }
 

@@ -71,6 +71,13 @@ pub enum Event<'a> {
         /// One or more lines, the last without a line end.
         text: &'a str,
     },
+    /// Facts that answer a request, as one JSON object.
+    Object {
+        /// The operation.
+        tag: Tag,
+        /// Its members.
+        object: &'a Object,
+    },
     /// The operation is over; nothing more carries its number.
     End {
         /// The operation.
@@ -100,6 +107,9 @@ pub enum Event<'a> {
     /// The server ends the connection: because it was asked to, or for this reason.
     Goodbye(Option<&'a Refusal>),
 }
+
+/// The members of a JSON object.
+pub type Object = serde_json::Map<String, serde_json::Value>;
 
 /// The two outputs of a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

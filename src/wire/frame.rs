@@ -345,7 +345,11 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Pong { number } => put(out, server::PONG, *number, b""),
         Event::Goodbye(Some(refusal)) => put_json(out, server::GOODBYE, 0, &body_of(refusal)),
         Event::Goodbye(None) => put(out, server::GOODBYE, 0, b""),
-        Event::File { .. } | Event::Entries { .. } | Event::Users { .. } | Event::Text { .. } => {
+        Event::File { .. }
+        | Event::Entries { .. }
+        | Event::Users { .. }
+        | Event::Text { .. }
+        | Event::Object { .. } => {
             encode_detail(event, out);
         }
     }
@@ -359,6 +363,14 @@ fn encode_detail(event: &Event<'_>, out: &mut Vec<u8>) {
         }
         Event::Text { tag, text } => {
             put_json(out, server::DETAIL, tag, &DetailBody::Text { text: Cow::Borrowed(text) });
+        }
+        Event::Object { tag, object } => {
+            put_json(
+                out,
+                server::DETAIL,
+                tag,
+                &DetailBody::Object { object: Cow::Borrowed(object) },
+            );
         }
         Event::Entries { tag, entries } => put_list(out, tag, entries, |entries| {
             DetailBody::Entries { entries: Cow::Borrowed(entries) }

@@ -91,6 +91,10 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Text { text, .. } => {
             text.split('\n').for_each(|line| put(out, &[&escape(line), "\n"]));
         }
+        Event::Object { object, .. } => {
+            let json = serde_json::to_string(object).expect("members of JSON are JSON");
+            put(out, &[&escape(&json), "\n"]);
+        }
         Event::End { outcome, .. } => put_outcome(out, outcome),
         Event::Error(refusal) => put_error(out, refusal),
         Event::Goodbye(Some(refusal)) => put_error(out, refusal),
