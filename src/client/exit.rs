@@ -30,7 +30,7 @@ pub fn of_error(code: ErrorCode) -> u8 {
         NoSuchUser | NoSuchFile | NotAFile | NotAFolder => NOT_FOUND,
         TimedOut => TIMED_OUT,
         Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | SystemError | CannotStart
-        | Busy | ShuttingDown | SlowConsumer => FAILED,
+        | NoInterpreter | Busy | ShuttingDown | Reset | SlowConsumer => FAILED,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Chunk, CloseReason, Column, Effect, Hub, OperationId, OperationState, Session, SessionId, Time,
+    host,
     operation::{self, Operation, Work},
     outbox::FilePiece,
     timers::Alarm,
@@ -28,6 +29,7 @@ impl Hub {
             Call::Run { command, stdin, timeout_ms } => {
                 (Work::Run { command: command.into_owned(), stdin }, stdin, timeout_ms)
             }
+            Call::Host(call) => host::work_of(call),
             Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
                 unreachable!("answered at once")
             }

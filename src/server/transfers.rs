@@ -288,6 +288,14 @@ impl Transfers {
         }
     }
 
+    /// How many files are under way.
+    pub fn count(&self) -> usize {
+        let is_file = |transfer: &&Transfer| {
+            matches!(transfer, Transfer::File(_) | Transfer::Opening(Kind::Download { .. }))
+        };
+        self.running.values().filter(is_file).count()
+    }
+
     /// True where the operation is a transfer that is under way.
     pub fn has(&self, id: OperationId) -> bool {
         self.running.contains_key(&id)

@@ -1,8 +1,7 @@
 //! What the server says, and what follows from it.
 
 use super::{
-    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Style, Tag, Task,
-    exit,
+    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
 use crate::wire::control::{DetailBody, OutcomeBody, RefusalBody};
 
@@ -50,6 +49,13 @@ impl Brain {
             (Some(Task::Answer(_)), DetailBody::Text { text }) => {
                 self.show(Shown::Text(text.into_owned()));
             }
+            (Some(Task::Answer(_)), DetailBody::Object { object }) => {
+                self.count_facts();
+                self.show(Shown::Info(object.into_owned()));
+            }
+            (Some(Task::Pong(_)), DetailBody::Text { text }) => {
+                self.handle_pong_text(tag, text.into_owned());
+            }
             (Some(Task::Download(_)), DetailBody::File { size, modified, .. }) => {
                 self.handle_file(tag, size, modified, now_ms);
             }
@@ -64,7 +70,12 @@ impl Brain {
         }
         let task = self.tasks.remove(&tag);
         if let OutcomeBody::Failed { code, text } = &outcome {
-            return self.refuse(*code, text);
+            if !self.ask_again(*code, now_ms) {
+                self.refuse(*code, text);
+                // What is refused once is refused again.
+                self.setup.watch.into_iter().for_each(|_| self.leave(None));
+            }
+            return;
         }
         match task {
             Some(Task::Run(run)) => self.handle_run_end(*run, outcome),
@@ -73,7 +84,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Download(_)) | None => {}
+            Some(Task::Download(_) | Task::Pong(_)) | None => {}
         }
     }
 
@@ -102,6 +113,9 @@ impl Brain {
     }
 
     fn handle_pong(&mut self, number: u32) {
+        if self.handle_probe_pong(number) {
+            return;
+        }
         if self.posted.front().is_none_or(|posted| posted.pong != number) {
             return;
         }
@@ -136,7 +150,7 @@ impl Brain {
         };
         // What was refused now is refused again, but for a name that our own lost connection may
         // still hold.
-        let again = self.was_welcome && self.setup.style == Style::Prompt;
+        let again = self.was_welcome && self.setup.style.returns();
         let lasting = matches!(why.code, ErrorCode::Denied | ErrorCode::NotSupported);
         if !matches!(self.online, Online::Leaving(_)) && (lasting || !again) {
             self.drop_tasks();
