@@ -5,6 +5,7 @@ use crate::wire::{
     Dialect, Event,
     dialect::{self, Sniffed},
     error::{ErrorCode, Refusal},
+    frame,
 };
 
 impl Hub {
@@ -39,6 +40,8 @@ impl Hub {
         joined.append(&mut session.input.rest);
         loop {
             let dialect = self.session(id).and_then(Session::dialect);
+            let is_data = self.session(id).is_some_and(|session| session.input.data.is_some());
+            let dialect = dialect.filter(|_| !is_data);
             let missing = dialect.and_then(|dialect| dialect.missing(&joined, bytes));
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
@@ -118,6 +121,23 @@ impl Hub {
             if session.must_pause(&limits) {
                 session.input.paused = true;
                 return used;
+            }
+            if dialect == Dialect::Frame && !is_greeting {
+                if let Some((tag, left)) = session.input.data {
+                    let part = &rest[..rest.len().min(left)];
+                    session.input.data = (part.len() < left).then_some((tag, left - part.len()));
+                    if part.is_empty() {
+                        return used;
+                    }
+                    used += part.len();
+                    self.on_input(id, tag, part);
+                    continue;
+                }
+                if let Some(begun) = frame::begun_data(rest) {
+                    session.input.data = Some(begun);
+                    used += frame::HEADER_BYTES;
+                    continue;
+                }
             }
             let scanned = std::mem::take(&mut session.input.scanned);
             let line_max = session.line_max_bytes();

@@ -382,9 +382,11 @@ impl Hub {
 
     /// The same, to be kept by the shell, which says when it has dealt with it
     /// ([`super::Input::InputDone`]).
-    pub fn take_input(&mut self, id: OperationId) -> Option<(Vec<u8>, bool)> {
+    ///
+    /// `spare` is an empty buffer in which what comes next gathers: the one that was taken before.
+    pub fn take_input(&mut self, id: OperationId, spare: Vec<u8>) -> Option<(Vec<u8>, bool)> {
         let input = self.operation_mut(id)?.input.as_mut()?;
-        let bytes = std::mem::take(&mut input.bytes);
+        let bytes = std::mem::replace(&mut input.bytes, spare);
         input.taken += bytes.len();
         Some((bytes, input.ended))
     }

@@ -96,6 +96,9 @@ pub struct Inbound {
     pub(super) rest: Vec<u8>,
     /// So many of them hold no line end.
     pub(super) scanned: usize,
+    /// Frames alone: the data frame that has begun, and how many bytes of it are still to come.
+    /// They are passed on as they come, and never put together.
+    pub(super) data: Option<(Tag, usize)>,
     /// The peer has said that no more requests come.
     pub(super) ended: bool,
     /// Reading was put off until there is room.

@@ -64,6 +64,8 @@ pub struct Worked {
     segments: Vec<Segment<DiskFile>>,
     /// Bytes of the client that are dealt with.
     taken: usize,
+    /// The buffer in which they were.
+    spare: Vec<u8>,
     goes_on: bool,
 }
 
@@ -79,6 +81,8 @@ struct Exchange {
     shrunk: Option<u32>,
     /// The party has more to do than to wait for the client.
     goes_on: bool,
+    /// A buffer of the client's bytes that is empty again.
+    spare: Vec<u8>,
     /// Its end, once all is said.
     over: Option<Outcome>,
 }
@@ -147,6 +151,7 @@ impl Exchanges {
             next_file: 0,
             shrunk: None,
             goes_on: true,
+            spare: Vec::new(),
             over: None,
         };
         self.running.insert(id, exchange);
@@ -171,8 +176,8 @@ impl Exchanges {
             unreachable!("bytes are taken only for who is at home")
         };
         exchange.goes_on = false;
-        let job = move || work(id, party, &bytes, ended);
-        let lost = Worked { id, party: None, segments: Vec::new(), taken: 0, goes_on: false };
+        let job = move || work(id, party, bytes, ended);
+        let lost = Worked::nothing(id);
         if self.workers.submit(job, lost).is_err() {
             let text = "too many transfers are under way; try again later";
             exchange.over = Some(Outcome::Failed(Refusal::new(0, ErrorCode::Busy, text)));
@@ -182,7 +187,7 @@ impl Exchanges {
     /// The next thing that a worker has done: whose it is, and how many bytes of the client are
     /// dealt with.
     pub fn try_recv(&mut self) -> Option<(OperationId, usize)> {
-        let Worked { id, party, segments, taken, goes_on } = self.workers.try_recv()?;
+        let Worked { id, party, segments, taken, spare, goes_on } = self.workers.try_recv()?;
         let Some(exchange) = self.running.get_mut(&id) else {
             self.drop_elsewhere(party);
             return Some((id, taken));
@@ -190,6 +195,7 @@ impl Exchanges {
         exchange.out_bytes += segments.iter().map(Segment::length).sum::<usize>();
         exchange.out.extend(segments);
         exchange.goes_on = goes_on;
+        exchange.spare = spare;
         let outcome = party.as_ref().map(|party| match party {
             Party::Sender(sender) => sender.outcome().cloned(),
             Party::Receiver(receiver) => receiver.outcome().cloned(),
@@ -203,6 +209,11 @@ impl Exchanges {
         };
         exchange.party = party;
         Some((id, taken))
+    }
+
+    /// An empty buffer for what comes next, with its memory where there is one.
+    pub fn take_spare(&mut self, id: OperationId) -> Vec<u8> {
+        self.running.get_mut(&id).map(|it| std::mem::take(&mut it.spare)).unwrap_or_default()
     }
 
     /// Whether it is worth while to go on without news from the client.
@@ -302,26 +313,26 @@ impl Exchanges {
     fn drop_elsewhere(&self, party: Option<Party>) {
         let Some(party) = party else { return };
         let nobody = OperationId::from_bits(u64::MAX);
-        let nothing = move || Worked {
-            id: nobody,
-            party: None,
-            segments: Vec::new(),
-            taken: 0,
-            goes_on: false,
-        };
         let job = move || {
             drop(party);
-            nothing()
+            Worked::nothing(nobody)
         };
-        let _ = self.workers.submit(job, nothing());
+        let _ = self.workers.submit(job, Worked::nothing(nobody));
     }
 }
 
-fn work(id: OperationId, mut party: Party, bytes: &[u8], ended: bool) -> Worked {
+impl Worked {
+    fn nothing(id: OperationId) -> Worked {
+        let (party, segments, spare) = (None, Vec::new(), Vec::new());
+        Worked { id, party, segments, taken: 0, spare, goes_on: false }
+    }
+}
+
+fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> Worked {
     let stopped = || Fault::new(ErrorCode::Cancelled, "the client has stopped in the middle");
     let (segments, goes_on) = match &mut party {
         Party::Sender(sender) => {
-            sender.handle(bytes);
+            sender.handle(&bytes);
             if ended && sender.outcome().is_none() {
                 sender.abort(stopped());
             }
@@ -330,7 +341,7 @@ fn work(id: OperationId, mut party: Party, bytes: &[u8], ended: bool) -> Worked 
             (sender.take_segments(), goes_on)
         }
         Party::Receiver(receiver) => {
-            receiver.handle(bytes);
+            receiver.handle(&bytes);
             if ended && receiver.outcome().is_none() {
                 receiver.abort(stopped());
             }
@@ -341,7 +352,9 @@ fn work(id: OperationId, mut party: Party, bytes: &[u8], ended: bool) -> Worked 
             (Vec::from_iter((!bytes.is_empty()).then_some(Segment::Bytes(bytes))), goes_on)
         }
     };
-    Worked { id, party: Some(party), segments, taken: bytes.len(), goes_on }
+    let taken = bytes.len();
+    bytes.clear();
+    Worked { id, party: Some(party), segments, taken, spare: bytes, goes_on }
 }
 
 fn log_report(report: &crate::transfer::Report) {

@@ -130,7 +130,8 @@ impl Server {
 
     /// Sends the party of a conversation to a worker, with what has come for it.
     fn move_exchange(&mut self, operation: OperationId) {
-        if let Some((bytes, ended)) = self.hub.take_input(operation) {
+        let spare = self.exchanges.take_spare(operation);
+        if let Some((bytes, ended)) = self.hub.take_input(operation, spare) {
             self.exchanges.go_on(operation, bytes, ended);
         }
     }
