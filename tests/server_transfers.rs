@@ -305,3 +305,65 @@ fn nothing_is_written_where_it_may_not_be_and_the_rest_goes_on() {
     assert_eq!(fs::read(server.path("good")).expect("it"), b"new");
     assert!(names_in(server.root()).iter().all(|name| !name.starts_with('.')));
 }
+
+#[test]
+fn lines_upload_bytes_as_they_are_and_go_on_behind_them() {
+    let server = Server::start();
+    let content = noise(3, 3 * MIB);
+    for ip in FAMILIES {
+        let mut line = server.line(ip);
+        line.send(&format!("upload {} big", content.len()));
+        line.send_bytes(&content);
+        line.send("echo behind");
+        assert_eq!((line.next(), line.next()), ("stored big".into(), "behind".into()));
+        assert!(fs::read(server.path("big")).expect("it") == content);
+        line.send_bytes(b"upload 0 empty\nupload 5 a/b\nhelloupload 5 .ssh\nevil\necho still");
+        line.send_bytes(b" here\n");
+        assert_eq!((line.next(), line.next()), ("stored empty".into(), "stored a/b".into()));
+        assert!(line.next().starts_with("error bad-path: "));
+        assert_eq!(line.next(), "echo still here".trim_start_matches("echo "));
+        assert_eq!(fs::read(server.path("a/b")).expect("it"), b"hello");
+        // What would be a request is none, whether its file is wanted or not.
+        line.send_bytes(b"upload 14 ../x\nrun touch gone\necho after\n");
+        assert!(line.next().starts_with("error bad-path: "));
+        assert_eq!(line.next(), "after");
+        assert!(!server.path("gone").exists());
+        line.send_bytes(b"upload many x\nrun touch gone\n");
+        assert!(line.next().starts_with("error bad-arguments: "));
+        assert!(line.rest().is_empty(), "the connection ends");
+
+        let mut line = server.line(ip);
+        line.send_bytes(b"upload 10 short\nhello");
+        line.half_close();
+        assert!(line.next().starts_with("error cancelled: "));
+        assert!(line.rest().is_empty());
+        assert_eq!(names_in(server.root()), ["a", "big", "empty"]);
+        fs::remove_dir_all(server.path("a")).expect("it is there");
+    }
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_no_end_of_the_server() {
+    let mut server = Server::start_after("ulimit -f 200");
+    let place = Place::new();
+    place.put("large", &noise(1, 3 * MIB));
+    place.put("small", b"small");
+    let left = place.run(&server, &["upload", "large", "small"]);
+    assert!(left.assert_code(1).stderr.contains("file-too-large"), "{}", left.stderr);
+    assert_eq!(names_in(server.root()), ["small"]);
+    server.assert_alive();
+}
+
+#[test]
+fn a_sparse_file_beyond_4_gib_goes_on_where_it_was() {
+    let server = Server::start();
+    let size = (4 << 30) + 1u64;
+    File::create(server.path("sparse")).and_then(|it| it.set_len(size)).expect("holes");
+    let place = Place { folder: TempDir::new_in("/dev/shm").expect("memory") };
+    // Nearly all of it is there already, as holes too.
+    let part = place.path(".part-client_sparse");
+    File::create(&part).and_then(|it| it.set_len(size - 1000)).expect("holes");
+    let left = place.run(&server, &["download", "sparse"]);
+    assert!(left.assert_code(0).stderr.contains("going on at"), "{}", left.stderr);
+    assert_eq!(fs::metadata(place.path("client_sparse")).expect("it").len(), size);
+}

@@ -8,13 +8,13 @@ use std::{
     io,
     net::TcpStream,
     ops::Range,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
@@ -111,6 +111,8 @@ impl<'a> Session<'a> {
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
+        // A write beyond the file size limit is an error then, and not the end.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
         let style = style_of(plan);
         let screen = screen_of(plan, style);

@@ -109,6 +109,12 @@ impl Operation {
         self.owner
     }
 
+    /// Bytes of input that may come; `None` where it takes none any more.
+    pub(super) fn input_room(&self) -> Option<usize> {
+        let input = self.input.as_ref().filter(|input| !input.closed)?;
+        Some(input.window.saturating_sub(input.bytes.len() + input.taken))
+    }
+
     /// Where it stands.
     pub fn state(&self) -> State {
         self.state

@@ -4,6 +4,7 @@ use super::{
     Chunk, CloseReason, Column, Effect, Hub, OperationId, OperationState, Session, SessionId, Time,
     operation::{self, Operation, Work},
     outbox::FilePiece,
+    session::Raw,
     timers::Alarm,
 };
 use crate::wire::{
@@ -16,7 +17,13 @@ use crate::wire::{
 impl Hub {
     /// Starts what `call` asks for, or says why not.
     pub(super) fn on_start(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
+        let raw_bytes = if let Call::Upload { size, .. } = call { Some(size) } else { None };
         if let Err(refusal) = self.may_start(id, tag) {
+            if let Some(left) = raw_bytes {
+                let session = self.session_mut(id).expect("its request is at hand");
+                session.input.raw = Some(Raw { left, refusal: Some(refusal) });
+                return;
+            }
             let outcome = Outcome::Failed(refusal);
             return self.say(id, &Event::End { tag, outcome: &outcome });
         }
@@ -70,7 +77,9 @@ impl Hub {
         if let Some(deadline) = deadline {
             self.set_alarm(deadline, Alarm::Operation(operation));
         }
-        self.session_mut(id).expect("its request is at hand").operations.push(operation);
+        let session = self.session_mut(id).expect("its request is at hand");
+        session.operations.push(operation);
+        session.input.raw = raw_bytes.map(|left| Raw { left, refusal: None });
         self.effects.push_back(Effect::Start { operation, session: id, work });
         // Everybody knows of the smaller window; the rest of a larger one is granted at once.
         self.grant(id, tag, (window - limits.input_window_bytes) as usize);
@@ -397,6 +406,7 @@ impl Hub {
         let Some(input) = operation.input.as_mut() else { return };
         input.taken -= count;
         self.grant(owner, tag, count);
+        self.resume(owner);
     }
 
     pub(super) fn on_input_taken(&mut self, id: OperationId, count: usize) {

@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
 };
 
+use super::upload::Upload;
 use crate::{
     hub::{FilePiece, OperationId},
     sys::{transport::Transport, workers::Workers},
@@ -47,6 +48,8 @@ pub enum Party {
     Sender(Box<Sender<DiskSource>>),
     /// Of a `store`.
     Receiver(Box<Receiver<FolderSink>>),
+    /// Of an `upload`, which has no conversation.
+    Upload(Box<Upload>),
 }
 
 /// All conversations under way.
@@ -91,6 +94,8 @@ struct Exchange {
 pub enum Produced {
     /// These bytes.
     Bytes(Vec<u8>),
+    /// This line.
+    Text(String),
     /// This part of a file.
     Piece {
         /// Which.
@@ -140,6 +145,17 @@ impl Exchanges {
         let folder = into.map(|path| path.as_bytes().to_vec()).unwrap_or_default();
         let receiver = Receiver::new(FolderSink::new(root, Naming::Within(folder), true));
         self.start(id, Party::Receiver(Box::new(receiver)))
+    }
+
+    /// Begins to receive one file as it is.
+    pub fn start_upload(
+        &mut self,
+        id: OperationId,
+        path: Result<SharePath, Refusal>,
+        size: u64,
+    ) -> Result<(), Refusal> {
+        let upload = Upload::new(self.root.clone(), path, size);
+        self.start(id, Party::Upload(Box::new(upload)))
     }
 
     fn start(&mut self, id: OperationId, party: Party) -> Result<(), Refusal> {
@@ -199,6 +215,7 @@ impl Exchanges {
         let outcome = party.as_ref().map(|party| match party {
             Party::Sender(sender) => sender.outcome().cloned(),
             Party::Receiver(receiver) => receiver.outcome().cloned(),
+            Party::Upload(upload) => upload.outcome().cloned(),
         });
         exchange.over = match outcome {
             Some(outcome) => outcome.map(outcome_of),
@@ -226,6 +243,12 @@ impl Exchanges {
     pub fn produce(&mut self, id: OperationId, room: usize) -> Produced {
         let Some(exchange) = self.running.get_mut(&id) else { return Produced::Nothing };
         let Some(segment) = exchange.out.front_mut() else {
+            if let Some(Party::Upload(upload)) = &mut exchange.party
+                && room > 0
+                && let Some(text) = upload.take_answer()
+            {
+                return Produced::Text(text);
+            }
             let Some(outcome) = exchange.over.take() else { return Produced::Nothing };
             let party = exchange.party.take();
             self.drop_elsewhere(party);
@@ -339,6 +362,10 @@ fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> W
             let goes_on = sender.produce(AHEAD_BYTES);
             sender.take_reports().iter().for_each(log_report);
             (sender.take_segments(), goes_on)
+        }
+        Party::Upload(upload) => {
+            upload.handle(&bytes, ended);
+            (Vec::new(), false)
         }
         Party::Receiver(receiver) => {
             receiver.handle(&bytes);

@@ -15,6 +15,7 @@ mod exchanges;
 mod lingering;
 mod token;
 mod transfers;
+mod upload;
 mod work;
 
 use std::{

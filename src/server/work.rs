@@ -46,7 +46,7 @@ impl Server {
             Work::List { path } => self.transfers.start_listing(id, path),
             Work::Fetch { paths } => self.exchanges.start_fetch(id, &paths),
             Work::Store { into } => self.exchanges.start_store(id, into.as_ref()),
-            Work::Upload { .. } => Ok(()),
+            Work::Upload { path, size } => self.exchanges.start_upload(id, path, size),
             Work::Run { command, stdin } => {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())
@@ -115,6 +115,7 @@ impl Server {
                 self.end(operation, outcome.clone());
                 return false;
             }
+            exchanges::Produced::Text(text) => Chunk::Text(text),
             exchanges::Produced::Bytes(bytes) => Chunk::Output { stream: Stream::Stdout, bytes },
             exchanges::Produced::Piece { file, offset, length } => {
                 Chunk::File { file: *file, offset: *offset, length: *length }

@@ -68,7 +68,6 @@ pub(super) struct Transfer {
     nested_files: u64,
     nested_bytes: u64,
     was_there_files: u64,
-    top: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -105,7 +104,6 @@ impl Transfer {
             nested_files: 0,
             nested_bytes: 0,
             was_there_files: 0,
-            top: Vec::new(),
         }
     }
 
@@ -249,12 +247,11 @@ impl Brain {
         now_ms: u64,
     ) {
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
-        transfer.was_there_files += u64::from(was_there);
         let nested = memchr::memchr(b'/', name);
-        if let Some(cut) = nested {
+        if nested.is_some() {
             transfer.nested_files += 1;
+            transfer.was_there_files += u64::from(was_there);
             transfer.nested_bytes += size;
-            transfer.top = name[..cut].to_vec();
             if !self.setup.tells_every_file {
                 return;
             }
