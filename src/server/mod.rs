@@ -33,7 +33,7 @@ use token::{Pipe, Source};
 use transfers::Transfers;
 
 use crate::{
-    hub::{CloseReason, Effect, Hub, Input, Piece, SessionId, Time},
+    hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
     limits::Limits,
     sys::{
         clock::Clock,
@@ -75,6 +75,8 @@ pub struct Server {
     commands: Commands,
     transfers: Transfers,
     exchanges: Exchanges,
+    /// Conversations for which something has come.
+    fed: Vec<OperationId>,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -122,6 +124,7 @@ impl Server {
             exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
             transfers: Transfers::new(share, waker)?,
             commands: Commands::new(root, guard),
+            fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
             buffer: vec![0; BUDGET_BYTES].into_boxed_slice(),
@@ -170,6 +173,7 @@ impl Server {
             self.read(id);
         }
         self.do_work();
+        self.move_fed();
         for id in self.commands.tick(self.now) {
             self.produce(id);
         }
@@ -179,6 +183,7 @@ impl Server {
         self.do_work();
         self.input(Input::Tick);
         self.do_work();
+        self.move_fed();
         self.lingering.expire(self.now);
         self.accept();
         Course::GoOn

@@ -12,6 +12,9 @@ use crate::{
 /// An error of the disk (errno(3)).
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 
+/// So much of an upload is worth a worker, though more of it is at hand.
+const GATHER_BYTES: usize = 256 * 1024;
+
 /// What fills the place of bytes that a file has lost while it was sent: the frame was announced.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
@@ -44,9 +47,9 @@ impl Server {
         let started = match work {
             Work::Download { path, verified } => self.transfers.start_download(id, path, verified),
             Work::List { path } => self.transfers.start_listing(id, path),
-            Work::Fetch { paths } => self.exchanges.start_fetch(id, &paths),
-            Work::Store { into } => self.exchanges.start_store(id, into.as_ref()),
-            Work::Upload { path, size } => self.exchanges.start_upload(id, path, size),
+            Work::Fetch { paths } => self.exchanges.start_fetch(id, session, &paths),
+            Work::Store { into } => self.exchanges.start_store(id, session, into.as_ref()),
+            Work::Upload { path, size } => self.exchanges.start_upload(id, session, path, size),
             Work::Run { command, stdin } => {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())
@@ -137,6 +140,34 @@ impl Server {
         }
     }
 
+    fn note_fed(&mut self, operation: OperationId) {
+        if !self.fed.contains(&operation) {
+            self.fed.push(operation);
+        }
+    }
+
+    /// Sends those to a worker for whom something has come. While more is at hand for one it
+    /// gathers: a worker that is woken for every read costs more than what it does.
+    pub(super) fn move_fed(&mut self) {
+        for operation in std::mem::take(&mut self.fed) {
+            // Who is away looks for more when it comes home.
+            if !self.exchanges.is_at_home(operation) {
+                continue;
+            }
+            let gathered = match self.hub.standard_input(operation) {
+                Some((bytes, false)) => bytes.len(),
+                _ => usize::MAX,
+            };
+            let session = self.exchanges.session(operation);
+            let connection = session.and_then(|id| self.connections.get(id));
+            if gathered < GATHER_BYTES && connection.is_some_and(|it| it.listed_to_read) {
+                self.fed.push(operation);
+            } else {
+                self.move_exchange(operation);
+            }
+        }
+    }
+
     /// Takes in what workers have done for conversations.
     fn take_exchange_results(&mut self) {
         while let Some((operation, count)) = self.exchanges.try_recv() {
@@ -146,7 +177,9 @@ impl Server {
             let has_input = |(bytes, ended): (&[u8], bool)| !bytes.is_empty() || ended;
             let is_fed = self.hub.standard_input(operation).is_some_and(has_input);
             let is_home = self.exchanges.is_at_home(operation);
-            if is_home && (is_fed || self.exchanges.wants_to_go_on(operation)) {
+            if is_home && is_fed {
+                self.note_fed(operation);
+            } else if self.exchanges.wants_to_go_on(operation) {
                 self.move_exchange(operation);
             }
             if self.exchanges.has(operation) {
@@ -174,10 +207,7 @@ impl Server {
 
     fn feed(&mut self, operation: OperationId) {
         if self.exchanges.has(operation) {
-            if self.exchanges.is_at_home(operation) {
-                self.move_exchange(operation);
-            }
-            return;
+            return self.note_fed(operation);
         }
         let Some((bytes, ended)) = self.hub.standard_input(operation) else { return };
         let left = bytes.len();
