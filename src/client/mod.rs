@@ -12,7 +12,9 @@ pub mod exit;
 pub mod facts;
 pub mod input;
 pub mod link;
+pub mod mover;
 pub mod order;
+pub mod outgoing;
 pub mod outlet;
 pub mod post;
 pub mod progress;
@@ -20,7 +22,6 @@ pub mod prompt;
 pub mod screen;
 pub mod session;
 pub mod top;
-pub mod writer;
 
 use std::{io::Write as _, net::TcpStream};
 

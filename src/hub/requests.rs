@@ -88,7 +88,12 @@ impl Hub {
             Call::Refused(refusal) => {
                 self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
             }
-            Call::Download { .. } | Call::Run { .. } | Call::List { .. } => {
+            Call::Download { .. }
+            | Call::Fetch { .. }
+            | Call::Store { .. }
+            | Call::Upload { .. }
+            | Call::Run { .. }
+            | Call::List { .. } => {
                 self.on_start(id, tag, call);
             }
         }
