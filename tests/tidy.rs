@@ -115,6 +115,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "memchr",
             "serde",
             "serde_json",
+            "zeroize",
         ],
     ),
     (
@@ -131,6 +132,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "slab",
             "log",
             "siphasher",
+            "zeroize",
         ],
     ),
 ];

@@ -15,6 +15,7 @@ pub mod line;
 pub mod name;
 pub mod path;
 pub mod request;
+pub mod secret;
 pub mod text;
 pub mod verbs;
 
@@ -25,4 +26,5 @@ pub use event::{Event, Outcome, Stream};
 pub use name::Name;
 pub use path::SharePath;
 pub use request::{Call, Item, Post, Recipients, Request, Tag};
+pub use secret::Secret;
 pub use text::Text;
