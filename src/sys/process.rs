@@ -27,6 +27,8 @@ use rustix::process::{
 
 pub mod endings;
 
+use super::password::PASSWORD_VARIABLE;
+
 const SHELL: &str = "/bin/sh";
 
 /// Four times the kernel's default: fewer turns of the loop for the same output. Users without
@@ -114,6 +116,8 @@ fn spawn_with_shell(spawn: &Spawn, shell: &str) -> io::Result<Process> {
         .arg("--")
         .arg(spawn.command)
         .current_dir(spawn.directory)
+        // It is for a client that is started in the same place, and for nobody else.
+        .env_remove(PASSWORD_VARIABLE)
         .envs(spawn.environment.iter().copied())
         .process_group(0)
         .stdin(if spawn.stdin { Stdio::piped() } else { Stdio::null() })
