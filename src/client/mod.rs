@@ -12,6 +12,7 @@ pub mod input;
 pub mod link;
 pub mod order;
 pub mod outlet;
+pub mod password;
 pub mod post;
 pub mod progress;
 pub mod prompt;
@@ -21,7 +22,10 @@ pub mod writer;
 
 use std::io::Write as _;
 
-use crate::sys::{connect::connect, terminal::TerminalState};
+use crate::{
+    sys::{connect::connect, password::PASSWORD_VARIABLE, terminal::TerminalState},
+    wire::Secret,
+};
 use arguments::{Plan, Told};
 use screen::{Screen, Shown, Where};
 use session::Session;
@@ -30,7 +34,21 @@ use session::Session;
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     let login_name = std::env::var("USER").ok();
     match arguments::parse(arguments, login_name.as_deref(), session::random()) {
-        Ok(plan) => run_plan(&plan),
+        Ok(plan) => {
+            let variable = std::env::var_os(PASSWORD_VARIABLE);
+            match password::find(plan.password_file.as_deref(), variable) {
+                Ok((password, warning)) => {
+                    if let Some(warning) = warning.filter(|_| !plan.quiet) {
+                        print(Where::Err, format!("client: {warning}\n").as_bytes());
+                    }
+                    run_plan(&plan, password)
+                }
+                Err(line) => {
+                    print(Where::Err, format!("client: {line}\n").as_bytes());
+                    exit::BAD_ARGUMENTS
+                }
+            }
+        }
         Err(Told::Asked(text)) => {
             print(Where::Out, text.as_bytes());
             exit::DONE
@@ -42,19 +60,29 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     }
 }
 
-fn run_plan(plan: &Plan) -> u8 {
+fn run_plan(plan: &Plan, password: Option<Secret<'static>>) -> u8 {
+    if password.is_some() && plan.account.is_none() {
+        let text = "a password needs a name: say who you are with --user NAME";
+        print(Where::Err, format!("client: {text}\n").as_bytes());
+        return exit::BAD_ARGUMENTS;
+    }
     let stream = match connect(&plan.host, plan.port, plan.connect_timeout) {
         Ok(stream) => stream,
         Err(error) => {
             return fail(plan, "cannot-connect", &error.to_string(), exit::CANNOT_CONNECT);
         }
     };
+    if password.is_some()
+        && let Err(why) = password::check_connection(plan, &stream)
+    {
+        return fail(plan, "not-encrypted", &why, exit::REFUSED);
+    }
     // Put back on the way out, however that is: line editing changes the terminal's modes.
     let terminal = TerminalState::save();
     if let Some(terminal) = &terminal {
         terminal.note_bracketed_paste();
     }
-    let ended = Session::new(plan, stream)
+    let ended = Session::new(plan, password, stream)
         .and_then(|session| session.run().map_err(|error| error.to_string()));
     drop(terminal);
     ended.unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED))

@@ -5,7 +5,10 @@ use std::{net::TcpStream, sync::Arc, sync::mpsc};
 use mio::Waker;
 
 use super::brain::After;
-use crate::{sys::terminal::StdoutError, wire::Tag};
+use crate::{
+    sys::terminal::StdoutError,
+    wire::{Secret, Tag},
+};
 
 /// What other threads tell the loop.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub enum News {
     Saved(Tag),
     /// The download failed here.
     Unsaved(Tag, String),
+    /// The user has typed a password; `None` where that was not to be.
+    Password(Option<Secret<'static>>),
     /// There is a connection again.
     Connected(TcpStream),
     /// There is still none.
