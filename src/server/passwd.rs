@@ -31,6 +31,8 @@ pub fn run(arguments: &Passwd) -> ExitCode {
             let _ = terminal::write_stdout(format!("{text}\n").as_bytes());
             ExitCode::SUCCESS
         }
+        // Ctrl-C, as shells count it: nothing needs to be said.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => ExitCode::from(130),
         Err(error) => {
             let _ = writeln!(io::stderr(), "server: {error}");
             ExitCode::FAILURE
