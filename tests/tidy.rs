@@ -136,6 +136,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "memchr",
             "serde",
             "serde_json",
+            "zeroize",
         ],
     ),
     (
@@ -152,6 +153,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "slab",
             "log",
             "siphasher",
+            "zeroize",
         ],
     ),
 ];

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blob, Call, ErrorCode, HostCall, Name, Outcome, Refusal, SharePath, Tag,
+    Blob, Call, ErrorCode, HostCall, Name, Outcome, Refusal, Secret, SharePath, Tag,
     error::ErrorCode::*,
     event::{Ended, Entry, Object, Witness},
     host::{self, Interpreter, Question},
@@ -28,7 +28,7 @@ pub struct HelloBody<'a> {
     pub user: Cow<'a, str>,
     /// What proves it, where the server asks for that.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Cow<'a, str>>,
+    pub password: Option<Secret<'a>>,
     /// What the client can do beyond version 1; none so far.
     #[serde(default)]
     pub capabilities: Vec<String>,
