@@ -3,12 +3,17 @@
 pub mod clock;
 pub mod connect;
 pub mod files;
+pub mod fingerprint;
 pub mod guard;
+pub mod identity;
+pub mod known_servers;
 pub mod listen;
 pub mod logger;
 pub mod partfile;
 pub mod process;
 pub mod signals;
+pub mod state;
 pub mod terminal;
+pub mod tls;
 pub mod transport;
 pub mod workers;
