@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use super::order::{Order, Target};
 use crate::{
     limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
-    sys::connect::Host,
+    sys::{connect::Host, known_servers::ServerKey},
     wire::{Name, SharePath, name::NAME_RULE},
 };
 
@@ -22,6 +22,12 @@ pub struct Plan {
     pub user: Name,
     /// Connecting may take so long.
     pub connect_timeout: Duration,
+    /// How the connection is to be protected.
+    pub protection: Protection,
+    /// The state folder, if it was named.
+    pub state: Option<PathBuf>,
+    /// Forget the key of this server, and do nothing else.
+    pub forget: Option<ServerKey>,
     /// One JSON object a line instead of text.
     pub json: bool,
     /// Only answers and errors.
@@ -30,6 +36,19 @@ pub struct Plan {
     pub verbose: bool,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
+}
+
+/// What is to protect the connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Protection {
+    /// TLS off the machine and where the server's key is known, else nothing.
+    Usual,
+    /// TLS, and the key is known or is met for the first time.
+    Tls,
+    /// TLS, with a certificate from one of the authorities in this file.
+    Authorities(PathBuf),
+    /// Nothing, also off the machine.
+    Plaintext,
 }
 
 impl Plan {
@@ -75,6 +94,20 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "10s", global = true,
           value_parser = parse_time)]
     connect_timeout: Duration,
+    /// Use TLS also on this machine.
+    #[arg(long, global = true, conflicts_with = "plaintext")]
+    tls: bool,
+    /// Do without TLS also off this machine; the server has to allow it too, and everybody on the
+    /// way can read all.
+    #[arg(long, global = true)]
+    plaintext: bool,
+    /// Use TLS, and take the server for the right one by its certificate for that name, from one
+    /// of the authorities in this file (PEM), instead of by its known key.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "plaintext")]
+    ca: Option<PathBuf>,
+    /// The folder of the known servers [default: sixfour in $XDG_STATE_HOME or ~/.local/state].
+    #[arg(long, value_name = "DIR", global = true)]
+    state: Option<PathBuf>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -100,6 +133,12 @@ enum Verb {
         /// Any text.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         text: Vec<String>,
+    },
+    /// Forget the key of a server: the next connection takes the one that it then has.
+    Forget {
+        /// HOST:PORT, or [IPV6]:PORT; without a port it is that of --port.
+        #[arg(value_name = "SERVER")]
+        server: String,
     },
 }
 
@@ -177,6 +216,19 @@ pub enum Told {
 }
 
 fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<Plan, String> {
+    let forget = match &arguments.verb {
+        Some(Verb::Forget { server }) => {
+            let key = ServerKey::parse(server, arguments.port);
+            Some(key.map_err(|why| format!("SERVER: {why}"))?)
+        }
+        _ => None,
+    };
+    let protection = match (arguments.ca, arguments.plaintext, arguments.tls) {
+        (Some(path), ..) => Protection::Authorities(path),
+        (None, true, _) => Protection::Plaintext,
+        (None, false, true) => Protection::Tls,
+        (None, false, false) => Protection::Usual,
+    };
     let orders = arguments.verb.map(orders_of).transpose()?;
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
@@ -194,6 +246,9 @@ fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<P
         port: arguments.port,
         user,
         connect_timeout: arguments.connect_timeout,
+        protection,
+        state: arguments.state,
+        forget,
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
@@ -209,6 +264,7 @@ fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Forget { .. } => Vec::new(),
     })
 }
 
@@ -347,7 +403,7 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!("{line}; the verbs are msg, download, run, who, ls and echo")
+            format!("{line}; the verbs are msg, download, run, who, ls, echo and forget")
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")

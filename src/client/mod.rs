@@ -16,12 +16,17 @@ pub mod post;
 pub mod progress;
 pub mod prompt;
 pub mod screen;
+pub mod secure;
 pub mod session;
 pub mod writer;
 
 use std::io::Write as _;
 
-use crate::sys::{connect::connect, terminal::TerminalState};
+use crate::sys::{
+    known_servers::{KnownServers, ServerKey},
+    state,
+    terminal::TerminalState,
+};
 use arguments::{Plan, Told};
 use screen::{Screen, Shown, Where};
 use session::Session;
@@ -43,31 +48,60 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
 }
 
 fn run_plan(plan: &Plan) -> u8 {
-    let stream = match connect(&plan.host, plan.port, plan.connect_timeout) {
-        Ok(stream) => stream,
-        Err(error) => {
-            return fail(plan, "cannot-connect", &error.to_string(), exit::CANNOT_CONNECT);
-        }
+    if let Some(server) = &plan.forget {
+        return forget(plan, server);
+    }
+    let connected = match secure::connect(&plan.wish()) {
+        Ok(connected) => connected,
+        Err(failure) => return fail(plan, failure.code, &failure.text, failure.exit),
     };
+    for notice in connected.notices {
+        show(plan, &Shown::Notice(notice));
+    }
     // Put back on the way out, however that is: line editing changes the terminal's modes.
     let terminal = TerminalState::save();
     if let Some(terminal) = &terminal {
         terminal.note_bracketed_paste();
     }
-    let ended = Session::new(plan, stream)
+    let ended = Session::new(plan, connected.transport)
         .and_then(|session| session.run().map_err(|error| error.to_string()));
     drop(terminal);
     ended.unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED))
 }
 
+/// `client forget`.
+fn forget(plan: &Plan, server: &ServerKey) -> u8 {
+    let folder = match state::of_client(plan.state.as_deref()) {
+        Ok(folder) => folder,
+        Err(why) => return fail(plan, "failed", &why, exit::FAILED),
+    };
+    let servers = KnownServers::in_folder(&folder);
+    let path = servers.path().display();
+    match servers.forget(server) {
+        Ok(0) => {
+            let text = format!("there is no key of {server} in {path}");
+            fail(plan, "not-known", &text, exit::NOT_FOUND)
+        }
+        Ok(_) => {
+            show(plan, &Shown::Notice(format!("the key of {server} is forgotten")));
+            exit::DONE
+        }
+        Err(error) => fail(plan, "failed", &format!("{path}: {error}"), exit::FAILED),
+    }
+}
+
 /// Says what failed before there was a session, or beneath it.
 fn fail(plan: &Plan, code: &'static str, text: &str, exit_code: u8) -> u8 {
-    let screen = Screen { json: plan.json, ..Screen::default() };
-    let shown = Shown::Error { code, text: text.to_owned() };
-    if let Some((place, bytes)) = screen.render(&shown) {
+    show(plan, &Shown::Error { code, text: text.to_owned() });
+    plan.own_failure().unwrap_or(exit_code)
+}
+
+/// Shows something without a session.
+fn show(plan: &Plan, shown: &Shown) {
+    let screen = Screen { json: plan.json, quiet: plan.quiet, ..Screen::default() };
+    if let Some((place, bytes)) = screen.render(shown) {
         print(place, &bytes);
     }
-    plan.own_failure().unwrap_or(exit_code)
 }
 
 /// Nobody can be told where this fails.

@@ -1,10 +1,13 @@
 //! News for the loop from the client's other threads: a channel, and a waker beside it.
 
-use std::{net::TcpStream, sync::Arc, sync::mpsc};
+use std::{sync::Arc, sync::mpsc};
 
 use mio::Waker;
 
-use super::brain::After;
+use super::{
+    brain::After,
+    secure::{Connected, Failure},
+};
 use crate::{sys::terminal::StdoutError, wire::Tag};
 
 /// What other threads tell the loop.
@@ -31,9 +34,9 @@ pub enum News {
     /// The download failed here.
     Unsaved(Tag, String),
     /// There is a connection again.
-    Connected(TcpStream),
+    Connected(Connected),
     /// There is still none.
-    Unreachable(String),
+    Unreachable(Failure),
 }
 
 /// One end of the channel; cheap to clone.

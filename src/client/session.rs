@@ -6,7 +6,6 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     io,
-    net::TcpStream,
     ops::Range,
     sync::mpsc,
     thread,
@@ -28,11 +27,11 @@ use super::{
     progress::Bars,
     prompt::{self, Names},
     screen::{Screen, Shown, Where},
+    secure::{self, Connected},
     writer::DownloadWriter,
 };
 use crate::{
     sys::{
-        connect::connect,
         terminal::{self, StdoutError, Stream as Standard},
         transport::Transport,
     },
@@ -104,7 +103,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The system, or the terminal, does not give what a session needs; a sentence.
-    pub fn new(plan: &'a Plan, stream: TcpStream) -> Result<Session<'a>, String> {
+    pub fn new(plan: &'a Plan, transport: Transport) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
         let poll = Poll::new().map_err(system)?;
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
@@ -153,7 +152,7 @@ impl<'a> Session<'a> {
             leaving: None,
             began,
         };
-        session.adopt(stream).map_err(system)?;
+        session.adopt(transport).map_err(system)?;
         Ok(session)
     }
 
@@ -238,9 +237,7 @@ impl<'a> Session<'a> {
 
 /// The connection.
 impl Session<'_> {
-    fn adopt(&mut self, stream: TcpStream) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
-        let mut transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
+    fn adopt(&mut self, mut transport: Transport) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
         self.transport = Some(transport);
@@ -259,8 +256,7 @@ impl Session<'_> {
             match transport.read(room) {
                 Ok(0) => return self.lose("the server closed it"),
                 Ok(count) => {
-                    // A read that did not fill the room has taken all there was (epoll(7)).
-                    self.readable = count == room.len() || self.read_closed;
+                    self.readable = !transport.has_drained(count, room.len()) || self.read_closed;
                     self.inbox.fill(count);
                     self.digest();
                 }
@@ -328,6 +324,10 @@ impl Session<'_> {
     fn write(&mut self) {
         let Some(transport) = &mut self.transport else { return };
         let Some(link) = self.brain.link() else { return };
+        if link.outgoing().is_empty() && transport.wants_write() {
+            // What cannot be sent now is tried again when the socket is writable.
+            let _ = transport.flush();
+        }
         while !link.outgoing().is_empty() {
             match transport.write(link.outgoing(), false) {
                 Ok(count) => link.advance(count),
@@ -407,10 +407,18 @@ impl Session<'_> {
                 self.writers.remove(&tag);
                 self.brain.handle_unsaved(tag, &why);
             }
-            News::Connected(stream) => match self.adopt(stream) {
-                Ok(()) => self.brain.handle_connected(now_ms),
-                Err(_) => self.brain.handle_unreachable(now_ms, random()),
-            },
+            News::Connected(Connected { transport, notices }) => {
+                for notice in notices {
+                    self.show(&Shown::Notice(notice), None);
+                }
+                match self.adopt(transport) {
+                    Ok(()) => self.brain.handle_connected(now_ms),
+                    Err(_) => self.brain.handle_unreachable(now_ms, random()),
+                }
+            }
+            News::Unreachable(failure) if failure.exit == exit::REFUSED => {
+                self.brain.handle_refused(failure.code, failure.text);
+            }
             News::Unreachable(_) => self.brain.handle_unreachable(now_ms, random()),
         }
     }
@@ -446,7 +454,10 @@ impl Session<'_> {
             Effect::Connect => self.connect(),
             Effect::Lost(why) => self.lose(&why),
             Effect::Disconnect => {
-                self.transport = None;
+                if let Some(mut transport) = self.transport.take() {
+                    // With TLS the end is said, so that it is not taken for a broken connection.
+                    let _ = transport.shutdown_write();
+                }
                 self.readable = false;
             }
             Effect::Leave(code) => self.leave(code),
@@ -495,12 +506,11 @@ impl Session<'_> {
     }
 
     fn connect(&self) {
-        let (host, port) = (self.plan.host.clone(), self.plan.port);
-        let (timeout, post) = (self.plan.connect_timeout, self.post.clone());
+        let (wish, post) = (self.plan.wish(), self.post.clone());
         thread::spawn(move || {
-            post.send(match connect(&host, port, timeout) {
-                Ok(stream) => News::Connected(stream),
-                Err(error) => News::Unreachable(error.to_string()),
+            post.send(match secure::connect(&wish) {
+                Ok(connected) => News::Connected(connected),
+                Err(failure) => News::Unreachable(failure),
             })
         });
     }

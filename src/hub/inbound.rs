@@ -60,6 +60,12 @@ impl Hub {
         self.joined = joined;
     }
 
+    pub(super) fn on_secured(&mut self, id: SessionId) {
+        if let Some(session) = self.session_mut(id) {
+            session.secured = true;
+        }
+    }
+
     pub(super) fn on_end_of_input(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         session.input.ended = true;

@@ -81,6 +81,11 @@ pub enum Input<'a> {
         /// Who.
         session: SessionId,
     },
+    /// The handshake of TLS is complete: all that follows is protected by it.
+    Secured {
+        /// Whose.
+        session: SessionId,
+    },
     /// The socket failed.
     Gone {
         /// Whose.
@@ -269,6 +274,7 @@ impl Hub {
         match input {
             Input::Bytes { session, bytes } => self.on_bytes(session, bytes),
             Input::EndOfInput { session } => self.on_end_of_input(session),
+            Input::Secured { session } => self.on_secured(session),
             Input::Gone { session } => self.remove(session, CloseReason::PeerGone),
             Input::Sent { session, count } => self.on_sent(session, count),
             Input::Opened { operation, name, size, modified } => {

@@ -19,6 +19,8 @@ pub struct Session {
     pub(super) phase: Phase,
     /// Where the peer is: only loopback is served so far.
     pub(super) is_local: bool,
+    /// Whether TLS protects what it says and hears.
+    pub(super) secured: bool,
     /// What was read and is not yet a request.
     pub(super) input: Inbound,
     /// What waits for the socket.
@@ -136,6 +138,7 @@ impl Session {
             id,
             phase: Phase::Sniffing { deadline: now + limits.first_request_timeout },
             is_local,
+            secured: false,
             input: Inbound::default(),
             outbox: Outbox::default(),
             operations: Vec::new(),

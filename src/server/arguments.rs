@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, error::ErrorKind};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
-use crate::sys::listen::Families;
+use crate::sys::{identity::Source, listen::Families, state};
 
 /// Serves messages, files and commands between named peers, over IPv6 and IPv4 on one port.
 ///
@@ -36,6 +36,20 @@ pub struct Arguments {
     #[arg(long)]
     ipv4_only: bool,
 
+    /// The state folder, where the server's key is made at its first start [default:
+    /// $STATE_DIRECTORY, or sixfour in $XDG_STATE_HOME, or ~/.local/state/sixfour]
+    #[arg(long, value_name = "DIR", global = true)]
+    state: Option<PathBuf>,
+
+    /// A certificate in PEM form for TLS, with those that lead to its authority behind it; SIGHUP
+    /// reads it again. Without it the server makes its own key, which clients pin
+    #[arg(long, value_name = "FILE", global = true)]
+    cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM form
+    #[arg(long, value_name = "FILE", requires = "cert", global = true)]
+    key: Option<PathBuf>,
+
     /// Log more to stderr; -vv logs every session
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -43,6 +57,17 @@ pub struct Arguments {
     /// Log only what went wrong
     #[arg(long, short, conflicts_with = "verbose")]
     pub quiet: bool,
+
+    /// Something else than to serve.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What the program does instead of serving.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Verb {
+    /// Show the fingerprint of the server's key, by which clients know it
+    Fingerprint,
 }
 
 /// The port that clients try too.
@@ -60,6 +85,20 @@ impl Arguments {
             (true, _) => Families::V6Only,
             (_, true) => Families::V4Only,
             _ => Families::Both,
+        }
+    }
+
+    /// Where the server's key is.
+    ///
+    /// # Errors
+    /// There is no place for it; a sentence.
+    pub fn key_source(&self) -> Result<Source, String> {
+        match (&self.cert, &self.key) {
+            (Some(certificates), Some(key)) => {
+                Ok(Source::Files { certificates: certificates.clone(), key: key.clone() })
+            }
+            (Some(_), None) => Err("--cert needs --key FILE, the private key of it".to_owned()),
+            (None, _) => state::of_server(self.state.as_deref()).map(Source::State),
         }
     }
 

@@ -11,6 +11,7 @@ mod acceptor;
 pub mod arguments;
 mod commands;
 mod connections;
+mod keys;
 mod lingering;
 mod token;
 mod transfers;
@@ -22,8 +23,10 @@ use std::{
 };
 
 use acceptor::Acceptor;
+use arguments::Verb;
 use commands::Commands;
 use connections::Connections;
+use keys::Keys;
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
 use token::{Pipe, Source};
@@ -39,7 +42,7 @@ use crate::{
         listen::{self, Listeners},
         logger,
         signals::{Signal, Signals},
-        terminal,
+        terminal::{self, StdoutError},
         transport::Transport,
     },
 };
@@ -71,6 +74,8 @@ pub struct Server {
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
+    keys: Keys,
+    waker: Arc<Waker>,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -99,6 +104,7 @@ impl Server {
         root: &Path,
         limits: Limits,
         guard: Guard,
+        keys: Keys,
     ) -> io::Result<Server> {
         let poll = Poll::new()?;
         let mut signals = Signals::new()?;
@@ -114,7 +120,9 @@ impl Server {
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
-            transfers: Transfers::new(Share::open(&root)?, waker)?,
+            transfers: Transfers::new(Share::open(&root)?, Arc::clone(&waker))?,
+            keys,
+            waker,
             commands: Commands::new(root, guard),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
@@ -211,7 +219,10 @@ impl Server {
             Source::Lingering(slot) => {
                 self.lingering.drain(slot, &mut self.buffer, self.poll.registry());
             }
-            Source::Workers => self.take_results(),
+            Source::Workers => {
+                self.take_results();
+                self.keys.take_reloaded();
+            }
             source @ (Source::ListenerV6 | Source::ListenerV4) => self.acceptor.note(source),
             Source::Signals => {
                 for signal in self.signals.pending() {
@@ -234,11 +245,12 @@ impl Server {
         if has_closed && !is_broken {
             watch_half_closed(id, &connection.transport);
         }
+        let wants_write = connection.transport.wants_write();
         if self.drop_if_broken(id) {
             return;
         }
         self.connections.list_to_read(id);
-        if event.is_writable() && self.hub.piece(id).is_some() {
+        if event.is_writable() && (wants_write || self.hub.piece(id).is_some()) {
             self.connections.list_to_write(id);
         }
     }
@@ -256,7 +268,7 @@ impl Server {
     fn on_signal(&mut self, signal: Signal) -> Course {
         match signal {
             Signal::Reload => {
-                log::info!("SIGHUP: there is nothing to read again");
+                self.keys.reload(Arc::clone(&self.waker));
                 Course::GoOn
             }
             Signal::Stop if self.stop_by.is_some() => {
@@ -274,9 +286,9 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        let Server { acceptor, hub, connections, poll, now, .. } = self;
+        let Server { acceptor, hub, connections, poll, now, keys, .. } = self;
         acceptor.accept(*now, |stream, peer| {
-            let transport = Transport::Plain(stream);
+            let transport = Transport::accepted(stream, keys.config());
             if let Err(error) = take_in(transport, peer, hub, connections, poll, *now) {
                 log::warn!("a connection from {peer} could not be taken in: {error}");
             }
@@ -290,15 +302,24 @@ impl Server {
         if !connection.readable || connection.ended || !self.hub.wants_input(id) {
             return;
         }
-        match connection.transport.read(&mut self.buffer) {
+        let read = connection.transport.read(&mut self.buffer);
+        if connection.transport.wants_write() || connection.is_newly_secured() {
+            self.note_tls(id);
+        }
+        let Some(connection) = self.connections.get(id) else { return };
+        match read {
             Ok(0) => {
                 connection.ended = true;
                 connection.readable = false;
+                if connection.secured {
+                    watch_half_closed(id, &connection.transport);
+                }
                 self.input(Input::EndOfInput { session: id });
             }
             Ok(count) => {
-                // A short read has emptied the socket, unless its end is still to be read.
-                if count == self.buffer.len() || connection.read_closed {
+                // What has emptied the socket has not read its end, if that is there already.
+                let has_drained = connection.transport.has_drained(count, self.buffer.len());
+                if !has_drained || connection.read_closed {
                     self.connections.list_to_read(id);
                 } else {
                     connection.readable = false;
@@ -313,8 +334,25 @@ impl Server {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => connection.readable = false,
                 io::ErrorKind::Interrupted => self.connections.list_to_read(id),
-                _ => self.input(Input::Gone { session: id }),
+                _ => {
+                    log::debug!("{id:?}: {error}");
+                    self.input(Input::Gone { session: id });
+                }
             },
+        }
+    }
+
+    /// Deals with what TLS has come to by itself: bytes of its own that the socket did not take,
+    /// and the end of the handshake, of which the hub hears once.
+    fn note_tls(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let is_new = connection.is_newly_secured();
+        connection.secured |= is_new;
+        if connection.transport.wants_write() {
+            self.connections.list_to_write(id);
+        }
+        if is_new {
+            self.input(Input::Secured { session: id });
         }
     }
 
@@ -337,7 +375,7 @@ impl Server {
         let mut left = BUDGET_BYTES;
         while left > 0 {
             let Some(connection) = self.connections.get(id) else { return };
-            let Some(piece) = self.hub.piece(id) else { return };
+            let Some(piece) = self.hub.piece(id) else { return self.flush(id) };
             let sent = match piece {
                 Piece::Bytes { bytes, more } => {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
@@ -367,6 +405,17 @@ impl Server {
         self.connections.list_to_write(id);
     }
 
+    /// Sends what TLS has to say beyond what the hub says.
+    fn flush(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.get(id) else { return };
+        match connection.transport.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                self.input(Input::Gone { session: id });
+            }
+            _ => {}
+        }
+    }
+
     /// Tells the hub something and takes in what it wants done.
     fn input(&mut self, input: Input<'_>) {
         self.hub.handle(Time(self.now), input);
@@ -388,12 +437,14 @@ impl Server {
         log::debug!("{id:?} is over: {reason:?}");
         self.commands.forget_session(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
+        let failed = connection.transport.has_failed();
         match reason {
-            CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer => {
+            CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer if !failed => {
                 // What waits in the kernel is for nobody; dropping the socket ends it.
                 log::debug!("{id:?}: its socket is dropped as it is");
             }
-            _ if connection.ended => {
+            // With TLS the end of input is said within it, and the peer may not have hung up.
+            _ if connection.ended && !connection.secured => {
                 let _ = connection.transport.shutdown_write();
             }
             _ => self.lingering.push(connection.transport, self.now, self.poll.registry()),
@@ -409,10 +460,9 @@ fn take_in(
     poll: &Poll,
     now: u64,
 ) -> io::Result<()> {
-    let Transport::Plain(stream) = &transport;
-    listen::prepare(stream)?;
+    listen::prepare(transport.stream())?;
     let Ok(id) = hub.open(Time(now), peer) else {
-        let _ = transport.write(b"error busy: the server has no room for more sessions\n", false);
+        let _ = transport.turn_away(b"error busy: the server has no room for more sessions\n");
         return Ok(());
     };
     if let Some(effect) = hub.poll_effect() {
@@ -428,8 +478,7 @@ fn take_in(
 /// A peer that has closed altogether looks like one that only has no more requests. The kernel is
 /// told to ask more often, so that a command does not run on for nobody.
 fn watch_half_closed(id: SessionId, transport: &Transport) {
-    let Transport::Plain(stream) = transport;
-    if let Err(error) = listen::watch_half_closed(stream) {
+    if let Err(error) = listen::watch_half_closed(transport.stream()) {
         log::debug!("{id:?}: keepalive could not be set: {error}");
     }
 }
@@ -445,7 +494,11 @@ fn random_key() -> [u64; 2] {
 /// Exit codes: 0 after a signal to stop, 1 where serving failed.
 pub fn main(arguments: &arguments::Arguments) -> ExitCode {
     logger::start(arguments.log_level());
-    match serve(arguments) {
+    let done = match arguments.verb {
+        Some(Verb::Fingerprint) => show_fingerprint(arguments),
+        None => serve(arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             log::error!("{text}");
@@ -458,20 +511,36 @@ pub fn main(arguments: &arguments::Arguments) -> ExitCode {
 fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     // The guard first: it must not inherit the listeners.
     let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
+    let root = &arguments.root;
+    let keys = Keys::load(arguments.key_source()?)?;
+    keys.check_not_served(root)?;
     let listeners = listen::listen(arguments.port(), arguments.families());
     let listeners = listeners.map_err(|error| error.to_string())?;
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
     let where_to = describe(&listeners);
-    let root = &arguments.root;
-    let server = Server::new(listeners, root, Limits::default(), guard)
+    let (fingerprint, is_new) = (keys.fingerprint(), keys.is_new());
+    let server = Server::new(listeners, root, Limits::default(), guard, keys)
         .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
     // Whoever started us may have closed our output; serving goes on.
-    let _ = terminal::write_stdout(format!("sixfour server listening on {where_to}\n").as_bytes());
+    let new = if is_new { ", made just now" } else { "" };
+    let greeting =
+        format!("sixfour server listening on {where_to}\nits key is {fingerprint}{new}\n");
+    let _ = terminal::write_stdout(greeting.as_bytes());
     log::info!("serving {} to connections from this machine", root.display());
     server.run().map_err(|error| format!("the event loop failed: {error}"))?;
     log::info!("stopped");
     logger::flush();
     Ok(())
+}
+
+/// `server fingerprint`: makes the key where there is none, as the first start does.
+fn show_fingerprint(arguments: &arguments::Arguments) -> Result<(), String> {
+    let keys = Keys::load(arguments.key_source()?)?;
+    let line = format!("{}\n", keys.fingerprint());
+    match terminal::write_stdout(line.as_bytes()) {
+        Err(StdoutError::Failed(error)) => Err(format!("cannot write the fingerprint: {error}")),
+        Ok(()) | Err(StdoutError::Closed) => Ok(()),
+    }
 }
 
 fn describe(listeners: &Listeners) -> String {

@@ -38,6 +38,7 @@ pub struct Server {
     /// What it has printed to say where it listens.
     pub greeting: String,
     root: TempDir,
+    state: TempDir,
     log: Arc<Log>,
 }
 
@@ -83,8 +84,9 @@ impl Server {
     }
 
     fn start_command(mut command: Command) -> Server {
-        let root = folder();
+        let (root, state) = (folder(), folder());
         command.arg("--root").arg(root.path()).env_remove("RUST_LOG");
+        command.arg("--state").arg(state.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let log = Log::follow(child.stderr.take().expect("its error output is a pipe"));
@@ -93,7 +95,12 @@ impl Server {
         stdout.read_line(&mut greeting).expect("it says where it listens");
         let port = greeting.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
         let Some(port) = port else { panic!("no port in {greeting:?}; the log: {}", log.text()) };
-        Server { child, port, greeting, root, log }
+        Server { child, port, greeting, root, state, log }
+    }
+
+    /// The state folder, with the server's key.
+    pub fn state(&self) -> &Path {
+        self.state.path()
     }
 
     /// The shared folder.
@@ -269,9 +276,11 @@ impl Log {
 
 /// Runs the server with these arguments to its end: exit code, output, error output.
 pub fn run_server(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let state = folder();
     let mut child = Command::new(env!("CARGO_BIN_EXE_server"))
         .args(arguments)
         .env_remove("RUST_LOG")
+        .env("XDG_STATE_HOME", state.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

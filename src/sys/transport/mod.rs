@@ -1,74 +1,226 @@
 //! The bytes of one connection, whatever protects them on their way.
+//!
+//! ```text
+//!   accepted: Undecided --16 03--> Tls        connected: Plain, or Tls by [`Transport::secure`]
+//!                     \--other---> Plain
+//! ```
 
 use std::fs::File;
-use std::io::{self, Read as _};
-use std::net::Shutdown;
+use std::io;
+use std::net;
+use std::sync::Arc;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rustix::net::SendFlags;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 
-use super::files;
+mod handshake;
+mod plain;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use handshake::SecureError;
+use tls::Tls;
+
+/// The first two bytes of a TLS ClientHello: a handshake record of version 3.x (RFC 8446,
+/// section 5.1).
+const HELLO: [u8; 2] = [0x16, 0x03];
+
+/// The fatal alert `internal_error`, as one sends it before a handshake (RFC 8446, section 6).
+const BUSY: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x50];
 
 /// A connection. All calls are non-blocking: `WouldBlock` means wait for readiness, and readiness
 /// is edge-triggered, so go on until it comes.
-///
-/// TLS becomes the second variant; what differs there (several turns to read, no sendfile) stays
-/// behind these methods.
 #[derive(Debug)]
-pub enum Transport {
+pub struct Transport {
+    stream: TcpStream,
+    layer: Layer,
+}
+
+#[derive(Debug)]
+enum Layer {
+    /// An accepted connection whose first bytes will tell. `begun` says that the first byte of a
+    /// hello was read, and nothing else.
+    Undecided { config: Arc<ServerConfig>, begun: bool },
     /// TCP as it is.
-    Plain(TcpStream),
+    Plain,
+    /// TLS, in its handshake or after it. Boxed: most sessions of a busy server may have none.
+    Tls(Box<Tls>),
 }
 
 impl Transport {
-    /// Reads into `buffer`; 0 means that the peer sends no more.
+    /// A connection in clear.
+    pub fn plain(stream: TcpStream) -> Transport {
+        Transport { stream, layer: Layer::Plain }
+    }
+
+    /// A connection that was accepted: its first bytes tell whether it is TLS.
+    pub fn accepted(stream: TcpStream, config: Arc<ServerConfig>) -> Transport {
+        Transport { stream, layer: Layer::Undecided { config, begun: false } }
+    }
+
+    /// Does the client's part of the handshake on a fresh connection. Blocks for at most
+    /// `timeout`, so it wants a thread of its own.
     ///
     /// # Errors
-    /// What recv(2) said.
+    /// [`SecureError`]; nothing but the handshake was sent then.
+    pub fn secure(
+        stream: net::TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        timeout: Duration,
+    ) -> Result<Transport, SecureError> {
+        let (stream, tls) = handshake::secure(stream, config, name, timeout)?;
+        Ok(Transport { stream, layer: Layer::Tls(Box::new(tls)) })
+    }
+
+    /// The socket below.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Whether TLS protects it: the handshake is complete.
+    pub fn is_secured(&self) -> bool {
+        matches!(&self.layer, Layer::Tls(tls) if tls.is_open())
+    }
+
+    /// Whether the handshake or a record failed. The alert that says why is on its way, and
+    /// nothing else can be written or read.
+    pub fn has_failed(&self) -> bool {
+        matches!(&self.layer, Layer::Tls(tls) if tls.has_failed())
+    }
+
+    /// Reads into `buffer`, which has room for at least two bytes; 0 means that the peer sends no
+    /// more. With TLS the end has to be said (`close_notify`): without that it could be anybody's
+    /// who cuts the connection.
+    ///
+    /// # Errors
+    /// What recv(2) said. With TLS: `UnexpectedEof` for an end that was not said, `InvalidData`
+    /// for what is no TLS, or not good; see [`Transport::has_failed`].
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Self::Plain(stream) = self;
-        stream.read(buffer)
+        match &mut self.layer {
+            Layer::Plain => plain::read(&self.stream, buffer),
+            Layer::Tls(tls) => tls.read(&self.stream, buffer),
+            Layer::Undecided { .. } => self.decide(buffer),
+        }
+    }
+
+    /// Reads the first bytes and decides by them.
+    fn decide(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Layer::Undecided { config, begun } = &mut self.layer else {
+                return self.read(buffer);
+            };
+            let kept = usize::from(*begun);
+            let count = kept + plain::read(&self.stream, &mut buffer[kept..])?;
+            buffer[..kept].copy_from_slice(&HELLO[..kept]);
+            match &buffer[..count] {
+                [first] if *first == HELLO[0] && !*begun => *begun = true,
+                bytes if bytes.starts_with(&HELLO) => {
+                    let tls = Tls::server(Arc::clone(config), bytes).map_err(io::Error::other)?;
+                    self.layer = Layer::Tls(Box::new(tls));
+                }
+                _ => {
+                    self.layer = Layer::Plain;
+                    return Ok(count);
+                }
+            }
+        }
+    }
+
+    /// Whether a read that gave `count` bytes of the `room` it was offered has taken all there was
+    /// (epoll(7)), but for the end. If not, the poller may tell of nothing: read again.
+    pub fn has_drained(&self, count: usize, room: usize) -> bool {
+        match &self.layer {
+            Layer::Tls(tls) => tls.has_drained(),
+            Layer::Plain | Layer::Undecided { .. } => count < room,
+        }
     }
 
     /// Writes the start of `bytes` and tells how much of it. With `more` the kernel may hold back
     /// an unfilled packet for what follows at once, such as the body after its header (send(2),
     /// `MSG_MORE`); without anything following it leaves only after 200 ms.
     ///
+    /// A call that gave `WouldBlock` must be repeated with the same bytes, or more that begin with
+    /// them: with TLS they are encrypted already. The same holds for [`Transport::send_file`].
+    ///
     /// # Errors
     /// What send(2) said; a connection that is gone is `BrokenPipe`, never a signal.
+    /// `NotConnected` before the end of a handshake.
     pub fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<usize> {
-        let Self::Plain(stream) = self;
-        Ok(rustix::net::send(stream, bytes, send_flags(more))?)
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.write(&self.stream, bytes, more),
+            Layer::Plain | Layer::Undecided { .. } => plain::write(&self.stream, bytes, more),
+        }
     }
 
     /// Sends up to `count` bytes of `file` from `offset` on, and moves `offset` on; 0 means that
-    /// the file ends there.
+    /// the file ends there. In clear they never come here (sendfile(2)); with TLS they are read
+    /// and encrypted, at most 96 KiB in one call.
     ///
     /// # Errors
-    /// As [`files::send_file`].
+    /// As [`files::send_file`](super::files::send_file), and as [`Transport::write`].
     pub fn send_file(&mut self, file: &File, offset: &mut u64, count: usize) -> io::Result<usize> {
-        let Self::Plain(stream) = self;
-        files::send_file(stream, file, offset, count)
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.send_file(&self.stream, file, offset, count),
+            Layer::Plain | Layer::Undecided { .. } => {
+                super::files::send_file(&self.stream, file, offset, count)
+            }
+        }
+    }
+
+    /// Whether bytes of TLS itself wait for the socket: see [`Transport::flush`].
+    pub fn wants_write(&self) -> bool {
+        matches!(&self.layer, Layer::Tls(tls) if tls.wants_write())
+    }
+
+    /// Sends what waits here, if anything does.
+    ///
+    /// # Errors
+    /// As [`Transport::write`].
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.flush(&self.stream),
+            Layer::Plain | Layer::Undecided { .. } => Ok(()),
+        }
     }
 
     /// Tells the peer that nothing more comes, after what was written; reading goes on. Fine to
     /// repeat, and after the peer has gone.
     ///
     /// # Errors
-    /// What shutdown(2) said.
+    /// What shutdown(2) said. `WouldBlock`: something has to leave before; call again when the
+    /// socket is writable.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
-        let Self::Plain(stream) = self;
-        match stream.shutdown(Shutdown::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            other => other,
+        if let Layer::Tls(tls) = &mut self.layer {
+            tls.close(&self.stream)?;
         }
+        plain::shutdown_write(&self.stream)
     }
-}
 
-fn send_flags(more: bool) -> SendFlags {
-    if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL }
+    /// Reads and throws away what comes, as it is; 0 means that the peer sends no more.
+    ///
+    /// # Errors
+    /// What recv(2) said.
+    pub fn discard(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        plain::read(&self.stream, buffer)
+    }
+
+    /// Says why nothing is served here, on a connection that was accepted just now: in `words`, or
+    /// by an alert where the first bytes, if they are here already, are those of TLS.
+    ///
+    /// # Errors
+    /// As [`Transport::write`].
+    pub fn turn_away(&self, words: &[u8]) -> io::Result<()> {
+        let mut first = [0; HELLO.len()];
+        let peeked = self.stream.peek(&mut first).unwrap_or(0);
+        let words = if peeked > 0 && HELLO.starts_with(&first[..peeked]) { &BUSY } else { words };
+        plain::write(&self.stream, words, false).map(drop)
+    }
 }
 
 impl Source for Transport {
@@ -78,8 +230,7 @@ impl Source for Transport {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
-        let Self::Plain(stream) = self;
-        stream.register(registry, token, interests)
+        self.stream.register(registry, token, interests)
     }
 
     fn reregister(
@@ -88,153 +239,10 @@ impl Source for Transport {
         token: Token,
         interests: Interest,
     ) -> io::Result<()> {
-        let Self::Plain(stream) = self;
-        stream.reregister(registry, token, interests)
+        self.stream.reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        let Self::Plain(stream) = self;
-        stream.deregister(registry)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-    use std::net;
-    use std::time::{Duration, Instant};
-
-    use mio::{Events, Poll};
-
-    use super::*;
-    use crate::sys::listen;
-
-    /// For each family of this host: a transport and the peer at its other end.
-    fn pairs() -> Vec<(Transport, net::TcpStream)> {
-        let mut pairs = Vec::new();
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = net::TcpListener::bind(address) else {
-                println!("skipped for {address}: this host has no such loopback address");
-                continue;
-            };
-            let peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (stream, _) = listener.accept().unwrap();
-            stream.set_nonblocking(true).unwrap();
-            let stream = TcpStream::from_std(stream);
-            listen::prepare(&stream).unwrap();
-            pairs.push((Transport::Plain(stream), peer));
-        }
-        pairs
-    }
-
-    fn file_of(content: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(content).unwrap();
-        file
-    }
-
-    fn would_block<T: std::fmt::Debug>(result: io::Result<T>) -> bool {
-        matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
-    #[test]
-    fn readiness_comes_through_the_transport() {
-        for (mut transport, mut peer) in pairs() {
-            let mut poll = Poll::new().unwrap();
-            let mut events = Events::with_capacity(4);
-            let registry = poll.registry().try_clone().unwrap();
-            registry.register(&mut transport, Token(7), Interest::READABLE).unwrap();
-            let mut buffer = [0; 16];
-            assert!(would_block(transport.read(&mut buffer)));
-            peer.write_all(b"hello").unwrap();
-            poll.poll(&mut events, None).unwrap();
-            assert!(events.iter().any(|event| event.token() == Token(7) && event.is_readable()));
-            assert_eq!(transport.read(&mut buffer).unwrap(), 5);
-            assert_eq!(&buffer[..5], b"hello");
-
-            registry.reregister(&mut transport, Token(8), Interest::WRITABLE).unwrap();
-            poll.poll(&mut events, None).unwrap();
-            assert!(events.iter().any(|event| event.token() == Token(8) && event.is_writable()));
-            registry.deregister(&mut transport).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_header_waits_for_its_body_and_nothing_waits_after_it() {
-        let file = file_of(b"abcdefgh");
-        for (mut transport, mut peer) in pairs() {
-            let mut deliver = |_| {
-                let mut buffer = [0; 64];
-                assert_eq!(transport.write(b"header:", true).unwrap(), 7);
-                peer.set_nonblocking(true).unwrap();
-                assert!(would_block(peer.read(&mut buffer)), "the header left alone");
-                peer.set_nonblocking(false).unwrap();
-                let begun = Instant::now();
-                let mut offset = 2;
-                assert_eq!(transport.send_file(&file, &mut offset, 4).unwrap(), 4);
-                assert_eq!(offset, 6);
-                let count = peer.read(&mut buffer).unwrap();
-                assert_eq!(&buffer[..count], b"header:cdef");
-                begun.elapsed()
-            };
-            // A busy machine may hold up any single one.
-            let quickest = (0..3).map(&mut deliver).min().expect("some were delivered");
-            assert!(quickest < Duration::from_millis(150), "{quickest:?}");
-        }
-    }
-
-    #[test]
-    fn a_full_socket_says_so_and_loses_nothing() {
-        for (mut transport, mut peer) in pairs() {
-            let block = vec![b'y'; 1 << 20];
-            let mut written = 0;
-            let full = loop {
-                match transport.write(&block, false) {
-                    Ok(count) => written += count,
-                    other => break other,
-                }
-            };
-            assert!(would_block(full));
-            let file = file_of(&block);
-            assert!(would_block(transport.send_file(&file, &mut 0, 10)));
-            let reading = std::thread::spawn(move || {
-                let mut all = Vec::new();
-                peer.read_to_end(&mut all).map(|_| all.len())
-            });
-            transport.shutdown_write().unwrap();
-            assert_eq!(reading.join().unwrap().unwrap(), written);
-        }
-    }
-
-    #[test]
-    fn half_close_leaves_the_other_direction_open() {
-        for (mut transport, mut peer) in pairs() {
-            transport.shutdown_write().unwrap();
-            transport.shutdown_write().unwrap();
-            assert_eq!(peer.read(&mut [0; 4]).unwrap(), 0);
-            peer.write_all(b"late").unwrap();
-            peer.shutdown(Shutdown::Both).unwrap();
-            // Loopback delivers within the call that sends, so both are here already.
-            let mut buffer = [0; 8];
-            assert_eq!(transport.read(&mut buffer).unwrap(), 4);
-            assert_eq!(transport.read(&mut buffer).unwrap(), 0);
-        }
-    }
-
-    #[test]
-    fn a_peer_that_reset_is_an_error_and_no_signal() {
-        for (mut transport, peer) in pairs() {
-            let socket = socket2::Socket::from(peer);
-            socket.set_linger(Some(Duration::ZERO)).unwrap();
-            drop(socket);
-            let read = transport.read(&mut [0; 4]).unwrap_err();
-            assert_eq!(read.kind(), io::ErrorKind::ConnectionReset);
-            let write = transport.write(b"x", false).unwrap_err();
-            assert_eq!(write.kind(), io::ErrorKind::BrokenPipe);
-            let file = file_of(b"x");
-            let sent = transport.send_file(&file, &mut 0, 1).unwrap_err();
-            assert_eq!(sent.kind(), io::ErrorKind::BrokenPipe);
-            transport.shutdown_write().unwrap();
-        }
+        self.stream.deregister(registry)
     }
 }
