@@ -10,6 +10,7 @@ use std::{
 };
 
 use process::Server;
+use tempfile::TempDir;
 
 /// Two namespaces joined by a pair of virtual interfaces; gone when dropped.
 struct Network {
@@ -146,4 +147,49 @@ fn a_host_without_ipv6_is_served_on_ipv4_and_told_so() {
     let said = network.ask("192.0.2.1", server.port, b"help\n");
     assert!(said.starts_with(b"error denied: "), "{}", String::from_utf8_lossy(&said));
     server.await_log("IPv6");
+}
+
+/// What the client says and how it ends, run in the client's namespace with a home of its own.
+fn client(network: &Network, home: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+    let inside = network.inside('c');
+    let output = Command::new(&inside[0])
+        .args(&inside[1..])
+        .arg(env!("CARGO_BIN_EXE_client"))
+        .args(arguments)
+        .env("XDG_STATE_HOME", home.path())
+        .env("USER", "tester")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the client starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn off_the_machine_the_client_speaks_tls_and_pins_the_key() {
+    let Some(network) = Network::new("tls") else { return };
+    let server = Server::start_inside(&network.inside('s'));
+    let (home, port) = (TempDir::new().expect("a folder"), server.port.to_string());
+    for address in SERVER {
+        let place = std::net::SocketAddr::new(address.parse().expect("an address"), server.port);
+        let (code, said) = client(&network, &home, &["--ip", address, "--port", &port, "who"]);
+        let (key, lines) = (server.fingerprint(), said.lines().collect::<Vec<_>>());
+        assert!(lines[0].starts_with(&format!("{place} is new here: its key {key} ")), "{said}");
+        assert!(code == Some(4) && lines[1].starts_with("error denied: "), "{said}");
+        // The server says no inside TLS; in clear the client asks nobody who is known.
+        let arguments = ["--ip", address, "--port", &port, "--plaintext", "who"];
+        let (code, said) = client(&network, &home, &arguments);
+        assert!(code == Some(4) && said.contains("is known to speak TLS"), "{said}");
+    }
+}
+
+#[test]
+fn off_the_machine_neither_end_speaks_in_clear_by_itself() {
+    let Some(network) = Network::new("clear") else { return };
+    let server = Server::start_inside(&network.inside('s'));
+    let (home, port) = (TempDir::new().expect("a folder"), server.port.to_string());
+    for address in SERVER {
+        let arguments = ["--ip", address, "--port", &port, "--plaintext", "who"];
+        let (code, said) = client(&network, &home, &arguments);
+        assert!(code == Some(4) && said.starts_with("error denied: "), "{said}");
+    }
 }

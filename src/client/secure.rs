@@ -108,6 +108,9 @@ pub fn connect(wish: &Wish) -> Result<Connected, Failure> {
         _ => None,
     };
     let acquaintance = Acquaintance::look_up(wish);
+    if wish.protection == Protection::Plaintext && acquaintance.is_known() {
+        return Err(acquaintance.would_be_clear());
+    }
     let begun = Instant::now();
     let stream = connect::connect(&wish.host, wish.port, wish.timeout)
         .map_err(|error| Failure::unconnected(error.to_string()))?;
@@ -116,10 +119,10 @@ pub fn connect(wish: &Wish) -> Result<Connected, Failure> {
     if let Some(authorities) = authorities {
         return attempt.by_certificate(Trust::Authorities(authorities));
     }
-    if acquaintance.wants_tls(&wish.protection, peer)? {
-        return attempt.by_key(acquaintance);
+    match acquaintance.wants_tls(&wish.protection, peer) {
+        true => attempt.by_key(acquaintance),
+        false => attempt.in_clear(acquaintance),
     }
-    attempt.in_clear(acquaintance)
 }
 
 impl Acquaintance {
@@ -142,21 +145,22 @@ impl Acquaintance {
         !self.known.pins.is_empty() || self.known.damaged.is_some()
     }
 
-    fn wants_tls(&self, protection: &Protection, peer: SocketAddr) -> Result<bool, Failure> {
-        let server = &self.server;
+    fn wants_tls(&self, protection: &Protection, peer: SocketAddr) -> bool {
         match protection {
-            Protection::Plaintext if self.is_known() => {
-                let text = format!(
-                    "{server} is known to speak TLS ({}), and --plaintext would do without; nothing \
-                     was sent. Leave --plaintext out, or run `client forget {server}` first",
-                    self.place()
-                );
-                Err(Failure::refused("would-be-clear", text))
-            }
-            Protection::Plaintext => Ok(false),
-            Protection::Tls | Protection::Authorities(_) => Ok(true),
-            Protection::Usual => Ok(self.is_known() || !peer.ip().to_canonical().is_loopback()),
+            Protection::Plaintext => false,
+            Protection::Tls | Protection::Authorities(_) => true,
+            Protection::Usual => self.is_known() || !peer.ip().to_canonical().is_loopback(),
         }
+    }
+
+    fn would_be_clear(&self) -> Failure {
+        let server = &self.server;
+        let text = format!(
+            "{server} is known to speak TLS ({}), and --plaintext would do without; nothing was \
+             sent. Leave --plaintext out, or run `client forget {server}` first",
+            self.place()
+        );
+        Failure::refused("would-be-clear", text)
     }
 
     /// Where the file says what it says of the server.

@@ -43,7 +43,7 @@ pub struct Arguments {
 
     /// A certificate in PEM form for TLS, with those that lead to its authority behind it; SIGHUP
     /// reads it again. Without it the server makes its own key, which clients pin
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", requires = "key", global = true)]
     cert: Option<PathBuf>,
 
     /// The private key of the certificate, in PEM form

@@ -334,6 +334,13 @@ impl Server {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => connection.readable = false,
                 io::ErrorKind::Interrupted => self.connections.list_to_read(id),
+                // `ncat --ssl` ends its input like that; so can anybody on the way.
+                io::ErrorKind::UnexpectedEof if connection.secured => {
+                    connection.ended = true;
+                    connection.readable = false;
+                    watch_half_closed(id, &connection.transport);
+                    self.input(Input::CutOff { session: id });
+                }
                 _ => {
                     log::debug!("{id:?}: {error}");
                     self.input(Input::Gone { session: id });

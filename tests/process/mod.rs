@@ -7,6 +7,7 @@
 pub mod canary;
 pub mod framed;
 pub mod lines;
+pub mod secured;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -22,6 +23,7 @@ pub use canary::Canary;
 pub use framed::{Framed, News};
 pub use lines::Line;
 use rustix::process::{Pid, Signal, kill_process};
+pub use secured::Secured;
 use tempfile::TempDir;
 
 /// How long anything may take before it counts as never happening.
@@ -149,6 +151,19 @@ impl Server {
         line.send(&format!("user {name}"));
         assert_eq!(line.next(), format!("welcome {name}"));
         line
+    }
+
+    /// A client that speaks lines inside TLS.
+    pub fn secured(&self, ip: IpAddr) -> Secured {
+        Secured::new(self.connect(ip))
+    }
+
+    /// The fingerprint of its key, from another process.
+    pub fn fingerprint(&self) -> String {
+        let (state, start) = (self.state.path().to_string_lossy(), "SHA256:");
+        let (code, out, err) = run_server(&["fingerprint", "--state", &state]);
+        assert!(code == Some(0) && out.starts_with(start), "{out}{err}");
+        out.trim_end().to_owned()
     }
 
     /// A client that speaks frames and is called `name`.
