@@ -52,6 +52,8 @@ impl Kind {
 pub struct Place {
     /// Configurations and logs.
     pub folder: Folder,
+    /// Keys.
+    state: Folder,
     /// Who runs where.
     pub cores: Cores,
     /// Whether `::1` can be bound.
@@ -63,7 +65,13 @@ impl Place {
     pub fn prepare() -> Result<Place, String> {
         let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
         let folder = Folder::below(&env::temp_dir())?;
-        Ok(Place { folder, cores: Cores::find()?, has_ipv6 })
+        let state = Folder::below(&env::temp_dir())?;
+        Ok(Place { folder, state, cores: Cores::find()?, has_ipv6 })
+    }
+
+    /// Where our server keeps its key, and our client those of servers: apart from what is served.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.path().to_owned()
     }
 
     /// A port that is free in both families.
@@ -120,18 +128,19 @@ pub fn start(kind: Kind, place: &Place) -> Result<Peer, String> {
 
 /// Starts our server with `root` as the shared folder.
 pub fn start_ours(place: &Place, root: &Path) -> Result<Peer, String> {
-    let mut command = ours(root);
+    let mut command = ours(place, root);
     await_ours(Daemon::start(&mut command, place.folder.path(), &place.cores)?, place)
 }
 
 /// The same on any core.
 pub fn start_ours_unpinned(place: &Place, root: &Path) -> Result<Peer, String> {
-    await_ours(Daemon::start_here(&mut ours(root), place.folder.path())?, place)
+    await_ours(Daemon::start_here(&mut ours(place, root), place.folder.path())?, place)
 }
 
-fn ours(root: &Path) -> Command {
+fn ours(place: &Place, root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(["--port", "0", "--root"]).arg(root);
+    command.arg("--state").arg(place.state_folder());
     command
 }
 
