@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::{download::Way, peers::Kind};
+use crate::{connect, download::Way, peers::Kind};
 
 /// The works, by the names that filters find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,6 +19,8 @@ pub enum Work {
     Download,
     /// `run true`.
     Run,
+    /// The same from nothing: a process, a connection, a login, a command.
+    Connect,
     /// Idle sessions.
     Memory,
     /// Chat under load.
@@ -27,12 +29,13 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 8] = [
+    pub const ALL: [Work; 9] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
         Work::PingPong,
         Work::Run,
+        Work::Connect,
         Work::Memory,
         Work::Mixed,
         Work::Download,
@@ -47,6 +50,7 @@ impl Work {
             Work::PingPong => "ping-pong",
             Work::Download => "download",
             Work::Run => "run-true",
+            Work::Connect => "connect-run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
         }
@@ -55,7 +59,7 @@ impl Work {
     /// What its rows are called: times have a row for the median and one for the tail.
     pub fn labels(self) -> Vec<String> {
         match self {
-            Work::PingPong | Work::Run | Work::Mixed => {
+            Work::PingPong | Work::Run | Work::Connect | Work::Mixed => {
                 ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
             }
             _ => vec![self.name().to_owned()],
@@ -67,9 +71,12 @@ impl Work {
         use Kind::*;
         let kinds: &[Kind] = match self {
             Work::Pairs64 | Work::Pairs1k | Work::PingPong => {
-                &[Line, Frame, Relay, Nats, Redis, Mosquitto]
+                &[Line, Frame, LineTls, FrameTls, Relay, Nats, Redis, Mosquitto]
             }
-            Work::Spread64 | Work::Memory => &[Line, Frame, Nats, Redis, Mosquitto],
+            Work::Spread64 | Work::Memory => {
+                &[Line, Frame, LineTls, FrameTls, Nats, Redis, Mosquitto]
+            }
+            Work::Connect => return connect::WAYS.to_vec(),
             Work::Download => return Way::ALL.map(Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
@@ -82,8 +89,8 @@ impl Work {
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
 pub struct Options {
-    /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, download) or of peers (sixfour-line, nats ...); all without any
+    /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true,
+    /// connect-run-true, memory, chat-under-load, download) or of peers (sixfour-line, nats ...); all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 
