@@ -24,6 +24,10 @@ pub enum Kind {
     Line,
     /// Our server, spoken to in frames.
     Frame,
+    /// Our server, spoken to in lines inside TLS.
+    LineTls,
+    /// Our server, spoken to in frames inside TLS.
+    FrameTls,
     /// nats-server.
     Nats,
     /// redis-server.
@@ -40,6 +44,8 @@ impl Kind {
         match self {
             Kind::Line => "sixfour-line",
             Kind::Frame => "sixfour-frame",
+            Kind::LineTls => "sixfour-line-tls",
+            Kind::FrameTls => "sixfour-frame-tls",
             Kind::Nats => "nats",
             Kind::Redis => "redis",
             Kind::Mosquitto => "mosquitto",
@@ -101,6 +107,8 @@ pub struct Peer {
     pub daemon: Daemon,
     /// On `::1` and 127.0.0.1 alike.
     pub port: u16,
+    /// Whether its clients speak to it inside TLS.
+    pub is_secured: bool,
     has_ipv6: bool,
 }
 
@@ -119,6 +127,10 @@ impl Peer {
 pub fn start(kind: Kind, place: &Place) -> Result<Peer, String> {
     match kind {
         Kind::Line | Kind::Frame => start_ours(place, place.folder.path()),
+        Kind::LineTls | Kind::FrameTls => {
+            let peer = start_ours(place, place.folder.path())?;
+            Ok(Peer { is_secured: true, ..peer })
+        }
         Kind::Nats => start_nats(place),
         Kind::Redis => start_redis(place),
         Kind::Mosquitto => start_mosquitto(place),
@@ -150,7 +162,7 @@ fn await_ours(mut daemon: Daemon, place: &Place) -> Result<Peer, String> {
         // A line without its end may lack digits of the port.
         line.strip_suffix('\n')?.rsplit_once(':')?.1.parse().ok()
     })?;
-    Ok(Peer { daemon, port, has_ipv6: place.has_ipv6 })
+    Ok(Peer { daemon, port, is_secured: false, has_ipv6: place.has_ipv6 })
 }
 
 fn start_nats(place: &Place) -> Result<Peer, String> {
@@ -195,13 +207,13 @@ fn start_relay(place: &Place) -> Result<Peer, String> {
     let mut daemon = Daemon::start(&mut command, place.folder.path(), &place.cores)?;
     // No trial connection: it would count as the first one.
     daemon.wait(|log| log.contains("relaying").then_some(()))?;
-    Ok(Peer { daemon, port, has_ipv6: place.has_ipv6 })
+    Ok(Peer { daemon, port, is_secured: false, has_ipv6: place.has_ipv6 })
 }
 
 fn launch(place: &Place, command: &mut Command, port: u16) -> Result<Peer, String> {
     let mut daemon = Daemon::start(command, place.folder.path(), &place.cores)?;
     daemon.wait_for_port(port)?;
-    Ok(Peer { daemon, port, has_ipv6: place.has_ipv6 })
+    Ok(Peer { daemon, port, is_secured: false, has_ipv6: place.has_ipv6 })
 }
 
 /// Finds an installed program; servers are often outside of a user's `PATH`.
