@@ -26,11 +26,11 @@ pub fn of_error(code: ErrorCode) -> u8 {
         UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
         | TooMany => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
-        NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied => REFUSED,
-        NoSuchUser | NoSuchFile | NotAFile | NotAFolder => NOT_FOUND,
+        NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied | Refused => REFUSED,
+        NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchOffer => NOT_FOUND,
         TimedOut => TIMED_OUT,
-        Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | SystemError | CannotStart
-        | Busy | ShuttingDown | SlowConsumer => FAILED,
+        Cancelled | PeerBusy | PeerGone | NotDelivered | IdInUse | FileChanged | SystemError
+        | CannotStart | Busy | ShuttingDown | SlowConsumer => FAILED,
     }
 }
 

@@ -119,6 +119,7 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         Call::Who => Order::Who,
         Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
+        Call::Send(_) | Call::Accept { .. } | Call::Refuse { .. } => todo!(),
         Call::Refused(refusal) => return Err(refusal),
     })
 }

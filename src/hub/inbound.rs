@@ -1,8 +1,8 @@
 //! From bytes to requests.
 
-use super::{CloseReason, Hub, Phase, Session, SessionId};
+use super::{CloseReason, Hub, Phase, Session, SessionId, session::Inbound};
 use crate::wire::{
-    Dialect, Event,
+    Dialect, Event, Request,
     dialect::{self, Sniffed},
     error::{ErrorCode, Refusal},
 };
@@ -27,7 +27,24 @@ impl Hub {
         } else {
             self.complete_rest(id, bytes);
         }
+        self.note_cut_input(id);
         self.close_if_finished(id);
+    }
+
+    /// Sees to it that nobody waits for raw bytes that cannot come any more.
+    fn note_cut_input(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        let input = &mut session.input;
+        if !input.ended || input.raw_left <= input.rest.len() as u64 {
+            return;
+        }
+        (input.raw_left, input.rest) = (0, Vec::new());
+        input.paused = false;
+        let Some(&taker) = session.operations.first() else { return };
+        match self.operation_mut(taker).is_some_and(|operation| operation.end.is_some()) {
+            true => self.on_end_input_cut(taker),
+            false => self.on_input_end(id, 0, None),
+        }
     }
 
     /// Joins the rest with just so much of the news as makes it a request, and goes on with what
@@ -38,8 +55,14 @@ impl Hub {
         let session = self.session_mut(id).expect("the caller has it");
         joined.append(&mut session.input.rest);
         loop {
-            let dialect = self.session(id).and_then(Session::dialect);
-            let missing = dialect.and_then(|dialect| dialect.missing(&joined, bytes));
+            let session = self.session(id);
+            let missing = match session {
+                // What is no line needs no end of one.
+                Some(session) if session.input.raw_left > 0 => Some(0),
+                _ => session
+                    .and_then(Session::dialect)
+                    .and_then(|dialect| dialect.missing(&joined, bytes)),
+            };
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
             let used = self.consume(id, &joined);
@@ -72,20 +95,18 @@ impl Hub {
             }
             // A few bytes that could still have become another dialect are a line after all.
             Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Ready { .. } => {
-                match session.input.rest.last() {
-                    None | Some(b'\n') => self.on_bytes(id, b""),
-                    Some(_) => self.on_bytes(id, b"\n"),
-                }
+                let Inbound { rest, raw_left, .. } = &session.input;
+                let is_in_line = rest.len() as u64 > *raw_left && rest.last() != Some(&b'\n');
+                self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
             }
         }
     }
 
     /// Goes on where the session had to wait, if it may.
     pub(super) fn resume(&mut self, id: SessionId) {
-        let limits = self.limits;
-        let Some(session) = self.session_mut(id) else { return };
-        if session.input.paused && !session.must_pause(&limits) {
-            session.input.paused = false;
+        let Some(session) = self.session(id) else { return };
+        if session.input.paused && !self.must_pause(session) {
+            self.session_mut(id).expect("it was there").input.paused = false;
             self.on_bytes(id, b"");
             let still_on = self.session(id).is_some_and(|it| !it.input.paused && !it.is_closing());
             if still_on {
@@ -96,12 +117,50 @@ impl Hub {
         }
     }
 
+    /// Whether nothing of what the session says can be dealt with now.
+    pub(super) fn must_pause(&self, session: &Session) -> bool {
+        match session.input.raw_left {
+            0 => session.must_wait(&self.limits),
+            // Bytes that are no requests have no answers that could fill its queue.
+            _ => self.raw_room(session) == 0,
+        }
+    }
+
+    /// How many of the raw bytes that are due can be taken now.
+    fn raw_room(&self, session: &Session) -> usize {
+        let Some(taker) = session.operations.first() else { return usize::MAX };
+        let window = self.limits.input_window_bytes;
+        let taker = &self.operations[taker.slot()];
+        match (&taker.end, &taker.input) {
+            (Some(end), _) => end.room(window),
+            (None, Some(input)) if !input.closed => window as usize - input.bytes.len(),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Gives raw bytes at the head of `bytes` to the operation that they belong to, as far as it
+    /// takes them; returns how many that were.
+    fn take_raw(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        let session = self.session(id).expect("the caller has it");
+        let left = usize::try_from(session.input.raw_left).unwrap_or(usize::MAX);
+        let count = self.raw_room(session).min(left).min(bytes.len());
+        if count == 0 {
+            return 0;
+        }
+        self.on_input(id, 0, &bytes[..count]);
+        let Some(session) = self.session_mut(id) else { return bytes.len() };
+        session.input.raw_left -= count as u64;
+        if session.input.raw_left == 0 {
+            self.on_input_end(id, 0, None);
+        }
+        count
+    }
+
     /// Executes the requests in `bytes` and returns how many bytes they had.
     fn consume(&mut self, id: SessionId, bytes: &[u8]) -> usize {
-        let limits = self.limits;
         let mut used = 0;
         loop {
-            let Some(session) = self.session_mut(id) else { return bytes.len() };
+            let Some(session) = self.session(id) else { return bytes.len() };
             let rest = &bytes[used..];
             let (dialect, is_greeting) = match session.phase {
                 Phase::Closing { .. } => return bytes.len(),
@@ -115,10 +174,18 @@ impl Hub {
                 Phase::Greeting { dialect, .. } => (dialect, true),
                 Phase::Ready { dialect, .. } => (dialect, false),
             };
-            if session.must_pause(&limits) {
-                session.input.paused = true;
+            if self.must_pause(session) {
+                self.session_mut(id).expect("it was there").input.paused = true;
                 return used;
             }
+            if session.input.raw_left > 0 {
+                match self.take_raw(id, rest) {
+                    0 => return used,
+                    count => used += count,
+                }
+                continue;
+            }
+            let session = self.session_mut(id).expect("it was there");
             let scanned = std::mem::take(&mut session.input.scanned);
             let line_max = session.line_max_bytes();
             if !is_greeting && let Some(post) = dialect.post(rest, scanned, line_max) {
@@ -133,6 +200,9 @@ impl Hub {
                 }
                 Ok(Some(item)) => {
                     used += item.consumed;
+                    let raw = item.request.as_ref().ok().and_then(Request::raw_bytes);
+                    let raw = raw.filter(|_| dialect == Dialect::Line);
+                    session.input.raw_left = raw.unwrap_or(0);
                     match item.request {
                         Ok(request) if is_greeting => self.on_first(id, dialect, request),
                         Ok(request) => self.on_request(id, dialect, request),
@@ -141,6 +211,9 @@ impl Hub {
                             self.close(id, CloseReason::Protocol, Some(&refusal));
                         }
                         Err(refusal) => self.say(id, &Event::Error(&refusal)),
+                    }
+                    if raw == Some(0) {
+                        self.on_input_end(id, 0, None);
                     }
                 }
                 Err(refusal) => {

@@ -10,9 +10,12 @@ mod inbound;
 mod invariants;
 mod messages;
 mod names;
+mod offers;
 mod operation;
 mod operations;
 mod outbox;
+mod pipe;
+mod pipes;
 mod requests;
 mod session;
 mod time;
@@ -64,6 +67,10 @@ pub struct Hub {
     stopping: Option<Time>,
     /// Sessions that must go once the input at hand is dealt with.
     doomed: Vec<(SessionId, CloseReason)>,
+    /// Sessions that may be able to go on then: what others did has made room for them.
+    freed: Vec<SessionId>,
+    /// Offers that nobody has answered.
+    offers_count: usize,
 }
 
 /// What has happened. One closed enum, one `match`.
@@ -245,6 +252,8 @@ impl Hub {
             serial: 0,
             stopping: None,
             doomed: Vec::new(),
+            freed: Vec::new(),
+            offers_count: 0,
         }
     }
 
@@ -257,8 +266,7 @@ impl Hub {
         let serial = self.next_serial();
         let entry = self.sessions.vacant_entry();
         let id = SessionId::new(entry.key(), serial);
-        let is_local = peer.ip().to_canonical().is_loopback();
-        entry.insert(Session::new(id, now, is_local, &self.limits));
+        entry.insert(Session::new(id, now, peer, &self.limits));
         self.arm(id);
         Ok(id)
     }
@@ -282,8 +290,19 @@ impl Hub {
             Input::Stop => self.on_stop(),
         }
         // One at a time and not from within each other: each may tell others, who may be full too.
-        while let Some((session, reason)) = self.doomed.pop() {
-            self.remove(session, reason);
+        loop {
+            if let Some((session, reason)) = self.doomed.pop() {
+                match reason {
+                    // What was said before its bytes may still be heard.
+                    CloseReason::BrokenFile => self.close(session, reason, None),
+                    _ => self.remove(session, reason),
+                }
+            } else if let Some(session) = self.freed.pop() {
+                self.close_if_stopping(session);
+                self.resume(session);
+            } else {
+                break;
+            }
         }
     }
 
@@ -308,14 +327,13 @@ impl Hub {
     }
 
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
-    pub fn wants_input(&mut self, session: SessionId) -> bool {
-        let limits = self.limits;
-        let Some(session) = self.session_mut(session) else { return false };
-        if session.is_closing() {
+    pub fn wants_input(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.session(id).filter(|session| !session.is_closing()) else {
             return false;
-        }
-        session.input.paused = session.input.paused || session.must_pause(&limits);
-        !session.input.paused
+        };
+        let must_pause = session.input.paused || self.must_pause(session);
+        self.session_mut(id).expect("it was there").input.paused = must_pause;
+        !must_pause
     }
 
     /// All sessions.
@@ -323,9 +341,14 @@ impl Hub {
         self.sessions.iter().map(|(_, session)| session)
     }
 
-    /// How many operations are under way.
+    /// How many operations of the shell are under way: those that had their [`Effect::Start`].
     pub fn operations_count(&self) -> usize {
-        self.operations.len()
+        self.operations.iter().filter(|(_, operation)| operation.end.is_none()).count()
+    }
+
+    /// How many operations are ends of something between two users.
+    pub fn ends_count(&self) -> usize {
+        self.operations.len() - self.operations_count()
     }
 
     /// True once the server was told to stop and everybody has gone.

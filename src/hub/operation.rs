@@ -3,7 +3,7 @@
 //! The hub never sees a file or a process. It lets the shell start something, says when there is
 //! room for a piece of its output, and is told how it ended.
 
-use super::{OperationId, SessionId};
+use super::{OperationId, SessionId, pipe::End};
 use crate::wire::{SharePath, Tag, event::Ended};
 
 /// Something that takes time, on behalf of one session.
@@ -33,6 +33,9 @@ pub struct Operation {
     pub(super) input: Option<Box<Input>>,
     /// Why the server has ended it before its time.
     pub(super) because: Option<Ended>,
+    /// What it has to do with another user's operation. The shell knows nothing of those that
+    /// have this.
+    pub(super) end: Option<Box<End>>,
 }
 
 /// Where an operation stands.

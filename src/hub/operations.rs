@@ -4,6 +4,7 @@ use super::{
     Chunk, CloseReason, Column, Effect, Hub, OperationId, OperationState, Session, SessionId, Time,
     operation::{self, Operation, Work},
     outbox::FilePiece,
+    pipe::End,
     timers::Alarm,
 };
 use crate::wire::{
@@ -31,13 +32,32 @@ impl Hub {
             Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
                 unreachable!("answered at once")
             }
+            Call::Send(_) | Call::Accept { .. } | Call::Refuse { .. } => {
+                unreachable!("these are between users")
+            }
         };
+        let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
+        let operation = self.add_operation(id, tag, takes_input.then(Box::default), None);
+        if let Some(deadline) = deadline {
+            self.set_alarm(deadline, Alarm::Operation(operation));
+        }
+        self.effects.push_back(Effect::Start { operation, session: id, work });
+    }
+
+    /// Takes in an operation of the session, which may begin to speak.
+    pub(super) fn add_operation(
+        &mut self,
+        id: SessionId,
+        tag: Tag,
+        input: Option<Box<operation::Input>>,
+        end: Option<Box<End>>,
+    ) -> OperationId {
+        let session = self.session(id).expect("its request is at hand");
         let window_bytes = match session.dialect() {
             Some(Dialect::Frame) => u64::from(self.limits.output_window_bytes),
             // Lines have no credit; the connection itself holds them back.
             _ => u64::MAX,
         };
-        let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
         let serial = self.next_serial();
         let entry = self.operations.vacant_entry();
         let operation = OperationId::new(entry.key(), serial);
@@ -50,17 +70,15 @@ impl Hub {
             file_pieces: 0,
             announced: false,
             has_spoken: false,
-            input: takes_input.then(Box::default),
+            input,
             because: None,
+            end,
         });
-        if let Some(deadline) = deadline {
-            self.set_alarm(deadline, Alarm::Operation(operation));
-        }
         self.session_mut(id).expect("its request is at hand").operations.push(operation);
-        self.effects.push_back(Effect::Start { operation, session: id, work });
+        operation
     }
 
-    fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
+    pub(super) fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
         let refuse = |code, text: String| Err(Refusal::new(tag, code, text));
         if self.stopping.is_some() {
@@ -111,7 +129,7 @@ impl Hub {
 
     /// Makes an operation wait. Who was woken and had no turn before the room was gone keeps its
     /// place before those who had theirs; else the first would always be first.
-    fn block(&mut self, owner: SessionId, id: OperationId) {
+    pub(super) fn block(&mut self, owner: SessionId, id: OperationId) {
         let operations = &mut self.operations;
         operations[id.slot()].state = OperationState::Running { blocked: true };
         let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
@@ -131,19 +149,34 @@ impl Hub {
             return;
         }
         let mut waiting = std::mem::take(&mut session.waiting);
-        waiting.retain(|id| {
-            let Some(operation) = self.operation_mut(*id) else { return false };
+        // Those who are woken speak later: their chunks are counted, or who can be given
+        // something at once would always be first.
+        let (mut promised, mut given) = (0, Vec::new());
+        waiting.retain(|waiting_id| {
+            let Some(operation) = self.operation_mut(*waiting_id) else { return false };
             if operation.window_bytes == 0 {
                 return true;
+            }
+            if operation.end.is_some() {
+                let gets = self.unsent_bytes(id) + promised < low && self.give(*waiting_id);
+                given.extend(gets.then_some(*waiting_id));
+                return !gets;
             }
             if let OperationState::Running { blocked } = &mut operation.state {
                 *blocked = false;
                 operation.has_spoken = false;
-                self.effects.push_back(Effect::Pull { operation: *id });
+                self.effects.push_back(Effect::Pull { operation: *waiting_id });
+                promised += self.limits.chunk_max_bytes;
             }
             false
         });
+        // Whoever was given something and waits for more has its next turn after the others.
+        let is_blocked = |id: &&OperationId| {
+            self.operations[id.slot()].state == OperationState::Running { blocked: true }
+        };
+        waiting.extend(given.iter().filter(is_blocked));
         self.session_mut(id).expect("it was there").waiting = waiting;
+        given.into_iter().for_each(|id| self.after_giving(id));
     }
 
     pub(super) fn on_opened(&mut self, id: OperationId, name: &[u8], size: u64, modified: i64) {
@@ -217,7 +250,10 @@ impl Hub {
         let Some(operation) = self.operation_mut(id) else { return };
         operation.file_pieces -= 1;
         if operation.file_pieces == 0 && operation.state == OperationState::Ending {
-            self.release(id);
+            match operation.end.is_some() {
+                true => self.on_file_passed(id),
+                false => self.release(id),
+            }
         }
     }
 
@@ -310,8 +346,19 @@ impl Hub {
 
     pub(super) fn on_cancel(&mut self, id: SessionId, tag: Tag) {
         let Some(operation) = self.operation_of(id, tag) else { return };
-        let operation = operation.id;
-        self.terminate(operation, Ended::Cancelled);
+        let (operation, is_end) = (operation.id, operation.end.is_some());
+        match is_end {
+            true => self.on_end_cancel(operation),
+            false => self.terminate(operation, Ended::Cancelled),
+        }
+    }
+
+    /// The time of an operation is over.
+    pub(super) fn on_operation_alarm(&mut self, id: OperationId) {
+        match self.operation_mut(id).is_some_and(|operation| operation.end.is_some()) {
+            true => self.on_end_alarm(id),
+            false => self.terminate(id, Ended::TimedOut),
+        }
     }
 
     /// Ends an operation before its time; how it ends is told by the shell.
@@ -329,6 +376,9 @@ impl Hub {
         let window = self.limits.input_window_bytes as usize;
         let Some(operation) = self.operation_of(id, tag) else { return };
         let operation_id = operation.id;
+        if operation.end.is_some() {
+            return self.on_end_input(id, operation_id, bytes);
+        }
         let Some(input) = operation.input.as_mut() else {
             let text = format!("the operation {tag} takes no input");
             let refusal = Refusal::new(0, Protocol, text);
@@ -349,9 +399,14 @@ impl Hub {
         self.effects.push_back(Effect::Feed { operation: operation_id });
     }
 
-    pub(super) fn on_input_end(&mut self, id: SessionId, tag: Tag) {
+    /// The end of an operation's input; `hash` is that of the file that it was, where the sender
+    /// tells it.
+    pub(super) fn on_input_end(&mut self, id: SessionId, tag: Tag, hash: Option<[u8; 32]>) {
         let Some(operation) = self.operation_of(id, tag) else { return };
         let operation_id = operation.id;
+        if operation.end.is_some() {
+            return self.on_end_input_end(operation_id, hash);
+        }
         let Some(input) = operation.input.as_mut() else { return };
         input.ended = true;
         self.effects.push_back(Effect::Feed { operation: operation_id });

@@ -2,9 +2,9 @@
 //!
 //! A session knows nothing of other sessions; the [`Hub`](super::Hub) carries news between them.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::SocketAddr};
 
-use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time};
+use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time, pipe::Waiting};
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
     wire::{Dialect, Name, Tag},
@@ -19,6 +19,8 @@ pub struct Session {
     pub(super) phase: Phase,
     /// Where the peer is: only loopback is served so far.
     pub(super) is_local: bool,
+    /// The address that its connection comes from.
+    pub(super) peer: SocketAddr,
     /// What was read and is not yet a request.
     pub(super) input: Inbound,
     /// What waits for the socket.
@@ -34,6 +36,10 @@ pub struct Session {
     pub(super) held: Option<Box<Held>>,
     /// Frames alone: messages whose acknowledgement somebody waits for.
     pub(super) awaiting: Option<Box<Awaiting>>,
+    /// What it was offered and has not answered, oldest first.
+    pub(super) offers: Vec<Waiting>,
+    /// The number of the last offer.
+    pub(super) offers_made: u32,
     /// To whom it wrote last.
     pub(super) last_target: SessionId,
     /// When the last byte came, or the socket last took more of a backlog.
@@ -100,6 +106,9 @@ pub struct Inbound {
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
+    /// Lines alone: so many bytes are no lines, but the input of the operation at hand. Where it
+    /// is over, or none has begun, they are passed over.
+    pub(super) raw_left: u64,
 }
 
 /// Where the output of a line session stands.
@@ -131,11 +140,13 @@ pub struct Receipt {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, now: Time, is_local: bool, limits: &Limits) -> Session {
+    pub(super) fn new(id: SessionId, now: Time, peer: SocketAddr, limits: &Limits) -> Session {
+        let is_local = peer.ip().to_canonical().is_loopback();
         Session {
             id,
             phase: Phase::Sniffing { deadline: now + limits.first_request_timeout },
             is_local,
+            peer,
             input: Inbound::default(),
             outbox: Outbox::default(),
             operations: Vec::new(),
@@ -143,6 +154,8 @@ impl Session {
             column: Column::LineStart,
             held: None,
             awaiting: None,
+            offers: Vec::new(),
+            offers_made: 0,
             last_target: SessionId::NOBODY,
             heard: now,
             stalled: None,
@@ -215,7 +228,7 @@ impl Session {
 
     /// Whether its next request must wait: for its answers to leave, or, with lines, for the end
     /// of the request before.
-    pub(super) fn must_pause(&self, limits: &Limits) -> bool {
+    pub(super) fn must_wait(&self, limits: &Limits) -> bool {
         let full = self.outbox.unsent_bytes() >= limits.outbox_pause_bytes;
         full || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
     }

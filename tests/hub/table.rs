@@ -1,5 +1,7 @@
 //! A small vocabulary: bytes in, replies, effects and close reasons out.
 
+#![allow(dead_code, reason = "every test takes what it needs")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sixfour::{
@@ -78,8 +80,12 @@ impl Table {
     }
 
     pub fn heard(&mut self, id: SessionId) -> String {
-        let bytes = self.heard.remove(&id).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        String::from_utf8_lossy(&self.heard_bytes(id)).into_owned()
+    }
+
+    /// The same as bytes.
+    pub fn heard_bytes(&mut self, id: SessionId) -> Vec<u8> {
+        self.heard.remove(&id).unwrap_or_default()
     }
 
     /// The kinds of the frames heard since it was asked last.
