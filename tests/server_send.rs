@@ -248,6 +248,39 @@ fn bob_leaves(bob: User) {
     }
 }
 
+/// Sends all of it, with a note to bob now and then, to which answers come; how many of each.
+fn pour_with_notes(alice: &mut Framed, content: &[u8]) -> (usize, usize) {
+    let (mut rest, mut window) = (content, INPUT_WINDOW_BYTES as usize);
+    let (mut asked, mut heard, mut ended) = (0, 0, false);
+    loop {
+        let (now, later) = rest.split_at(rest.len().min(window).min(64 * 1024));
+        if !now.is_empty() {
+            alice.send(client::DATA, 1, now);
+            if later.len() / (8 * MIB) != rest.len() / (8 * MIB) {
+                alice.message(0, "bob", &format!("note {asked}"));
+                asked += 1;
+            }
+            (window, rest) = (window - now.len(), later);
+            continue;
+        }
+        if rest.is_empty() && !std::mem::replace(&mut ended, true) {
+            alice.send(client::END, 1, blake3::hash(content).as_bytes());
+        }
+        match alice.next() {
+            News::Credit(_, bytes) => window += bytes as usize,
+            News::Message { text, .. } => {
+                assert_eq!(text, format!("answer {heard}"));
+                heard += 1;
+            }
+            News::End(1, outcome) => {
+                assert_eq!(outcome["outcome"], "delivered");
+                return (asked, heard);
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn chat_passes_a_file_in_both_directions() {
     let server = Server::start();
@@ -262,44 +295,7 @@ fn chat_passes_a_file_in_both_directions() {
         let all = content.clone();
         let sending = thread::spawn(move || {
             assert!(matches!(alice.next(), News::Detail(1, _)));
-            let (mut rest, mut window) = (&all[..], INPUT_WINDOW_BYTES as usize);
-            let (mut asked, mut heard) = (0, 0);
-            while !rest.is_empty() {
-                let (now, later) = rest.split_at(rest.len().min(window).min(64 * 1024));
-                if !now.is_empty() {
-                    alice.send(client::DATA, 1, now);
-                    (window, rest) = (window - now.len(), later);
-                    // A question in the midst of it now and then.
-                    if rest.len() / (8 * MIB) != (rest.len() + now.len()) / (8 * MIB) {
-                        alice.message(0, "bob", &format!("note {asked}"));
-                        asked += 1;
-                    }
-                    continue;
-                }
-                match alice.next() {
-                    News::Credit(_, bytes) => window += bytes as usize,
-                    News::Message { text, .. } => {
-                        assert_eq!(text, format!("answer {heard}"));
-                        heard += 1;
-                    }
-                    other => panic!("unexpected: {other:?}"),
-                }
-            }
-            alice.send(client::END, 1, blake3::hash(&all).as_bytes());
-            loop {
-                match alice.next() {
-                    News::Credit(..) => {}
-                    News::Message { text, .. } => {
-                        assert_eq!(text, format!("answer {heard}"));
-                        heard += 1;
-                    }
-                    News::End(1, outcome) => {
-                        assert_eq!(outcome["outcome"], "delivered");
-                        return (asked, heard);
-                    }
-                    other => panic!("unexpected: {other:?}"),
-                }
-            }
+            pour_with_notes(&mut alice, &all)
         });
         // The notes are heard between the bytes, and answered at once.
         let (mut hasher, mut got, mut notes) = (blake3::Hasher::new(), 0, Vec::new());

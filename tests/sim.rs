@@ -90,7 +90,8 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
-         cancelled, nobody there, no such offer, too many offers, cut input, shrunk file, input closed, failed start, long pause, reconnect, \
+         cancelled, nobody there, no such offer, too many offers, cut input, shrunk file, \
+         input closed, failed start, long pause, reconnect, \
          Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
          close NameTaken, close FirstRequestTimeout, close Silent, close Stalled, \

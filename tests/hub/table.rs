@@ -100,6 +100,11 @@ impl Table {
         kinds
     }
 
+    /// What these have heard is of no account.
+    pub fn forget<const COUNT: usize>(&mut self, ids: [SessionId; COUNT]) {
+        ids.iter().for_each(|id| drop(self.heard.remove(id)));
+    }
+
     /// Why the session is over, if it is.
     pub fn closed(&self, id: SessionId) -> Option<CloseReason> {
         self.closed.get(&id).copied()

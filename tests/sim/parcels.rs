@@ -283,7 +283,7 @@ impl Peer {
                     "nobody called `" => text.contains(word) && text.contains("to take it;"),
                     word => text.contains(word),
                 };
-                !is_letter && words.iter().any(|word| fits(&word))
+                !is_letter && words.iter().any(fits)
             }
             Asked::Take(parcel) => {
                 let number = format!("under the number {};", parcel.number);
