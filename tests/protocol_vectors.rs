@@ -100,12 +100,15 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 9, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 11, "an op has no vector: {calls:?}");
 }
 
 fn op(call: &Call<'_>) -> &'static str {
     match call {
         Call::Download { .. } => "download",
+        Call::Fetch { .. } => "fetch",
+        Call::Store { .. } => "store",
+        Call::Upload { .. } => panic!("frames have `store`"),
         Call::Run { .. } => "run",
         Call::List { .. } => "ls",
         Call::Who => "who",

@@ -4,7 +4,7 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::D
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use super::order::{Order, Target};
+use super::order::{Local, Order, Target, trim_slash};
 use crate::{
     limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
     sys::connect::Host,
@@ -83,8 +83,11 @@ struct Arguments {
 enum Verb {
     /// Send a text to a user, to several (bob,carol), or to everybody else (*).
     Msg(Msg),
-    /// Fetch files of the server; each is saved as client_NAME.
+    /// Fetch files and folders of the server; each is saved as client_NAME. The same line again
+    /// goes on where it was broken off.
     Download(Download),
+    /// Send files and folders to the server. The same line again goes on where it was broken off.
+    Upload(Upload),
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
@@ -120,12 +123,30 @@ struct Msg {
 
 #[derive(Debug, Args)]
 struct Download {
-    /// Save the file under this name; - is standard output.
+    /// Save it under this name; - is standard output.
     #[arg(short, long, value_name = "NAME")]
     output: Option<PathBuf>,
-    /// The files, relative to what the server shares.
+    /// At most so many bytes a second, as in 500k, 5M or 1G.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    limit: Option<u64>,
+    /// The files and folders, relative to what the server shares; quoted, '*.txt' is looked up
+    /// there.
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct Upload {
+    /// The folder on the server, relative to what it shares; made if it is not there. For
+    /// standard input, the name of the file.
+    #[arg(long, value_name = "DIR")]
+    to: Option<OsString>,
+    /// At most so many bytes a second, as in 500k, 5M or 1G.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    limit: Option<u64>,
+    /// The files and folders; - is standard input, whose name is that after --to.
+    #[arg(required = true, value_name = "FILE")]
+    paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -164,7 +185,10 @@ pub fn parse(
         ),
         _ => Told::Wrong(one_line(&error)),
     })?;
-    plan(parsed, login_name, random).map_err(Told::Wrong)
+    let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
+    let again = ["client".into()].into_iter().chain(words.iter().map(|word| quote(word)));
+    let again = again.collect::<Vec<_>>().join(" ");
+    plan(parsed, login_name, random, &again).map_err(Told::Wrong)
 }
 
 /// Text for the user instead of a plan.
@@ -176,8 +200,13 @@ pub enum Told {
     Wrong(String),
 }
 
-fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<Plan, String> {
-    let orders = arguments.verb.map(orders_of).transpose()?;
+fn plan(
+    arguments: Arguments,
+    login_name: Option<&str>,
+    random: u64,
+    again: &str,
+) -> Result<Plan, String> {
+    let orders = arguments.verb.map(|verb| orders_of(verb, again)).transpose()?;
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
         (None, Some(_)) => passing_name(login_name, random),
@@ -201,10 +230,11 @@ fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<P
     })
 }
 
-fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
+fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
-        Verb::Download(download) => downloads(download)?,
+        Verb::Download(it) => vec![download(it, again)?],
+        Verb::Upload(it) => vec![upload(it, again)?],
         Verb::Run(run) => vec![command(run)?],
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
@@ -230,28 +260,52 @@ fn message(msg: Msg) -> Result<Order, String> {
     Ok(Order::Message { to: msg.to, text, receipt_ms })
 }
 
-fn downloads(download: Download) -> Result<Vec<Order>, String> {
-    if download.output.is_some() && download.paths.len() > 1 {
+fn download(download: Download, again: &str) -> Result<Order, String> {
+    let is_several = download.paths.len() > 1;
+    if download.output.is_some() && is_several {
         return Err("-o NAME goes with one FILE only".to_owned());
     }
-    let mut orders: Vec<Order> = Vec::new();
+    let mut paths: Vec<Vec<u8>> = Vec::new();
     for path in download.paths {
-        let path = path.into_vec();
+        let path = trim_slash(&path.into_vec()).to_vec();
         let shown = crate::wire::escape::escape_bytes(&path).into_owned();
         SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
-        let target = match &download.output {
-            None => Target::beside(&path),
-            Some(output) if output.as_os_str() == "-" => Target::Stdout,
-            Some(output) => Target::File(output.clone()),
-        };
-        let is_taken =
-            |order: &Order| matches!(order, Order::Download { target: t, .. } if *t == target);
-        if orders.iter().any(is_taken) {
+        let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
+        if download.output.is_some() && crate::transfer::glob::is_pattern(&path) {
+            return Err(format!("FILE {shown}: -o NAME goes with one file, not with a pattern"));
+        }
+        if paths.iter().any(|other| last(other) == last(&path)) {
             return Err(format!("FILE {shown}: another one would be saved under the same name"));
         }
-        orders.push(Order::Download { path, target });
+        paths.push(path);
     }
-    Ok(orders)
+    let target = match download.output {
+        None => Target::Beside,
+        Some(output) if output.as_os_str() == "-" => Target::Stdout,
+        Some(output) => Target::File(output),
+    };
+    Ok(Order::Download { paths, target, limit: download.limit, again: again.to_owned() })
+}
+
+fn upload(upload: Upload, again: &str) -> Result<Order, String> {
+    let mut into = match upload.to {
+        None => None,
+        Some(to) => folder(Some(to)).map_err(|text| text.replacen("DIR", "--to", 1))?,
+    };
+    let is_input = |path: &PathBuf| path.as_os_str() == "-";
+    let paths = if upload.paths.iter().any(is_input) {
+        let name = match (into.take(), &upload.paths[..]) {
+            (Some(name), [_]) => name,
+            (None, _) => return Err("standard input needs a name: upload - --to NAME".to_owned()),
+            _ => return Err("standard input goes alone".to_owned()),
+        };
+        let cut = memchr::memrchr(b'/', &name);
+        into = cut.map(|cut| name[..cut].to_vec());
+        vec![Local::Input(name[cut.map_or(0, |cut| cut + 1)..].to_vec())]
+    } else {
+        upload.paths.into_iter().map(Local::Path).collect()
+    };
+    Ok(Order::Upload { paths, into, limit: upload.limit, again: again.to_owned() })
 }
 
 fn command(run: Run) -> Result<Order, String> {
@@ -322,6 +376,25 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `500k`, `5M`, `1.5G`: powers of 1000; a number alone is bytes. At least 1.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let rule = || "a rate is a number of bytes with k, M or G, as in 500k or 1.5M".to_owned();
+    let cut = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(cut);
+    let number: f64 = number.parse().map_err(|_| rule())?;
+    let bytes = match unit {
+        "" => number,
+        "k" | "K" => number * 1e3,
+        "M" => number * 1e6,
+        "G" => number * 1e9,
+        _ => return Err(rule()),
+    };
+    match (1.0..=1e15).contains(&bytes) {
+        true => Ok(bytes as u64),
+        false => Err("a rate is at least 1 byte a second".to_owned()),
+    }
+}
+
 /// A name that is not meant to be written to, and that no second verb of this user has.
 fn passing_name(login_name: Option<&str>, random: u64) -> Name {
     let base = login_name.and_then(Name::parse);
@@ -347,7 +420,7 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!("{line}; the verbs are msg, download, run, who, ls and echo")
+            format!("{line}; the verbs are msg, download, upload, run, who, ls and echo")
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")
@@ -408,12 +481,36 @@ mod tests {
 
     #[test]
     fn downloads_go_beside_us_or_where_it_is_said() {
-        let file = |path: &str, target| Order::Download { path: path.into(), target };
-        let beside = |name: &str| Target::File(name.into());
-        let two = [file("a/x", beside("client_x")), file("y", beside("client_y"))];
-        assert_eq!(orders("download a/x y"), two);
-        assert_eq!(orders("download a/x -o z"), [file("a/x", beside("z"))]);
-        assert_eq!(orders("download a/x -o -"), [file("a/x", Target::Stdout)]);
+        let got = |line: &str, paths: &[&str], target, limit| {
+            let paths = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+            let again = format!("client {line}");
+            assert_eq!(orders(line), [Order::Download { paths, target, limit, again }]);
+        };
+        got("download a/x y", &["a/x", "y"], Target::Beside, None);
+        got("download docs/ --limit 5M", &["docs"], Target::Beside, Some(5_000_000));
+        got("download a/x -o z", &["a/x"], Target::File("z".into()), None);
+        got("download a/x -o -", &["a/x"], Target::Stdout, None);
+    }
+
+    #[test]
+    fn uploads_go_to_the_root_or_where_it_is_said() {
+        let got = |line: &str, paths: Vec<Local>, into: Option<&str>, limit| {
+            let (into, again) = (into.map(|into| into.into()), format!("client {line}"));
+            assert_eq!(orders(line), [Order::Upload { paths, into, limit, again }]);
+        };
+        let path = |path: &str| Local::Path(path.into());
+        got("upload /a/x ../y", vec![path("/a/x"), path("../y")], None, None);
+        got("upload x --to d/e/ --limit 1.5k", vec![path("x")], Some("d/e"), Some(1500));
+        got("upload - --to d/x", vec![Local::Input(b"x".to_vec())], Some("d"), None);
+        got("upload - --to x", vec![Local::Input(b"x".to_vec())], None, None);
+    }
+
+    #[test]
+    fn the_line_that_goes_on_can_be_typed_as_it_is_told() {
+        let words = ["client", "download", "it's here"].map(OsString::from);
+        let plan = parse(words, Some("alice"), 0).expect("good");
+        let Some([Order::Download { again, .. }]) = plan.orders.as_deref() else { panic!("one") };
+        assert_eq!(again, r"client download 'it'\''s here'");
     }
 
     #[test]
@@ -434,6 +531,13 @@ mod tests {
             ("download a/x b/x", "same name"),
             ("download -o z a b", "-o"),
             ("--json download -o - a", "--json"),
+            ("download -o z *.txt", "-o"),
+            ("download a --limit 0", "rate"),
+            ("download a --limit 5x", "--limit"),
+            ("upload", "FILE"),
+            ("upload -", "--to"),
+            ("upload - a --to x", "alone"),
+            ("upload a --to ../x", "--to"),
             ("run --timeout 5y true", "--timeout"),
             ("run", "COMMAND"),
             ("ls /etc", "DIR"),

@@ -10,14 +10,15 @@ pub mod brain;
 pub mod exit;
 pub mod input;
 pub mod link;
+pub mod mover;
 pub mod order;
+pub mod outgoing;
 pub mod outlet;
 pub mod post;
 pub mod progress;
 pub mod prompt;
 pub mod screen;
 pub mod session;
-pub mod writer;
 
 use std::io::Write as _;
 

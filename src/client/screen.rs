@@ -102,6 +102,23 @@ pub enum Shown {
         hash: String,
         /// How long it took.
         seconds: f64,
+        /// It is on the server, not here.
+        is_upload: bool,
+        /// It was there already, and proved to be the same.
+        was_there: bool,
+    },
+    /// Files within folders are in their places, and verified.
+    SavedFolder {
+        /// How many.
+        files: u64,
+        /// Bytes of them all.
+        size: u64,
+        /// So many were there already.
+        was_there: u64,
+        /// They are on the server, not here.
+        is_upload: bool,
+        /// How long it took.
+        seconds: f64,
     },
     /// Something failed.
     Error {
@@ -206,11 +223,8 @@ impl Screen {
                 (Err, format!("{from}: {}\n", escape(text)))
             }
             Shown::Delivered { to, by } if !self.quiet => {
-                let witness = match by {
-                    Witness::Client => "",
-                    Witness::Connection => " (its connection took it)",
-                };
-                (Err, self.line(Err, DIM, &format!("delivered to {to}{witness}")))
+                let by = if *by == Witness::Client { "" } else { " (its connection took it)" };
+                (Err, self.line(Err, DIM, &format!("delivered to {to}{by}")))
             }
             Shown::Sent { to } if self.verbose => {
                 (Err, self.line(Err, DIM, &format!("sent to {}", escape(to))))
@@ -233,8 +247,20 @@ impl Screen {
                 let (path, rate) = (escape_bytes(path), Rate(*per_second));
                 (Err, self.line(Err, DIM, &format!("{path}: {percent} % {rate}")))
             }
-            Shown::Saved { target: Some(target), size, seconds, .. } if !self.quiet => {
-                (Err, self.saved(target, *size, *seconds))
+            Shown::Saved { target: Some(target), size, seconds, is_upload, was_there, .. }
+                if !self.quiet =>
+            {
+                let name = self.paint(Err, GREEN, &escape_bytes(target)).into_owned();
+                let more = if *was_there { ", unchanged" } else { "" };
+                (Err, saved(*is_upload, &name, *size, *seconds, more))
+            }
+            Shown::SavedFolder { files, size, was_there, is_upload, seconds } if !self.quiet => {
+                let more = match was_there {
+                    0 => String::new(),
+                    some => format!(", {some} unchanged"),
+                };
+                let name = format!("{files} files in folders");
+                (Err, saved(*is_upload, &name, *size, *seconds, &more))
             }
             Shown::Error { code, text } => {
                 let head = match *code {
@@ -269,15 +295,6 @@ impl Screen {
         })
     }
 
-    fn saved(&self, target: &[u8], size: u64, seconds: f64) -> String {
-        let target = escape_bytes(target);
-        let name = self.paint(Where::Err, GREEN, &target);
-        let per_second = (size as f64 / seconds.max(1e-3)) as u64;
-        // The rate of something that took no time is no news.
-        let rate = if seconds < 0.5 { String::new() } else { format!(", {}", Rate(per_second)) };
-        format!("saved {name} ({}{rate}, verified)\n", Size(size))
-    }
-
     fn entry(&self, entry: &Entry) -> String {
         let time = local_minutes(entry.modified);
         let name = escape_bytes(&entry.name);
@@ -303,6 +320,15 @@ impl Screen {
             _ => text.into(),
         }
     }
+}
+
+fn saved(is_upload: bool, name: &str, size: u64, seconds: f64, more: &str) -> String {
+    let verb = if is_upload { "stored" } else { "saved" };
+    let per_second = (size as f64 / seconds.max(1e-3)) as u64;
+    // The rate of something that took no time is no news, nor is that of nothing.
+    let is_quick = seconds < 0.5 || !more.is_empty();
+    let rate = if is_quick { String::new() } else { format!(", {}", Rate(per_second)) };
+    format!("{verb} {name} ({}{rate}{more}, verified)\n", Size(size))
 }
 
 /// Lines of a command's output, each harmless.
@@ -345,10 +371,12 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
             "event": "progress", "path": blob(path), "bytes": received, "size": size,
             "bytes_per_second": per_second,
         }),
-        Shown::Saved { path, target, size, hash, seconds } => json!({
-            "event": "saved", "path": blob(path), "file": target.as_deref().map(blob),
-            "size": size, "blake3": hash, "seconds": seconds,
+        Shown::Saved { path, target, size, hash, seconds, is_upload, was_there } => json!({
+            "event": if *is_upload { "stored" } else { "saved" }, "path": blob(path),
+            "file": target.as_deref().map(blob), "size": size, "blake3": hash,
+            "seconds": seconds, "unchanged": was_there,
         }),
+        Shown::SavedFolder { .. } => return None,
         Shown::Error { code, text } => json!({"event": "error", "code": code, "text": text}),
         Shown::Notice(text) => json!({"event": "notice", "text": text}),
         Shown::Clear => return None,
@@ -508,6 +536,8 @@ mod tests {
             size: 12_300_000,
             hash: "00".into(),
             seconds,
+            is_upload: false,
+            was_there: false,
         };
         let quick = "saved client_report.pdf (12.3 MB, verified)\n";
         assert_eq!(text(PROMPT, &saved(0.1)), quick);

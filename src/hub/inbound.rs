@@ -1,11 +1,25 @@
 //! From bytes to requests.
 
-use super::{CloseReason, Hub, Phase, Session, SessionId, session::Inbound};
+use super::{
+    CloseReason, Hub, OperationId, Phase, SessionId,
+    session::{Inbound, Raw},
+};
 use crate::wire::{
-    Dialect, Event, Request,
+    Dialect, Event, Outcome, Request,
     dialect::{self, Sniffed},
     error::{ErrorCode, Refusal},
+    frame,
 };
+
+/// What became of bytes that may be no request.
+enum Passed {
+    /// They are one, or its beginning.
+    Request,
+    /// So many of them are passed on.
+    Some(usize),
+    /// More are needed, or room for them.
+    Wait,
+}
 
 impl Hub {
     pub(super) fn on_bytes(&mut self, id: SessionId, bytes: &[u8]) {
@@ -35,15 +49,19 @@ impl Hub {
     fn note_cut_input(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         let input = &mut session.input;
-        if !input.ended || input.raw_left <= input.rest.len() as u64 {
+        let rest = input.rest.len() as u64;
+        let is_cut = |raw: &mut Raw| raw.left > rest;
+        if !input.ended {
             return;
         }
-        (input.raw_left, input.rest) = (0, Vec::new());
-        input.paused = false;
-        let Some(&taker) = session.operations.first() else { return };
-        match self.operation_mut(taker).is_some_and(|operation| operation.end.is_some()) {
-            true => self.on_end_input_cut(taker),
-            false => self.on_input_end(id, 0, None),
+        let Some(raw) = input.raw.take_if(is_cut) else { return };
+        (input.rest, input.paused) = (Vec::new(), false);
+        let taker = session.operations.first().copied();
+        let is_end = |id: &OperationId| self.operations[id.slot()].end.is_some();
+        match taker.filter(is_end) {
+            Some(end) => self.on_end_input_cut(end),
+            // Whoever writes it finds that out.
+            None => self.end_raw(id, raw),
         }
     }
 
@@ -55,14 +73,14 @@ impl Hub {
         let session = self.session_mut(id).expect("the caller has it");
         joined.append(&mut session.input.rest);
         loop {
-            let session = self.session(id);
-            let missing = match session {
-                // What is no line needs no end of one.
-                Some(session) if session.input.raw_left > 0 => Some(0),
-                _ => session
-                    .and_then(Session::dialect)
-                    .and_then(|dialect| dialect.missing(&joined, bytes)),
-            };
+            let missing = self.session(id).and_then(|session| {
+                let input = &session.input;
+                // What is no request is taken as it comes, and is never put together.
+                let is_loose = input.raw.is_some() || input.data.is_some();
+                let dialect = session.dialect().filter(|_| !is_loose);
+                let missing = dialect.and_then(|dialect| dialect.missing(&joined, bytes));
+                missing.or(is_loose.then_some(0))
+            });
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
             let used = self.consume(id, &joined);
@@ -95,8 +113,9 @@ impl Hub {
             }
             // A few bytes that could still have become another dialect are a line after all.
             Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Ready { .. } => {
-                let Inbound { rest, raw_left, .. } = &session.input;
-                let is_in_line = rest.len() as u64 > *raw_left && rest.last() != Some(&b'\n');
+                let Inbound { rest, raw, .. } = &session.input;
+                let raw_left = raw.as_ref().map_or(0, |raw| raw.left);
+                let is_in_line = rest.len() as u64 > raw_left && rest.last() != Some(&b'\n');
                 self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
             }
         }
@@ -104,9 +123,10 @@ impl Hub {
 
     /// Goes on where the session had to wait, if it may.
     pub(super) fn resume(&mut self, id: SessionId) {
-        let Some(session) = self.session(id) else { return };
-        if session.input.paused && !self.must_pause(session) {
-            self.session_mut(id).expect("it was there").input.paused = false;
+        let limits = self.limits;
+        let Some(session) = self.session_mut(id) else { return };
+        if session.input.paused && !session.must_pause(&limits) {
+            session.input.paused = false;
             self.on_bytes(id, b"");
             let still_on = self.session(id).is_some_and(|it| !it.input.paused && !it.is_closing());
             if still_on {
@@ -117,50 +137,12 @@ impl Hub {
         }
     }
 
-    /// Whether nothing of what the session says can be dealt with now.
-    pub(super) fn must_pause(&self, session: &Session) -> bool {
-        match session.input.raw_left {
-            0 => session.must_wait(&self.limits),
-            // Bytes that are no requests have no answers that could fill its queue.
-            _ => self.raw_room(session) == 0,
-        }
-    }
-
-    /// How many of the raw bytes that are due can be taken now.
-    fn raw_room(&self, session: &Session) -> usize {
-        let Some(taker) = session.operations.first() else { return usize::MAX };
-        let window = self.limits.input_window_bytes;
-        let taker = &self.operations[taker.slot()];
-        match (&taker.end, &taker.input) {
-            (Some(end), _) => end.room(window),
-            (None, Some(input)) if !input.closed => window as usize - input.bytes.len(),
-            _ => usize::MAX,
-        }
-    }
-
-    /// Gives raw bytes at the head of `bytes` to the operation that they belong to, as far as it
-    /// takes them; returns how many that were.
-    fn take_raw(&mut self, id: SessionId, bytes: &[u8]) -> usize {
-        let session = self.session(id).expect("the caller has it");
-        let left = usize::try_from(session.input.raw_left).unwrap_or(usize::MAX);
-        let count = self.raw_room(session).min(left).min(bytes.len());
-        if count == 0 {
-            return 0;
-        }
-        self.on_input(id, 0, &bytes[..count]);
-        let Some(session) = self.session_mut(id) else { return bytes.len() };
-        session.input.raw_left -= count as u64;
-        if session.input.raw_left == 0 {
-            self.on_input_end(id, 0, None);
-        }
-        count
-    }
-
     /// Executes the requests in `bytes` and returns how many bytes they had.
     fn consume(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        let limits = self.limits;
         let mut used = 0;
         loop {
-            let Some(session) = self.session(id) else { return bytes.len() };
+            let Some(session) = self.session_mut(id) else { return bytes.len() };
             let rest = &bytes[used..];
             let (dialect, is_greeting) = match session.phase {
                 Phase::Closing { .. } => return bytes.len(),
@@ -174,18 +156,19 @@ impl Hub {
                 Phase::Greeting { dialect, .. } => (dialect, true),
                 Phase::Ready { dialect, .. } => (dialect, false),
             };
-            if self.must_pause(session) {
-                self.session_mut(id).expect("it was there").input.paused = true;
+            if session.must_pause(&limits) {
+                session.input.paused = true;
                 return used;
             }
-            if session.input.raw_left > 0 {
-                match self.take_raw(id, rest) {
-                    0 => return used,
-                    count => used += count,
+            match self.pass_on(id, dialect, is_greeting, rest) {
+                Passed::Wait => return used,
+                Passed::Some(count) => {
+                    used += count;
+                    continue;
                 }
-                continue;
+                Passed::Request => {}
             }
-            let session = self.session_mut(id).expect("it was there");
+            let Some(session) = self.session_mut(id) else { return bytes.len() };
             let scanned = std::mem::take(&mut session.input.scanned);
             let line_max = session.line_max_bytes();
             if !is_greeting && let Some(post) = dialect.post(rest, scanned, line_max) {
@@ -201,8 +184,9 @@ impl Hub {
                 Ok(Some(item)) => {
                     used += item.consumed;
                     let raw = item.request.as_ref().ok().and_then(Request::raw_bytes);
-                    let raw = raw.filter(|_| dialect == Dialect::Line);
-                    session.input.raw_left = raw.unwrap_or(0);
+                    if let Some(left) = raw.filter(|_| dialect == Dialect::Line) {
+                        session.input.raw = Some(Raw { left, refusal: None });
+                    }
                     match item.request {
                         Ok(request) if is_greeting => self.on_first(id, dialect, request),
                         Ok(request) => self.on_request(id, dialect, request),
@@ -212,15 +196,83 @@ impl Hub {
                         }
                         Err(refusal) => self.say(id, &Event::Error(&refusal)),
                     }
-                    if raw == Some(0) {
-                        self.on_input_end(id, 0, None);
-                    }
                 }
                 Err(refusal) => {
                     self.close(id, CloseReason::Protocol, Some(&refusal));
                     return bytes.len();
                 }
             }
+        }
+    }
+
+    /// Passes bytes on that are no request, as they come.
+    fn pass_on(&mut self, id: SessionId, dialect: Dialect, is_early: bool, rest: &[u8]) -> Passed {
+        let session = self.session_mut(id).expect("the caller has it");
+        if session.input.raw.is_some() {
+            return self.consume_raw(id, rest).map_or(Passed::Wait, Passed::Some);
+        }
+        if dialect != Dialect::Frame || is_early {
+            return Passed::Request;
+        }
+        if let Some((tag, left)) = session.input.data {
+            let part = &rest[..rest.len().min(left)];
+            session.input.data = (part.len() < left).then_some((tag, left - part.len()));
+            if part.is_empty() {
+                return Passed::Wait;
+            }
+            self.on_input(id, tag, part);
+            return Passed::Some(part.len());
+        }
+        match frame::begun_data(rest) {
+            Some(begun) => {
+                session.input.data = Some(begun);
+                Passed::Some(frame::HEADER_BYTES)
+            }
+            None => Passed::Request,
+        }
+    }
+
+    /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
+    fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
+        let window = self.limits.input_window_bytes;
+        let room = self.operation_of(id, 0).and_then(|operation| operation.input_room(window));
+        let session = self.session_mut(id).expect("the caller has it");
+        let mut raw = session.input.raw.take().expect("the caller has looked");
+        let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
+        let left = usize::try_from(raw.left).unwrap_or(usize::MAX);
+        let count = bytes.len().min(left).min(room);
+        raw.left -= count as u64;
+        let is_end = raw.left == 0;
+        if count == 0 && !is_end {
+            session.input.paused = !bytes.is_empty();
+            session.input.raw = Some(raw);
+            return None;
+        }
+        let is_wanted = raw.refusal.is_none();
+        match is_end {
+            true => {
+                if is_wanted && count > 0 {
+                    self.on_input(id, 0, &bytes[..count]);
+                }
+                self.end_raw(id, raw);
+            }
+            false => {
+                session.input.raw = Some(raw);
+                if is_wanted {
+                    self.on_input(id, 0, &bytes[..count]);
+                }
+            }
+        }
+        Some(count)
+    }
+
+    fn end_raw(&mut self, id: SessionId, raw: Raw) {
+        match raw.refusal {
+            Some(refusal) => {
+                let outcome = Outcome::Failed(refusal);
+                self.say(id, &Event::End { tag: 0, outcome: &outcome });
+            }
+            None => self.on_input_end(id, 0, None),
         }
     }
 

@@ -142,7 +142,7 @@ impl Hub {
             assert_eq!(offer.id, waiting.offer, "{id:?} was offered something that is gone");
         }
         let speaks_lines = session.dialect() == Some(Dialect::Line);
-        assert!(session.input.raw_left == 0 || session.is_closing() || speaks_lines);
+        assert!(session.input.raw.is_none() || session.is_closing() || speaks_lines);
         match session.phase {
             Phase::Sniffing { .. } | Phase::Greeting { .. } => {
                 assert_eq!(operations, 0, "{id:?} has said nothing valid and started something");

@@ -125,6 +125,13 @@ pub enum Input<'a> {
         /// Bytes.
         count: usize,
     },
+    /// So many bytes of what [`Hub::take_input`] gave are dealt with.
+    InputDone {
+        /// Of which operation.
+        operation: OperationId,
+        /// Bytes.
+        count: usize,
+    },
     /// The command has closed its standard input.
     InputClosed {
         /// Which command.
@@ -153,8 +160,10 @@ pub enum Chunk<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
-    /// A part of the open file.
+    /// A part of an open file.
     File {
+        /// Which of the operation's files, as the shell numbers them.
+        file: u32,
         /// Where it begins.
         offset: u64,
         /// Bytes, not 0.
@@ -284,6 +293,7 @@ impl Hub {
             }
             Input::Chunk { operation, chunk } => self.on_chunk(operation, chunk),
             Input::InputTaken { operation, count } => self.on_input_taken(operation, count),
+            Input::InputDone { operation, count } => self.on_input_done(operation, count),
             Input::InputClosed { operation } => self.on_input_closed(operation),
             Input::Ended { operation, outcome } => self.on_ended(operation, outcome),
             Input::Tick => self.on_tick(),
@@ -328,12 +338,13 @@ impl Hub {
 
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
     pub fn wants_input(&mut self, id: SessionId) -> bool {
-        let Some(session) = self.session(id).filter(|session| !session.is_closing()) else {
+        let limits = self.limits;
+        let Some(session) = self.session_mut(id) else { return false };
+        if session.is_closing() {
             return false;
-        };
-        let must_pause = session.input.paused || self.must_pause(session);
-        self.session_mut(id).expect("it was there").input.paused = must_pause;
-        !must_pause
+        }
+        session.input.paused = session.input.paused || session.must_pause(&limits);
+        !session.input.paused
     }
 
     /// All sessions.

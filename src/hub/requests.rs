@@ -93,7 +93,12 @@ impl Hub {
                 self.on_accept(id, tag, offer, form, introduction.as_deref());
             }
             Call::Refuse { offer, reason } => self.on_refuse(id, tag, offer, reason),
-            Call::Download { .. } | Call::Run { .. } | Call::List { .. } => {
+            Call::Download { .. }
+            | Call::Fetch { .. }
+            | Call::Store { .. }
+            | Call::Upload { .. }
+            | Call::Run { .. }
+            | Call::List { .. } => {
                 self.on_start(id, tag, call);
             }
         }

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, net::SocketAddr};
 use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time, pipe::Waiting};
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
-    wire::{Dialect, Name, Tag},
+    wire::{Dialect, Name, Refusal, Tag},
 };
 
 /// One connection.
@@ -102,13 +102,25 @@ pub struct Inbound {
     pub(super) rest: Vec<u8>,
     /// So many of them hold no line end.
     pub(super) scanned: usize,
+    /// Frames alone: the data frame that has begun, and how many bytes of it are still to come.
+    /// They are passed on as they come, and never put together.
+    pub(super) data: Option<(Tag, usize)>,
+    /// Lines alone: so many bytes that come are no requests but a file's, for the operation under
+    /// way or, where that was refused, for nobody.
+    pub(super) raw: Option<Raw>,
     /// The peer has said that no more requests come.
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
-    /// Lines alone: so many bytes are no lines, but the input of the operation at hand. Where it
-    /// is over, or none has begun, they are passed over.
-    pub(super) raw_left: u64,
+}
+
+/// Bytes of a file among lines.
+#[derive(Debug)]
+pub struct Raw {
+    /// Bytes still to come.
+    pub(super) left: u64,
+    /// What is said after them, where nobody takes them.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// Where the output of a line session stands.
@@ -228,7 +240,12 @@ impl Session {
 
     /// Whether its next request must wait: for its answers to leave, or, with lines, for the end
     /// of the request before.
-    pub(super) fn must_wait(&self, limits: &Limits) -> bool {
+    pub(super) fn must_pause(&self, limits: &Limits) -> bool {
+        // Bytes that are no requests have no answers that could fill its queue, and as many are
+        // taken as there is room for.
+        if self.input.raw.is_some() {
+            return false;
+        }
         let full = self.outbox.unsent_bytes() >= limits.outbox_pause_bytes;
         full || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
     }

@@ -11,9 +11,11 @@ mod acceptor;
 pub mod arguments;
 mod commands;
 mod connections;
+mod exchanges;
 mod lingering;
 mod token;
 mod transfers;
+mod upload;
 mod work;
 
 use std::{
@@ -24,6 +26,7 @@ use std::{
 use acceptor::Acceptor;
 use commands::Commands;
 use connections::Connections;
+use exchanges::Exchanges;
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
 use token::{Pipe, Source};
@@ -71,6 +74,7 @@ pub struct Server {
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
+    exchanges: Exchanges,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -106,6 +110,7 @@ impl Server {
         registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
+        let share = Share::open(&root)?;
         Ok(Server {
             acceptor: Acceptor::new(listeners, registry)?,
             hub: Hub::new(limits, random_key()),
@@ -114,7 +119,8 @@ impl Server {
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
-            transfers: Transfers::new(Share::open(&root)?, waker)?,
+            exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
+            transfers: Transfers::new(share, waker)?,
             commands: Commands::new(root, guard),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
@@ -342,6 +348,9 @@ impl Server {
                 Piece::Bytes { bytes, more } => {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
                     connection.transport.write(bytes, more)
+                }
+                Piece::File(piece) if self.exchanges.has(piece.operation) => {
+                    self.exchanges.send(piece, &mut connection.transport, left)
                 }
                 Piece::File(piece) => self.transfers.send(piece, &mut connection.transport, left),
             };

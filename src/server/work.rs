@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::{Server, commands, transfers};
+use super::{Server, commands, exchanges, transfers};
 use crate::{
     hub::{Chunk, Effect, FilePiece, Input, OperationId, SessionId, Work},
     sys::transport::Transport,
-    wire::{ErrorCode, Outcome, Refusal},
+    wire::{ErrorCode, Outcome, Refusal, Stream},
 };
 
 /// An error of the disk (errno(3)).
@@ -30,6 +30,7 @@ impl Server {
                 Effect::Terminate { operation } => self.terminate(operation),
                 Effect::Stop { operation } | Effect::Release { operation } => {
                     self.transfers.drop_transfer(operation);
+                    self.exchanges.drop_exchange(operation);
                     self.commands.drop_command(operation);
                 }
                 Effect::Flush { .. } | Effect::Resume { .. } | Effect::Close { .. } => {
@@ -43,6 +44,9 @@ impl Server {
         let started = match work {
             Work::Download { path, verified } => self.transfers.start_download(id, path, verified),
             Work::List { path } => self.transfers.start_listing(id, path),
+            Work::Fetch { paths } => self.exchanges.start_fetch(id, &paths),
+            Work::Store { into } => self.exchanges.start_store(id, into.as_ref()),
+            Work::Upload { path, size } => self.exchanges.start_upload(id, path, size),
             Work::Run { command, stdin } => {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())
@@ -58,7 +62,7 @@ impl Server {
     }
 
     fn terminate(&mut self, id: OperationId) {
-        if self.transfers.has(id) {
+        if self.transfers.has(id) || self.exchanges.has(id) {
             let text = "cancelled by the client";
             let refusal = Refusal::new(0, ErrorCode::Cancelled, text);
             self.end(id, Outcome::Failed(refusal));
@@ -72,9 +76,12 @@ impl Server {
     /// The end needs no room.
     pub(super) fn produce(&mut self, operation: OperationId) {
         let room = self.hub.room(operation);
-        let goes_on = match self.transfers.has(operation) {
-            true => self.produce_transfer(operation, room),
-            false => self.produce_command(operation, room),
+        let goes_on = if self.transfers.has(operation) {
+            self.produce_transfer(operation, room)
+        } else if self.exchanges.has(operation) {
+            self.produce_exchange(operation, room)
+        } else {
+            self.produce_command(operation, room)
         };
         if goes_on {
             self.todo.push_back(Effect::Pull { operation });
@@ -89,12 +96,63 @@ impl Server {
                 self.end(operation, outcome);
                 return false;
             }
-            transfers::Produced::Piece { offset, length } => Chunk::File { offset, length },
+            transfers::Produced::Piece { offset, length } => {
+                Chunk::File { file: 0, offset, length }
+            }
             transfers::Produced::Entries(entries) => Chunk::Entries(entries),
         };
         self.hub.handle(now, Input::Chunk { operation, chunk });
         self.take_effects();
         true
+    }
+
+    fn produce_exchange(&mut self, operation: OperationId, room: usize) -> bool {
+        let now = crate::hub::Time(self.now);
+        let produced = self.exchanges.produce(operation, room);
+        let chunk = match &produced {
+            exchanges::Produced::Nothing => return false,
+            exchanges::Produced::Over(outcome) => {
+                self.end(operation, outcome.clone());
+                return false;
+            }
+            exchanges::Produced::Text(text) => Chunk::Text(text),
+            exchanges::Produced::Bytes(bytes) => Chunk::Output { stream: Stream::Stdout, bytes },
+            exchanges::Produced::Piece { file, offset, length } => {
+                Chunk::File { file: *file, offset: *offset, length: *length }
+            }
+        };
+        self.hub.handle(now, Input::Chunk { operation, chunk });
+        self.take_effects();
+        if self.exchanges.wants_to_go_on(operation) {
+            self.move_exchange(operation);
+        }
+        true
+    }
+
+    /// Sends the party of a conversation to a worker, with what has come for it.
+    fn move_exchange(&mut self, operation: OperationId) {
+        let spare = self.exchanges.take_spare(operation);
+        if let Some((bytes, ended)) = self.hub.take_input(operation, spare) {
+            self.exchanges.go_on(operation, bytes, ended);
+        }
+    }
+
+    /// Takes in what workers have done for conversations.
+    fn take_exchange_results(&mut self) {
+        while let Some((operation, count)) = self.exchanges.try_recv() {
+            if count > 0 {
+                self.input(Input::InputDone { operation, count });
+            }
+            let has_input = |(bytes, ended): (&[u8], bool)| !bytes.is_empty() || ended;
+            let is_fed = self.hub.standard_input(operation).is_some_and(has_input);
+            let is_home = self.exchanges.is_at_home(operation);
+            if is_home && (is_fed || self.exchanges.wants_to_go_on(operation)) {
+                self.move_exchange(operation);
+            }
+            if self.exchanges.has(operation) {
+                self.produce(operation);
+            }
+        }
     }
 
     fn produce_command(&mut self, operation: OperationId, room: usize) -> bool {
@@ -115,6 +173,12 @@ impl Server {
     }
 
     fn feed(&mut self, operation: OperationId) {
+        if self.exchanges.has(operation) {
+            if self.exchanges.is_at_home(operation) {
+                self.move_exchange(operation);
+            }
+            return;
+        }
         let Some((bytes, ended)) = self.hub.standard_input(operation) else { return };
         let left = bytes.len();
         match self.commands.feed(operation, bytes, ended) {
@@ -126,6 +190,7 @@ impl Server {
 
     /// Takes in what the workers have done.
     pub(super) fn take_results(&mut self) {
+        self.take_exchange_results();
         while let Some(done) = self.transfers.try_recv() {
             match done {
                 transfers::Done::Opened(id, opened) => match self.transfers.on_opened(id, opened) {

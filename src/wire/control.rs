@@ -77,6 +77,17 @@ pub enum CallBody<'a> {
         /// Relative to the root.
         path: Blob<'a>,
     },
+    /// See [`Call::Fetch`].
+    Fetch {
+        /// Relative to the root.
+        paths: Vec<Blob<'a>>,
+    },
+    /// See [`Call::Store`].
+    Store {
+        /// Relative to the root; absent for the root itself.
+        #[serde(default)]
+        into: Option<Blob<'a>>,
+    },
     /// See [`Call::Run`].
     Run {
         /// As the shell gets it.
@@ -179,6 +190,19 @@ impl<'a> CallBody<'a> {
                 Ok(path) => Ok(Call::Download { path }),
                 Err(fault) => Err(Refusal::new(tag, BadPath, fault.to_string())),
             },
+            CallBody::Fetch { paths } if paths.is_empty() => {
+                Err(Refusal::new(tag, BadArguments, "no file is named"))
+            }
+            CallBody::Fetch { paths } => paths
+                .iter()
+                .map(|path| SharePath::parse(&path.0))
+                .collect::<Result<_, _>>()
+                .map(|paths| Call::Fetch { paths })
+                .map_err(|fault| Refusal::new(tag, BadPath, fault.to_string())),
+            CallBody::Store { into } => {
+                let bytes = into.as_ref().map_or(&b""[..], |path| &path.0);
+                line::list_path(bytes).map(|into| Call::Store { into })
+            }
             CallBody::Run { command, .. } if command.trim().is_empty() => {
                 Err(Refusal::new(tag, BadArguments, "the command is empty"))
             }

@@ -61,7 +61,19 @@ pub enum ErrorCode {
     PermissionDenied,
     /// The file changed while it was read.
     FileChanged,
-    /// The server's system refused; the text says how.
+    /// The bytes that came are not those that were sent.
+    NotVerified,
+    /// There is no space left where it is to be written.
+    NoSpace,
+    /// The quota of the disk is used up.
+    QuotaExceeded,
+    /// The file system is read-only.
+    ReadOnly,
+    /// The file is larger than it may be there.
+    FileTooLarge,
+    /// The name is longer than the file system takes.
+    NameTooLong,
+    /// The system refused; the text says how.
     SystemError,
     /// The command could not be started.
     CannotStart,
@@ -109,6 +121,12 @@ impl ErrorCode {
             NotAFolder => "not-a-folder",
             PermissionDenied => "permission-denied",
             FileChanged => "file-changed",
+            NotVerified => "not-verified",
+            NoSpace => "no-space",
+            QuotaExceeded => "quota-exceeded",
+            ReadOnly => "read-only",
+            FileTooLarge => "file-too-large",
+            NameTooLong => "name-too-long",
             SystemError => "system-error",
             CannotStart => "cannot-start",
             Busy => "busy",
@@ -118,6 +136,16 @@ impl ErrorCode {
             ShuttingDown => "shutting-down",
             SlowConsumer => "slow-consumer",
         }
+    }
+}
+
+impl ErrorCode {
+    /// The error of this name.
+    pub fn parse(name: &[u8]) -> Option<ErrorCode> {
+        use serde::de::{IntoDeserializer, value};
+        let name = std::str::from_utf8(name).ok()?;
+        let name: value::StrDeserializer<'_, value::Error> = name.into_deserializer();
+        ErrorCode::deserialize(name).ok()
     }
 }
 

@@ -88,6 +88,9 @@ impl Job {
             Work::Download { path: it, .. } => path(it),
             Work::List { path: it } => path(it.as_ref().expect("never the root")),
             Work::Run { command, .. } => What::parse(command),
+            Work::Fetch { .. } | Work::Store { .. } | Work::Upload { .. } => {
+                unreachable!("the simulation does not ask for these")
+            }
         };
         Job {
             id,
