@@ -81,9 +81,9 @@ fn what_cannot_be_offered_is_refused_at_once() {
         (json!({"op": "send", "to": "bob", "name": "a", "size": 1, "files": 2}), "bad-arguments"),
         (
             json!({"op": "send", "to": "bob", "name": "a", "form": "conversation", "folder": true}),
-            "not-supported",
+            "refused",
         ),
-        (json!({"op": "send", "to": "bob", "name": "a", "form": "conversation"}), "not-supported"),
+        (json!({"op": "send", "to": "bob", "name": "a", "form": "conversation"}), "refused"),
         (json!({"op": "send", "to": "nobody", "name": "a", "size": 1}), "no-such-user"),
         (json!({"op": "accept", "offer": 1}), "no-such-offer"),
         (json!({"op": "refuse", "offer": 1}), "no-such-offer"),

@@ -1,10 +1,15 @@
 //! The client's command line.
 
+mod passing;
+
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use super::order::{Local, Order, Target, trim_slash};
+use super::{
+    order::{Local, Order, Target, trim_slash},
+    rules::Rules,
+};
 use crate::{
     limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
     sys::connect::Host,
@@ -28,6 +33,8 @@ pub struct Plan {
     pub quiet: bool,
     /// More talk.
     pub verbose: bool,
+    /// Whose offers are taken without a question.
+    pub accept: Rules,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
 }
@@ -75,6 +82,13 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "10s", global = true,
           value_parser = parse_time)]
     connect_timeout: Duration,
+    /// What others send is taken without a question: all, none, ask, or names, each perhaps with
+    /// a size, as in alice,bob:5M. It is saved here as SENDER_NAME.
+    ///
+    /// Default: ask at the prompt. What is not taken by this is asked about there, and refused
+    /// elsewhere.
+    #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
+    accept: Option<Rules>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -88,6 +102,11 @@ enum Verb {
     Download(Download),
     /// Send files and folders to the server. The same line again goes on where it was broken off.
     Upload(Upload),
+    /// Send files and folders to another user, who is asked first. The same line again goes on
+    /// where it was broken off.
+    Send(passing::Send),
+    /// Take what others send, as --accept says, until Ctrl-C. It is saved here as SENDER_NAME.
+    Receive(passing::Receive),
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
@@ -206,7 +225,9 @@ fn plan(
     random: u64,
     again: &str,
 ) -> Result<Plan, String> {
-    let orders = arguments.verb.map(|verb| orders_of(verb, again)).transpose()?;
+    let has_rules = arguments.accept.is_some();
+    let orders = arguments.verb.map(|verb| orders_of(verb, has_rules, again)).transpose()?;
+    let random = passing::stable_number(orders.as_deref()).unwrap_or(random);
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
         (None, Some(_)) => passing_name(login_name, random),
@@ -226,15 +247,18 @@ fn plan(
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
+        accept: arguments.accept.unwrap_or_default(),
         orders,
     })
 }
 
-fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
+fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, String> {
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
         Verb::Download(it) => vec![download(it, again)?],
         Verb::Upload(it) => vec![upload(it, again)?],
+        Verb::Send(it) => vec![passing::send(it, again)?],
+        Verb::Receive(it) => vec![passing::receive(it, has_rules)?],
         Verb::Run(run) => vec![command(run)?],
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
@@ -420,7 +444,9 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!("{line}; the verbs are msg, download, upload, run, who, ls and echo")
+            format!(
+                "{line}; the verbs are msg, download, upload, send, receive, run, who, ls and echo"
+            )
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")

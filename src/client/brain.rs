@@ -18,7 +18,7 @@ use super::{
     backoff::Backoff,
     exit,
     link::{Heard, Link},
-    order::{Order, Target},
+    order::{Local, Order, Target},
     screen::{Ending, LineBuffer, Shown},
 };
 use crate::wire::{
@@ -27,11 +27,13 @@ use crate::wire::{
     escape::{escape, escape_bytes},
 };
 
+mod between;
 mod news;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
+use between::Between;
 pub use transfer::Opening;
 use transfer::Transfer;
 
@@ -63,6 +65,8 @@ pub struct Setup {
     pub shows_output: bool,
     /// Messages are shown, and so may be acknowledged.
     pub shows_messages: bool,
+    /// Somebody can be asked whether an offer is to be taken.
+    pub can_ask: bool,
 }
 
 /// Something to be done by the glue.
@@ -80,8 +84,12 @@ pub enum Effect {
     Taken(Tag, usize),
     /// The server has ended the transfer: nothing more comes for the thread.
     Close(Tag),
+    /// All of a file that comes as it is has come, with this hash if the sender has told one.
+    Verify(Tag, Option<[u8; 32]>),
     /// Drop the thread.
     Abandon(Tag),
+    /// Look at what is to be sent, then call [`Brain::handle_weighed`] with this number.
+    Weigh(u64, Vec<Local>),
     /// Read standard input; each block goes to [`Brain::handle_input`].
     StartInput,
     /// One more block of standard input may be read.
@@ -127,6 +135,8 @@ enum Task {
     Answer(&'static str),
     Run(Box<Run>),
     Transfer(Box<Transfer>),
+    /// An offer is refused; whether it still was there does not matter.
+    Refusal,
 }
 
 #[derive(Debug, Default)]
@@ -185,6 +195,7 @@ pub struct Brain {
     posted: VecDeque<Posted>,
     receipts: BTreeMap<u32, Receipts>,
     input: Input,
+    between: Between,
     /// The order source was asked for more and has not answered yet.
     awaiting: bool,
     /// No more orders will come.
@@ -207,6 +218,7 @@ impl Brain {
             posted: VecDeque::new(),
             receipts: BTreeMap::new(),
             input: Input::default(),
+            between: Between::default(),
             awaiting: false,
             orders_ended: false,
             interrupted: false,
@@ -478,6 +490,10 @@ impl Brain {
             Order::Who => (CallBody::Who, Task::Answer("users")),
             Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
             Order::Help => (CallBody::Help, Task::Answer("")),
+            Order::Send { .. } | Order::Accept { .. } | Order::Refuse { .. } => {
+                return self.perform_between(order, now_ms);
+            }
+            Order::Receive { .. } => return self.perform_between(order, now_ms),
             Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
         };
         let tag = link.request(&call);
@@ -539,7 +555,7 @@ impl Brain {
             self.effects.push_back(Effect::MoreInput);
         }
         if self.input.ended {
-            link.input_end(tag);
+            link.input_end(tag, b"");
         }
     }
 
@@ -549,6 +565,7 @@ impl Brain {
             return;
         }
         let idle = self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
+        let idle = idle && self.is_quiet_between();
         if !self.orders_ended && (idle || self.setup.style == Style::Prompt) {
             self.awaiting = true;
             self.effects.push_back(Effect::Next);
@@ -583,6 +600,7 @@ impl Brain {
         self.posted.clear();
         self.receipts.clear();
         self.input = Input::default();
+        self.drop_between();
     }
 
     fn retry(&mut self, now_ms: u64, random: u64) {

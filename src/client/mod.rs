@@ -17,8 +17,10 @@ pub mod outlet;
 pub mod post;
 pub mod progress;
 pub mod prompt;
+pub mod rules;
 pub mod screen;
 pub mod session;
+pub mod weigh;
 
 use std::io::Write as _;
 

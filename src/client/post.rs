@@ -4,7 +4,7 @@ use std::{net::TcpStream, sync::Arc, sync::mpsc};
 
 use mio::Waker;
 
-use super::brain::After;
+use super::{brain::After, weigh::Weight};
 use crate::{
     sys::terminal::StdoutError,
     transfer::{Fault, Report, Segment, source::DiskFile},
@@ -34,6 +34,10 @@ pub enum News {
     Said(Tag, Vec<Segment<DiskFile>>),
     /// This has happened to its files.
     Reports(Tag, Vec<Report>),
+    /// What is to be sent was looked at, under the number of the question.
+    Weighed(u64, Result<Weight, Fault>),
+    /// The hash of a file that was sent as it is.
+    Hashed(Tag, [u8; 32]),
     /// Our half of the transfer is over.
     Moved(Tag, Result<(), Fault>),
     /// There is a connection again.

@@ -4,6 +4,8 @@
 //! through [`crate::wire::escape`] here, but for the output of `run` where that is wanted byte
 //! for byte, which does not come this way.
 
+pub mod passing;
+
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
@@ -18,6 +20,7 @@ use crate::{
         event::{Ended, Entry, EntryKind, Witness},
     },
 };
+use passing::Passing;
 
 /// One thing to show.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,6 +123,8 @@ pub enum Shown {
         /// How long it took.
         seconds: f64,
     },
+    /// Something about files between users.
+    Passing(Passing),
     /// Something failed.
     Error {
         /// The name of the error.
@@ -262,6 +267,7 @@ impl Screen {
                 let name = format!("{files} files in folders");
                 (Err, saved(*is_upload, &name, *size, *seconds, &more))
             }
+            Shown::Passing(passing) => self.passing(passing)?,
             Shown::Error { code, text } => {
                 let head = match *code {
                     "failed" => "error".to_owned(),
@@ -377,6 +383,7 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
             "seconds": seconds, "unchanged": was_there,
         }),
         Shown::SavedFolder { .. } => return None,
+        Shown::Passing(passing) => passing::to_json(passing)?,
         Shown::Error { code, text } => json!({"event": "error", "code": code, "text": text}),
         Shown::Notice(text) => json!({"event": "notice", "text": text}),
         Shown::Clear => return None,

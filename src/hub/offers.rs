@@ -46,7 +46,7 @@ impl Hub {
         let receiver = self.session_mut(target).expect("named sessions are there");
         if receiver.dialect() != Some(Dialect::Frame) && !parcel.can_be_raw() {
             let text = format!("{to} speaks a dialect that takes single files of a known size");
-            return refuse(NotSupported, text);
+            return refuse(Refused, text);
         }
         if receiver.offers.len() >= limits.offers_max {
             let text = format!("{to} has {} offers to answer; try later", receiver.offers.len());
@@ -137,7 +137,7 @@ impl Hub {
         let form = if can_talk { parcel.form } else { Form::Raw };
         if form == Form::Raw && !parcel.can_be_raw() {
             let text = "it is no single file of a known size, and needs the form `conversation`";
-            return Err(Refusal::new(tag, NotSupported, text));
+            return Err(Refusal::new(tag, BadArguments, text));
         }
         let (ours, theirs) = match form {
             Form::Raw => {

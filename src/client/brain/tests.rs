@@ -49,6 +49,7 @@ impl Table {
             tells_every_file: false,
             shows_output: style == Style::Prompt,
             shows_messages: true,
+            can_ask: style == Style::Prompt,
         })
     }
 
@@ -226,6 +227,7 @@ fn run_gives_the_commands_code_and_255_for_failures_of_its_own() {
         tells_every_file: false,
         shows_output: false,
         shows_messages: true,
+        can_ask: false,
     };
     let failed = Outcome::Failed(refusal(ErrorCode::CannotStart));
     let signal = Outcome::Signal { number: 15, because: Some(Ended::TimedOut) };
