@@ -100,23 +100,25 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 11, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 11 + 15, "an op has no vector: {calls:?}");
 }
 
-fn op(call: &Call<'_>) -> &'static str {
+fn op(call: &Call<'_>) -> String {
     match call {
-        Call::Download { .. } => "download",
-        Call::Fetch { .. } => "fetch",
-        Call::Store { .. } => "store",
+        Call::Download { .. } => "download".into(),
+        Call::Fetch { .. } => "fetch".into(),
+        Call::Store { .. } => "store".into(),
         Call::Upload { .. } => panic!("frames have `store`"),
-        Call::Run { .. } => "run",
-        Call::List { .. } => "ls",
-        Call::Who => "who",
-        Call::Echo { .. } => "echo",
-        Call::Help => "help",
-        Call::Send(_) => "send",
-        Call::Accept { .. } => "accept",
-        Call::Refuse { .. } => "refuse",
+        Call::Run { .. } => "run".into(),
+        Call::List { .. } => "ls".into(),
+        Call::Who => "who".into(),
+        Call::Echo { .. } => "echo".into(),
+        Call::Help => "help".into(),
+        // Each has its own name there.
+        Call::Host(call) => format!("{call:?}"),
+        Call::Send(_) => "send".into(),
+        Call::Accept { .. } => "accept".into(),
+        Call::Refuse { .. } => "refuse".into(),
         Call::Refused(refusal) => panic!("a vector is no request: {refusal:?}"),
     }
 }
@@ -136,8 +138,8 @@ fn frames_of_servers_are_what_the_document_says() {
     }
     assert!(kinds.into_iter().eq(server::WELCOME..=server::ERROR_DATA), "a kind has no vector");
     let all: String = vectors("server").iter().map(|vector| vector.meaning().to_string()).collect();
-    let words = "File Entries Users Text Done Sent Exit Signal Counted Failed Client Connection \
-        Offer OfferWithdrawn Accepted DataEnd Delivered";
+    let words = "File Entries Users Text Object Done Sent Exit Signal Counted Failed Client \
+        Connection Offer OfferWithdrawn Accepted DataEnd Delivered";
     for word in words.split_ascii_whitespace() {
         assert!(all.contains(word), "no vector shows {word}");
     }

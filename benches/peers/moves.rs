@@ -37,7 +37,8 @@ pub struct Moved {
     pub client_kib: u64,
     /// See [`Moved::client_kib`].
     pub server_kib: u64,
-    /// Bytes that our server has read and sent, by the system's count.
+    /// Bytes that our server has sent from its files, by the system's count; the last few KiB of a
+    /// file, and messages, go another way.
     pub sent_bytes: u64,
 }
 

@@ -101,7 +101,8 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, download, upload, many-down, many-up, resume) or of peers (sixfour-line, nats ...); all without any
+    /// chat-under-load, download, upload, many-down, many-up, resume) or of
+    /// peers (sixfour-line, nats ...); all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

@@ -4,27 +4,41 @@ mod passing;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use super::{
+    brain::Watch,
     order::{Local, Order, Target, trim_slash},
     rules::Rules,
 };
 use crate::{
-    limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
+    limits::{
+        COMMAND_MAX_BYTES, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS,
+        RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
+    },
     sys::connect::Host,
-    wire::{Name, SharePath, name::NAME_RULE},
+    wire::{
+        HostCall, Name, SharePath,
+        host::{PingHost, Question},
+        name::NAME_RULE,
+    },
 };
 
 /// What the client was asked to do, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The server.
     pub host: Host,
     /// Its port.
     pub port: u16,
-    /// Who we are.
+    /// Who we are, where no password is asked for.
     pub user: Name,
+    /// Who we are where one is; `None` where nobody has said so.
+    pub account: Option<Name>,
+    /// The file whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// A password may be sent in clear, even to another machine.
+    pub plaintext: bool,
     /// Connecting may take so long.
     pub connect_timeout: Duration,
     /// One JSON object a line instead of text.
@@ -37,6 +51,19 @@ pub struct Plan {
     pub accept: Rules,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
+    /// Watch the server.
+    pub watch: Option<Watch>,
+    /// Measure round trips by each family.
+    pub pings: Option<Pings>,
+}
+
+/// Which round trips to measure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pings {
+    /// How many by each family.
+    pub count: u32,
+    /// Between the answer to one and the next, in milliseconds.
+    pub interval_ms: u64,
 }
 
 impl Plan {
@@ -44,6 +71,11 @@ impl Plan {
     pub fn own_failure(&self) -> Option<u8> {
         let runs = matches!(self.orders.as_deref(), Some([Order::Run { .. }, ..]));
         runs.then_some(super::exit::RUN_FAILED)
+    }
+
+    /// The server, for people.
+    pub fn server(&self) -> String {
+        format!("{} port {}", self.host, self.port)
     }
 }
 
@@ -69,6 +101,15 @@ struct Arguments {
     /// does not collide with your prompt.
     #[arg(long, value_name = "NAME", global = true, value_parser = parse_name)]
     user: Option<Name>,
+    /// The first line of this file is the password, where the server asks for one.
+    ///
+    /// Without it the variable SIXFOUR_PASSWORD is looked at, and then you are asked at the
+    /// terminal. A password is never an argument: others could read it there.
+    #[arg(long, value_name = "FILE", global = true)]
+    password_file: Option<PathBuf>,
+    /// Send a password also to another machine and unencrypted, for all on the way to read.
+    #[arg(long, global = true)]
+    plaintext: bool,
     /// Print one JSON object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -123,6 +164,53 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         text: Vec<String>,
     },
+    /// Tell how the server and its host do: name, system, load, memory, disks, addresses, sessions.
+    Info,
+    /// Watch the server: one screen of facts, painted again and again; q or Ctrl-C ends it.
+    ///
+    /// With --json, or where standard output is no terminal, it is one object a line.
+    Top(Top),
+    /// Measure round trips to the server by each family that its host has, or let it ping HOST.
+    Ping(Ping),
+    /// List the addresses of the server's host.
+    Ip,
+    /// Tell the name of the server's host.
+    Name,
+    /// Tell how full the memory of the server's host is.
+    Ram,
+    /// Tell the operating system of the server's host.
+    Os,
+    /// Tell how busy the processors of the server's host are.
+    Cpu,
+    /// End all sessions of the server, and let it listen again.
+    Reset,
+    /// Stop the server.
+    Kill,
+}
+
+#[derive(Debug, Args)]
+struct Top {
+    /// Ask for the facts so often, as in 500ms or 5s.
+    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    interval: Duration,
+    /// End after so many.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct Ping {
+    /// So many round trips by each family.
+    #[arg(short, long, value_name = "N", default_value_t = 4, conflicts_with = "host",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+    /// Between two of them, as in 200ms or 1s.
+    #[arg(short, long, value_name = "TIME", default_value = "200ms", conflicts_with = "host",
+          value_parser = parse_time)]
+    interval: Duration,
+    /// Another host, which the server is to ping: an address of either family, or a name.
+    #[arg(value_name = "HOST", value_parser = parse_ping_host)]
+    host: Option<PingHost>,
 }
 
 #[derive(Debug, Args)]
@@ -225,9 +313,18 @@ fn plan(
     random: u64,
     again: &str,
 ) -> Result<Plan, String> {
+    let (watch, pings) = match &arguments.verb {
+        Some(Verb::Top(top)) => (Some(watch(top)?), None),
+        Some(Verb::Ping(Ping { host: None, count, interval })) => {
+            let interval_ms = interval.as_millis() as u64;
+            (None, Some(Pings { count: *count, interval_ms }))
+        }
+        _ => (None, None),
+    };
     let has_rules = arguments.accept.is_some();
     let orders = arguments.verb.map(|verb| orders_of(verb, has_rules, again)).transpose()?;
     let random = passing::stable_number(orders.as_deref()).unwrap_or(random);
+    let account = arguments.user.or_else(|| login_name.and_then(Name::parse));
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
         (None, Some(_)) => passing_name(login_name, random),
@@ -243,16 +340,31 @@ fn plan(
         host: arguments.ip,
         port: arguments.port,
         user,
+        account,
+        password_file: arguments.password_file,
+        plaintext: arguments.plaintext,
         connect_timeout: arguments.connect_timeout,
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
         accept: arguments.accept.unwrap_or_default(),
         orders,
+        watch,
+        pings,
     })
 }
 
+fn watch(top: &Top) -> Result<Watch, String> {
+    let (min, max) = (INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MAX_MS);
+    let interval_ms = u32::try_from(top.interval.as_millis()).unwrap_or(u32::MAX);
+    if !(min..=max).contains(&interval_ms) {
+        return Err(format!("--interval is {min}ms to {}s", max / 1000));
+    }
+    Ok(Watch { interval_ms, count: top.count })
+}
+
 fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, String> {
+    let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
         Verb::Download(it) => vec![download(it, again)?],
@@ -263,6 +375,17 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Info => ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
+        Verb::Ping(Ping { host: Some(host), .. }) => vec![Order::Host(HostCall::Ping { host })],
+        // These have no orders, but a way of their own.
+        Verb::Top(_) | Verb::Ping(_) => Vec::new(),
+        Verb::Ip => ask(Question::Addresses),
+        Verb::Name => ask(Question::Name),
+        Verb::Ram => ask(Question::Memory),
+        Verb::Os => ask(Question::System),
+        Verb::Cpu => ask(Question::Processor),
+        Verb::Reset => vec![Order::Host(HostCall::Reset)],
+        Verb::Kill => vec![Order::Host(HostCall::Kill)],
     })
 }
 
@@ -376,6 +499,10 @@ fn limited(what: &str, text: String) -> Result<String, String> {
     }
 }
 
+fn parse_ping_host(text: &str) -> Result<PingHost, &'static str> {
+    PingHost::parse(text).ok_or("a host is an IPv4 or IPv6 address, fe80::1%eth0, or a host name")
+}
+
 fn parse_name(text: &str) -> Result<Name, String> {
     Name::parse(text).ok_or_else(|| NAME_RULE.to_owned())
 }
@@ -444,9 +571,9 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!(
-                "{line}; the verbs are msg, download, upload, send, receive, run, who, ls and echo"
-            )
+            let verbs = Arguments::command();
+            let verbs: Vec<_> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
+            format!("{line}; the verbs are {}", verbs.join(", "))
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")
@@ -456,142 +583,4 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Plan, Told> {
-        let words = ["client"].into_iter().chain(line.split_whitespace());
-        parse(words.map(OsString::from), Some("alice"), 0x0012_3456_789a_bcde)
-    }
-
-    fn orders(line: &str) -> Vec<Order> {
-        parsed(line).expect(line).orders.expect("a verb")
-    }
-
-    fn complaint(line: &str) -> String {
-        match parsed(line) {
-            Err(Told::Wrong(text)) => text,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_prompt_has_the_login_name_and_verbs_a_passing_one() {
-        let plan = parsed("--ip ::1 --port 5001").expect("good");
-        assert_eq!((plan.user.as_str(), plan.port, plan.own_failure()), ("alice", 5001, None));
-        assert!(plan.orders.is_none());
-        assert_eq!(parsed("who").expect("good").user.as_str(), "alice-9abcde");
-        assert_eq!(parsed("who --user bob").expect("good").user.as_str(), "bob");
-        let nobody = parse(["client".into()], Some("no name"), 0);
-        assert!(matches!(nobody, Err(Told::Wrong(text)) if text.contains("--user")));
-    }
-
-    #[test]
-    fn words_after_the_command_are_the_commands() {
-        let run = |command: &str, timeout_ms| Order::Run {
-            command: command.into(),
-            stdin: true,
-            timeout_ms,
-        };
-        assert_eq!(orders("run --timeout 1.5s ls -l --user x"), [run("ls -l --user x", 1500)]);
-        assert_eq!(orders("run -- -x"), [run("-x", 0)]);
-        assert_eq!(orders("run -- sh -c exit"), [run("sh -c exit", 0)]);
-        let quoted =
-            parse(["client", "run", "sh", "-c", "exit 7; it's"].map(OsString::from), None, 0);
-        let quoted = quoted.expect("good").orders.expect("a verb");
-        assert_eq!(quoted, [run(r"sh -c 'exit 7; it'\''s'", 0)]);
-        assert_eq!(parsed("run true").expect("good").own_failure(), Some(255));
-        let text = Order::Message { to: "bob".into(), text: "a -q b".into(), receipt_ms: None };
-        assert_eq!(orders("msg bob a -q b"), [text]);
-    }
-
-    #[test]
-    fn downloads_go_beside_us_or_where_it_is_said() {
-        let got = |line: &str, paths: &[&str], target, limit| {
-            let paths = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
-            let again = format!("client {line}");
-            assert_eq!(orders(line), [Order::Download { paths, target, limit, again }]);
-        };
-        got("download a/x y", &["a/x", "y"], Target::Beside, None);
-        got("download docs/ --limit 5M", &["docs"], Target::Beside, Some(5_000_000));
-        got("download a/x -o z", &["a/x"], Target::File("z".into()), None);
-        got("download a/x -o -", &["a/x"], Target::Stdout, None);
-    }
-
-    #[test]
-    fn uploads_go_to_the_root_or_where_it_is_said() {
-        let got = |line: &str, paths: Vec<Local>, into: Option<&str>, limit| {
-            let (into, again) = (into.map(|into| into.into()), format!("client {line}"));
-            assert_eq!(orders(line), [Order::Upload { paths, into, limit, again }]);
-        };
-        let path = |path: &str| Local::Path(path.into());
-        got("upload /a/x ../y", vec![path("/a/x"), path("../y")], None, None);
-        got("upload x --to d/e/ --limit 1.5k", vec![path("x")], Some("d/e"), Some(1500));
-        got("upload - --to d/x", vec![Local::Input(b"x".to_vec())], Some("d"), None);
-        got("upload - --to x", vec![Local::Input(b"x".to_vec())], None, None);
-    }
-
-    #[test]
-    fn the_line_that_goes_on_can_be_typed_as_it_is_told() {
-        let words = ["client", "download", "it's here"].map(OsString::from);
-        let plan = parse(words, Some("alice"), 0).expect("good");
-        let Some([Order::Download { again, .. }]) = plan.orders.as_deref() else { panic!("one") };
-        assert_eq!(again, r"client download 'it'\''s here'");
-    }
-
-    #[test]
-    fn mistakes_are_told_in_one_line_that_names_the_argument() {
-        for (line, part) in [
-            ("--port 0", "--port"),
-            ("--port 65536", "65535"),
-            ("--port x", "--port"),
-            ("--ip fe80::1", "--ip"),
-            ("--user a|b", "--user"),
-            ("--nonsense", "--nonsense"),
-            ("dance", "the verbs are"),
-            ("msg bob", "TEXT"),
-            ("msg bob,,x hello", "TO"),
-            ("msg --receipt * hello", "--receipt"),
-            ("download", "FILE"),
-            ("download ../x", "FILE"),
-            ("download a/x b/x", "same name"),
-            ("download -o z a b", "-o"),
-            ("--json download -o - a", "--json"),
-            ("download -o z *.txt", "-o"),
-            ("download a --limit 0", "rate"),
-            ("download a --limit 5x", "--limit"),
-            ("upload", "FILE"),
-            ("upload -", "--to"),
-            ("upload - a --to x", "alone"),
-            ("upload a --to ../x", "--to"),
-            ("run --timeout 5y true", "--timeout"),
-            ("run", "COMMAND"),
-            ("ls /etc", "DIR"),
-            ("-q -v who", "--quiet"),
-            ("127.0.0.1 5000 6000", "edge devices"),
-        ] {
-            let complaint = complaint(line);
-            assert!(complaint.contains(part), "{line}: {complaint}");
-            assert!(!complaint.contains('\n') && !complaint.starts_with("error"), "{complaint}");
-        }
-    }
-
-    #[test]
-    fn help_and_version_are_no_mistakes() {
-        for asked in ["--help", "--version", "run --help"] {
-            assert!(matches!(parsed(asked), Err(Told::Asked(_))), "{asked}");
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        for (text, milliseconds) in
-            [("5", 5000), ("500ms", 500), ("1.5m", 90_000), ("2h", 7_200_000)]
-        {
-            assert_eq!(parse_time(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for bad in ["", "s", "-1s", "0", "1e99", "NaN", "inf", "5 y"] {
-            assert!(parse_time(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

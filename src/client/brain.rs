@@ -28,12 +28,18 @@ use crate::wire::{
 };
 
 mod between;
+mod host;
+mod login;
 mod news;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
 use between::Between;
+use host::{Probe, Watching};
+pub use host::{Trips, Watch};
+use login::Asking;
+pub use login::Login;
 pub use transfer::Opening;
 use transfer::Transfer;
 
@@ -46,6 +52,15 @@ pub enum Style {
     Piped,
     /// The arguments: all orders at once, then the end.
     Verb,
+    /// No orders: the server is watched, and a lost one is tried again.
+    Watch,
+}
+
+impl Style {
+    /// Whether a lost server is tried again.
+    fn returns(self) -> bool {
+        matches!(self, Style::Prompt | Style::Watch)
+    }
 }
 
 /// How the client was started, as far as the brain has to know.
@@ -67,6 +82,8 @@ pub struct Setup {
     pub shows_messages: bool,
     /// Somebody can be asked whether an offer is to be taken.
     pub can_ask: bool,
+    /// What to watch; only with [`Style::Watch`].
+    pub watch: Option<Watch>,
 }
 
 /// Something to be done by the glue.
@@ -94,12 +111,24 @@ pub enum Effect {
     StartInput,
     /// One more block of standard input may be read.
     MoreInput,
+    /// Ask the user for the password of this name, after this explanation; then call
+    /// [`Brain::handle_password`].
+    Ask {
+        /// Whose password.
+        user: Name,
+        /// Why it is asked for again.
+        why: Option<String>,
+    },
     /// Connect again, then call [`Brain::handle_connected`] or [`Brain::handle_unreachable`].
     Connect,
     /// The server has ended the connection for this reason: call [`Brain::handle_lost`].
     Lost(String),
     /// Drop the connection: it is of no use any more.
     Disconnect,
+    /// The clock of this number starts to run.
+    StartClock(u32),
+    /// It stops: call [`Brain::handle_clock`].
+    StopClock(u32),
     /// All is done: write what waits, then exit with this code.
     Leave(u8),
 }
@@ -131,8 +160,10 @@ pub type Piece = (Tag, Stream, Range<usize>);
 
 #[derive(Debug)]
 enum Task {
-    /// `who`, `ls`, `echo`, `help`; what is counted.
+    /// `who`, `ls`, `echo`, `help`, `info` and the like; what is counted.
     Answer(&'static str),
+    /// `ping`, and its answer until the time that it took is known.
+    Pong(String),
     Run(Box<Run>),
     Transfer(Box<Transfer>),
     /// An offer is refused; whether it still was there does not matter.
@@ -183,10 +214,19 @@ enum Online {
     Leaving(Option<Link>),
 }
 
+impl Online {
+    /// No connection, and nothing that brings it back by itself.
+    fn waiting(last_number: Tag) -> Online {
+        Online::Away { last_number, backoff: Backoff::default(), due_ms: None }
+    }
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Brain {
     setup: Setup,
+    login: Login,
+    asking: Asking,
     online: Online,
     /// Counts connections, so that an acknowledgement goes to the one it belongs to.
     connection: u32,
@@ -194,6 +234,8 @@ pub struct Brain {
     tasks: BTreeMap<Tag, Task>,
     posted: VecDeque<Posted>,
     receipts: BTreeMap<u32, Receipts>,
+    probe: Option<Probe>,
+    watching: Watching,
     input: Input,
     between: Between,
     /// The order source was asked for more and has not answered yet.
@@ -211,12 +253,16 @@ impl Brain {
     pub fn new(setup: Setup, now_ms: u64) -> Brain {
         Brain {
             setup,
-            online: Online::Here(Link::new(setup.user, 0, now_ms)),
+            login: Login::default(),
+            asking: Asking::default(),
+            online: Online::Here(Link::new(setup.user, None, 0, now_ms)),
             connection: 0,
             was_welcome: false,
             tasks: BTreeMap::new(),
             posted: VecDeque::new(),
             receipts: BTreeMap::new(),
+            probe: None,
+            watching: Watching::default(),
             input: Input::default(),
             between: Between::default(),
             awaiting: false,
@@ -368,7 +414,7 @@ impl Brain {
         let commands = || self.tasks.iter().filter(|(_, task)| matches!(task, Task::Run(_)));
         let newest = commands().next_back().map(|(tag, _)| *tag);
         match self.setup.style {
-            Style::Prompt if number == 2 => {
+            Style::Prompt if number == 2 && self.asking != Asking::Now => {
                 if let Some(tag) = newest.or(self.tasks.keys().next_back().copied()) {
                     self.cancel(tag);
                 }
@@ -378,6 +424,8 @@ impl Brain {
                 self.orders_ended = true;
                 self.cancel_all();
             }
+            // The way out of what has no other.
+            Style::Watch if number == 2 => self.leave(Some(exit::DONE)),
             _ => {
                 self.cancel_all();
                 self.leave(Some(exit::of_signal(number)));
@@ -398,7 +446,7 @@ impl Brain {
         };
         self.effects.push_back(Effect::Disconnect);
         self.drop_tasks();
-        if self.setup.style != Style::Prompt || greeting {
+        if !self.setup.style.returns() || greeting {
             let code = if greeting { exit::CANNOT_CONNECT } else { exit::FAILED };
             self.fail(code);
             self.show(Shown::Error { code: "lost", text: format!("connection lost: {why}") });
@@ -407,7 +455,7 @@ impl Brain {
         }
         let text = format!("connection lost: {}; trying to get it back", escape(why));
         self.show(Shown::Notice(text));
-        self.online = Online::Away { last_number, backoff: Backoff::default(), due_ms: None };
+        self.online = Online::waiting(last_number);
         self.retry(now_ms, random);
     }
 
@@ -415,11 +463,17 @@ impl Brain {
     pub fn handle_connected(&mut self, now_ms: u64) {
         let Online::Away { last_number, .. } = &self.online else { return };
         self.connection += 1;
-        self.online = Online::Here(Link::new(self.setup.user, *last_number, now_ms));
+        let (user, password) = (self.setup.user, self.login.password.as_ref());
+        self.online = Online::Here(Link::new(user, password, *last_number, now_ms));
     }
 
-    /// The attempt to connect again failed.
-    pub fn handle_unreachable(&mut self, now_ms: u64, random: u64) {
+    /// The attempt to connect again failed, for this reason.
+    pub fn handle_unreachable(&mut self, why: &str, now_ms: u64, random: u64) {
+        if self.is_first() && matches!(self.online, Online::Away { .. }) {
+            self.fail(exit::CANNOT_CONNECT);
+            self.show(Shown::Error { code: "cannot-connect", text: why.to_owned() });
+            return self.leave(self.code);
+        }
         self.retry(now_ms, random);
     }
 
@@ -431,7 +485,7 @@ impl Brain {
             Online::Away { due_ms, .. } => *due_ms,
             Online::Leaving(_) => None,
         };
-        receipts.chain(online).min()
+        receipts.chain(online).chain(self.host_due_ms()).min()
     }
 
     /// Time has passed.
@@ -444,6 +498,7 @@ impl Brain {
             self.show(Shown::refusal(ErrorCode::TimedOut, text));
             self.settle();
         }
+        self.handle_host_timeout(now_ms);
         match &mut self.online {
             Online::Here(link) => {
                 if let Err(why) = link.handle_timeout(now_ms) {
@@ -480,7 +535,8 @@ impl Brain {
             }
             Order::Run { command, stdin, timeout_ms } => {
                 let (stdin, timeout_ms) = (*stdin, *timeout_ms);
-                let call = CallBody::Run { command: command.into(), stdin, timeout_ms };
+                let (command, interpreter) = (command.into(), None);
+                let call = CallBody::Run { command, stdin, timeout_ms, interpreter };
                 (call, Task::Run(Box::new(Run { takes_input: stdin, ..Run::default() })))
             }
             Order::List { path } => {
@@ -494,6 +550,10 @@ impl Brain {
                 return self.perform_between(order, now_ms);
             }
             Order::Receive { .. } => return self.perform_between(order, now_ms),
+            Order::Host(call) => (call.into(), host::task_of(call)),
+            Order::Probe { route, count, interval_ms } => {
+                return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
+            }
             Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
         };
         let tag = link.request(&call);
@@ -509,6 +569,9 @@ impl Brain {
         self.effects.extend(opening.map(open));
         if matches!(&task, Task::Run(run) if run.takes_input) {
             self.effects.push_back(Effect::StartInput);
+        }
+        if matches!(&task, Task::Pong(_)) {
+            self.effects.push_back(Effect::StartClock(tag));
         }
         self.tasks.insert(tag, task);
     }
@@ -564,8 +627,12 @@ impl Brain {
         if !self.was_welcome || matches!(self.online, Online::Leaving(_)) || self.awaiting {
             return;
         }
+        if let Some(watch) = self.setup.watch {
+            return self.watch_on(watch);
+        }
         let idle = self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
         let idle = idle && self.is_quiet_between();
+        let idle = idle && self.probe.is_none();
         if !self.orders_ended && (idle || self.setup.style == Style::Prompt) {
             self.awaiting = true;
             self.effects.push_back(Effect::Next);
@@ -599,6 +666,7 @@ impl Brain {
         self.tasks.clear();
         self.posted.clear();
         self.receipts.clear();
+        self.probe = None;
         self.input = Input::default();
         self.drop_between();
     }

@@ -26,14 +26,13 @@ pub fn of_error(code: ErrorCode) -> u8 {
         UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
         | TooMany => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
-        NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied | ReadOnly | Refused => {
-            REFUSED
-        }
+        NotNamed | NameTaken | LoginRequired | LoginFailed | Blocked | Replaced | AlreadyNamed
+        | Denied | PermissionDenied | ReadOnly | Refused => REFUSED,
         NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchOffer => NOT_FOUND,
         TimedOut => TIMED_OUT,
         Cancelled | PeerBusy | PeerGone | NotDelivered | IdInUse | FileChanged | NotVerified
         | NoSpace | QuotaExceeded | FileTooLarge | NameTooLong | SystemError | CannotStart
-        | Busy | ShuttingDown | SlowConsumer => FAILED,
+        | Busy | NoInterpreter | ShuttingDown | Reset | SlowConsumer => FAILED,
     }
 }
 

@@ -8,7 +8,7 @@ use super::{brain::After, weigh::Weight};
 use crate::{
     sys::terminal::StdoutError,
     transfer::{Fault, Report, Segment, source::DiskFile},
-    wire::Tag,
+    wire::{Secret, Tag},
 };
 
 /// What other threads tell the loop.
@@ -20,6 +20,8 @@ pub enum News {
     Interrupted,
     /// No more lines will come; why, if that is worth saying.
     LinesEnd(Option<String>),
+    /// A key that means: it is enough.
+    Enough,
     /// A block of standard input, empty at its end.
     Input(Vec<u8>),
     /// Something was shown, or taken by a writer.
@@ -40,6 +42,8 @@ pub enum News {
     Hashed(Tag, [u8; 32]),
     /// Our half of the transfer is over.
     Moved(Tag, Result<(), Fault>),
+    /// The user has typed a password; `None` where that was not to be.
+    Password(Option<Secret<'static>>),
     /// There is a connection again.
     Connected(TcpStream),
     /// There is still none.

@@ -96,8 +96,7 @@ impl Hub {
     /// Where a session comes from, for a peer to whom it has introduced itself.
     fn address_of(&self, id: SessionId, is_introduced: bool) -> Option<String> {
         let session = self.session(id).filter(|_| is_introduced)?;
-        let peer = std::net::SocketAddr::new(session.peer.ip().to_canonical(), session.peer.port());
-        Some(peer.to_string())
+        Some(session.origin.peer().to_string())
     }
 
     /// Joins the sender of an offer and its receiver, or says why not.

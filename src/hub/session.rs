@@ -2,9 +2,14 @@
 //!
 //! A session knows nothing of other sessions; the [`Hub`](super::Hub) carries news between them.
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
 
-use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time, pipe::Waiting};
+use super::{
+    CloseReason, Held, OperationId, Outbox, SessionId, Time,
+    admission::{Origin, Policy},
+    pipe::Waiting,
+    rights::Rights,
+};
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
     wire::{Dialect, Name, Refusal, Tag},
@@ -17,10 +22,14 @@ pub struct Session {
     pub(super) id: SessionId,
     /// Where the conversation stands.
     pub(super) phase: Phase,
-    /// Where the peer is: only loopback is served so far.
-    pub(super) is_local: bool,
-    /// The address that its connection comes from.
-    pub(super) peer: SocketAddr,
+    /// Where the peer is.
+    pub(super) origin: Origin,
+    /// Whether TLS protects it.
+    pub(super) secured: bool,
+    /// What it may do.
+    pub(super) rights: Rights,
+    /// Until when it must have logged in; `None` where that is not asked, or done.
+    pub(super) login_by: Option<Time>,
     /// What was read and is not yet a request.
     pub(super) input: Inbound,
     /// What waits for the socket.
@@ -49,8 +58,8 @@ pub struct Session {
     pub(super) stalled: Option<Time>,
     /// Whether a message was refused because the outbox was full, since it was last empty.
     pub(super) overflowed: bool,
-    /// Whether a ping is unanswered.
-    pub(super) pinged: bool,
+    /// Since when a ping is unanswered.
+    pub(super) pinged: Option<Time>,
     /// For when the earliest valid alarm is set.
     pub(super) armed: Time,
 }
@@ -58,9 +67,10 @@ pub struct Session {
 /// Where the conversation stands. Each state carries what only it needs.
 ///
 /// ```text
-///   Sniffing --first bytes--> Greeting --a good request--> Ready
-///       \                         \                          |
-///        \_________________________\_________________________v
+///   Sniffing --first bytes--> Greeting --a good request--> Ready <--right, or lines--+
+///       \                         \  \                       |  \                     |
+///        \                         \  `---a password---------|---`---> Verifying -----+
+///         \_________________________\________________________v_____________/ wrong
 ///                                                         Closing --outbox empty--> gone
 /// ```
 #[derive(Debug)]
@@ -76,6 +86,11 @@ pub enum Phase {
         dialect: Dialect,
         /// Until when a valid request is due.
         deadline: Time,
+    },
+    /// The password that it has given is being checked; its next requests wait.
+    Verifying {
+        /// What it speaks.
+        dialect: Dialect,
     },
     /// Requests are served.
     Ready {
@@ -152,13 +167,20 @@ pub struct Receipt {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, now: Time, peer: SocketAddr, limits: &Limits) -> Session {
-        let is_local = peer.ip().to_canonical().is_loopback();
+    pub(super) fn new(
+        id: SessionId,
+        now: Time,
+        origin: Origin,
+        policy: &Policy,
+        limits: &Limits,
+    ) -> Session {
         Session {
             id,
             phase: Phase::Sniffing { deadline: now + limits.first_request_timeout },
-            is_local,
-            peer,
+            origin,
+            secured: false,
+            rights: policy.rights_of_anybody(),
+            login_by: policy.asks_for_passwords().then_some(now + limits.login_timeout),
             input: Inbound::default(),
             outbox: Outbox::default(),
             operations: Vec::new(),
@@ -172,7 +194,7 @@ impl Session {
             heard: now,
             stalled: None,
             overflowed: false,
-            pinged: false,
+            pinged: None,
             armed: Time::NEVER,
         }
     }
@@ -195,7 +217,9 @@ impl Session {
     /// The language it speaks, once that is known and while it is served.
     pub fn dialect(&self) -> Option<Dialect> {
         match self.phase {
-            Phase::Greeting { dialect, .. } | Phase::Ready { dialect, .. } => Some(dialect),
+            Phase::Greeting { dialect, .. }
+            | Phase::Verifying { dialect }
+            | Phase::Ready { dialect, .. } => Some(dialect),
             Phase::Sniffing { .. } | Phase::Closing { .. } => None,
         }
     }
@@ -231,23 +255,37 @@ impl Session {
         matches!(self.phase, Phase::Closing { .. })
     }
 
+    /// Whether it has not said anything valid, or has to log in before it may do anything.
+    pub(super) fn is_nobody(&self) -> bool {
+        match self.phase {
+            Phase::Ready { .. } => self.login_by.is_some(),
+            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => true,
+            Phase::Closing { .. } => false,
+        }
+    }
+
     pub(super) fn line_max_bytes(&self) -> usize {
         match self.phase {
-            Phase::Ready { .. } => LINE_MAX_BYTES,
+            Phase::Ready { .. } if self.login_by.is_none() => LINE_MAX_BYTES,
             _ => LINE_FIRST_MAX_BYTES,
         }
     }
 
-    /// Whether its next request must wait: for its answers to leave, or, with lines, for the end
-    /// of the request before.
+    /// Whether its next request must wait: for its answers to leave, for its password to be
+    /// checked, or, with lines, for the end of the request before.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
         // Bytes that are no requests have no answers that could fill its queue, and as many are
         // taken as there is room for.
         if self.input.raw.is_some() {
             return false;
         }
-        let full = self.outbox.unsent_bytes() >= limits.outbox_pause_bytes;
-        full || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
+        let most = match self.is_nobody() {
+            true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
+            false => limits.outbox_pause_bytes,
+        };
+        let full = self.outbox.unsent_bytes() >= most;
+        full || matches!(self.phase, Phase::Verifying { .. })
+            || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
     }
 
     /// When something has to be done about it if nothing happens.
@@ -255,15 +293,17 @@ impl Session {
         let dialect = match self.phase {
             Phase::Sniffing { deadline } | Phase::Greeting { deadline, .. } => return deadline,
             Phase::Closing { deadline, .. } => return deadline,
+            // A check takes its time, and is always answered.
+            Phase::Verifying { .. } => return Time::NEVER,
             Phase::Ready { dialect, .. } => dialect,
         };
         let stalled = self.stalled.map_or(Time::NEVER, |since| since + self.patience(limits));
         let silent = match dialect {
             Dialect::Line => Time::NEVER,
-            Dialect::Frame if self.pinged => self.heard + limits.gone_after,
+            Dialect::Frame if self.pinged.is_some() => self.heard + limits.gone_after,
             Dialect::Frame => self.heard + limits.ping_after,
         };
-        stalled.min(silent)
+        stalled.min(silent).min(self.login_by.unwrap_or(Time::NEVER))
     }
 
     /// How long the socket may take nothing.

@@ -17,7 +17,7 @@ use std::{
 
 use super::upload::Upload;
 use crate::{
-    hub::{FilePiece, OperationId},
+    hub::{FilePiece, OperationId, SessionId},
     sys::{transport::Transport, workers::Workers},
     transfer::{
         Fault, Receiver, Segment, Sender,
@@ -73,6 +73,7 @@ pub struct Worked {
 }
 
 struct Exchange {
+    session: SessionId,
     /// `None` while it is away.
     party: Option<Party>,
     out: VecDeque<Segment<DiskFile>>,
@@ -126,17 +127,23 @@ impl Exchanges {
     }
 
     /// Begins to send.
-    pub fn start_fetch(&mut self, id: OperationId, paths: &[SharePath]) -> Result<(), Refusal> {
+    pub fn start_fetch(
+        &mut self,
+        id: OperationId,
+        session: SessionId,
+        paths: &[SharePath],
+    ) -> Result<(), Refusal> {
         let item = |path: &SharePath| Item::below(self.root.clone(), path.as_bytes());
         let items = paths.iter().map(item).collect();
         let sender = Sender::new(DiskSource::new(items, self.hashes.clone()));
-        self.start(id, Party::Sender(Box::new(sender)))
+        self.start(id, session, Party::Sender(Box::new(sender)))
     }
 
     /// Begins to receive.
     pub fn start_store(
         &mut self,
         id: OperationId,
+        session: SessionId,
         into: Option<&SharePath>,
     ) -> Result<(), Refusal> {
         let root = self.root.try_clone().map_err(|error| {
@@ -144,22 +151,24 @@ impl Exchanges {
         })?;
         let folder = into.map(|path| path.as_bytes().to_vec()).unwrap_or_default();
         let receiver = Receiver::new(FolderSink::new(root, Naming::Within(folder), true));
-        self.start(id, Party::Receiver(Box::new(receiver)))
+        self.start(id, session, Party::Receiver(Box::new(receiver)))
     }
 
     /// Begins to receive one file as it is.
     pub fn start_upload(
         &mut self,
         id: OperationId,
+        session: SessionId,
         path: Result<SharePath, Refusal>,
         size: u64,
     ) -> Result<(), Refusal> {
         let upload = Upload::new(self.root.clone(), path, size);
-        self.start(id, Party::Upload(Box::new(upload)))
+        self.start(id, session, Party::Upload(Box::new(upload)))
     }
 
-    fn start(&mut self, id: OperationId, party: Party) -> Result<(), Refusal> {
+    fn start(&mut self, id: OperationId, session: SessionId, party: Party) -> Result<(), Refusal> {
         let exchange = Exchange {
+            session,
             party: Some(party),
             out: VecDeque::new(),
             out_bytes: 0,
@@ -178,6 +187,11 @@ impl Exchanges {
     /// True where the operation is a conversation that is under way.
     pub fn has(&self, id: OperationId) -> bool {
         self.running.contains_key(&id)
+    }
+
+    /// On whose behalf it is.
+    pub fn session(&self, id: OperationId) -> Option<SessionId> {
+        self.running.get(&id).map(|it| it.session)
     }
 
     /// Whether the party is here and can take in what has come for it.

@@ -122,6 +122,7 @@ impl Fault {
             PermissionDenied => (ErrorCode::PermissionDenied, "that is not permitted"),
             IsADirectory => (ErrorCode::NotAFile, "there is a folder of that name"),
             NotADirectory => (ErrorCode::NotAFolder, "a part of the path is no folder"),
+            ResourceBusy => return Fault::new(ErrorCode::Busy, error.to_string()),
             _ => return Fault::new(ErrorCode::SystemError, error.to_string()),
         };
         Fault::new(code, text)

@@ -47,6 +47,14 @@ pub enum ErrorCode {
     NotNamed,
     /// Somebody of that name is here already.
     NameTaken,
+    /// The server asks for a password, and none was given; or the session has not logged in.
+    LoginRequired,
+    /// The name or the password is wrong.
+    LoginFailed,
+    /// Too many logins of that name have failed; nothing is checked for a while.
+    Blocked,
+    /// Somebody else has logged in under the name of this session; the connection ends.
+    Replaced,
     /// This session has a name already.
     AlreadyNamed,
     /// The id of a new operation belongs to one that still runs.
@@ -77,6 +85,8 @@ pub enum ErrorCode {
     SystemError,
     /// The command could not be started.
     CannotStart,
+    /// The host has not the program that would be needed.
+    NoInterpreter,
     /// The server lacks something at the moment; later it may work.
     Busy,
     /// Something took longer than it may.
@@ -87,6 +97,8 @@ pub enum ErrorCode {
     Denied,
     /// The server is stopping.
     ShuttingDown,
+    /// Somebody has ended all sessions; the server goes on.
+    Reset,
     /// The peer took nothing for too long.
     SlowConsumer,
 }
@@ -114,6 +126,10 @@ impl ErrorCode {
             NotDelivered => "not-delivered",
             NotNamed => "not-named",
             NameTaken => "name-taken",
+            LoginRequired => "login-required",
+            LoginFailed => "login-failed",
+            Blocked => "blocked",
+            Replaced => "replaced",
             AlreadyNamed => "already-named",
             IdInUse => "id-in-use",
             NoSuchFile => "no-such-file",
@@ -129,11 +145,13 @@ impl ErrorCode {
             NameTooLong => "name-too-long",
             SystemError => "system-error",
             CannotStart => "cannot-start",
+            NoInterpreter => "no-interpreter",
             Busy => "busy",
             TimedOut => "timed-out",
             Cancelled => "cancelled",
             Denied => "denied",
             ShuttingDown => "shutting-down",
+            Reset => "reset",
             SlowConsumer => "slow-consumer",
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{Form, Name, Proposal, Refusal, SharePath, Text, event::Object};
+use super::{Form, HostCall, Name, Proposal, Refusal, Secret, SharePath, Text, event::Object};
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
 /// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
@@ -16,7 +16,7 @@ pub enum Request<'a> {
         /// The name to be known by.
         name: Name,
         /// What the client said to prove it.
-        password: Option<Cow<'a, str>>,
+        password: Option<Secret<'a>>,
     },
     /// A text for other users.
     Message {
@@ -166,6 +166,8 @@ pub enum Call<'a> {
         /// Why, for the sender.
         reason: Option<String>,
     },
+    /// Something about the server's host, or the server itself.
+    Host(HostCall<'a>),
     /// What should have been one of these and is none: it is answered by its end, as they all are.
     Refused(Refusal),
 }

@@ -123,7 +123,8 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Upload { .. } => panic!("frames have `store`"),
         Call::Run { command, stdin, timeout_ms } => {
             let command = command.as_ref().into();
-            CallBody::Run { command, stdin: *stdin, timeout_ms: *timeout_ms }
+            let (stdin, timeout_ms) = (*stdin, *timeout_ms);
+            CallBody::Run { command, stdin, timeout_ms, interpreter: None }
         }
         Call::List { path } => {
             CallBody::Ls { path: path.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
@@ -139,6 +140,7 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Refuse { offer, reason } => {
             CallBody::Refuse { offer: *offer, reason: reason.as_deref().map(Into::into) }
         }
+        Call::Host(call) => call.into(),
         Call::Refused(_) => panic!("what is no request has no form"),
     }
 }

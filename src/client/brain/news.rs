@@ -1,8 +1,7 @@
 //! What the server says, and what follows from it.
 
 use super::{
-    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Style, Tag, Task,
-    exit,
+    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
 use crate::wire::{
     Form,
@@ -63,6 +62,13 @@ impl Brain {
             (Some(Task::Transfer(_)), DetailBody::File { .. }) => {
                 self.handle_joined(tag, Form::Raw, now_ms);
             }
+            (Some(Task::Answer(_)), DetailBody::Object { object }) => {
+                self.count_facts();
+                self.show(Shown::Info(object.into_owned()));
+            }
+            (Some(Task::Pong(_)), DetailBody::Text { text }) => {
+                self.handle_pong_text(tag, text.into_owned());
+            }
             // A newer server may tell more than we know.
             _ => {}
         }
@@ -77,7 +83,12 @@ impl Brain {
             return;
         }
         if let OutcomeBody::Failed { code, text } = &outcome {
-            return self.refuse(*code, text);
+            if !self.ask_again(*code, now_ms) {
+                self.refuse(*code, text);
+                // What is refused once is refused again.
+                self.setup.watch.into_iter().for_each(|_| self.leave(None));
+            }
+            return;
         }
         match task {
             Some(Task::Run(run)) => self.handle_run_end(*run, outcome),
@@ -86,7 +97,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Transfer(_) | Task::Refusal) | None => {}
+            Some(Task::Transfer(_) | Task::Pong(_) | Task::Refusal) | None => {}
         }
     }
 
@@ -115,6 +126,9 @@ impl Brain {
     }
 
     fn handle_pong(&mut self, number: u32) {
+        if self.handle_probe_pong(number) {
+            return;
+        }
         if self.posted.front().is_none_or(|posted| posted.pong != number) {
             return;
         }
@@ -147,14 +161,19 @@ impl Brain {
             let text = "the server has said goodbye".to_owned();
             return self.effects.push_back(Effect::Lost(text));
         };
+        if self.ask_after(&why) {
+            return;
+        }
         // What was refused now is refused again, but for a name that our own lost connection may
         // still hold.
-        let again = self.was_welcome && self.setup.style == Style::Prompt;
-        let lasting = matches!(why.code, ErrorCode::Denied | ErrorCode::NotSupported);
+        let again = self.was_welcome && self.setup.style.returns();
+        use ErrorCode::{Denied, LoginFailed, LoginRequired, NotSupported, Replaced};
+        let lasting =
+            matches!(why.code, Denied | NotSupported | LoginRequired | LoginFailed | Replaced);
         if !matches!(self.online, Online::Leaving(_)) && (lasting || !again) {
             self.drop_tasks();
             self.code = None;
-            self.refuse(why.code, &why.text);
+            self.refuse_login(&why);
             self.online = Online::Leaving(None);
             return self.leave(self.code);
         }
