@@ -18,7 +18,7 @@ use super::{
     backoff::Backoff,
     exit,
     link::{Heard, Link},
-    order::{Order, Target},
+    order::{Local, Order, Target},
     screen::{Ending, LineBuffer, Shown},
 };
 use crate::wire::{
@@ -27,6 +27,7 @@ use crate::wire::{
     escape::{escape, escape_bytes},
 };
 
+mod between;
 mod host;
 mod login;
 mod news;
@@ -34,6 +35,7 @@ mod news;
 mod tests;
 mod transfer;
 
+use between::Between;
 use host::{Probe, Watching};
 pub use host::{Trips, Watch};
 use login::Asking;
@@ -78,6 +80,8 @@ pub struct Setup {
     pub shows_output: bool,
     /// Messages are shown, and so may be acknowledged.
     pub shows_messages: bool,
+    /// Somebody can be asked whether an offer is to be taken.
+    pub can_ask: bool,
     /// What to watch; only with [`Style::Watch`].
     pub watch: Option<Watch>,
 }
@@ -97,8 +101,12 @@ pub enum Effect {
     Taken(Tag, usize),
     /// The server has ended the transfer: nothing more comes for the thread.
     Close(Tag),
+    /// All of a file that comes as it is has come, with this hash if the sender has told one.
+    Verify(Tag, Option<[u8; 32]>),
     /// Drop the thread.
     Abandon(Tag),
+    /// Look at what is to be sent, then call [`Brain::handle_weighed`] with this number.
+    Weigh(u64, Vec<Local>),
     /// Read standard input; each block goes to [`Brain::handle_input`].
     StartInput,
     /// One more block of standard input may be read.
@@ -158,6 +166,8 @@ enum Task {
     Pong(String),
     Run(Box<Run>),
     Transfer(Box<Transfer>),
+    /// An offer is refused; whether it still was there does not matter.
+    Refusal,
 }
 
 #[derive(Debug, Default)]
@@ -227,6 +237,7 @@ pub struct Brain {
     probe: Option<Probe>,
     watching: Watching,
     input: Input,
+    between: Between,
     /// The order source was asked for more and has not answered yet.
     awaiting: bool,
     /// No more orders will come.
@@ -253,6 +264,7 @@ impl Brain {
             probe: None,
             watching: Watching::default(),
             input: Input::default(),
+            between: Between::default(),
             awaiting: false,
             orders_ended: false,
             interrupted: false,
@@ -543,6 +555,10 @@ impl Brain {
             Order::Who => (CallBody::Who, Task::Answer("users")),
             Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
             Order::Help => (CallBody::Help, Task::Answer("")),
+            Order::Send { .. } | Order::Accept { .. } | Order::Refuse { .. } => {
+                return self.perform_between(order, now_ms);
+            }
+            Order::Receive { .. } => return self.perform_between(order, now_ms),
             Order::Host(call) => (call.into(), host::task_of(call)),
             Order::Probe { route, count, interval_ms } => {
                 return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
@@ -611,7 +627,7 @@ impl Brain {
             self.effects.push_back(Effect::MoreInput);
         }
         if self.input.ended {
-            link.input_end(tag);
+            link.input_end(tag, b"");
         }
     }
 
@@ -624,6 +640,7 @@ impl Brain {
             return self.watch_on(watch);
         }
         let idle = self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
+        let idle = idle && self.is_quiet_between();
         let idle = idle && self.probe.is_none();
         if !self.orders_ended && (idle || self.setup.style == Style::Prompt) {
             self.awaiting = true;
@@ -660,6 +677,7 @@ impl Brain {
         self.receipts.clear();
         self.probe = None;
         self.input = Input::default();
+        self.drop_between();
     }
 
     fn retry(&mut self, now_ms: u64, random: u64) {

@@ -161,7 +161,11 @@ impl Link {
         let tag = self.next_number();
         let takes_input = matches!(
             call,
-            CallBody::Run { stdin: true, .. } | CallBody::Fetch { .. } | CallBody::Store { .. }
+            CallBody::Run { stdin: true, .. }
+                | CallBody::Fetch { .. }
+                | CallBody::Store { .. }
+                | CallBody::Send { .. }
+                | CallBody::Accept { .. }
         );
         let operation = Operation {
             output_room: window_bytes.into(),
@@ -207,12 +211,12 @@ impl Link {
         self.out.put_file(part);
     }
 
-    /// Says that no more input follows.
-    pub fn input_end(&mut self, tag: Tag) {
+    /// Says that no more input follows; `hash` is that of the file that it was, or empty.
+    pub fn input_end(&mut self, tag: Tag, hash: &[u8]) {
         if let Some(operation) = self.operations.get_mut(&tag)
             && std::mem::take(&mut operation.input_open)
         {
-            self.out.write(|out| frame::put(out, client::END, tag, b""));
+            self.out.write(|out| frame::put(out, client::END, tag, hash));
         }
     }
 
@@ -403,8 +407,10 @@ impl Link {
             Said::Pong(number) => Heard::Pong(number),
             Said::Message { from, text, serial } => Heard::Message { from, text, serial },
             Said::Delivered(number, body) => Heard::Delivered(number, body),
+            // Nobody has asked for offers: their tag is 0.
             Said::Detail(tag, body) => {
-                self.operations.get(&tag).ok_or_else(|| unknown(tag))?;
+                let is_known = tag == 0 || self.operations.contains_key(&tag);
+                is_known.then_some(()).ok_or_else(|| unknown(tag))?;
                 Heard::Detail(tag, body)
             }
             Said::End(tag, body) => {
@@ -578,12 +584,15 @@ mod tests {
         let (_, heard) = link.handle(&credit, 0).expect("credit");
         assert!(matches!(heard, Some(Heard::InputRoom(at)) if at == tag));
         assert_eq!(link.input(tag, b"more than there is room for"), 4);
-        link.input_end(tag);
-        link.input_end(tag);
+        link.input_end(tag, b"");
+        link.input_end(tag, b"");
         let read = read_by_server(&mut link);
         let inputs = vec![format!("input {tag} {CHUNK_MAX_BYTES}"); 4];
         assert_eq!(read[1..5], inputs);
-        assert_eq!(read[5..], [format!("input {tag} 4"), format!("InputEnd {{ tag: {tag} }}")]);
+        assert_eq!(
+            read[5..],
+            [format!("input {tag} 4"), format!("InputEnd {{ tag: {tag}, hash: None }}")]
+        );
     }
 
     #[test]
@@ -595,7 +604,7 @@ mod tests {
         link.handle(&end, 0).expect("the end");
         read_by_server(&mut link);
         assert_eq!(link.input(tag, b"late"), 4);
-        link.input_end(tag);
+        link.input_end(tag, b"");
         link.cancel(tag);
         link.consumed(tag, u32::MAX);
         assert!(link.outgoing().is_empty());

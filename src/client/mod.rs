@@ -20,10 +20,12 @@ pub mod password;
 pub mod post;
 pub mod progress;
 pub mod prompt;
+pub mod rules;
 pub mod screen;
 pub mod secure;
 pub mod session;
 pub mod top;
+pub mod weigh;
 
 use std::io::Write as _;
 

@@ -32,6 +32,7 @@ use super::{
     prompt::{self, Names},
     screen::{Screen, Shown, Where},
     secure::{self, Connected},
+    weigh::weigh,
 };
 use crate::{
     sys::{
@@ -183,6 +184,7 @@ impl<'a> Session<'a> {
             leaving: None,
             began,
         };
+        session.brain.set_rules(plan.accept.clone());
         session.adopt(transport).map_err(system)?;
         Ok(session)
     }
@@ -352,7 +354,10 @@ impl Session<'_> {
         let Some((tag, stream)) = batch.of.take() else { return };
         let ranges = std::mem::take(&mut batch.ranges);
         match self.brain.route(tag) {
-            Route::Nowhere => {}
+            Route::Nowhere => {
+                let count: usize = ranges.iter().map(Range::len).sum();
+                self.brain.handle_unwanted(tag, count as u32);
+            }
             Route::Mover => {
                 if let Some(mover) = self.movers.get(&tag) {
                     mover.chunk(self.inbox.chunk(&ranges));
@@ -473,6 +478,8 @@ impl Session<'_> {
             News::OutputDone => self.outlets_open -= 1,
             News::Said(tag, segments) => self.brain.handle_said(tag, segments),
             News::Reports(tag, reports) => self.brain.handle_reports(tag, reports, now_ms),
+            News::Weighed(number, weight) => self.brain.handle_weighed(number, weight, now_ms),
+            News::Hashed(tag, hash) => self.brain.handle_hashed(tag, hash),
             News::Moved(tag, outcome) => self.brain.handle_moved(tag, outcome, now_ms),
             News::Password(typed) => {
                 self.asked_terminal = None;
@@ -507,6 +514,13 @@ impl Session<'_> {
             Effect::Open(tag, opening) => self.open(tag, opening),
             Effect::Taken(tag, bytes) => {
                 self.movers.get(&tag).into_iter().for_each(|mover| mover.taken(bytes));
+            }
+            Effect::Verify(tag, hash) => {
+                self.movers.get(&tag).into_iter().for_each(|mover| mover.verify(hash));
+            }
+            Effect::Weigh(number, paths) => {
+                let post = self.post.clone();
+                thread::spawn(move || post.send(News::Weighed(number, weigh(&paths))));
             }
             Effect::Close(tag) => self.movers.get(&tag).into_iter().for_each(Mover::end),
             Effect::Abandon(tag) => drop(self.movers.remove(&tag)),
@@ -698,6 +712,7 @@ fn setup_of(plan: &Plan, style: Style, screen: Screen) -> Setup {
         tells_every_file: plan.json,
         shows_output: plan.json || screen.prompt,
         shows_messages: style != Style::Watch && (!plan.quiet || plan.json || screen.prompt),
+        can_ask: screen.prompt || plan.json && style == Style::Piped,
         watch: plan.watch,
     }
 }

@@ -1,6 +1,6 @@
 //! A scripted peer: what it says, and how it judges what it hears.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sixfour::{
     hub::{CloseReason, SessionId},
@@ -17,6 +17,7 @@ use crate::{
     Chances, LIMITS,
     call::{Asked, CLEAR, Call},
     jobs::{What, exit_of, fact, input_byte, output_byte, pieces_of},
+    parcels::{Depot, Parcel},
     post::Office,
     rng::Rng,
 };
@@ -69,12 +70,19 @@ pub struct Peer {
     /// Asked and not yet answered.
     pub calls: VecDeque<Call>,
     pub last: BTreeMap<usize, usize>,
+    /// What it was offered and has not answered, and the last number that was given.
+    pub offers: Vec<Parcel>,
+    pub last_offer: u32,
+    /// Offers that are not to be had any more.
+    pub withdrawn: BTreeSet<u32>,
     tag: u32,
     pending: Vec<u8>,
     /// Serials that are not acknowledged, and credit that is not granted.
     unacknowledged: Vec<u32>,
     /// Lines: so much of the file at hand is still to come.
     file_left: usize,
+    /// The last that came was the last byte of a file of another peer.
+    took: bool,
     said_goodbye: bool,
     /// The output at hand breaks off: nothing but the reason may follow.
     is_cut: bool,
@@ -121,10 +129,14 @@ impl Peer {
             refused_logins: Vec::new(),
             calls: VecDeque::new(),
             last: BTreeMap::new(),
+            offers: Vec::new(),
+            last_offer: 0,
+            withdrawn: BTreeSet::new(),
             tag: 0,
             pending: Vec::new(),
             unacknowledged: Vec::new(),
             file_left: 0,
+            took: false,
             said_goodbye: false,
             is_cut: false,
         }
@@ -134,13 +146,24 @@ impl Peer {
         self.dialect == Dialect::Line
     }
 
-    fn frame(&mut self, kind: u8, number: u32, body: &[u8]) {
+    pub fn frame(&mut self, kind: u8, number: u32, body: &[u8]) {
         let mut out = Vec::new();
         frame::put(&mut out, kind, number, body);
         self.to_hub.extend(out);
     }
 
-    fn line(&mut self, line: &str) {
+    pub fn json_frame(&mut self, kind: u8, number: u32, body: &CallBody<'_>) {
+        let mut out = Vec::new();
+        frame::put_json(&mut out, kind, number, body);
+        self.to_hub.extend(out);
+    }
+
+    pub fn next_tag(&mut self) -> u32 {
+        self.tag += 1;
+        self.tag
+    }
+
+    pub fn line(&mut self, line: &str) {
         self.to_hub.extend(line.as_bytes());
         self.to_hub.extend(if line.len().is_multiple_of(3) { &b"\r\n"[..] } else { b"\n" });
     }
@@ -311,18 +334,23 @@ impl Peer {
             Asked::Disconnect => CallBody::Disconnect,
             Asked::Reset => CallBody::Reset,
             Asked::Kill => CallBody::Kill,
+            other => unreachable!("{other:?} is asked for elsewhere"),
         };
-        let mut out = Vec::new();
-        frame::put_json(&mut out, client::REQUEST, self.tag, &body);
-        self.to_hub.extend(out);
+        self.json_frame(client::REQUEST, self.tag, &body);
     }
 
     /// Something about a call that is under way: input, its end, credit, cancellation.
     pub fn go_on(&mut self, rng: &mut Rng, in_earnest: bool) {
+        if in_earnest {
+            self.answer(rng);
+        }
         if self.is_line() || self.calls.is_empty() || self.leaving || self.half_closed {
             return;
         }
         let at = rng.range(0, self.calls.len() - 1);
+        if rng.percent(50) {
+            self.pass_on(at, rng, in_earnest);
+        }
         let call = &mut self.calls[at];
         let tag = call.tag;
         let repeats = call.asked == Asked::Work(What::Repeat);
@@ -429,8 +457,13 @@ impl Peer {
         let before = self.pending.len() + self.to_peer.len();
         self.hear(self.to_peer.len(), office, lost);
         if is_broken_file {
-            let front = self.calls.front().expect("it waits for its file");
-            assert!(matches!(front.asked, Asked::Work(What::File { shrinks: true, .. })));
+            let may_break = |call: &Call| match call.asked {
+                Asked::Work(What::File { shrinks, .. }) => shrinks,
+                Asked::Take(_) => true,
+                _ => false,
+            };
+            // The sender may give up when all bytes are there and only its end is not.
+            assert!(self.took || self.calls.iter().any(may_break), "{:?}", self.calls);
         }
         if reason == Silent && !self.kernel_full && !self.to_write {
             assert!(self.pings > 0, "nobody has asked whether it is there");
@@ -449,10 +482,11 @@ impl Peer {
 
     /// Nothing is owed to it.
     pub fn is_content(&self) -> bool {
-        self.calls.is_empty() && self.pending.is_empty() && self.unacknowledged.is_empty()
+        let is_silent = self.calls.is_empty() && self.offers.is_empty();
+        is_silent && self.pending.is_empty() && self.unacknowledged.is_empty()
     }
 
-    fn find(&mut self, tag: u32) -> &mut Call {
+    pub fn find(&mut self, tag: u32) -> &mut Call {
         let mut calls = self.calls.iter_mut();
         calls.find(|call| call.tag == tag).expect("answers belong to what was asked, and end once")
     }
@@ -476,7 +510,11 @@ impl Peer {
                     }
                 }
             }
-            Said::Detail(tag, detail) => self.hear_detail(tag, &detail),
+            Said::Detail(tag, detail) => {
+                if !self.hear_of_parcel(tag, &detail) {
+                    self.hear_detail(tag, &detail);
+                }
+            }
             Said::Data(tag, stream, bytes) => {
                 let is_stingy = self.stingy;
                 let call = self.find(tag);
@@ -489,8 +527,9 @@ impl Peer {
                 }
             }
             Said::End(tag, outcome) => {
+                self.judge_missing_offer(tag, &outcome);
                 let call = self.find(tag);
-                call.judge_end(&outcome);
+                call.judge_end(&outcome, &mut office.depot);
                 self.calls.retain(|call| call.tag != tag);
             }
             Said::Credit(tag, bytes) => {
@@ -524,6 +563,10 @@ impl Peer {
         match (detail, &call.asked) {
             (DetailBody::File { size, .. }, Asked::Work(What::File { size: wanted, .. })) => {
                 assert_eq!(*size as usize, *wanted);
+                call.announced = true;
+            }
+            (DetailBody::File { size, .. }, Asked::Take(parcel)) => {
+                assert_eq!(*size as usize, parcel.size);
                 call.announced = true;
             }
             (DetailBody::Entries { entries }, Asked::Work(What::Folder { .. })) => {
@@ -582,11 +625,12 @@ impl Peer {
             assert!(!self.calls[0].wrong_bytes, "lines cannot tell that a file is wrong");
             self.file_left -= part.len();
             if self.file_left == 0 {
-                self.calls.pop_front();
+                self.end_file(&mut office.depot);
             }
             return part.len();
         }
         let Some(end) = memchr::memchr(b'\n', bytes) else { return 0 };
+        self.took = false;
         let line = std::str::from_utf8(&bytes[..end]).expect("lines are text");
         match (line.as_bytes().first(), line.split_once('|')) {
             (Some(b'p'), Some((from, text))) => {
@@ -594,9 +638,13 @@ impl Peer {
                 office.receive(pair, text, true, &mut self.last);
             }
             _ if line.starts_with("error ") => self.hear_error_line(line, office),
+            _ if self.hear_offer_line(line) => {}
             _ if line == "goodbye" => self.said_goodbye = true,
             _ if line.starts_with("welcome ") => self.welcomed = true,
-            _ if !lost || !self.calls.is_empty() => self.hear_answer(line),
+            _ if line.starts_with("accepted p") || line == "delivered" => {
+                self.hear_passing(line, &mut office.depot);
+            }
+            _ if !lost || !self.calls.is_empty() => self.hear_answer(line, &mut office.depot),
             _ => panic!("that answers nothing: {line}"),
         }
         end + 1
@@ -606,6 +654,9 @@ impl Peer {
         let (code, text) = line["error ".len()..].split_once(": ").expect("a code and a text");
         let code: ErrorCode = serde_json::from_str(&format!("\"{code}\"")).expect("a known code");
         use ErrorCode::*;
+        if self.hear_parcel_error(code, text, &mut office.depot) {
+            return;
+        }
         let is_refused_start = code == ShuttingDown && text == "the server is stopping";
         match code {
             Busy if !self.welcomed => {
@@ -620,8 +671,17 @@ impl Peer {
         }
     }
 
+    /// The last byte of a file is there.
+    fn end_file(&mut self, depot: &mut Depot) {
+        let call = self.calls.pop_front().expect("it was asked for");
+        if let Asked::Take(parcel) = &call.asked {
+            self.took = true;
+            crate::parcels::note_arrival(parcel, call.got, depot);
+        }
+    }
+
     /// A line of the answer to the oldest call.
-    fn hear_answer(&mut self, line: &str) {
+    fn hear_answer(&mut self, line: &str, depot: &mut Depot) {
         assert!(!self.is_cut, "{line} comes after output that broke off");
         let call = self.calls.front_mut().unwrap_or_else(|| panic!("that answers nothing: {line}"));
         let mut is_over = line.starts_with('[');
@@ -631,6 +691,16 @@ impl Peer {
                 call.announced = true;
                 self.file_left = *size;
                 is_over = *size == 0;
+            }
+            Asked::Take(parcel) => {
+                let size = parcel.size;
+                assert_eq!(line, format!("file {size} g{}.{size}", parcel.id));
+                call.announced = true;
+                self.file_left = size;
+                if size == 0 {
+                    self.end_file(depot);
+                }
+                return;
             }
             Asked::Work(What::Output { total, seed }) if is_over => {
                 assert_eq!(call.got, *total, "all output comes before the end");

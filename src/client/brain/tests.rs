@@ -51,6 +51,7 @@ impl Table {
             tells_every_file: false,
             shows_output: style == Style::Prompt,
             shows_messages: true,
+            can_ask: style == Style::Prompt,
             watch: None,
         })
     }
@@ -229,6 +230,7 @@ fn run_gives_the_commands_code_and_255_for_failures_of_its_own() {
         tells_every_file: false,
         shows_output: false,
         shows_messages: true,
+        can_ask: false,
         watch: None,
     };
     let failed = Outcome::Failed(refusal(ErrorCode::CannotStart));
