@@ -19,9 +19,9 @@ use signal_hook_mio::v1_0::Signals;
 use super::{
     arguments::Plan,
     blocks::Inbox,
-    brain::{Brain, Effect, Login, Opening, Route, Setup, Style},
+    brain::{Brain, Effect, Login, Opening, Route, Style},
     canvas::{self, Canvas},
-    exit, input,
+    exit, input, manner,
     mover::Mover,
     order::{self, Order},
     outgoing::FilePart,
@@ -126,15 +126,15 @@ impl<'a> Session<'a> {
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
-        let takes_whole_terminal = takes_whole_terminal(plan);
+        let takes_whole_terminal = manner::takes_whole_terminal(plan);
         if takes_whole_terminal {
             signals.add_signal(SIGWINCH).map_err(system)?;
         }
         // A write beyond the file size limit is an error then, and not the end.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
-        let style = style_of(plan);
-        let screen = screen_of(plan, style);
+        let style = manner::style_of(plan);
+        let screen = manner::screen_of(plan, style);
         let visible = style == Style::Verb && !plan.json && !plan.quiet;
         let bars = Bars::new(visible && terminal::is_terminal(Standard::Stderr));
         let names = Names::default();
@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
             readable: false,
             read_closed: false,
             inbox: Inbox::default(),
-            brain: Brain::with_login(setup_of(plan, style, screen), login, 0),
+            brain: Brain::with_login(manner::setup_of(plan, style, screen), login, 0),
             screen,
             bars,
             canvas: takes_whole_terminal.then(|| Canvas::open(plan.server())),
@@ -662,58 +662,11 @@ impl Batch {
     }
 }
 
-/// Whether the server is watched on a terminal, by somebody who wants no objects.
-pub fn takes_whole_terminal(plan: &Plan) -> bool {
-    let is_terminal = terminal::is_terminal(Standard::Stdout);
-    plan.watch.is_some() && !plan.json && is_terminal && prompt::can_edit()
-}
-
 /// Sends a part of a file; zeros where the file has lost it: the receiver sees by the hash.
 fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
     match transport.send_file(part.file.file(), &mut { part.offset }, part.length) {
         Ok(0) => transport.write(&vec![0; part.length], false),
         sent => sent,
-    }
-}
-
-fn style_of(plan: &Plan) -> Style {
-    if plan.watch.is_some() {
-        return Style::Watch;
-    }
-    let terminal = [Standard::Stdin, Standard::Stdout].into_iter().all(terminal::is_terminal);
-    match plan.orders {
-        Some(_) => Style::Verb,
-        None if terminal && !plan.json && prompt::can_edit() => Style::Prompt,
-        None => Style::Piped,
-    }
-}
-
-fn screen_of(plan: &Plan, style: Style) -> Screen {
-    Screen {
-        json: plan.json || style == Style::Watch && !takes_whole_terminal(plan),
-        prompt: style == Style::Prompt,
-        quiet: plan.quiet,
-        verbose: plan.verbose,
-        colour_out: terminal::wants_colour(Standard::Stdout),
-        colour_err: terminal::wants_colour(Standard::Stderr),
-    }
-}
-
-fn setup_of(plan: &Plan, style: Style, screen: Screen) -> Setup {
-    Setup {
-        style,
-        user: plan.user,
-        own_failure: plan.own_failure(),
-        progress_ms: match style {
-            _ if plan.json => Some(1000),
-            Style::Prompt => Some(3000),
-            Style::Piped | Style::Verb | Style::Watch => None,
-        },
-        tells_every_file: plan.json,
-        shows_output: plan.json || screen.prompt,
-        shows_messages: style != Style::Watch && (!plan.quiet || plan.json || screen.prompt),
-        can_ask: screen.prompt || plan.json && style == Style::Piped,
-        watch: plan.watch,
     }
 }
 

@@ -137,12 +137,21 @@ impl End {
             return Some(Err(Fault::new(ErrorCode::NotVerified, text)));
         }
         sink.finish(0, stage, &entry);
-        let stored = sink.settle().pop().map_or(Ok(()), |(_, stored)| stored);
-        if stored.is_ok() {
-            let (hash, was_there) = (*own.as_bytes(), false);
-            self.tell(vec![Report::Stored { name, size, hash, was_there }]);
-        }
-        Some(stored)
+        Some(self.settle_raw(&mut sink, name, size, own))
+    }
+
+    /// Gives the file its name, and says so.
+    fn settle_raw(
+        &self,
+        sink: &mut FolderSink,
+        name: Vec<u8>,
+        size: u64,
+        hash: blake3::Hash,
+    ) -> Result<(), Fault> {
+        sink.settle().pop().map_or(Ok(()), |(_, stored)| stored)?;
+        let hash = *hash.as_bytes();
+        self.tell(vec![Report::Stored { name, size, hash, was_there: false }]);
+        Ok(())
     }
 
     /// Sends one file as it is, and then its hash.
