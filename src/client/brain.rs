@@ -302,6 +302,7 @@ impl Brain {
             Err(refusal) => self.refuse(refusal.code, &refusal.text),
             Ok(Order::Quit) => self.leave(None),
             Ok(Order::Clear) => self.show(Shown::Clear),
+            Ok(Order::Help) => self.show(Shown::Text(super::help::text())),
             Ok(order) => match &self.online {
                 Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
                 Online::Leaving(_) => {}
@@ -545,7 +546,6 @@ impl Brain {
             }
             Order::Who => (CallBody::Who, Task::Answer("users")),
             Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
-            Order::Help => (CallBody::Help, Task::Answer("")),
             Order::Send { .. } | Order::Accept { .. } | Order::Refuse { .. } => {
                 return self.perform_between(order, now_ms);
             }
@@ -554,7 +554,9 @@ impl Brain {
             Order::Probe { route, count, interval_ms } => {
                 return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
             }
-            Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
+            Order::Help | Order::Clear | Order::Quit => {
+                unreachable!("these do not concern the server")
+            }
         };
         let tag = link.request(&call);
         let credit_step_bytes = link.credit_step_bytes();
