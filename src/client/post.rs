@@ -1,10 +1,14 @@
 //! News for the loop from the client's other threads: a channel, and a waker beside it.
 
-use std::{net::TcpStream, sync::Arc, sync::mpsc};
+use std::{sync::Arc, sync::mpsc};
 
 use mio::Waker;
 
-use super::{brain::After, weigh::Weight};
+use super::{
+    brain::After,
+    secure::{Connected, Failure},
+    weigh::Weight,
+};
 use crate::{
     sys::terminal::StdoutError,
     transfer::{Fault, Report, Segment, source::DiskFile},
@@ -45,9 +49,9 @@ pub enum News {
     /// The user has typed a password; `None` where that was not to be.
     Password(Option<Secret<'static>>),
     /// There is a connection again.
-    Connected(TcpStream),
+    Connected(Connected),
     /// There is still none.
-    Unreachable(String),
+    Unreachable(Failure),
 }
 
 /// One end of the channel; cheap to clone.
