@@ -10,6 +10,7 @@ pub mod brain;
 pub mod canvas;
 pub mod exit;
 pub mod facts;
+pub mod help;
 pub mod input;
 pub mod link;
 pub mod manner;
