@@ -334,7 +334,7 @@ fn without_a_descriptor_to_spare_the_old_credentials_stay() {
     // The hard limit stays: not even root may raise it everywhere.
     let usual = getrlimit(Resource::Nofile);
     let limit = |current| {
-        let limit = Rlimit { current, ..usual.clone() };
+        let limit = Rlimit { current, ..usual };
         prlimit(Some(site.server.pid()), Resource::Nofile, limit).expect("our own child");
     };
     // The limit concerns the number of a descriptor: none below the lowest free one is left.

@@ -99,7 +99,8 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, shrunk file, input closed, failed start, long pause, reconnect, \
          other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
-         login-failed, blocked, busy login, Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
+         login-failed, blocked, busy login, Verify, \
+         Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
          close NameTaken, close NotLoggedIn, close Replaced, close LoginTimeout, \
          close FirstRequestTimeout, close Silent, close Stalled, \

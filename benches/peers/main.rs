@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod download;
 mod load;
+mod logins;
 mod machine;
 mod memory;
 mod mixed;
@@ -104,6 +105,7 @@ impl Bench<'_> {
         match work {
             Work::Download => return self.download(names),
             Work::Mixed => return self.mixed(),
+            Work::Logins => return self.logins(),
             _ => {}
         }
         for name in names {
@@ -206,6 +208,24 @@ impl Bench<'_> {
             watch.note(&mut rows);
             self.rows.extend(rows);
         }
+    }
+
+    fn logins(&mut self) {
+        eprint!("{} ... ", Work::Logins.name());
+        let watch = Disturbance::watch();
+        let seconds = self.options.seconds;
+        let logins = logins::start(&self.place).and_then(|peer| logins::run(&peer, seconds));
+        let logins = match logins {
+            Ok(logins) => logins,
+            Err(reason) => return self.miss(Work::Logins, "sixfour", reason),
+        };
+        eprintln!("done");
+        let mut rows = trip_rows(Work::Logins, Kind::Line.name(), &logins.trips);
+        let (each, resident) = (logins.welcome as f64 / seconds, mebibytes(logins.resident));
+        let note = format!("{each:.0} logins/s, {} told busy, RSS {resident}", logins.busy);
+        rows.iter_mut().for_each(|row| row.note = format!("{}; {note}", row.note));
+        watch.note(&mut rows);
+        self.rows.extend(rows);
     }
 
     fn download(&mut self, names: &[&'static str]) {

@@ -23,11 +23,13 @@ pub enum Work {
     Memory,
     /// Chat under load.
     Mixed,
+    /// Chat while many log in.
+    Logins,
 }
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 8] = [
+    pub const ALL: [Work; 9] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -35,6 +37,7 @@ impl Work {
         Work::Run,
         Work::Memory,
         Work::Mixed,
+        Work::Logins,
         Work::Download,
     ];
 
@@ -49,13 +52,14 @@ impl Work {
             Work::Run => "run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
+            Work::Logins => "chat-during-logins",
         }
     }
 
     /// What its rows are called: times have a row for the median and one for the tail.
     pub fn labels(self) -> Vec<String> {
         match self {
-            Work::PingPong | Work::Run | Work::Mixed => {
+            Work::PingPong | Work::Run | Work::Mixed | Work::Logins => {
                 ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
             }
             _ => vec![self.name().to_owned()],
@@ -73,6 +77,7 @@ impl Work {
             Work::Download => return Way::ALL.map(Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
+            Work::Logins => return vec![Line.name()],
         };
         kinds.iter().map(|kind| kind.name()).collect()
     }
@@ -83,7 +88,8 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, download) or of peers (sixfour-line, nats ...); all without any
+    /// chat-under-load, chat-during-logins, download) or of peers (sixfour-line, nats ...); all
+    /// without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

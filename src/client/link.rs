@@ -103,8 +103,8 @@ struct Operation {
 }
 
 impl Link {
-    /// Introduces `user` on a fresh connection, with the password if there is one. Numbers continue after `last_number`, so that late
-    /// news about operations of an older connection reach nobody.
+    /// Introduces `user` on a fresh connection, with the password if there is one. Numbers continue
+    /// after `last_number`, so that late news about operations of an older connection reach nobody.
     pub fn new(user: Name, password: Option<&Secret<'_>>, last_number: Tag, now_ms: u64) -> Link {
         let limits = Limits::default();
         let mut link = Link {

@@ -172,7 +172,7 @@ impl Identity {
                 format!(
                     "{} users of {} are served{clear}; {attempts} failed logins in a row block a \
                      name",
-                    passwords.current.len(),
+                    passwords.current.count(),
                     passwords.path.display()
                 )
             }
@@ -328,7 +328,7 @@ impl Passwords {
                 credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 let changed = credentials.changed_since(&self.current);
                 self.current = Arc::new(credentials);
-                log::info!("{} users of {} are served", self.current.len(), self.path.display());
+                log::info!("{} users of {} are served", self.current.count(), self.path.display());
                 Some(News::Accounts(self.current.accounts(), changed))
             }
             Err(error) => {
