@@ -61,6 +61,12 @@ impl Plan {
             None if arguments.open => Mode::Open { rights: Rights::OPEN.union(grant) },
             None => Mode::Protected,
         };
+        if mode == Mode::Protected && (arguments.grant.is_some() || arguments.plaintext) {
+            log::warn!(
+                "--grant and --plaintext change nothing in protected mode; they go with \
+                 --credentials or --open"
+            );
+        }
         let policy = Policy { mode, plaintext: arguments.plaintext };
         let slow_owners = arguments.no_sock_diag;
         Ok(Plan { policy, credentials, slow_owners })
