@@ -132,6 +132,19 @@ fn an_open_server_serves_anybody_without_what_was_not_granted() {
 }
 
 #[test]
+fn the_bytes_of_a_denied_upload_are_no_requests() {
+    let server = Server::start_with(&["--open", "--grant", "run"]);
+    for ip in FAMILIES {
+        let said = b"upload 15 x\nrun touch never\necho after\n";
+        let heard = exchange(server.address(ip), said);
+        let heard = String::from_utf8_lossy(&heard);
+        assert!(heard.starts_with("error denied: upload is not enabled for you"), "{heard}");
+        assert!(heard.ends_with("\nafter\n") && heard.lines().count() == 2, "{heard}");
+    }
+    assert!(!server.path("never").exists());
+}
+
+#[test]
 fn users_log_in_with_plain_and_hashed_passwords_in_both_dialects_and_families() {
     let hash = hashed("two words");
     let site =

@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use call::Asked;
 use jobs::Job;
 use peer::Peer;
 use post::Office;
@@ -51,6 +52,7 @@ pub const LIMITS: Limits = Limits {
     chunk_max_bytes: 300,
     output_window_bytes: 1000,
     input_window_bytes: 600,
+    store_window_bytes: 0,
     operations_max: 3,
     operations_total_max: 7,
     receipts_max: 20,
@@ -99,12 +101,12 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, shrunk file, input closed, failed start, long pause, reconnect, \
          other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
-         login-failed, blocked, busy login, Verify, \
+         login-failed, blocked, busy login, Verify, end all, ListenAgain, Quit, \
          Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
          close NameTaken, close NotLoggedIn, close Replaced, close LoginTimeout, \
          close FirstRequestTimeout, close Silent, close Stalled, \
-         close SlowConsumer, close BrokenFile, close ShuttingDown";
+         close SlowConsumer, close BrokenFile, close ShuttingDown, close Reset";
     let missing: Vec<_> = kinds.split(", ").filter(|kind| !seen.contains_key(*kind)).collect();
     assert!(missing.is_empty(), "{missing:?} did not occur among {seen:#?}");
 }
@@ -151,6 +153,8 @@ pub struct World {
     trace: u64,
     is_tracing: bool,
     stopped: Option<u64>,
+    /// Whom the last reset has met.
+    reset: BTreeSet<SessionId>,
     /// Whoever is closed now is out of time, and cut off.
     is_ticking: bool,
     chances: Chances,
@@ -164,6 +168,8 @@ pub struct Chances {
     stranger: usize,
     imposter: usize,
     stop: usize,
+    /// Requests that end all sessions.
+    end_all: usize,
     /// Letters that are long.
     long_letters: usize,
     stars: bool,
@@ -204,6 +210,7 @@ impl World {
             stranger: rng.range(0, 10),
             imposter: rng.range(0, 10),
             stop: if rng.percent(30) { 4 } else { 0 },
+            end_all: if rng.percent(30) { 4 } else { 0 },
             long_letters: rng.range(0, 70),
             stars: rng.percent(50),
             favourite: rng.percent(40).then(|| rng.range(0, 2)),
@@ -230,6 +237,7 @@ impl World {
             trace: 0,
             is_tracing,
             stopped: None,
+            reset: BTreeSet::new(),
             is_ticking: false,
             chances,
             rng,
@@ -276,6 +284,11 @@ impl World {
             0..=4 => {
                 peer.write_letter(&mut self.rng, &mut self.office, names, &self.chances);
                 self.saw("letter");
+            }
+            5 if self.rng.percent(self.chances.end_all) => {
+                let is_last = self.rng.percent(20);
+                peer.end_all(if is_last { Asked::Kill } else { Asked::Reset });
+                self.saw("end all");
             }
             5 | 6 => {
                 peer.call(&mut self.rng);

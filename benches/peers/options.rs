@@ -17,6 +17,14 @@ pub enum Work {
     PingPong,
     /// A large file.
     Download,
+    /// The large file to the server.
+    Upload,
+    /// Many small files from the server.
+    ManyDown,
+    /// The same to the server.
+    ManyUp,
+    /// A download that goes on at 60 %.
+    Resume,
     /// `run true`.
     Run,
     /// Idle sessions.
@@ -29,7 +37,7 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 9] = [
+    pub const ALL: [Work; 13] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -39,6 +47,10 @@ impl Work {
         Work::Mixed,
         Work::Logins,
         Work::Download,
+        Work::Upload,
+        Work::ManyDown,
+        Work::ManyUp,
+        Work::Resume,
     ];
 
     /// The name in the table and for filters.
@@ -49,6 +61,10 @@ impl Work {
             Work::Spread64 => "spread-64",
             Work::PingPong => "ping-pong",
             Work::Download => "download",
+            Work::Upload => "upload",
+            Work::ManyDown => "many-down",
+            Work::ManyUp => "many-up",
+            Work::Resume => "resume",
             Work::Run => "run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
@@ -75,6 +91,8 @@ impl Work {
             }
             Work::Spread64 | Work::Memory => &[Line, Frame, Nats, Redis, Mosquitto],
             Work::Download => return Way::ALL.map(Way::name).to_vec(),
+            Work::Upload | Work::ManyDown | Work::ManyUp => return vec!["sixfour", "rsync"],
+            Work::Resume => return vec!["sixfour"],
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
             Work::Logins => return vec![Line.name()],
@@ -88,8 +106,8 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, chat-during-logins, download) or of peers (sixfour-line, nats ...); all
-    /// without any
+    /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume) or of
+    /// peers (sixfour-line, nats ...); all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

@@ -7,6 +7,7 @@ use mio::Waker;
 use super::brain::After;
 use crate::{
     sys::terminal::StdoutError,
+    transfer::{Fault, Report, Segment, source::DiskFile},
     wire::{Secret, Tag},
 };
 
@@ -19,6 +20,8 @@ pub enum News {
     Interrupted,
     /// No more lines will come; why, if that is worth saying.
     LinesEnd(Option<String>),
+    /// A key that means: it is enough.
+    Enough,
     /// A block of standard input, empty at its end.
     Input(Vec<u8>),
     /// Something was shown, or taken by a writer.
@@ -29,10 +32,12 @@ pub enum News {
     OutputFailed(StdoutError),
     /// An output has written all that it was given.
     OutputDone,
-    /// The download is verified and has its name.
-    Saved(Tag),
-    /// The download failed here.
-    Unsaved(Tag, String),
+    /// The transfer has something to say to the server.
+    Said(Tag, Vec<Segment<DiskFile>>),
+    /// This has happened to its files.
+    Reports(Tag, Vec<Report>),
+    /// Our half of the transfer is over.
+    Moved(Tag, Result<(), Fault>),
     /// The user has typed a password; `None` where that was not to be.
     Password(Option<Secret<'static>>),
     /// There is a connection again.

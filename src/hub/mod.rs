@@ -6,6 +6,7 @@
 pub mod admission;
 mod closing;
 mod held;
+mod host;
 mod ids;
 mod inbound;
 mod invariants;
@@ -32,7 +33,7 @@ use lockout::Lockout;
 use logins::Logins;
 pub use logins::Verdict;
 use names::{Keyed, Names};
-pub use operation::{Operation, State as OperationState, Work};
+pub use operation::{Operation, Program, State as OperationState, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 use rights::Rights;
@@ -73,6 +74,8 @@ pub struct Hub {
     /// Whether a password was among the bytes of the last input.
     heard_secret: bool,
     serial: u64,
+    /// Messages that were handed to somebody.
+    messages: u64,
     /// When the time is over that a stopping server gives its operations.
     stopping: Option<Time>,
     /// Sessions that must go once the input at hand is dealt with.
@@ -150,6 +153,13 @@ pub enum Input<'a> {
         /// Bytes.
         count: usize,
     },
+    /// So many bytes of what [`Hub::take_input`] gave are dealt with.
+    InputDone {
+        /// Of which operation.
+        operation: OperationId,
+        /// Bytes.
+        count: usize,
+    },
     /// The command has closed its standard input.
     InputClosed {
         /// Which command.
@@ -178,8 +188,10 @@ pub enum Chunk<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
-    /// A part of the open file.
+    /// A part of an open file.
     File {
+        /// Which of the operation's files, as the shell numbers them.
+        file: u32,
         /// Where it begins.
         offset: u64,
         /// Bytes, not 0.
@@ -264,6 +276,23 @@ pub enum Effect {
         /// Which.
         operation: OperationId,
     },
+    /// Close the listeners and open them again, on the same port.
+    ListenAgain,
+    /// Listen no more, and leave as soon as [`Hub::is_finished`].
+    Quit,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counts {
+    /// Sessions, named or not.
+    pub sessions: usize,
+    /// Names that are taken.
+    pub users: usize,
+    /// Operations under way.
+    pub operations: usize,
+    /// Messages that were handed to somebody since the start: one to three users counts thrice.
+    pub messages: u64,
 }
 
 /// No more sessions can be opened.
@@ -294,6 +323,7 @@ impl Hub {
             joined: Vec::new(),
             heard_secret: false,
             serial: 0,
+            messages: 0,
             stopping: None,
             doomed: Vec::new(),
         }
@@ -329,6 +359,7 @@ impl Hub {
             }
             Input::Chunk { operation, chunk } => self.on_chunk(operation, chunk),
             Input::InputTaken { operation, count } => self.on_input_taken(operation, count),
+            Input::InputDone { operation, count } => self.on_input_done(operation, count),
             Input::InputClosed { operation } => self.on_input_closed(operation),
             Input::Ended { operation, outcome } => self.on_ended(operation, outcome),
             Input::Tick => self.on_tick(),
@@ -394,6 +425,16 @@ impl Hub {
     /// How many operations are under way.
     pub fn operations_count(&self) -> usize {
         self.operations.len()
+    }
+
+    /// How much there is of everything.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sessions: self.sessions.len(),
+            users: self.names.len(),
+            operations: self.operations.len(),
+            messages: self.messages,
+        }
     }
 
     /// True once the server was told to stop and everybody has gone.

@@ -69,9 +69,8 @@ impl Hub {
     /// Answers a request that its session may not make, as any that fails.
     fn deny(&mut self, id: SessionId, request: &Request<'_>, refusal: Refusal) {
         match *request {
-            Request::Call { tag, .. } if !self.is_in_use(id, tag) => {
-                let outcome = Outcome::Failed(Refusal { tag, ..refusal });
-                self.say(id, &Event::End { tag, outcome: &outcome });
+            Request::Call { tag, ref call } if !self.is_in_use(id, tag) => {
+                self.refuse_call(id, call, Refusal { tag, ..refusal });
             }
             Request::Call { tag, .. } | Request::Message { tag, .. } => {
                 self.say(id, &Event::Error(&Refusal { tag, ..refusal }));
@@ -97,10 +96,16 @@ impl Hub {
                 let outcome = Outcome::Counted { count: names.len() as u64, noun: "users" };
                 self.say(id, &Event::End { tag, outcome: &outcome });
             }
+            Call::Host(call) => self.on_host_call(id, tag, call),
             Call::Refused(refusal) => {
                 self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
             }
-            Call::Download { .. } | Call::Run { .. } | Call::List { .. } => {
+            Call::Download { .. }
+            | Call::Fetch { .. }
+            | Call::Store { .. }
+            | Call::Upload { .. }
+            | Call::Run { .. }
+            | Call::List { .. } => {
                 self.on_start(id, tag, call);
             }
         }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::wire::{Call, Request};
+use crate::wire::{Call, HostCall, Request};
 
 /// Something that not everybody may do.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -158,9 +158,23 @@ pub fn need_of(request: &Request<'_>) -> Need {
         Request::Call { call, .. } => match call {
             Call::Help | Call::Echo { .. } | Call::Refused(_) => Need::Nothing,
             Call::Who => Need::Login,
-            Call::Download { .. } | Call::List { .. } => Need::Right(Right::Files),
+            Call::Download { .. } | Call::Fetch { .. } | Call::List { .. } => {
+                Need::Right(Right::Files)
+            }
+            Call::Store { .. } | Call::Upload { .. } => Need::Right(Right::Upload),
             Call::Run { .. } => Need::Right(Right::Run),
+            Call::Host(call) => need_of_host(call),
         },
+    }
+}
+
+fn need_of_host(call: &HostCall<'_>) -> Need {
+    match call {
+        HostCall::Clear | HostCall::Disconnect => Need::Nothing,
+        HostCall::Ask(_) | HostCall::PythonVersion => Need::Login,
+        // It makes the host send packets where a peer wants them to go.
+        HostCall::Ping { .. } | HostCall::Script { .. } => Need::Right(Right::Run),
+        HostCall::Reset | HostCall::Kill => Need::Right(Right::Admin),
     }
 }
 

@@ -8,15 +8,20 @@
 //! thread fast. Nobody gets more than a budget in one turn.
 
 mod acceptor;
+mod answers;
 pub mod arguments;
 mod commands;
 mod connections;
 pub mod credentials;
+mod exchanges;
 mod identity;
 mod lingering;
 mod passwd;
+mod programs;
+mod questions;
 mod token;
 mod transfers;
+mod upload;
 mod work;
 
 use std::{collections::VecDeque, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
@@ -24,15 +29,19 @@ use std::{collections::VecDeque, io, path::Path, process::ExitCode, sync::Arc, t
 use acceptor::Acceptor;
 use commands::Commands;
 use connections::Connections;
+use exchanges::Exchanges;
 use identity::{Identity, Plan};
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event, net::TcpStream};
+use questions::Questions;
 use token::{Pipe, Source};
 use transfers::Transfers;
 use zeroize::Zeroize as _;
 
 use crate::{
-    hub::{CloseReason, Effect, Hub, Input, Piece, SessionId, Time, admission::Origin},
+    hub::{
+        CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time, admission::Origin,
+    },
     limits::Limits,
     sys::{
         clock::Clock,
@@ -73,6 +82,10 @@ pub struct Server {
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
+    questions: Questions,
+    exchanges: Exchanges,
+    /// Conversations for which something has come.
+    fed: Vec<OperationId>,
     identity: Identity,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
@@ -125,8 +138,11 @@ impl Server {
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
+            questions: Questions::new(Arc::clone(&waker))?,
+            exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
             transfers: Transfers::new(share, waker)?,
             commands: Commands::new(root, guard),
+            fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
             buffer: vec![0; BUDGET_BYTES].into_boxed_slice(),
@@ -175,15 +191,18 @@ impl Server {
             self.read(id);
         }
         self.do_work();
+        self.move_fed();
         for id in self.commands.tick(self.now) {
             self.produce(id);
         }
+        self.take_answers();
         for id in std::mem::take(&mut self.connections.to_write) {
             self.write(id);
         }
         self.do_work();
         self.input(Input::Tick);
         self.do_work();
+        self.move_fed();
         self.lingering.expire(self.now);
         self.accept();
         Course::GoOn
@@ -199,6 +218,7 @@ impl Server {
         [
             self.hub.poll_timeout().map(|time| at(time.0)),
             self.commands.next_timeout_ms(now),
+            self.questions.next_deadline().map(at),
             self.lingering.next_deadline().map(at),
             self.acceptor.next_deadline().map(at),
             self.stop_by.map(at),
@@ -276,16 +296,31 @@ impl Server {
             }
             Signal::Stop => {
                 log::info!("stopping: no new connections, what runs may finish");
-                self.stop_by = Some(self.now + STOP_MAX_MS);
-                self.acceptor.close();
+                self.quit();
                 self.input(Input::Stop);
                 Course::GoOn
             }
         }
     }
 
+    /// Takes in nobody any more; the end comes when the hub has let everybody go.
+    fn quit(&mut self) {
+        self.stop_by.get_or_insert(self.now + STOP_MAX_MS);
+        self.acceptor.close();
+        self.questions.hurry(self.now);
+    }
+
+    /// Closes the listeners and opens them again: who waits to be taken in is let go as well.
+    fn listen_again(&mut self) {
+        if self.stop_by.is_none() {
+            log::info!("listening again");
+            self.acceptor.open_again(self.now, self.poll.registry());
+        }
+    }
+
     fn accept(&mut self) {
         let Server { acceptor, identity, hub, connections, poll, now, .. } = self;
+        acceptor.tick(*now, poll.registry());
         acceptor.accept(*now, |stream, peer| {
             if let Some((stream, origin)) = identity.receive(stream, peer) {
                 take_in(stream, origin, hub, connections, poll, *now);
@@ -374,6 +409,9 @@ impl Server {
                 Piece::Bytes { bytes, more } => {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
                     connection.transport.write(bytes, more)
+                }
+                Piece::File(piece) if self.exchanges.has(piece.operation) => {
+                    self.exchanges.send(piece, &mut connection.transport, left)
                 }
                 Piece::File(piece) => self.transfers.send(piece, &mut connection.transport, left),
             };

@@ -63,10 +63,24 @@ pub enum ErrorCode {
     PermissionDenied,
     /// The file changed while it was read.
     FileChanged,
-    /// The server's system refused; the text says how.
+    /// The bytes that came are not those that were sent.
+    NotVerified,
+    /// There is no space left where it is to be written.
+    NoSpace,
+    /// The quota of the disk is used up.
+    QuotaExceeded,
+    /// The file system is read-only.
+    ReadOnly,
+    /// The file is larger than it may be there.
+    FileTooLarge,
+    /// The name is longer than the file system takes.
+    NameTooLong,
+    /// The system refused; the text says how.
     SystemError,
     /// The command could not be started.
     CannotStart,
+    /// The host has not the program that would be needed.
+    NoInterpreter,
     /// The server lacks something at the moment; later it may work.
     Busy,
     /// Something took longer than it may.
@@ -77,6 +91,8 @@ pub enum ErrorCode {
     Denied,
     /// The server is stopping.
     ShuttingDown,
+    /// Somebody has ended all sessions; the server goes on.
+    Reset,
     /// The peer took nothing for too long.
     SlowConsumer,
 }
@@ -112,15 +128,33 @@ impl ErrorCode {
             NotAFolder => "not-a-folder",
             PermissionDenied => "permission-denied",
             FileChanged => "file-changed",
+            NotVerified => "not-verified",
+            NoSpace => "no-space",
+            QuotaExceeded => "quota-exceeded",
+            ReadOnly => "read-only",
+            FileTooLarge => "file-too-large",
+            NameTooLong => "name-too-long",
             SystemError => "system-error",
             CannotStart => "cannot-start",
+            NoInterpreter => "no-interpreter",
             Busy => "busy",
             TimedOut => "timed-out",
             Cancelled => "cancelled",
             Denied => "denied",
             ShuttingDown => "shutting-down",
+            Reset => "reset",
             SlowConsumer => "slow-consumer",
         }
+    }
+}
+
+impl ErrorCode {
+    /// The error of this name.
+    pub fn parse(name: &[u8]) -> Option<ErrorCode> {
+        use serde::de::{IntoDeserializer, value};
+        let name = std::str::from_utf8(name).ok()?;
+        let name: value::StrDeserializer<'_, value::Error> = name.into_deserializer();
+        ErrorCode::deserialize(name).ok()
     }
 }
 

@@ -83,6 +83,16 @@ impl Server {
         Server::start_command(command)
     }
 
+    /// Kills it, and starts another one on the same folder.
+    pub fn kill_and_restart(mut self) -> Server {
+        self.signal(Signal::KILL);
+        self.wait();
+        let root = std::mem::replace(&mut self.root, folder());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.args(["--port", "0"]);
+        Server::start_sharing(root, command)
+    }
+
     /// The same from a command that lacks the shared folder alone.
     pub fn start_command(command: Command) -> Server {
         Server::start_sharing(folder(), command)
