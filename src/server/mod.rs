@@ -145,7 +145,7 @@ impl Server {
             connections: Connections::default(),
             lingering: Lingering::default(),
             questions: Questions::new(Arc::clone(&waker))?,
-            exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
+            exchanges: Exchanges::new(&share, waker.clone())?,
             transfers: Transfers::new(share, Arc::clone(&waker))?,
             keys,
             waker,
