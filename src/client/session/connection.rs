@@ -100,7 +100,10 @@ impl Session<'_> {
         let Some((tag, stream)) = batch.of.take() else { return };
         let ranges = std::mem::take(&mut batch.ranges);
         match self.brain.route(tag) {
-            Route::Nowhere => {}
+            Route::Nowhere => {
+                let count: usize = ranges.iter().map(Range::len).sum();
+                self.brain.handle_unwanted(tag, count as u32);
+            }
             Route::Mover => {
                 if let Some(mover) = self.movers.get(&tag) {
                     mover.chunk(self.inbox.chunk(&ranges));
