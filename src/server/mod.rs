@@ -396,6 +396,7 @@ impl Server {
                 self.hub.handle(Time(self.now), Input::Bytes { session: id, bytes });
                 if self.hub.take_heard_secret() {
                     self.buffer[..count].zeroize();
+                    Transport::forget_read();
                 }
                 self.take_effects();
                 self.write_large(listed);
