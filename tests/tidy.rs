@@ -47,7 +47,12 @@ const RULES: &[Rule] = &[
             "eprintln!",
             "dbg!",
         ],
-        except: &[],
+        except: &[
+            "std::net::SocketAddr",
+            "std::net::IpAddr",
+            "std::net::Ipv4Addr",
+            "std::net::Ipv6Addr",
+        ],
     },
     Rule {
         layer: "src/hub",
