@@ -1,7 +1,7 @@
 //! One channel: first a race of connections, then the stream that one of them carries.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -10,11 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use quinn_proto::{
-    Connection, ConnectionError, ConnectionHandle, ReadError, ReadableError, StreamId, WriteError,
+    ConnectionError, ConnectionHandle, ReadError, ReadableError, StreamId, WriteError,
     crypto::rustls::QuicClientConfig,
 };
 
-use super::{ChannelId, Endpoint, Ended, Event, code, race::Dials};
+use super::{ChannelId, Ended, Endpoint, Event, code, connection::Connection, race::Dials};
 use crate::wire::{Fingerprint, OneTimeToken};
 
 /// A channel from its introduction to its end.
@@ -72,11 +72,11 @@ impl Open {
 
 /// A chunk of the stream, the end of it, or why there is none.
 pub(super) fn read_stream(
-    connection: &mut Connection,
+    quic: &mut quinn_proto::Connection,
     stream: StreamId,
     max_bytes: usize,
 ) -> io::Result<Option<Bytes>> {
-    let mut stream = connection.recv_stream(stream);
+    let mut stream = quic.recv_stream(stream);
     let mut chunks = match stream.read(true) {
         Ok(chunks) => chunks,
         // It was read to its end.
@@ -219,6 +219,16 @@ impl Endpoint {
 
 /// What its connection tells of an open channel.
 impl Endpoint {
+    fn open_channel(
+        &mut self,
+        channel: ChannelId,
+    ) -> io::Result<(&mut Open, &mut BTreeMap<ConnectionHandle, Connection>)> {
+        match self.channels.get_mut(&channel) {
+            Some(Channel { state: State::Open(open), .. }) => Ok((open, &mut self.connections)),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     pub(super) fn tell_readable(&mut self, channel: ChannelId) {
         if let Some(Channel { state: State::Open(open), .. }) = self.channels.get_mut(&channel)
             && !std::mem::replace(&mut open.is_readable_told, true)

@@ -35,8 +35,12 @@ const PKCS8_PREFIX: [u8; 16] = [
 /// The name in certificates and handshakes: there has to be one, and nobody reads it.
 pub(super) const NAME: &str = "sixfour";
 
-/// The key pair of one client process, with a certificate signed by itself. Never stored.
-pub struct SessionKey {
+/// The key pair of one client process, with a certificate signed by itself. Never stored; cheap
+/// to clone.
+#[derive(Clone)]
+pub struct SessionKey(Arc<Pair>);
+
+struct Pair {
     certificate: CertificateDer<'static>,
     private: PrivatePkcs8KeyDer<'static>,
     fingerprint: Fingerprint,
@@ -53,16 +57,21 @@ impl SessionKey {
         params.serial_number = Some(1u64.into());
         let certificate = params.self_signed(&pair).expect("a key signs its own certificate");
         let certificate = certificate.der().clone();
-        SessionKey { fingerprint: fingerprint(&certificate), certificate, private }
+        let fingerprint = fingerprint(&certificate);
+        SessionKey(Arc::new(Pair { certificate, private, fingerprint }))
     }
 
     /// By which the other end will know us: the BLAKE3 hash of the certificate.
     pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
+        self.0.fingerprint
+    }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.0.certificate.clone()]
     }
 
     fn private(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.private.clone_key())
+        PrivateKeyDer::Pkcs8(self.0.private.clone_key())
     }
 
     /// What a dialling end needs to meet `peer` and nobody else.
@@ -74,7 +83,7 @@ impl SessionKey {
             .expect("the provider has suites of TLS 1.3")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(vec![self.certificate.clone()], self.private())
+            .with_client_auth_cert(self.chain(), self.private())
             .expect("the key is that of the certificate");
         config.alpn_protocols = vec![protocol.to_vec()];
         config.enable_sni = false;
@@ -90,7 +99,7 @@ impl SessionKey {
             .with_protocol_versions(&[&TLS13])
             .expect("the provider has suites of TLS 1.3")
             .with_client_cert_verifier(Arc::new(verifier))
-            .with_single_cert(vec![self.certificate.clone()], self.private())
+            .with_single_cert(self.chain(), self.private())
             .expect("the key is that of the certificate");
         config.alpn_protocols = vec![protocol.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -102,7 +111,7 @@ impl SessionKey {
 /// The private half is not for logs.
 impl fmt::Debug for SessionKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "SessionKey({:?})", self.fingerprint)
+        write!(formatter, "SessionKey({:?})", self.fingerprint())
     }
 }
 
@@ -252,5 +261,129 @@ impl ClientCertVerifier for Introduced {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![SignatureScheme::ED25519]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{
+        ClientConnection, ServerConnection,
+        client::ResolvesClientCert,
+        server::{ClientHello, ResolvesServerCert},
+        sign::CertifiedKey,
+    };
+
+    use super::*;
+
+    /// Shows the certificate of one key, and signs with another.
+    #[derive(Debug)]
+    struct Copied(Arc<CertifiedKey>);
+
+    impl Copied {
+        fn new(shown: &SessionKey, used: &SessionKey) -> Arc<Copied> {
+            let signer = provider().key_provider.load_private_key(used.private());
+            let signer = signer.expect("our own key");
+            Arc::new(Copied(Arc::new(CertifiedKey::new(shown.chain(), signer))))
+        }
+    }
+
+    impl ResolvesServerCert for Copied {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(self.0.clone())
+        }
+    }
+
+    impl ResolvesClientCert for Copied {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            Some(self.0.clone())
+        }
+
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    fn key(seed: u8) -> SessionKey {
+        SessionKey::from_seed(&[seed; 32])
+    }
+
+    fn configs(client: &SessionKey, server: &SessionKey) -> (ClientConfig, ServerConfig) {
+        let peers = Peers::default();
+        peers.set(vec![client.fingerprint()]);
+        let client = client.client_config(server.fingerprint(), b"test");
+        (client, server.server_config(peers, b"test"))
+    }
+
+    /// Whether both ends believe in each other.
+    fn meet((client, server): (ClientConfig, ServerConfig)) -> Result<(), Error> {
+        let name = ServerName::try_from(NAME).expect("a name");
+        let mut client = ClientConnection::new(Arc::new(client), name)?;
+        let mut server = ServerConnection::new(Arc::new(server))?;
+        for _ in 0..4 {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).expect("memory takes everything");
+            server.read_tls(&mut &bytes[..]).expect("a few bytes");
+            server.process_new_packets()?;
+            bytes.clear();
+            server.write_tls(&mut bytes).expect("memory takes everything");
+            client.read_tls(&mut &bytes[..]).expect("a few bytes");
+            client.process_new_packets()?;
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        Ok(())
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_fingerprint_and_shows_nothing_private() {
+        assert_eq!(key(1).fingerprint(), key(1).fingerprint());
+        assert_ne!(key(1).fingerprint(), key(2).fingerprint());
+        let shown = format!("{:?}", key(1));
+        assert!(shown.len() < 60, "{shown}");
+        assert_eq!(key(1).chain()[0].len(), key(200).chain()[0].len());
+    }
+
+    #[test]
+    fn only_the_introduced_meet() {
+        assert_eq!(meet(configs(&key(1), &key(2))), Ok(()));
+        let refused = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+        let (client, _) = configs(&key(1), &key(2));
+        let (_, other) = configs(&key(1), &key(3));
+        assert_eq!(meet((client, other)), Err(refused.clone()));
+        let (_, server) = configs(&key(1), &key(2));
+        let (other, _) = configs(&key(3), &key(2));
+        assert_eq!(meet((other, server)), Err(refused));
+    }
+
+    #[test]
+    fn a_copied_certificate_without_its_key_is_no_proof() {
+        let bad = Error::InvalidCertificate(CertificateError::BadSignature);
+        let (client, mut server) = configs(&key(1), &key(2));
+        server.cert_resolver = Copied::new(&key(2), &key(3));
+        assert_eq!(meet((client, server)), Err(bad.clone()));
+        let (mut client, server) = configs(&key(1), &key(2));
+        client.client_auth_cert_resolver = Copied::new(&key(1), &key(3));
+        assert_eq!(meet((client, server)), Err(bad));
+        let (mut client, mut server) = configs(&key(1), &key(2));
+        client.client_auth_cert_resolver = Copied::new(&key(1), &key(1));
+        server.cert_resolver = Copied::new(&key(2), &key(2));
+        assert_eq!(meet((client, server)), Ok(()));
+    }
+
+    #[test]
+    fn another_protocol_and_a_client_without_a_certificate_are_refused() {
+        let (mut client, server) = configs(&key(1), &key(2));
+        client.alpn_protocols = vec![b"other".to_vec()];
+        assert!(meet((client, server)).is_err());
+        let (_, server) = configs(&key(1), &key(2));
+        let verifier = Introduced::new(Peers::default());
+        verifier.peers.set(vec![key(2).fingerprint()]);
+        let mut client = ClientConfig::builder_with_provider(verifier.provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .expect("TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"test".to_vec()];
+        assert_eq!(meet((client, server)), Err(Error::NoCertificatesPresented));
     }
 }

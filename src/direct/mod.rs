@@ -16,7 +16,10 @@
 //! seed; [`driver`] joins it with sockets. [`sealed`] protects a channel through the server with
 //! the same keys, where there is no direct path.
 
+mod blocks;
 mod channel;
+mod congestion;
+mod connection;
 pub mod driver;
 mod endpoint;
 mod key;
@@ -24,6 +27,7 @@ mod race;
 mod random;
 pub mod sealed;
 mod transport;
+mod visitor;
 
 use std::{fmt, net::SocketAddr};
 

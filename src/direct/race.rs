@@ -103,8 +103,7 @@ mod tests {
 
     #[test]
     fn families_alternate_with_ipv6_first_and_nobody_twice() {
-        let list =
-            ["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.3:1"];
+        let list = ["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.3:1"];
         let mixed = interleave(addresses(&list).into_iter());
         let wanted = ["[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"];
         assert_eq!(mixed, addresses(&wanted));

@@ -11,4 +11,5 @@ pub mod process;
 pub mod signals;
 pub mod terminal;
 pub mod transport;
+pub mod udp;
 pub mod workers;

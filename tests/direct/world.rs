@@ -1,11 +1,10 @@
 //! A world of endpoints on a virtual clock, and a network between them that one seed decides.
 
-#![allow(dead_code, reason = "every test takes what it needs")]
-
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     net::{IpAddr, SocketAddr},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -24,6 +23,8 @@ pub struct Link {
     pub doubled: usize,
     /// These come later than those sent after them.
     pub reordered: usize,
+    /// A byte of these is another one.
+    pub corrupted: usize,
     pub delay: Duration,
     /// Larger datagrams vanish.
     pub mtu: usize,
@@ -36,6 +37,7 @@ impl Link {
         lost: 0,
         doubled: 0,
         reordered: 0,
+        corrupted: 0,
         delay: Duration::from_millis(10),
         mtu: 1500,
         rate: None,
@@ -95,8 +97,9 @@ pub struct World {
     sent: u64,
     /// When the line of each end is free again.
     busy_until: Vec<Instant>,
-    /// Bytes that nobody was there to take, by target.
-    pub lost_letters: Vec<(SocketAddr, usize)>,
+    /// The end that is tapped, if any, and what it has sent to whom.
+    pub tapped: Option<usize>,
+    pub letters: Vec<(SocketAddr, Vec<u8>)>,
     /// Hash of all sizes, times and places: the same for the same seed.
     pub trace: u64,
     pub counts: Counts,
@@ -107,15 +110,28 @@ pub struct Counts {
     pub lost: u64,
     pub doubled: u64,
     pub reordered: u64,
+    pub corrupted: u64,
     pub too_large: u64,
     pub overflown: u64,
     pub delivered: u64,
 }
 
-/// The byte at `offset` of what the talker with this seed says.
-pub fn pattern(seed: u64, offset: u64) -> u8 {
-    let word = (seed ^ (offset / 8)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    (word.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> (8 * (offset % 8))) as u8
+/// What talkers say, over and over: so many bytes that no power of two divides them.
+const PATTERN_BYTES: usize = 65_521;
+
+/// What the talker with this seed says from `offset` on, at most `max` bytes of it.
+fn pattern(seed: u64, offset: u64, max: usize) -> &'static [u8] {
+    static PATTERNS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    let make = |seed: u64| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&seed.to_le_bytes());
+        let mut bytes = vec![0; PATTERN_BYTES];
+        hasher.finalize_xof().fill(&mut bytes);
+        bytes
+    };
+    let all = PATTERNS.get_or_init(|| (0..256).map(make).collect());
+    let from = (offset % PATTERN_BYTES as u64) as usize;
+    &all[seed as usize][from..(from + max).min(PATTERN_BYTES)]
 }
 
 pub fn key(seed: u8) -> SessionKey {
@@ -140,7 +156,8 @@ impl World {
             flying: BinaryHeap::new(),
             sent: 0,
             busy_until: Vec::new(),
-            lost_letters: Vec::new(),
+            tapped: None,
+            letters: Vec::new(),
             trace: 0,
             counts: Counts::default(),
         }
@@ -259,15 +276,12 @@ impl World {
 
     fn deliver(&mut self, flying: Flying) {
         let at = self.ends.iter().position(|end| end.addresses.contains(&flying.to));
-        match at.filter(|at| !self.ends[*at].is_dead) {
-            Some(at) => {
-                self.counts.delivered += 1;
-                let ecn = EcnCodepoint::from_bits(flying.ecn);
-                let bytes = BytesMut::from(&flying.bytes[..]);
-                let local = Some(flying.to.ip());
-                self.ends[at].endpoint.handle_datagram(flying.from, local, ecn, bytes, self.now);
-            }
-            None => self.lost_letters.push((flying.to, flying.bytes.len())),
+        if let Some(at) = at.filter(|at| !self.ends[*at].is_dead) {
+            self.counts.delivered += 1;
+            let ecn = EcnCodepoint::from_bits(flying.ecn);
+            let bytes = BytesMut::from(&flying.bytes[..]);
+            let local = Some(flying.to.ip());
+            self.ends[at].endpoint.handle_datagram(flying.from, local, ecn, bytes, self.now);
         }
     }
 
@@ -290,6 +304,9 @@ impl World {
     /// Puts a datagram on the line of the end `at`, whoever it says that it comes from.
     pub fn send(&mut self, at: usize, from: SocketAddr, to: SocketAddr, ecn: u8, bytes: &[u8]) {
         self.ends[at].sent += bytes.len() as u64;
+        if self.tapped == Some(at) {
+            self.letters.push((to, bytes.to_vec()));
+        }
         let since = (self.now - self.begin).as_nanos() as u64;
         self.trace = self.trace.rotate_left(5) ^ since ^ ((bytes.len() as u64) << 40) ^ at as u64;
         if self.blocked.contains(&(from.ip(), to.ip())) {
@@ -325,7 +342,13 @@ impl World {
         for _ in 0..copies {
             self.sent += 1;
             let (at, number) = (Reverse(at_time), Reverse(self.sent));
-            self.flying.push(Flying { at, number, from, to, ecn, bytes: bytes.to_vec() });
+            let mut bytes = bytes.to_vec();
+            if self.rng.range(0, 999) < link.corrupted {
+                self.counts.corrupted += 1;
+                let at = self.rng.range(0, bytes.len() - 1);
+                bytes[at] ^= self.rng.range(1, 255) as u8;
+            }
+            self.flying.push(Flying { at, number, from, to, ecn, bytes });
         }
     }
 }
@@ -355,9 +378,8 @@ impl End {
         let talk = &mut self.talks[number];
         let Some(channel) = talk.channel.filter(|_| talk.opened.is_some()) else { return };
         while talk.said < talk.to_say && talk.closed.is_none() {
-            let count = (talk.to_say - talk.said).min(16 * 1024);
-            let bytes: Vec<u8> = (0..count).map(|it| pattern(own, talk.said + it)).collect();
-            match self.endpoint.write(channel, &bytes) {
+            let left = (talk.to_say - talk.said).min(16 * 1024) as usize;
+            match self.endpoint.write(channel, pattern(own, talk.said, left)) {
                 Ok(count) => talk.said += count as u64,
                 Err(_) => break,
             }
@@ -370,12 +392,13 @@ impl End {
             match self.endpoint.read(channel, &mut buffer) {
                 Ok(0) => talk.heard_end = Some(elapsed),
                 Ok(count) => {
-                    let seed = talk.other_seed;
-                    for (at, byte) in buffer[..count].iter().enumerate() {
-                        let offset = talk.heard + at as u64;
-                        assert_eq!(*byte, pattern(seed, offset), "another byte at {offset}");
+                    let mut rest = &buffer[..count];
+                    while !rest.is_empty() {
+                        let wanted = pattern(talk.other_seed, talk.heard, rest.len());
+                        assert!(rest.starts_with(wanted), "other bytes at {}", talk.heard);
+                        talk.heard += wanted.len() as u64;
+                        rest = &rest[wanted.len()..];
                     }
-                    talk.heard += count as u64;
                 }
                 Err(_) => break,
             }
