@@ -66,7 +66,7 @@ fn what_is_said_is_heard_on_a_good_line() {
 fn loss_doubling_reordering_and_damage_change_nothing_but_the_time() {
     for (lost, limit) in [(10, 2 * SECOND), (50, 5 * SECOND), (200, 30 * SECOND)] {
         for seed in 1..=8 {
-            let link = Link { lost, doubled: 30, reordered: 30, corrupted: 10, ..Link::GOOD };
+            let link = Link { lost, doubled: 30, reordered: 30, corrupted: 30, ..Link::GOOD };
             let mut world = World::pair(seed, link);
             world.introduce(0, 1, 9);
             converse(&mut world, 300_000, 3_000, limit);

@@ -5,6 +5,7 @@
 mod children;
 mod client;
 mod commands;
+mod direct;
 mod download;
 mod load;
 mod machine;
@@ -13,6 +14,7 @@ mod mixed;
 mod options;
 mod peers;
 mod pingpong;
+mod poor;
 mod protocol;
 mod relay;
 mod table;
@@ -102,7 +104,8 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn work(&mut self, work: Work, names: &[&'static str]) {
         match work {
-            Work::Download => return self.download(names),
+            Work::Download => return self.download(work, &Way::DOWNLOADS, names),
+            Work::Direct => return self.download(work, &Way::SENDS, names),
             Work::Mixed => return self.mixed(),
             _ => {}
         }
@@ -151,6 +154,11 @@ impl Bench<'_> {
                     (None, _) => commands::by_hand_with_pipes(seconds),
                 };
                 Ok(trip_rows(work, name, &trips?))
+            }
+            (Work::Poor, _) => {
+                let way = poor::Way::ALL.into_iter().find(|way| way.name() == name);
+                let way = way.expect("`peers` of the work names them");
+                Ok(vec![poor_row(way, poor::measure(way, seconds)?)])
             }
             _ => unreachable!("`peers` of the work names them"),
         }
@@ -208,11 +216,12 @@ impl Bench<'_> {
         }
     }
 
-    fn download(&mut self, names: &[&'static str]) {
-        let ways: Vec<_> = Way::ALL.into_iter().filter(|it| names.contains(&it.name())).collect();
+    fn download(&mut self, work: Work, ways: &[Way], names: &[&'static str]) {
+        let ways = ways.iter().copied().filter(|it| names.contains(&it.name()));
+        let ways: Vec<_> = ways.collect();
         let files = match Files::make(self.options.file_mib) {
             Ok(files) => files,
-            Err(reason) => return self.miss(Work::Download, "all", reason),
+            Err(reason) => return self.miss(work, "all", reason),
         };
         self.place.cores.take_any_core();
         let mut sources = Sources::start(&self.place, &files, &ways);
@@ -221,7 +230,7 @@ impl Bench<'_> {
         for _ in 0..self.options.rounds {
             for (way, times) in ways.iter().zip(&mut times) {
                 let Ok(before) = times else { continue };
-                eprint!("download {} ... ", way.name());
+                eprint!("{} {} ... ", work.name(), way.name());
                 match sources.fetch(*way, &self.place, &files) {
                     Ok(time) => {
                         eprintln!("{time:.2?}");
@@ -236,7 +245,7 @@ impl Bench<'_> {
         }
         self.place.cores.take_load_core();
         for (way, times) in ways.into_iter().zip(times) {
-            self.rows.push(download_row(way, times, self.options.file_mib));
+            self.rows.push(download_row(work, way, times, self.options.file_mib));
         }
     }
 }
@@ -295,20 +304,35 @@ fn trip_rows(work: Work, name: &str, trips: &Trips) -> Vec<Row> {
     work.labels().into_iter().zip([0.5, 0.99]).map(|(label, at)| row(label, at)).collect()
 }
 
-fn download_row(way: Way, times: Result<Vec<Duration>, String>, mebibytes: u64) -> Row {
+fn download_row(work: Work, way: Way, times: Result<Vec<Duration>, String>, mebibytes: u64) -> Row {
     let mut times = match times {
         Ok(times) => times,
-        Err(reason) => return Row::absent(Work::Download.name(), way.name(), reason),
+        Err(reason) => return Row::absent(work.name(), way.name(), reason),
     };
     times.sort_unstable();
     let median = times[times.len() / 2].as_secs_f64();
     let (least, most) = (times[0].as_secs_f64(), times[times.len() - 1].as_secs_f64());
     Row {
-        work: Work::Download.name().into(),
+        work: work.name().into(),
         peer: way.name().into(),
         rate: format!("{:.2} GiB/s", mebibytes as f64 / 1024.0 / median),
         cost: Some((median, Unit::Seconds)),
         note: format!("{least:.3} to {most:.3} s; {}", way.verified_by()),
+    }
+}
+
+fn poor_row(way: poor::Way, rate: f64) -> Row {
+    let mebibyte = f64::from(1 << 20);
+    Row {
+        work: Work::Poor.name().into(),
+        peer: way.name().into(),
+        rate: format!("{:.2} MiB/s", rate / mebibyte),
+        cost: Some((mebibyte / rate, Unit::SecondsPerMebibyte)),
+        note: format!(
+            "{} % lost each way, round trip {} ms",
+            poor::LOST_PER_MILLE as f64 / 10.0,
+            2 * poor::DELAY.as_millis()
+        ),
     }
 }
 

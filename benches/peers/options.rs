@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::{download::Way, peers::Kind};
+use crate::{download::Way, peers::Kind, poor};
 
 /// The works, by the names that filters find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,6 +17,10 @@ pub enum Work {
     PingPong,
     /// A large file.
     Download,
+    /// A large file from user to user.
+    Direct,
+    /// As many bytes as pass over a poor line.
+    Poor,
     /// `run true`.
     Run,
     /// Idle sessions.
@@ -27,7 +31,7 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 8] = [
+    pub const ALL: [Work; 10] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -36,6 +40,8 @@ impl Work {
         Work::Memory,
         Work::Mixed,
         Work::Download,
+        Work::Direct,
+        Work::Poor,
     ];
 
     /// The name in the table and for filters.
@@ -46,6 +52,8 @@ impl Work {
             Work::Spread64 => "spread-64",
             Work::PingPong => "ping-pong",
             Work::Download => "download",
+            Work::Direct => "user-to-user",
+            Work::Poor => "poor-line",
             Work::Run => "run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
@@ -70,7 +78,9 @@ impl Work {
                 &[Line, Frame, Relay, Nats, Redis, Mosquitto]
             }
             Work::Spread64 | Work::Memory => &[Line, Frame, Nats, Redis, Mosquitto],
-            Work::Download => return Way::ALL.map(Way::name).to_vec(),
+            Work::Download => return Way::DOWNLOADS.map(Way::name).to_vec(),
+            Work::Direct => return Way::SENDS.map(Way::name).to_vec(),
+            Work::Poor => return poor::Way::ALL.map(poor::Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
         };
@@ -83,7 +93,8 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, download) or of peers (sixfour-line, nats ...); all without any
+    /// chat-under-load, download, user-to-user, poor-line) or of peers (sixfour-line, nats ...);
+    /// all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

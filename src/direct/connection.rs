@@ -1,9 +1,9 @@
 //! One connection, from the handshake to the farewell, and the news of it.
 //!
 //! ```text
-//!  we dial ──▶ Dialling ─ the other end has the key, our token is said ─┐
-//!                                                                       ├─▶ Ready ─ chosen ─▶ Carrying
-//!  dialled ──▶ Pending ── its key and its token are of one introduction ┘
+//!  we dial ─▶ Dialling ─ the key is right, our token is said ─┐
+//!                                                            ├─▶ Ready ─ chosen ─▶ Carrying
+//!  dialled ─▶ Pending ── key and token are right ─────────────┘
 //!
 //!  from each of them, by an error or a close: Over, and then drained
 //! ```
