@@ -2,10 +2,13 @@
 //! the brain asks for. Whatever may block (typing, printing, files, connecting) has a thread of
 //! its own and sends [`News`].
 
+mod connection;
+
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     io,
+    ops::Range,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -15,22 +18,22 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
-mod connection;
-
 use super::{
     arguments::Plan,
     blocks::Inbox,
-    brain::{Brain, Effect, Login, Opening, Style},
+    brain::{Brain, Effect, Login, Opening, Route, Style},
     canvas::{self, Canvas},
     exit, input, manner,
     mover::Mover,
     order::{self, Order},
+    outgoing::FilePart,
     outlet::{Mouth, Outlet},
+    password,
     post::{News, Post},
     progress::Bars,
     prompt::{self, Names},
     screen::{Screen, Shown, Where},
-    secure,
+    secure::{self, Connected},
     weigh::weigh,
 };
 use crate::{
@@ -39,7 +42,7 @@ use crate::{
         terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
-    wire::{Name, Secret, Tag},
+    wire::{Name, Secret, Stream, Tag},
 };
 
 const SOCKET: Token = Token(0);

@@ -1,23 +1,7 @@
-//! The connection of a session: bytes in and out, whatever protects them on their way.
+//! The connection: what is read goes to the brain and to writers, what waits is written.
 
-use std::{io, ops::Range};
+use super::*;
 
-use mio::Interest;
-
-use super::{READS_PER_TURN, SOCKET, Session, random};
-use crate::{
-    client::{
-        brain::Route,
-        outgoing::FilePart,
-        password,
-        screen::{Shown, Where},
-        secure::Connected,
-    },
-    sys::transport::Transport,
-    wire::{Stream, Tag},
-};
-
-/// The connection.
 impl Session<'_> {
     pub(super) fn handle_connected(&mut self, Connected { transport, notices }: Connected) {
         let now_ms = self.now_ms();
