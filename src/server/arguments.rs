@@ -19,6 +19,9 @@ use crate::{
 ///
 /// Without a credentials file the server is in protected mode: it serves the account that runs it,
 /// and root, from this machine alone. `server passwd NAME` makes the file and adds users to it.
+///
+/// From other machines TLS is demanded, on the same port. The server makes its key at its first
+/// start; clients know it by the fingerprint that the server prints.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
