@@ -19,12 +19,13 @@ use sixfour::wire::verbs::{VERBS, Verb};
 use tempfile::TempDir;
 
 /// All documents with links.
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "PROTOCOL.md",
     "benches/README.md",
+    "docs/security.md",
     "fuzz/README.md",
 ];
 
@@ -216,6 +217,10 @@ fn the_commands_of_the_readme_name_only_what_there_is() {
         let words: Vec<&str> = line.split(' ').collect();
         let options = || words.iter().filter(|word| word.starts_with("--"));
         match words[..] {
+            ["server", verb @ "passwd", ..] => {
+                let passwd = help(env!("CARGO_BIN_EXE_server"), &[verb]);
+                assert!(options().all(|it| passwd.contains(it)), "{line}");
+            }
             ["server", ..] => assert!(options().all(|it| server.contains(it)), "{line}"),
             ["client", ..] => assert!(options().all(|it| client.contains(it)), "{line}"),
             ["cargo", "run", .., "--example", name] => {

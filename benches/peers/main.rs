@@ -8,6 +8,7 @@ mod commands;
 mod connect;
 mod download;
 mod load;
+mod logins;
 mod machine;
 mod memory;
 mod mixed;
@@ -108,6 +109,7 @@ impl Bench<'_> {
             Work::Download => return self.download(names),
             Work::Connect => return self.connect(names),
             Work::Mixed => return self.mixed(),
+            Work::Logins => return self.logins(),
             Work::Upload => return self.moves(work, Move::Upload, names),
             Work::ManyDown => return self.moves(work, Move::ManyDown, names),
             Work::ManyUp => return self.moves(work, Move::ManyUp, names),
@@ -231,6 +233,24 @@ impl Bench<'_> {
             }
         }
         self.place.cores.take_load_core();
+    }
+
+    fn logins(&mut self) {
+        eprint!("{} ... ", Work::Logins.name());
+        let watch = Disturbance::watch();
+        let seconds = self.options.seconds;
+        let logins = logins::start(&self.place).and_then(|peer| logins::run(&peer, seconds));
+        let logins = match logins {
+            Ok(logins) => logins,
+            Err(reason) => return self.miss(Work::Logins, "sixfour", reason),
+        };
+        eprintln!("done");
+        let mut rows = trip_rows(Work::Logins, Kind::Line.name(), &logins.trips);
+        let (each, resident) = (logins.welcome as f64 / seconds, mebibytes(logins.resident));
+        let note = format!("{each:.0} logins/s, {} told busy, RSS {resident}", logins.busy);
+        rows.iter_mut().for_each(|row| row.note = format!("{}; {note}", row.note));
+        watch.note(&mut rows);
+        self.rows.extend(rows);
     }
 
     fn download(&mut self, names: &[&'static str]) {

@@ -33,11 +33,13 @@ pub enum Work {
     Memory,
     /// Chat under load.
     Mixed,
+    /// Chat while many log in.
+    Logins,
 }
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 13] = [
+    pub const ALL: [Work; 14] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -46,6 +48,7 @@ impl Work {
         Work::Connect,
         Work::Memory,
         Work::Mixed,
+        Work::Logins,
         Work::Download,
         Work::Upload,
         Work::ManyDown,
@@ -69,13 +72,14 @@ impl Work {
             Work::Connect => "connect-run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
+            Work::Logins => "chat-during-logins",
         }
     }
 
     /// What its rows are called: times have a row for the median and one for the tail.
     pub fn labels(self) -> Vec<String> {
         match self {
-            Work::PingPong | Work::Run | Work::Connect | Work::Mixed => {
+            Work::PingPong | Work::Run | Work::Connect | Work::Mixed | Work::Logins => {
                 ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
             }
             _ => vec![self.name().to_owned()],
@@ -98,6 +102,7 @@ impl Work {
             Work::Resume => return vec!["sixfour"],
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
+            Work::Logins => return vec![Line.name()],
         };
         kinds.iter().map(|kind| kind.name()).collect()
     }
@@ -108,7 +113,7 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, download, upload, many-down, many-up, resume) or of
+    /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume) or of
     /// peers (sixfour-line, nats ...); all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,

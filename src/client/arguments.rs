@@ -137,13 +137,6 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "10s", global = true,
           value_parser = parse_time)]
     connect_timeout: Duration,
-    /// What others send is taken without a question: all, none, ask, or names, each perhaps with
-    /// a size, as in alice,bob:5M. It is saved here as SENDER_NAME.
-    ///
-    /// Default: ask at the prompt. What is not taken by this is asked about there, and refused
-    /// elsewhere.
-    #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
-    accept: Option<Rules>,
     /// Use TLS also on this machine.
     #[arg(long, global = true, conflicts_with = "plaintext")]
     tls: bool,
@@ -158,6 +151,13 @@ struct Arguments {
     /// The folder of the known servers [default: sixfour in $XDG_STATE_HOME or ~/.local/state].
     #[arg(long, value_name = "DIR", global = true)]
     state: Option<PathBuf>,
+    /// What others send is taken without a question: all, none, ask, or names, each perhaps with
+    /// a size, as in alice,bob:5M. It is saved here as SENDER_NAME.
+    ///
+    /// Default: ask at the prompt. What is not taken by this is asked about there, and refused
+    /// elsewhere.
+    #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
+    accept: Option<Rules>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod help;
 pub mod input;
 pub mod link;
+pub mod manner;
 pub mod mover;
 pub mod order;
 pub mod outgoing;
@@ -138,7 +139,7 @@ fn run_session(plan: &Plan, password: Option<Secret<'static>>, connected: Connec
     // Put back on the way out, however that is: line editing changes the terminal's modes.
     let terminal = TerminalState::save();
     if let Some(terminal) = &terminal {
-        match session::takes_whole_terminal(plan) {
+        match manner::takes_whole_terminal(plan) {
             true => terminal.hand_over_keys(),
             false => terminal.note_bracketed_paste(),
         }

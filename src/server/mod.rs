@@ -130,7 +130,7 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
         let mut share = Share::open(&root)?;
-        plan.hidden_paths().try_for_each(|path| share.hide(&path))?;
+        plan.hidden_paths().chain([keys.path()]).try_for_each(|path| share.hide(&path))?;
         let mut hub = Hub::new(limits, random_key(), plan.policy());
         let identity = Identity::new(plan, &limits, Arc::clone(&waker))?;
         let accounts = identity.accounts();
@@ -145,7 +145,7 @@ impl Server {
             connections: Connections::default(),
             lingering: Lingering::default(),
             questions: Questions::new(Arc::clone(&waker))?,
-            exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
+            exchanges: Exchanges::new(&share, waker.clone())?,
             transfers: Transfers::new(share, Arc::clone(&waker))?,
             keys,
             waker,
@@ -396,6 +396,7 @@ impl Server {
                 self.hub.handle(Time(self.now), Input::Bytes { session: id, bytes });
                 if self.hub.take_heard_secret() {
                     self.buffer[..count].zeroize();
+                    Transport::forget_read();
                 }
                 self.take_effects();
                 self.write_large(listed);
