@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::{connect, download::Way, peers::Kind};
+use crate::{connect, download::Way, peers::Kind, poor};
 
 /// The works, by the names that filters find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,6 +25,10 @@ pub enum Work {
     ManyUp,
     /// A download that goes on at 60 %.
     Resume,
+    /// A large file from user to user.
+    Direct,
+    /// As many bytes as pass over a poor line.
+    Poor,
     /// `run true`.
     Run,
     /// The same from nothing: a process, a connection, a login, a command.
@@ -39,7 +43,7 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 14] = [
+    pub const ALL: [Work; 16] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -54,6 +58,8 @@ impl Work {
         Work::ManyDown,
         Work::ManyUp,
         Work::Resume,
+        Work::Direct,
+        Work::Poor,
     ];
 
     /// The name in the table and for filters.
@@ -68,6 +74,8 @@ impl Work {
             Work::ManyDown => "many-down",
             Work::ManyUp => "many-up",
             Work::Resume => "resume",
+            Work::Direct => "user-to-user",
+            Work::Poor => "poor-line",
             Work::Run => "run-true",
             Work::Connect => "connect-run-true",
             Work::Memory => "memory",
@@ -97,9 +105,11 @@ impl Work {
                 &[Line, Frame, LineTls, FrameTls, Nats, Redis, Mosquitto]
             }
             Work::Connect => return connect::WAYS.to_vec(),
-            Work::Download => return Way::ALL.map(Way::name).to_vec(),
+            Work::Download => return Way::DOWNLOADS.map(Way::name).to_vec(),
             Work::Upload | Work::ManyDown | Work::ManyUp => return vec!["sixfour", "rsync"],
             Work::Resume => return vec!["sixfour"],
+            Work::Direct => return Way::SENDS.map(Way::name).to_vec(),
+            Work::Poor => return poor::Way::ALL.map(poor::Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
             Work::Logins => return vec![Line.name()],
@@ -113,8 +123,8 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume) or of
-    /// peers (sixfour-line, nats ...); all without any
+    /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume,
+    /// user-to-user, poor-line) or of peers (sixfour-line, nats ...); all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 
