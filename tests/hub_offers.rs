@@ -3,7 +3,6 @@
 #[path = "hub/between.rs"]
 mod between;
 #[path = "hub/table.rs"]
-#[allow(dead_code, reason = "every test takes what it needs")]
 mod table;
 
 use between::{assert_failed, ended, news, only, put, request, send_raw};

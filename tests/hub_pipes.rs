@@ -3,11 +3,10 @@
 #[path = "hub/between.rs"]
 mod between;
 #[path = "hub/table.rs"]
-#[allow(dead_code, reason = "every test takes what it needs")]
 mod table;
 
 use between::{
-    WINDOW, assert_failed, credit, ended, forget, news, only, pour, put, request, send_raw, talk,
+    WINDOW, assert_failed, credit, ended, news, only, pour, put, request, send_raw, talk,
 };
 use serde_json::json;
 use sixfour::{
@@ -122,7 +121,7 @@ fn either_end_may_cancel_or_go_and_the_other_hears_why() {
             let (one, other) = if who == 0 { (alice, bob) } else { (bob, alice) };
             let (tag, others_tag) = if who == 0 { (1, 2) } else { (2, 1) };
             put(&mut table, alice, client::DATA, 1, b"begun");
-            forget(&mut table, [bob, alice]);
+            table.forget([bob, alice]);
             put(&mut table, one, input, tag, b"");
             let heard = only(&mut table, other);
             assert_failed(&heard, others_tag, code);
@@ -395,7 +394,7 @@ fn several_files_between_the_same_two_share_the_connection() {
         request(&mut table, alice, tag, offer);
         request(&mut table, bob, tag + 10, json!({"op": "accept", "offer": tag}));
     }
-    forget(&mut table, [alice, bob]);
+    table.forget([alice, bob]);
     table.get_stuck(bob);
     (1..=3).for_each(|tag| pour(&mut table, alice, tag, WINDOW));
     table.get_unstuck(bob);
@@ -435,7 +434,7 @@ fn a_conversation_may_pause_but_what_waits_is_to_be_taken() {
     assert_eq!(table.hub.ends_count(), 2);
     table.at(550_000);
     put(&mut table, alice, client::DATA, 1, b"more than ten bytes");
-    forget(&mut table, [alice, bob]);
+    table.forget([alice, bob]);
     table.at(609_999);
     assert_eq!(table.hub.ends_count(), 2);
     table.at(610_000);

@@ -41,11 +41,6 @@ pub fn request(table: &mut Table, id: SessionId, tag: u32, body: Value) {
     table.input(Input::Bytes { session: id, bytes: &bytes });
 }
 
-/// What these have heard is of no account.
-pub fn forget<const COUNT: usize>(table: &mut Table, ids: [SessionId; COUNT]) {
-    ids.into_iter().for_each(|id| drop(table.heard_bytes(id)));
-}
-
 /// A frame in, with whatever is heard left for later.
 pub fn put(table: &mut Table, id: SessionId, kind: u8, tag: u32, body: &[u8]) {
     let bytes = frame_of(kind, tag, body);
@@ -80,7 +75,7 @@ pub fn send_raw(table: &mut Table, size: usize) -> (SessionId, SessionId) {
     let (alice, bob) = (table.frame("alice"), table.frame("bob"));
     request(table, alice, 1, json!({"op": "send", "to": "bob", "name": "a", "size": size}));
     request(table, bob, 2, json!({"op": "accept", "offer": 1}));
-    forget(table, [alice, bob]);
+    table.forget([alice, bob]);
     (alice, bob)
 }
 

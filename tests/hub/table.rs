@@ -1,5 +1,7 @@
 //! A small vocabulary: bytes in, replies, effects and close reasons out.
 
+#![allow(dead_code, reason = "every test takes what it needs")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sixfour::{
@@ -152,6 +154,11 @@ impl Table {
         }
         assert!(rest.is_empty(), "whole frames");
         kinds
+    }
+
+    /// What these have heard is of no account.
+    pub fn forget<const COUNT: usize>(&mut self, ids: [SessionId; COUNT]) {
+        ids.iter().for_each(|id| drop(self.heard.remove(id)));
     }
 
     /// Why the session is over, if it is.
