@@ -5,6 +5,7 @@
 //! [`client`] glue the halves. ARCHITECTURE.md tells who may import whom.
 
 pub mod client;
+pub mod edge;
 pub mod hub;
 pub mod limits;
 pub mod server;

@@ -49,6 +49,27 @@ pub const INPUT_WINDOW_BYTES: u32 = 256 * 1024;
 /// more with a credit frame.
 pub const OUTPUT_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
+/// Longest line of a file of samples in bytes, without its end: no integer of ours has more than
+/// 20, and whoever pads them has room for that.
+pub const SAMPLE_LINE_MAX_BYTES: usize = 1024;
+
+/// Largest file of samples that a device may upload: a hundred million samples of ten bytes. One
+/// device cannot fill a disk by a single request.
+pub const SAMPLES_MAX_BYTES: u64 = 1 << 30;
+
+/// Most samples that the client generates in one file, so that they can be uploaded.
+pub const SAMPLES_GENERATED_MAX: u64 = 100_000_000;
+
+/// Longest id of a request that may be repeated, in bytes: room for a UUID and a prefix.
+pub const REQUEST_ID_MAX_BYTES: usize = 64;
+
+/// Requests of one device that are remembered, so that repeats are answered again: more than a
+/// device has under way when it loses its connection.
+pub const REQUESTS_REMEMBERED_PER_DEVICE: usize = 256;
+
+/// The same of all devices: about 20 MiB of memory and as much on disk.
+pub const REQUESTS_REMEMBERED: usize = 65_536;
+
 /// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
 /// to be hit.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use common::{encode_request, encode_said, hex};
 use sixfour::{
     limits::LINE_MAX_BYTES,
     wire::{
-        Call, ErrorCode, Event, Name, Outcome, Refusal, Request,
+        Call, EdgeCall, ErrorCode, Event, Name, Outcome, Refusal, Request,
         dialect::{Sniffed, farewell, sniff, unserved},
         event::{Ended, Entry, EntryKind},
         frame::{self, client, server},
@@ -100,7 +100,7 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 6, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 12, "an op has no vector: {calls:?}");
 }
 
 fn op(call: &Call<'_>) -> &'static str {
@@ -111,6 +111,12 @@ fn op(call: &Call<'_>) -> &'static str {
         Call::Who => "who",
         Call::Echo { .. } => "echo",
         Call::Help => "help",
+        Call::Edge(EdgeCall::Join { .. }) => "edge.join",
+        Call::Edge(EdgeCall::Upload { .. }) => "edge.upload",
+        Call::Edge(EdgeCall::Compute { .. }) => "edge.compute",
+        Call::Edge(EdgeCall::Delete { .. }) => "edge.delete",
+        Call::Edge(EdgeCall::List) => "edge.list",
+        Call::Edge(EdgeCall::Leave) => "edge.leave",
         Call::Refused(refusal) => panic!("a vector is no request: {refusal:?}"),
     }
 }

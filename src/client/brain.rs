@@ -123,6 +123,18 @@ enum Task {
     Answer(&'static str),
     Run(Box<Run>),
     Download(Box<Download>),
+    /// Standard input goes to the server as a file of samples.
+    Samples,
+}
+
+impl Task {
+    fn takes_input(&self) -> bool {
+        match self {
+            Task::Run(run) => run.takes_input,
+            Task::Samples => true,
+            Task::Answer(_) | Task::Download(_) => false,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -469,10 +481,12 @@ impl Brain {
             Order::Who => (CallBody::Who, Task::Answer("users")),
             Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
             Order::Help => (CallBody::Help, Task::Answer("")),
+            Order::Edge(call) if call.takes_input() => (call.into(), Task::Samples),
+            Order::Edge(call) => (call.into(), Task::Answer("devices")),
             Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
         };
         let tag = link.request(&call);
-        if matches!(&task, Task::Run(run) if run.takes_input) {
+        if task.takes_input() {
             self.effects.push_back(Effect::StartInput);
         }
         self.tasks.insert(tag, task);
@@ -513,8 +527,7 @@ impl Brain {
 
     /// Moves standard input on to the command, as far as both ends allow.
     fn send_input(&mut self) {
-        let is_taker = |task: &Task| matches!(task, Task::Run(run) if run.takes_input);
-        let taker = self.tasks.iter().find(|(_, task)| is_taker(task)).map(|(tag, _)| *tag);
+        let taker = self.tasks.iter().find(|(_, task)| task.takes_input()).map(|(tag, _)| *tag);
         let (Some(tag), Online::Here(link)) = (taker, &mut self.online) else { return };
         while let Some(block) = self.input.blocks.front() {
             self.input.sent += link.input(tag, &block[self.input.sent..]);

@@ -24,13 +24,13 @@ pub fn of_error(code: ErrorCode) -> u8 {
     use ErrorCode::*;
     match code {
         UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
-        | TooMany => BAD_ARGUMENTS,
+        | TooMany | BadSamples | UnknownOperation => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
         NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied => REFUSED,
-        NoSuchUser | NoSuchFile | NotAFile | NotAFolder => NOT_FOUND,
+        NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchData => NOT_FOUND,
         TimedOut => TIMED_OUT,
         Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | SystemError | CannotStart
-        | Busy | ShuttingDown | SlowConsumer => FAILED,
+        | Busy | ShuttingDown | SlowConsumer | HashMismatch | NotJoined | NoSpace => FAILED,
     }
 }
 

@@ -156,7 +156,11 @@ impl Link {
             unreachable!("requests are made between the welcome and the goodbye")
         };
         let tag = self.next_number();
-        let takes_input = matches!(call, CallBody::Run { stdin: true, .. });
+        let takes_input = match call {
+            CallBody::Run { stdin, .. } => *stdin,
+            CallBody::EdgeUpload(body) => body.samples.is_none(),
+            _ => false,
+        };
         let operation = Operation {
             output_room: window_bytes.into(),
             owed: 0,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     limits::LINE_MAX_BYTES,
-    wire::{Call, ErrorCode, Refusal, Request, line},
+    wire::{Call, EdgeCall, ErrorCode, Refusal, Request, line},
 };
 
 /// One thing to do.
@@ -47,6 +47,8 @@ pub enum Order {
         /// Any text.
         text: String,
     },
+    /// What a device can ask; samples that are not named come from standard input.
+    Edge(EdgeCall),
     /// What one can do.
     Help,
     /// Clear the screen.
@@ -119,6 +121,7 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         Call::Who => Order::Who,
         Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
+        Call::Edge(call) => Order::Edge(call),
         Call::Refused(refusal) => return Err(refusal),
     })
 }

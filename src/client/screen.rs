@@ -12,10 +12,10 @@ use super::progress::{Rate, Size};
 use crate::{
     sys::clock::local_minutes,
     wire::{
-        Blob, ErrorCode, Name, Stream,
+        Blob, EdgeAnswer, ErrorCode, Name, Stream,
         control::OutcomeBody,
         escape::{escape, escape_bytes},
-        event::{Ended, Entry, EntryKind, Witness},
+        event::{Ended, Entry, EntryKind, Object, Witness},
     },
 };
 
@@ -61,6 +61,8 @@ pub enum Shown {
     },
     /// An answer in lines.
     Text(String),
+    /// Facts.
+    Object(Object),
     /// Output of a command: whole lines for people, bytes as they came for programs.
     Output {
         /// Which of the two.
@@ -222,6 +224,7 @@ impl Screen {
             Shown::Counted { count, what } if talks => {
                 (Err, self.line(Err, DIM, &format!("[{count} {what}]")))
             }
+            Shown::Object(object) => (Out, facts(object)),
             Shown::Text(text) => (Out, text.lines().map(|l| format!("{}\n", escape(l))).collect()),
             Shown::Output { stream, bytes } => {
                 let place = if *stream == Stream::Stdout { Out } else { Err };
@@ -305,6 +308,13 @@ impl Screen {
     }
 }
 
+/// The sentences of an answer that we know, any other object as it is.
+fn facts(object: &Object) -> String {
+    let text = EdgeAnswer::of_object(object).map(|answer| answer.text());
+    let text = text.unwrap_or_else(|| json!(object).to_string());
+    text.lines().map(|line| format!("{}\n", escape(line))).collect()
+}
+
 /// Lines of a command's output, each harmless.
 fn escape_lines(bytes: &[u8]) -> String {
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
@@ -330,6 +340,7 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
         Shown::Sent { to } => json!({"event": "sent", "to": to}),
         Shown::Delivered { to, by } => json!({"event": "delivered", "to": to, "by": by}),
         Shown::Counted { count, what } => json!({"event": "end", "count": count, "of": what}),
+        Shown::Object(object) => json!({"event": "object", "object": object}),
         Shown::Text(text) => json!({"event": "text", "text": text}),
         Shown::Output { stream, bytes } => {
             let name = if *stream == Stream::Stdout { "stdout" } else { "stderr" };

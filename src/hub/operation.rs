@@ -4,7 +4,7 @@
 //! room for a piece of its output, and is told how it ended.
 
 use super::{OperationId, SessionId};
-use crate::wire::{SharePath, Tag, event::Ended};
+use crate::wire::{EdgeCall, Name, SharePath, Tag, event::Ended};
 
 /// Something that takes time, on behalf of one session.
 ///
@@ -78,6 +78,15 @@ pub enum Work {
     List {
         /// Below the root.
         path: Option<SharePath>,
+    },
+    /// Do what a device has asked for.
+    Edge {
+        /// Who asks; a listing needs no name.
+        device: Option<Name>,
+        /// What for. Its input follows as that of a command does.
+        call: EdgeCall,
+        /// Whether a person reads the answer: then it is sentences, else an object.
+        plain: bool,
     },
 }
 

@@ -11,6 +11,7 @@ mod acceptor;
 pub mod arguments;
 mod commands;
 mod connections;
+mod edge;
 mod lingering;
 mod token;
 mod transfers;
@@ -24,6 +25,7 @@ use std::{
 use acceptor::Acceptor;
 use commands::Commands;
 use connections::Connections;
+use edge::{Edge, Place};
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
 use token::{Pipe, Source};
@@ -71,6 +73,7 @@ pub struct Server {
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
+    edge: Edge,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -90,13 +93,14 @@ enum Course {
 }
 
 impl Server {
-    /// A server for these listeners, sharing the folder `root`.
+    /// A server for these listeners, sharing the folder `root`, with the files of devices in `data`.
     ///
     /// # Errors
     /// The folder cannot be opened, or the system lacks descriptors or threads.
     pub fn new(
         listeners: Listeners,
         root: &Path,
+        data: Place,
         limits: Limits,
         guard: Guard,
     ) -> io::Result<Server> {
@@ -114,6 +118,7 @@ impl Server {
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
+            edge: Edge::new(data, Arc::clone(&waker)),
             transfers: Transfers::new(Share::open(&root)?, waker)?,
             commands: Commands::new(root, guard),
             todo: VecDeque::new(),
@@ -148,7 +153,7 @@ impl Server {
     fn has_stopped(&self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
         let is_idle = self.commands.is_idle() && self.lingering.is_empty();
-        self.hub.is_finished() && is_idle || self.now >= stop_by
+        self.hub.is_finished() && is_idle && self.edge.is_idle() || self.now >= stop_by
     }
 
     /// One turn. What the sockets hold is read, and what they take is written, before any deadline
@@ -387,6 +392,7 @@ impl Server {
     fn close(&mut self, id: SessionId, reason: CloseReason) {
         log::debug!("{id:?} is over: {reason:?}");
         self.commands.forget_session(id);
+        self.edge.forget_session(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         match reason {
             CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer => {
@@ -421,7 +427,7 @@ fn take_in(
     let interest = Interest::READABLE | Interest::WRITABLE;
     poll.registry().register(&mut transport, Source::Session(id).token(), interest)?;
     log::debug!("{id:?} from {peer}");
-    connections.insert(id, transport);
+    connections.insert(id, transport, peer);
     Ok(())
 }
 
@@ -458,12 +464,13 @@ pub fn main(arguments: &arguments::Arguments) -> ExitCode {
 fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     // The guard first: it must not inherit the listeners.
     let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
+    let data = Place::find(arguments.data.as_deref())?;
     let listeners = listen::listen(arguments.port(), arguments.families());
     let listeners = listeners.map_err(|error| error.to_string())?;
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
     let where_to = describe(&listeners);
     let root = &arguments.root;
-    let server = Server::new(listeners, root, Limits::default(), guard)
+    let server = Server::new(listeners, root, data, Limits::default(), guard)
         .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
     // Whoever started us may have closed our output; serving goes on.
     let _ = terminal::write_stdout(format!("sixfour server listening on {where_to}\n").as_bytes());

@@ -31,6 +31,7 @@ impl Server {
                 Effect::Stop { operation } | Effect::Release { operation } => {
                     self.transfers.drop_transfer(operation);
                     self.commands.drop_command(operation);
+                    self.edge.drop_operation(operation);
                 }
                 Effect::Flush { .. } | Effect::Resume { .. } | Effect::Close { .. } => {
                     unreachable!("these have lists of their own")
@@ -43,6 +44,7 @@ impl Server {
         let started = match work {
             Work::Download { path, verified } => self.transfers.start_download(id, path, verified),
             Work::List { path } => self.transfers.start_listing(id, path),
+            Work::Edge { device, call, plain } => self.start_edge(id, session, device, call, plain),
             Work::Run { command, stdin } => {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())
@@ -53,12 +55,15 @@ impl Server {
         }
     }
 
-    fn end(&mut self, operation: OperationId, outcome: Outcome) {
+    pub(super) fn end(&mut self, operation: OperationId, outcome: Outcome) {
         self.input(Input::Ended { operation, outcome });
     }
 
     fn terminate(&mut self, id: OperationId) {
-        if self.transfers.has(id) {
+        if self.edge.has(id) && !self.edge.terminate(id) {
+            return;
+        }
+        if self.transfers.has(id) || self.edge.has(id) {
             let text = "cancelled by the client";
             let refusal = Refusal::new(0, ErrorCode::Cancelled, text);
             self.end(id, Outcome::Failed(refusal));
@@ -72,9 +77,12 @@ impl Server {
     /// The end needs no room.
     pub(super) fn produce(&mut self, operation: OperationId) {
         let room = self.hub.room(operation);
-        let goes_on = match self.transfers.has(operation) {
-            true => self.produce_transfer(operation, room),
-            false => self.produce_command(operation, room),
+        let goes_on = if self.transfers.has(operation) {
+            self.produce_transfer(operation, room)
+        } else if self.edge.has(operation) {
+            self.produce_edge(operation, room)
+        } else {
+            self.produce_command(operation, room)
         };
         if goes_on {
             self.todo.push_back(Effect::Pull { operation });
@@ -114,8 +122,12 @@ impl Server {
         }
     }
 
-    fn feed(&mut self, operation: OperationId) {
+    pub(super) fn feed(&mut self, operation: OperationId) {
         let Some((bytes, ended)) = self.hub.standard_input(operation) else { return };
+        if self.edge.has(operation) {
+            self.edge.feed(operation, bytes, ended);
+            return self.tell_edge_news();
+        }
         let left = bytes.len();
         match self.commands.feed(operation, bytes, ended) {
             Some(count) if count > 0 => self.input(Input::InputTaken { operation, count }),
@@ -126,6 +138,7 @@ impl Server {
 
     /// Takes in what the workers have done.
     pub(super) fn take_results(&mut self) {
+        self.tell_edge_news();
         while let Some(done) = self.transfers.try_recv() {
             match done {
                 transfers::Done::Opened(id, opened) => match self.transfers.on_opened(id, opened) {

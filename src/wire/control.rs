@@ -7,7 +7,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blob, Call, ErrorCode, Name, Outcome, Refusal, SharePath, Tag,
+    Blob, Call, EdgeCall, ErrorCode, Name, Outcome, Refusal, SharePath, Tag,
+    edge::{ComputeBody, DeleteBody, JoinBody, UploadBody},
     error::ErrorCode::*,
     event::{Ended, Entry, Object, Witness},
     line,
@@ -103,6 +104,24 @@ pub enum CallBody<'a> {
     },
     /// See [`Call::Help`].
     Help,
+    /// See [`EdgeCall::Join`].
+    #[serde(rename = "edge.join")]
+    EdgeJoin(JoinBody),
+    /// See [`EdgeCall::Upload`].
+    #[serde(rename = "edge.upload", borrow)]
+    EdgeUpload(UploadBody<'a>),
+    /// See [`EdgeCall::Compute`].
+    #[serde(rename = "edge.compute", borrow)]
+    EdgeCompute(ComputeBody<'a>),
+    /// See [`EdgeCall::Delete`].
+    #[serde(rename = "edge.delete", borrow)]
+    EdgeDelete(DeleteBody<'a>),
+    /// See [`EdgeCall::List`].
+    #[serde(rename = "edge.list")]
+    EdgeList,
+    /// See [`EdgeCall::Leave`].
+    #[serde(rename = "edge.leave")]
+    EdgeLeave,
 }
 
 impl<'a> CallBody<'a> {
@@ -130,6 +149,14 @@ impl<'a> CallBody<'a> {
             }
             CallBody::Echo { text } => Ok(Call::Echo { text }),
             CallBody::Help => Ok(Call::Help),
+            CallBody::EdgeJoin(JoinBody { udp_port }) => {
+                Ok(Call::Edge(EdgeCall::Join { udp_port }))
+            }
+            CallBody::EdgeUpload(body) => body.check().map(Call::Edge),
+            CallBody::EdgeCompute(body) => body.check().map(Call::Edge),
+            CallBody::EdgeDelete(body) => body.check().map(Call::Edge),
+            CallBody::EdgeList => Ok(Call::Edge(EdgeCall::List)),
+            CallBody::EdgeLeave => Ok(Call::Edge(EdgeCall::Leave)),
         };
         checked.map_err(|refusal| Refusal { tag, ..refusal })
     }

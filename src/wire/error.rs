@@ -71,6 +71,18 @@ pub enum ErrorCode {
     ShuttingDown,
     /// The peer took nothing for too long.
     SlowConsumer,
+    /// What was uploaded are no integers, one a line, or there are none.
+    BadSamples,
+    /// What came is not what was announced.
+    HashMismatch,
+    /// The device has no file of that number at the server.
+    NoSuchData,
+    /// Nothing of that name can be computed.
+    UnknownOperation,
+    /// The session is no active device.
+    NotJoined,
+    /// The disk has no room.
+    NoSpace,
 }
 
 impl ErrorCode {
@@ -108,6 +120,12 @@ impl ErrorCode {
             Denied => "denied",
             ShuttingDown => "shutting-down",
             SlowConsumer => "slow-consumer",
+            BadSamples => "bad-samples",
+            HashMismatch => "hash-mismatch",
+            NoSuchData => "no-such-data",
+            UnknownOperation => "unknown-operation",
+            NotJoined => "not-joined",
+            NoSpace => "no-space",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use super::{
     Call, ErrorCode, Event, Item, Name, Outcome, Post, Recipients, Refusal, Request, SharePath,
-    Text,
+    Text, edge,
     error::ErrorCode::*,
     escape::{escape, escape_bytes, is_plain, plain_length},
     event::{Ended, Entry, EntryKind},
@@ -228,6 +228,12 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
         Verb::Run => Call::Run { command: check_command(rest)?, stdin: false, timeout_ms: 0 },
         Verb::Ls => Call::List { path: list_path(bare.as_bytes())? },
         Verb::Echo => Call::Echo { text: Cow::Borrowed(rest) },
+        Verb::EdgeJoin
+        | Verb::EdgeUpload
+        | Verb::EdgeCompute
+        | Verb::EdgeDelete
+        | Verb::EdgeList
+        | Verb::EdgeLeave => Call::Edge(edge::parse_line(verb, rest)?),
         Verb::Who if bare.is_empty() => Call::Who,
         Verb::Help if bare.is_empty() => Call::Help,
         Verb::Who | Verb::Help | Verb::Quit => {

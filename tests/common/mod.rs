@@ -121,6 +121,7 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Who => CallBody::Who,
         Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
         Call::Help => CallBody::Help,
+        Call::Edge(call) => call.into(),
         Call::Refused(_) => panic!("what is no request has no form"),
     }
 }

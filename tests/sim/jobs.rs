@@ -88,6 +88,7 @@ impl Job {
             Work::Download { path: it, .. } => path(it),
             Work::List { path: it } => path(it.as_ref().expect("never the root")),
             Work::Run { command, .. } => What::parse(command),
+            Work::Edge { .. } => panic!("no peer of the simulation is a device"),
         };
         Job {
             id,

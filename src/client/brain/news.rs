@@ -50,6 +50,9 @@ impl Brain {
             (Some(Task::Answer(_)), DetailBody::Text { text }) => {
                 self.show(Shown::Text(text.into_owned()));
             }
+            (Some(Task::Answer(_) | Task::Samples), DetailBody::Object { object }) => {
+                self.show(Shown::Object(object.into_owned()));
+            }
             (Some(Task::Download(_)), DetailBody::File { size, modified, .. }) => {
                 self.handle_file(tag, size, modified, now_ms);
             }
@@ -73,7 +76,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Download(_)) | None => {}
+            Some(Task::Download(_) | Task::Samples) | None => {}
         }
     }
 
