@@ -60,6 +60,15 @@ pub const SAMPLES_MAX_BYTES: u64 = 1 << 30;
 /// Most samples that the client generates in one file, so that they can be uploaded.
 pub const SAMPLES_GENERATED_MAX: u64 = 100_000_000;
 
+/// Largest batch that a command may measure at a time, in bytes: it is held in memory.
+pub const SPOOL_BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Most batches that wait at a device for the server: a day of one every 10 s.
+pub const SPOOL_MAX_BATCHES: usize = 10_000;
+
+/// The same in bytes, so that a device that is alone for long does not fill its disk.
+pub const SPOOL_MAX_BYTES: u64 = 256 * 1024 * 1024;
+
 /// Longest id of a request that may be repeated, in bytes: room for a UUID and a prefix.
 pub const REQUEST_ID_MAX_BYTES: usize = 64;
 

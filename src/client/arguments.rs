@@ -2,9 +2,12 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
-use super::order::{Order, Target};
+use super::{
+    device::options::{self, Device, DeviceVerb},
+    order::{Order, Target},
+};
 use crate::{
     limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
     sys::connect::Host,
@@ -30,6 +33,8 @@ pub struct Plan {
     pub verbose: bool,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
+    /// To be an edge device instead.
+    pub device: Option<Device>,
 }
 
 impl Plan {
@@ -42,7 +47,8 @@ impl Plan {
 
 /// Messages, files and commands: the client.
 ///
-/// Without a verb it gives a prompt, or takes lines from standard input. Exit codes: 0 done,
+/// Without a verb it gives a prompt, or takes lines from standard input. `client SERVER PORT
+/// UDP_PORT` is an edge device at a prompt. Exit codes: 0 done,
 /// 1 failed, 2 bad arguments, 3 cannot connect, 4 refused, 5 no such user or file, 6 timed out.
 /// `run` has the command's own code, 128+n for signal n, and 255 for any other failure.
 #[derive(Debug, Parser)]
@@ -101,6 +107,9 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         text: Vec<String>,
     },
+    /// Be an edge device: measure by a command and upload it, or ask for one thing.
+    #[command(subcommand)]
+    Device(DeviceVerb),
 }
 
 #[derive(Debug, Args)]
@@ -152,16 +161,11 @@ pub fn parse(
     login_name: Option<&str>,
     random: u64,
 ) -> Result<Plan, Told> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = options::unfold(arguments.into_iter().collect(), &Arguments::command());
     let parsed = Arguments::try_parse_from(&arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Told::Asked(error.render().to_string())
         }
-        _ if is_device_form(&arguments) => Told::Wrong(
-            "SERVER PORT UDP_PORT: the form for edge devices is not supported yet; \
-             use --ip SERVER --port PORT --user NAME"
-                .to_owned(),
-        ),
         _ => Told::Wrong(one_line(&error)),
     })?;
     plan(parsed, login_name, random).map_err(Told::Wrong)
@@ -177,7 +181,17 @@ pub enum Told {
 }
 
 fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<Plan, String> {
-    let orders = arguments.verb.map(orders_of).transpose()?;
+    let (device, orders) = match arguments.verb {
+        Some(Verb::Device(verb)) if verb.needs_user() && arguments.user.is_none() => {
+            return Err("--user NAME is needed: a device is known by its name".to_owned());
+        }
+        Some(Verb::Device(verb)) => {
+            let (device, orders) = verb.plan(random);
+            (device, Some(orders))
+        }
+        Some(verb) => (None, Some(orders_of(verb)?)),
+        None => (None, None),
+    };
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
         (None, Some(_)) => passing_name(login_name, random),
@@ -198,6 +212,7 @@ fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<P
         quiet: arguments.quiet,
         verbose: arguments.verbose,
         orders,
+        device,
     })
 }
 
@@ -209,6 +224,7 @@ fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Device(_) => unreachable!("devices have plans of their own"),
     })
 }
 
@@ -303,7 +319,7 @@ fn parse_name(text: &str) -> Result<Name, String> {
 }
 
 /// `5s`, `500ms`, `1.5m`, `2h`; a number alone is seconds. At least a millisecond.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let rule = || "a time is a number with ms, s, m or h, as in 500ms or 1.5m".to_owned();
     let cut = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(cut);
@@ -330,13 +346,6 @@ fn passing_name(login_name: Option<&str>, random: u64) -> Name {
     Name::parse(&name).expect("a name cut to 25 and 7 good characters are a name")
 }
 
-/// `client 127.0.0.1 5000 6000`.
-fn is_device_form(arguments: &[OsString]) -> bool {
-    let texts: Vec<_> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
-    let is_port = |text: &str| text.parse::<u16>().is_ok();
-    matches!(texts[..], [_, _, port, udp_port] if is_port(port) && is_port(udp_port))
-}
-
 /// What clap says in several lines, in one.
 fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
@@ -347,7 +356,7 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!("{line}; the verbs are msg, download, run, who, ls and echo")
+            format!("{line}; the verbs are msg, download, run, who, ls, echo and device")
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")
@@ -438,12 +447,47 @@ mod tests {
             ("run", "COMMAND"),
             ("ls /etc", "DIR"),
             ("-q -v who", "--quiet"),
-            ("127.0.0.1 5000 6000", "edge devices"),
+            ("127.0.0.1 5000 65536", "UDP_PORT"),
+            ("127.0.0.1 5000 0", "UDP_PORT"),
+            ("127.0.0.1 x 6000", "--port"),
+            ("fe80::1 5000 6000", "--ip"),
+            ("device run true", "--user"),
+            ("--user a device run --every 0 true", "--every"),
+            ("--user a device compute 1 sum", "SUM, AVERAGE"),
+            ("--user a device compute -1 SUM", "-1"),
+            ("--user a device delete x", "fileID"),
         ] {
             let complaint = complaint(line);
             assert!(complaint.contains(part), "{line}: {complaint}");
             assert!(!complaint.contains('\n') && !complaint.starts_with("error"), "{complaint}");
         }
+    }
+
+    #[test]
+    fn three_words_that_are_no_verb_are_an_edge_device() {
+        for line in
+            ["::1 5000 6000", "-q ::1 5000 6000", "--user run --connect-timeout 2s ::1 5000 6000"]
+        {
+            let plan = parsed(line).expect(line);
+            assert_eq!((plan.port, plan.host.to_string()), (5000, "::1".to_owned()), "{line}");
+            assert!(matches!(plan.device, Some(Device::Prompt { udp_port: 6000 })), "{line}");
+        }
+        for line in ["run seq 1", "--json run seq 1 10", "run 5000 6000", "msg bob 5000"] {
+            assert!(parsed(line).expect(line).device.is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_measures_is_known_by_its_name() {
+        let plan = parsed("--user w device run --every 500ms --times 3 -- seq 1 5").expect("good");
+        let Some(Device::Run(run)) = plan.device else { panic!("{plan:?}") };
+        assert_eq!(
+            (run.every, run.times, run.file_id),
+            (Duration::from_millis(500), Some(3), None)
+        );
+        assert_eq!(run.command, ["seq", "1", "5"]);
+        assert_eq!(orders("device list"), [Order::Edge(crate::wire::EdgeCall::List)]);
+        assert!(matches!(orders("--user w device upload 3")[..], [Order::Edge(_)]));
     }
 
     #[test]

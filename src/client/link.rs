@@ -104,6 +104,16 @@ impl Link {
     /// Introduces `user` on a fresh connection. Numbers continue after `last_number`, so that late
     /// news about operations of an older connection reach nobody.
     pub fn new(user: Name, last_number: Tag, now_ms: u64) -> Link {
+        Link::with_password(user, None, last_number, now_ms)
+    }
+
+    /// The same with what proves who we are.
+    pub fn with_password(
+        user: Name,
+        password: Option<&str>,
+        last_number: Tag,
+        now_ms: u64,
+    ) -> Link {
         let limits = Limits::default();
         let mut link = Link {
             state: State::Greeting,
@@ -120,7 +130,7 @@ impl Link {
         let hello = HelloBody {
             version: VERSION,
             user: user.as_str().into(),
-            password: None,
+            password: password.map(Into::into),
             capabilities: Vec::new(),
         };
         frame::put_json(&mut link.out, client::HELLO, 0, &hello);

@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod backoff;
 pub mod blocks;
 pub mod brain;
+pub mod device;
 pub mod exit;
 pub mod input;
 pub mod link;
@@ -43,6 +44,10 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
 }
 
 fn run_plan(plan: &Plan) -> u8 {
+    if let Some(device) = &plan.device {
+        return device::run(plan, device)
+            .unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED));
+    }
     let stream = match connect(&plan.host, plan.port, plan.connect_timeout) {
         Ok(stream) => stream,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::{net::TcpStream, sync::Arc, sync::mpsc};
 
 use mio::Waker;
 
-use super::brain::After;
+use super::{brain::After, device::JobNews};
 use crate::{sys::terminal::StdoutError, wire::Tag};
 
 /// What other threads tell the loop.
@@ -34,6 +34,8 @@ pub enum News {
     Connected(TcpStream),
     /// There is still none.
     Unreachable(String),
+    /// Something about the files of a device.
+    Device(JobNews),
 }
 
 /// One end of the channel; cheap to clone.

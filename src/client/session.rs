@@ -412,6 +412,7 @@ impl Session<'_> {
                 Err(_) => self.brain.handle_unreachable(now_ms, random()),
             },
             News::Unreachable(_) => self.brain.handle_unreachable(now_ms, random()),
+            News::Device(_) => unreachable!("devices have a loop of their own"),
         }
     }
 }

@@ -306,7 +306,7 @@ impl Edge {
         }
     }
 
-    /// Takes input of an upload, where it can: see [`News::Taken`]. `ended`: nothing comes after it.
+    /// Takes input of an upload, where it can: see [`News::Taken`]. `ended`: nothing follows it.
     pub fn feed(&mut self, id: OperationId, bytes: &[u8], ended: bool) {
         let Some(Task { step: Step::Receiving(upload), .. }) = self.running.get(&id) else {
             return;

@@ -93,7 +93,7 @@ enum Course {
 }
 
 impl Server {
-    /// A server for these listeners, sharing the folder `root`, with the files of devices in `data`.
+    /// A server for these listeners, sharing the folder `root`; devices have theirs in `data`.
     ///
     /// # Errors
     /// The folder cannot be opened, or the system lacks descriptors or threads.

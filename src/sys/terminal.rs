@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
 /// Switches off that pasted text arrives in brackets (xterm control sequences, mode 2004).
 const BRACKETED_PASTE_OFF: &[u8] = b"\x1b[?2004l";
@@ -64,6 +64,36 @@ fn decide_colour(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) ->
     let switched_off = set("CLICOLOR").is_some_and(|value| value == "0");
     let dumb = set("TERM").is_some_and(|value| value == "dumb");
     terminal && !switched_off && !dumb
+}
+
+/// True if standard input is a terminal that shows what is typed.
+#[must_use]
+pub fn shows_input() -> bool {
+    tcgetattr(io::stdin()).is_ok_and(|modes| modes.local_modes.contains(LocalModes::ECHO))
+}
+
+/// What is typed on standard input is not shown, as long as this lives.
+#[derive(Debug)]
+pub struct HiddenInput(Termios);
+
+impl HiddenInput {
+    /// Hides it; `None` where it is not shown anyway.
+    #[must_use]
+    pub fn begin() -> Option<Self> {
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut modes = before.clone();
+        modes.local_modes.remove(LocalModes::ECHO);
+        let is_shown = before.local_modes.contains(LocalModes::ECHO);
+        let hidden = is_shown && tcsetattr(io::stdin(), OptionalActions::Now, &modes).is_ok();
+        hidden.then_some(Self(before))
+    }
+}
+
+impl Drop for HiddenInput {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
 }
 
 /// How the terminal was before line editing, to be put back on every way out: a process that ends
