@@ -79,6 +79,22 @@ pub const REQUESTS_REMEMBERED_PER_DEVICE: usize = 256;
 /// The same of all devices: about 20 MiB of memory and as much on disk.
 pub const REQUESTS_REMEMBERED: usize = 65_536;
 
+/// What is a rate in the facts about the host is measured for so long, in milliseconds: the kernel
+/// counts time in steps of 10 ms, so less than this says little.
+pub const INFO_INTERVAL_MS: u32 = 500;
+/// The shortest interval that may be asked for.
+pub const INFO_INTERVAL_MIN_MS: u32 = 100;
+/// The longest one: an operation that only waits is not to wait for ever.
+pub const INFO_INTERVAL_MAX_MS: u32 = 60_000;
+
+/// Requests of one ping of another host, as people know it from Windows and from `-c 4`.
+pub const PING_COUNT: u32 = 4;
+/// Seconds after which `ping` ends, whatever came back.
+pub const PING_SECONDS: u32 = 10;
+/// Time that a program which only tells something may take, in milliseconds. It is more than
+/// [`PING_SECONDS`], which `ping` keeps by itself.
+pub const PROGRAM_TIMEOUT_MS: u64 = 15_000;
+
 /// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
 /// to be hit.
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,7 @@ use std::{
     time::Duration,
 };
 
+use call::Asked;
 use jobs::Job;
 use peer::Peer;
 use post::Office;
@@ -84,10 +85,11 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, shrunk file, input closed, failed start, long pause, reconnect, \
+         end all, ListenAgain, Quit, \
          Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
          close NameTaken, close FirstRequestTimeout, close Silent, close Stalled, \
-         close SlowConsumer, close BrokenFile, close ShuttingDown";
+         close SlowConsumer, close BrokenFile, close ShuttingDown, close Reset";
     let missing: Vec<_> = kinds.split(", ").filter(|kind| !seen.contains_key(*kind)).collect();
     assert!(missing.is_empty(), "{missing:?} did not occur among {seen:#?}");
 }
@@ -133,6 +135,8 @@ pub struct World {
     trace: u64,
     is_tracing: bool,
     stopped: Option<u64>,
+    /// Whom the last reset has met.
+    reset: BTreeSet<SessionId>,
     /// Whoever is closed now is out of time, and cut off.
     is_ticking: bool,
     chances: Chances,
@@ -146,6 +150,8 @@ pub struct Chances {
     stranger: usize,
     imposter: usize,
     stop: usize,
+    /// Requests that end all sessions.
+    end_all: usize,
     /// Letters that are long.
     long_letters: usize,
     stars: bool,
@@ -185,6 +191,7 @@ impl World {
             stranger: rng.range(0, 10),
             imposter: rng.range(0, 10),
             stop: if rng.percent(30) { 4 } else { 0 },
+            end_all: if rng.percent(30) { 4 } else { 0 },
             long_letters: rng.range(0, 70),
             stars: rng.percent(50),
             favourite: rng.percent(40).then(|| rng.range(0, 2)),
@@ -205,6 +212,7 @@ impl World {
             trace: 0,
             is_tracing,
             stopped: None,
+            reset: BTreeSet::new(),
             is_ticking: false,
             chances,
             rng,
@@ -251,6 +259,11 @@ impl World {
             0..=4 => {
                 peer.write_letter(&mut self.rng, &mut self.office, names, &self.chances);
                 self.saw("letter");
+            }
+            5 if self.rng.percent(self.chances.end_all) => {
+                let is_last = self.rng.percent(20);
+                peer.end_all(if is_last { Asked::Kill } else { Asked::Reset });
+                self.saw("end all");
             }
             5 | 6 => {
                 peer.call(&mut self.rng);

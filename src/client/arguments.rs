@@ -5,17 +5,25 @@ use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::D
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use super::{
+    brain::Watch,
     device::options::{self, Device, DeviceVerb},
     order::{Order, Target},
 };
 use crate::{
-    limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
+    limits::{
+        COMMAND_MAX_BYTES, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS,
+        RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
+    },
     sys::connect::Host,
-    wire::{Name, SharePath, name::NAME_RULE},
+    wire::{
+        HostCall, Name, SharePath,
+        host::{PingHost, Question},
+        name::NAME_RULE,
+    },
 };
 
 /// What the client was asked to do, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The server.
     pub host: Host,
@@ -35,6 +43,19 @@ pub struct Plan {
     pub orders: Option<Vec<Order>>,
     /// To be an edge device instead.
     pub device: Option<Device>,
+    /// Watch the server.
+    pub watch: Option<Watch>,
+    /// Measure round trips by each family.
+    pub pings: Option<Pings>,
+}
+
+/// Which round trips to measure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pings {
+    /// How many by each family.
+    pub count: u32,
+    /// Between the answer to one and the next, in milliseconds.
+    pub interval_ms: u64,
 }
 
 impl Plan {
@@ -42,6 +63,11 @@ impl Plan {
     pub fn own_failure(&self) -> Option<u8> {
         let runs = matches!(self.orders.as_deref(), Some([Order::Run { .. }, ..]));
         runs.then_some(super::exit::RUN_FAILED)
+    }
+
+    /// The server, for people.
+    pub fn server(&self) -> String {
+        format!("{} port {}", self.host, self.port)
     }
 }
 
@@ -110,6 +136,53 @@ enum Verb {
     /// Be an edge device: measure by a command and upload it, or ask for one thing.
     #[command(subcommand)]
     Device(DeviceVerb),
+    /// Tell how the server and its host do: name, system, load, memory, disks, addresses, sessions.
+    Info,
+    /// Watch the server: one screen of facts, painted again and again; q or Ctrl-C ends it.
+    ///
+    /// With --json, or where standard output is no terminal, it is one object a line.
+    Top(Top),
+    /// Measure round trips to the server by each family that its host has, or let it ping HOST.
+    Ping(Ping),
+    /// List the addresses of the server's host.
+    Ip,
+    /// Tell the name of the server's host.
+    Name,
+    /// Tell how full the memory of the server's host is.
+    Ram,
+    /// Tell the operating system of the server's host.
+    Os,
+    /// Tell how busy the processors of the server's host are.
+    Cpu,
+    /// End all sessions of the server, and let it listen again.
+    Reset,
+    /// Stop the server.
+    Kill,
+}
+
+#[derive(Debug, Args)]
+struct Top {
+    /// Ask for the facts so often, as in 500ms or 5s.
+    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    interval: Duration,
+    /// End after so many.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct Ping {
+    /// So many round trips by each family.
+    #[arg(short, long, value_name = "N", default_value_t = 4, conflicts_with = "host",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+    /// Between two of them, as in 200ms or 1s.
+    #[arg(short, long, value_name = "TIME", default_value = "200ms", conflicts_with = "host",
+          value_parser = parse_time)]
+    interval: Duration,
+    /// Another host, which the server is to ping: an address of either family, or a name.
+    #[arg(value_name = "HOST", value_parser = parse_ping_host)]
+    host: Option<PingHost>,
 }
 
 #[derive(Debug, Args)]
@@ -181,6 +254,14 @@ pub enum Told {
 }
 
 fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<Plan, String> {
+    let (watch, pings) = match &arguments.verb {
+        Some(Verb::Top(top)) => (Some(watch(top)?), None),
+        Some(Verb::Ping(Ping { host: None, count, interval })) => {
+            let interval_ms = interval.as_millis() as u64;
+            (None, Some(Pings { count: *count, interval_ms }))
+        }
+        _ => (None, None),
+    };
     let (device, orders) = match arguments.verb {
         Some(Verb::Device(verb)) if verb.needs_user() && arguments.user.is_none() => {
             return Err("--user NAME is needed: a device is known by its name".to_owned());
@@ -213,10 +294,22 @@ fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<P
         verbose: arguments.verbose,
         orders,
         device,
+        watch,
+        pings,
     })
 }
 
+fn watch(top: &Top) -> Result<Watch, String> {
+    let (min, max) = (INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MAX_MS);
+    let interval_ms = u32::try_from(top.interval.as_millis()).unwrap_or(u32::MAX);
+    if !(min..=max).contains(&interval_ms) {
+        return Err(format!("--interval is {min}ms to {}s", max / 1000));
+    }
+    Ok(Watch { interval_ms, count: top.count })
+}
+
 fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
+    let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
         Verb::Download(download) => downloads(download)?,
@@ -225,6 +318,17 @@ fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
         Verb::Device(_) => unreachable!("devices have plans of their own"),
+        Verb::Info => ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
+        Verb::Ping(Ping { host: Some(host), .. }) => vec![Order::Host(HostCall::Ping { host })],
+        // These have no orders, but a way of their own.
+        Verb::Top(_) | Verb::Ping(_) => Vec::new(),
+        Verb::Ip => ask(Question::Addresses),
+        Verb::Name => ask(Question::Name),
+        Verb::Ram => ask(Question::Memory),
+        Verb::Os => ask(Question::System),
+        Verb::Cpu => ask(Question::Processor),
+        Verb::Reset => vec![Order::Host(HostCall::Reset)],
+        Verb::Kill => vec![Order::Host(HostCall::Kill)],
     })
 }
 
@@ -314,6 +418,10 @@ fn limited(what: &str, text: String) -> Result<String, String> {
     }
 }
 
+fn parse_ping_host(text: &str) -> Result<PingHost, &'static str> {
+    PingHost::parse(text).ok_or("a host is an IPv4 or IPv6 address, fe80::1%eth0, or a host name")
+}
+
 fn parse_name(text: &str) -> Result<Name, String> {
     Name::parse(text).ok_or_else(|| NAME_RULE.to_owned())
 }
@@ -356,7 +464,9 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!("{line}; the verbs are msg, download, run, who, ls, echo and device")
+            let verbs = Arguments::command();
+            let verbs: Vec<_> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
+            format!("{line}; the verbs are {}", verbs.join(", "))
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")
@@ -456,6 +566,14 @@ mod tests {
             ("--user a device compute 1 sum", "SUM, AVERAGE"),
             ("--user a device compute -1 SUM", "-1"),
             ("--user a device delete x", "fileID"),
+            ("top -i 99ms", "--interval"),
+            ("top -i 61s", "--interval"),
+            ("top -c 0", "--count"),
+            ("ping -c 0", "--count"),
+            ("ping -c 3 ::1", "--count"),
+            ("ping -- -f", "HOST"),
+            ("ping a;b", "HOST"),
+            ("dance", "top"),
         ] {
             let complaint = complaint(line);
             assert!(complaint.contains(part), "{line}: {complaint}");
@@ -488,6 +606,23 @@ mod tests {
         assert_eq!(run.command, ["seq", "1", "5"]);
         assert_eq!(orders("device list"), [Order::Edge(crate::wire::EdgeCall::List)]);
         assert!(matches!(orders("--user w device upload 3")[..], [Order::Edge(_)]));
+    }
+
+    #[test]
+    fn what_looks_after_a_server_has_its_own_options() {
+        let plan = parsed("top").expect("good");
+        assert_eq!(plan.watch, Some(Watch { interval_ms: 2000, count: None }));
+        assert_eq!(plan.user.as_str(), "alice-9abcde", "watching is no reason to be written to");
+        let plan = parsed("ping -c 7 -i 1s").expect("good");
+        assert_eq!(plan.pings, Some(Pings { count: 7, interval_ms: 1000 }));
+        let host = PingHost::parse("fe80::1%eth0").expect("a host");
+        let plan = parsed("ping fe80::1%eth0").expect("good");
+        assert_eq!((plan.pings, plan.watch), (None, None));
+        assert_eq!(plan.orders, Some(vec![Order::Host(HostCall::Ping { host })]));
+        let ask = |question| vec![Order::Host(HostCall::Ask(question))];
+        assert_eq!(orders("info"), ask(Question::Info { interval_ms: 500 }));
+        assert_eq!(orders("cpu"), ask(Question::Processor));
+        assert_eq!(orders("kill"), [Order::Host(HostCall::Kill)]);
     }
 
     #[test]

@@ -28,12 +28,15 @@ use crate::wire::{
 };
 
 mod download;
+mod host;
 mod news;
 #[cfg(test)]
 mod tests;
 
 use download::Download;
 pub use download::Opening;
+use host::{Probe, Watching};
+pub use host::{Trips, Watch};
 
 /// Where orders come from, and so what happens between them and at their end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +47,15 @@ pub enum Style {
     Piped,
     /// The arguments: all orders at once, then the end.
     Verb,
+    /// No orders: the server is watched, and a lost one is tried again.
+    Watch,
+}
+
+impl Style {
+    /// Whether a lost server is tried again.
+    fn returns(self) -> bool {
+        matches!(self, Style::Prompt | Style::Watch)
+    }
 }
 
 /// How the client was started, as far as the brain has to know.
@@ -61,6 +73,8 @@ pub struct Setup {
     pub shows_output: bool,
     /// Messages are shown, and so may be acknowledged.
     pub shows_messages: bool,
+    /// What to watch; only with [`Style::Watch`].
+    pub watch: Option<Watch>,
 }
 
 /// Something to be done by the glue.
@@ -88,6 +102,10 @@ pub enum Effect {
     Lost(String),
     /// Drop the connection: it is of no use any more.
     Disconnect,
+    /// The clock of this number starts to run.
+    StartClock(u32),
+    /// It stops: call [`Brain::handle_clock`].
+    StopClock(u32),
     /// All is done: write what waits, then exit with this code.
     Leave(u8),
 }
@@ -119,8 +137,10 @@ pub type Piece = (Tag, Stream, Range<usize>);
 
 #[derive(Debug)]
 enum Task {
-    /// `who`, `ls`, `echo`, `help`; what is counted.
+    /// `who`, `ls`, `echo`, `help`, `info` and the like; what is counted.
     Answer(&'static str),
+    /// `ping`, and its answer until the time that it took is known.
+    Pong(String),
     Run(Box<Run>),
     Download(Box<Download>),
     /// Standard input goes to the server as a file of samples.
@@ -132,7 +152,7 @@ impl Task {
         match self {
             Task::Run(run) => run.takes_input,
             Task::Samples => true,
-            Task::Answer(_) | Task::Download(_) => false,
+            Task::Answer(_) | Task::Pong(_) | Task::Download(_) => false,
         }
     }
 }
@@ -192,6 +212,8 @@ pub struct Brain {
     tasks: BTreeMap<Tag, Task>,
     posted: VecDeque<Posted>,
     receipts: BTreeMap<u32, Receipts>,
+    probe: Option<Probe>,
+    watching: Watching,
     input: Input,
     /// The order source was asked for more and has not answered yet.
     awaiting: bool,
@@ -214,6 +236,8 @@ impl Brain {
             tasks: BTreeMap::new(),
             posted: VecDeque::new(),
             receipts: BTreeMap::new(),
+            probe: None,
+            watching: Watching::default(),
             input: Input::default(),
             awaiting: false,
             orders_ended: false,
@@ -375,6 +399,8 @@ impl Brain {
                 self.orders_ended = true;
                 self.cancel_all();
             }
+            // The way out of what has no other.
+            Style::Watch if number == 2 => self.leave(Some(exit::DONE)),
             _ => {
                 self.cancel_all();
                 self.leave(Some(exit::of_signal(number)));
@@ -395,7 +421,7 @@ impl Brain {
         };
         self.effects.push_back(Effect::Disconnect);
         self.drop_tasks();
-        if self.setup.style != Style::Prompt || greeting {
+        if !self.setup.style.returns() || greeting {
             let code = if greeting { exit::CANNOT_CONNECT } else { exit::FAILED };
             self.fail(code);
             self.show(Shown::Error { code: "lost", text: format!("connection lost: {why}") });
@@ -428,7 +454,7 @@ impl Brain {
             Online::Away { due_ms, .. } => *due_ms,
             Online::Leaving(_) => None,
         };
-        receipts.chain(online).min()
+        receipts.chain(online).chain(self.host_due_ms()).min()
     }
 
     /// Time has passed.
@@ -441,6 +467,7 @@ impl Brain {
             self.show(Shown::refusal(ErrorCode::TimedOut, text));
             self.settle();
         }
+        self.handle_host_timeout(now_ms);
         match &mut self.online {
             Online::Here(link) => {
                 if let Err(why) = link.handle_timeout(now_ms) {
@@ -471,7 +498,8 @@ impl Brain {
             }
             Order::Run { command, stdin, timeout_ms } => {
                 let (stdin, timeout_ms) = (*stdin, *timeout_ms);
-                let call = CallBody::Run { command: command.into(), stdin, timeout_ms };
+                let (command, interpreter) = (command.into(), None);
+                let call = CallBody::Run { command, stdin, timeout_ms, interpreter };
                 (call, Task::Run(Box::new(Run { takes_input: stdin, ..Run::default() })))
             }
             Order::List { path } => {
@@ -483,11 +511,18 @@ impl Brain {
             Order::Help => (CallBody::Help, Task::Answer("")),
             Order::Edge(call) if call.takes_input() => (call.into(), Task::Samples),
             Order::Edge(call) => (call.into(), Task::Answer("devices")),
+            Order::Host(call) => (call.into(), host::task_of(call)),
+            Order::Probe { route, count, interval_ms } => {
+                return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
+            }
             Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
         };
         let tag = link.request(&call);
         if task.takes_input() {
             self.effects.push_back(Effect::StartInput);
+        }
+        if matches!(&task, Task::Pong(_)) {
+            self.effects.push_back(Effect::StartClock(tag));
         }
         self.tasks.insert(tag, task);
     }
@@ -548,7 +583,11 @@ impl Brain {
         if !self.was_welcome || matches!(self.online, Online::Leaving(_)) || self.awaiting {
             return;
         }
+        if let Some(watch) = self.setup.watch {
+            return self.watch_on(watch);
+        }
         let idle = self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
+        let idle = idle && self.probe.is_none();
         if !self.orders_ended && (idle || self.setup.style == Style::Prompt) {
             self.awaiting = true;
             self.effects.push_back(Effect::Next);
@@ -582,6 +621,7 @@ impl Brain {
         self.tasks.clear();
         self.posted.clear();
         self.receipts.clear();
+        self.probe = None;
         self.input = Input::default();
     }
 

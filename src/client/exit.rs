@@ -30,7 +30,8 @@ pub fn of_error(code: ErrorCode) -> u8 {
         NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchData => NOT_FOUND,
         TimedOut => TIMED_OUT,
         Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | SystemError | CannotStart
-        | Busy | ShuttingDown | SlowConsumer | HashMismatch | NotJoined | NoSpace => FAILED,
+        | NoInterpreter | Busy | ShuttingDown | Reset | SlowConsumer | HashMismatch | NotJoined
+        | NoSpace => FAILED,
     }
 }
 

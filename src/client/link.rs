@@ -472,7 +472,7 @@ mod tests {
     }
 
     fn run(stdin: bool) -> CallBody<'static> {
-        CallBody::Run { command: "x".into(), stdin, timeout_ms: 0 }
+        CallBody::Run { command: "x".into(), stdin, timeout_ms: 0, interpreter: None }
     }
 
     #[test]

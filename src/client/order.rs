@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     limits::LINE_MAX_BYTES,
-    wire::{Call, EdgeCall, ErrorCode, Refusal, Request, line},
+    wire::{Call, EdgeCall, ErrorCode, HostCall, Refusal, Request, line},
 };
 
 /// One thing to do.
@@ -51,10 +51,30 @@ pub enum Order {
     Edge(EdgeCall),
     /// What one can do.
     Help,
+    /// Something about the server's host, or the server itself.
+    Host(HostCall<'static>),
+    /// Measure round trips to the server.
+    Probe {
+        /// By which way we are connected.
+        route: Route,
+        /// How many.
+        count: u32,
+        /// Between the answer to one and the next, in milliseconds.
+        interval_ms: u64,
+    },
     /// Clear the screen.
     Clear,
     /// Leave.
     Quit,
+}
+
+/// The way to a server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Route {
+    /// `IPv6` or `IPv4`.
+    pub family: String,
+    /// The address of the server.
+    pub address: String,
 }
 
 /// Where a download goes.
@@ -89,7 +109,6 @@ pub fn parse(typed: &str) -> Result<Vec<Order>, Refusal> {
     match word {
         "" => return Ok(Vec::new()),
         "exit" if rest.is_empty() => return Ok(vec![Order::Quit]),
-        "clear" if rest.is_empty() => return Ok(vec![Order::Clear]),
         "download" => return parse_download(rest),
         _ => {}
     }
@@ -122,6 +141,9 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
         Call::Edge(call) => Order::Edge(call),
+        Call::Host(HostCall::Clear) => Order::Clear,
+        Call::Host(HostCall::Disconnect) => Order::Quit,
+        Call::Host(call) => Order::Host(call.into_owned()),
         Call::Refused(refusal) => return Err(refusal),
     })
 }
@@ -174,6 +196,7 @@ fn split_words(text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::host::{PingHost, Question};
 
     fn message(to: &str, text: &str) -> Vec<Order> {
         vec![Order::Message { to: to.into(), text: text.into(), receipt_ms: None }]
@@ -198,6 +221,21 @@ mod tests {
             assert_eq!(parse(quit), Ok(vec![Order::Quit]));
         }
         assert_eq!(parse("   "), Ok(vec![]));
+    }
+
+    #[test]
+    fn host_commands_are_known_in_any_case_and_some_are_our_own() {
+        let ask = |question| Ok(vec![Order::Host(HostCall::Ask(question))]);
+        assert_eq!(parse("IP"), ask(Question::Addresses));
+        assert_eq!(parse(" Ram "), ask(Question::Memory));
+        let host = PingHost::parse("::1").expect("a host");
+        assert_eq!(parse("PING ::1"), Ok(vec![Order::Host(HostCall::Ping { host })]));
+        assert_eq!(parse("Clear"), Ok(vec![Order::Clear]));
+        assert_eq!(parse("DISCONNECT"), Ok(vec![Order::Quit]));
+        assert_eq!(parse("name your price|bob"), Ok(message("bob", "name your price")));
+        let run =
+            |command: &str| Order::Run { command: command.into(), stdin: false, timeout_ms: 0 };
+        assert_eq!(parse("Linux:ls | wc"), Ok(vec![run("ls | wc")]));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum News {
     Interrupted,
     /// No more lines will come; why, if that is worth saying.
     LinesEnd(Option<String>),
+    /// A key that means: it is enough.
+    Enough,
     /// A block of standard input, empty at its end.
     Input(Vec<u8>),
     /// Something was shown, or taken by a writer.

@@ -8,7 +8,12 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::progress::{Rate, Size};
+use super::{
+    brain::Trips,
+    facts,
+    order::Route,
+    progress::{Rate, Size},
+};
 use crate::{
     sys::clock::local_minutes,
     wire::{
@@ -16,6 +21,7 @@ use crate::{
         control::OutcomeBody,
         escape::{escape, escape_bytes},
         event::{Ended, Entry, EntryKind, Object, Witness},
+        info::Info,
     },
 };
 
@@ -61,8 +67,31 @@ pub enum Shown {
     },
     /// An answer in lines.
     Text(String),
-    /// Facts.
-    Object(Object),
+    /// What became of the request of a device.
+    Edge(EdgeAnswer),
+    /// Facts about the server and its host.
+    Info(Object),
+    /// The server has answered after so many microseconds.
+    Pong {
+        /// In its words.
+        text: String,
+        /// From the question to the answer.
+        us: u64,
+    },
+    /// A ping has come back.
+    RoundTrip {
+        /// By this way.
+        route: Route,
+        /// After so many microseconds.
+        us: u64,
+    },
+    /// All pings by one way have come back.
+    RoundTrips {
+        /// The way.
+        route: Route,
+        /// What they took.
+        trips: Trips,
+    },
     /// Output of a command: whole lines for people, bytes as they came for programs.
     Output {
         /// Which of the two.
@@ -224,8 +253,26 @@ impl Screen {
             Shown::Counted { count, what } if talks => {
                 (Err, self.line(Err, DIM, &format!("[{count} {what}]")))
             }
-            Shown::Object(object) => (Out, facts(object)),
-            Shown::Text(text) => (Out, text.lines().map(|l| format!("{}\n", escape(l))).collect()),
+            Shown::Edge(answer) => (Out, sentences(&answer.text())),
+            Shown::Text(text) => (Out, sentences(text)),
+            Shown::Info(object) => (Out, table_of(object)),
+            Shown::Pong { text, us } => {
+                (Out, format!("{}, round trip {}\n", escape(text), Milliseconds(*us)))
+            }
+            Shown::RoundTrip { route, us } if self.verbose => {
+                let Route { family, address } = route;
+                let text = format!("{family} {address}: {}", Milliseconds(*us));
+                (Err, self.line(Err, DIM, &text))
+            }
+            Shown::RoundTrips { route: Route { family, address }, trips } => {
+                let average = Milliseconds(trips.average_us());
+                let (count, min, max) =
+                    (trips.count, Milliseconds(trips.min_us), Milliseconds(trips.max_us));
+                let text = format!(
+                    "{family} {address}: {count} round trips, min {min}, avg {average}, max {max}\n"
+                );
+                (Out, text)
+            }
             Shown::Output { stream, bytes } => {
                 let place = if *stream == Stream::Stdout { Out } else { Err };
                 (place, escape_lines(bytes))
@@ -308,11 +355,27 @@ impl Screen {
     }
 }
 
-/// The sentences of an answer that we know, any other object as it is.
-fn facts(object: &Object) -> String {
-    let text = EdgeAnswer::of_object(object).map(|answer| answer.text());
-    let text = text.unwrap_or_else(|| json!(object).to_string());
+/// The lines of a text, each harmless.
+fn sentences(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", escape(line))).collect()
+}
+
+/// Microseconds as people read them: `0.081 ms`.
+struct Milliseconds(u64);
+
+impl std::fmt::Display for Milliseconds {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{:03} ms", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// Facts that are of another form than we know are shown as they came.
+fn table_of(object: &Object) -> String {
+    let lines = match Info::of(object) {
+        Some(info) => facts::table(&info),
+        None => vec![escape(&Value::Object(object.clone()).to_string()).into_owned()],
+    };
+    lines.into_iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Lines of a command's output, each harmless.
@@ -340,8 +403,27 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
         Shown::Sent { to } => json!({"event": "sent", "to": to}),
         Shown::Delivered { to, by } => json!({"event": "delivered", "to": to, "by": by}),
         Shown::Counted { count, what } => json!({"event": "end", "count": count, "of": what}),
-        Shown::Object(object) => json!({"event": "object", "object": object}),
+        Shown::Edge(answer) => {
+            let mut object = answer.to_object();
+            object.insert("event".into(), "edge".into());
+            Value::Object(object)
+        }
         Shown::Text(text) => json!({"event": "text", "text": text}),
+        Shown::Info(object) => {
+            let mut object = object.clone();
+            object.insert("event".to_owned(), "info".into());
+            Value::Object(object)
+        }
+        Shown::Pong { text, us } => json!({"event": "pong", "text": text, "microseconds": us}),
+        Shown::RoundTrip { route, us } => json!({
+            "event": "round-trip", "family": route.family, "address": route.address,
+            "microseconds": us,
+        }),
+        Shown::RoundTrips { route, trips } => json!({
+            "event": "round-trips", "family": route.family, "address": route.address,
+            "count": trips.count, "min_microseconds": trips.min_us,
+            "avg_microseconds": trips.average_us(), "max_microseconds": trips.max_us,
+        }),
         Shown::Output { stream, bytes } => {
             let name = if *stream == Stream::Stdout { "stdout" } else { "stderr" };
             json!({"event": name, "data": blob(bytes)})
@@ -441,6 +523,8 @@ mod tests {
             Shown::Progress { path: evil_bytes.clone(), received: 1, size: 2, per_second: 3 },
             Shown::refusal(ErrorCode::NoSuchFile, evil),
             Shown::Notice(evil.into()),
+            Shown::Pong { text: evil.into(), us: 1 },
+            Shown::Info([("load".into(), evil.into())].into_iter().collect()),
         ] {
             for json in [false, true] {
                 let screen = Screen { json, verbose: true, ..PROMPT };

@@ -14,13 +14,14 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
     arguments::Plan,
     blocks::Inbox,
     brain::{Brain, Effect, Opening, Route, Setup, Style},
+    canvas::{self, Canvas},
     exit, input,
     order::{self, Order},
     outlet::{Mouth, Outlet},
@@ -66,6 +67,10 @@ pub struct Session<'a> {
     brain: Brain,
     screen: Screen,
     bars: Bars,
+    /// What is on the whole of the terminal, where the server is watched on one.
+    canvas: Option<Canvas>,
+    /// When the clocks of the brain began to run.
+    clocks: HashMap<Tag, Instant>,
     /// The only output of a prompt; else standard output.
     out: Option<Outlet>,
     /// Standard error, where it leads elsewhere.
@@ -110,6 +115,10 @@ impl<'a> Session<'a> {
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
+        let takes_whole_terminal = takes_whole_terminal(plan);
+        if takes_whole_terminal {
+            signals.add_signal(SIGWINCH).map_err(system)?;
+        }
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
         let style = style_of(plan);
         let screen = screen_of(plan, style);
@@ -123,10 +132,14 @@ impl<'a> Session<'a> {
                 let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
                 (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer)), None))
             }
+            (Style::Watch, _) => (Source::Ended, both(&bars)),
             (_, Some(orders)) => (Source::Given(orders.clone()), both(&bars)),
             (_, None) => (Source::Asked(input::start_lines(post.clone())), both(&bars)),
         };
         let outlets_open = usize::from(out.is_some()) + usize::from(err.is_some());
+        if takes_whole_terminal && terminal::is_terminal(Standard::Stdin) {
+            canvas::start_keys(post.clone());
+        }
         let began = Instant::now();
         let mut session = Session {
             plan,
@@ -142,6 +155,8 @@ impl<'a> Session<'a> {
             brain: Brain::new(setup_of(plan, style, screen), 0),
             screen,
             bars,
+            canvas: takes_whole_terminal.then(|| Canvas::open(plan.server())),
+            clocks: HashMap::new(),
             out,
             err,
             outlets_open,
@@ -169,6 +184,9 @@ impl<'a> Session<'a> {
                 if self.style == Style::Prompt && self.asked {
                     // What comes next on the terminal is not for the prompt.
                     let _ = terminal::write_stdout(b"\r\n");
+                }
+                if let Some(error) = self.canvas.take().and_then(Canvas::close) {
+                    super::show(&self.screen, &error);
                 }
                 return Ok(code);
             }
@@ -356,6 +374,10 @@ impl Session<'_> {
     fn handle_signals(&mut self) {
         let numbers: Vec<_> = self.signals.pending().collect();
         for number in numbers {
+            if number == SIGWINCH {
+                self.paint();
+                continue;
+            }
             match &mut self.leaving {
                 // Somebody does not want to wait for the outputs.
                 Some(leaving) => (leaving.code, leaving.at_once) = (exit::of_signal(number), true),
@@ -390,9 +412,10 @@ impl Session<'_> {
                 }
                 match self.style {
                     Style::Prompt => self.brain.handle_order(Ok(Order::Quit), now_ms),
-                    Style::Piped | Style::Verb => self.brain.handle_orders_end(),
+                    Style::Piped | Style::Verb | Style::Watch => self.brain.handle_orders_end(),
                 }
             }
+            News::Enough => self.brain.handle_order(Ok(Order::Quit), now_ms),
             News::Input(bytes) => self.brain.handle_input(bytes),
             News::After(after) => self.brain.handle_after(after, now_ms),
             News::Drained => {}
@@ -450,11 +473,27 @@ impl Session<'_> {
                 self.transport = None;
                 self.readable = false;
             }
+            Effect::StartClock(number) => drop(self.clocks.insert(number, Instant::now())),
+            Effect::StopClock(number) => {
+                if let Some(began) = self.clocks.remove(&number) {
+                    let us = began.elapsed().as_micros() as u64;
+                    self.brain.handle_clock(number, us, self.now_ms());
+                }
+            }
             Effect::Leave(code) => self.leave(code),
         }
     }
 
+    fn paint(&self) {
+        if let (Some(canvas), Some(out)) = (&self.canvas, &self.out) {
+            canvas.paint(out);
+        }
+    }
+
     fn show(&mut self, shown: &Shown, after: Option<super::brain::After>) {
+        if let (Some(canvas), Some(out)) = (&mut self.canvas, &self.out) {
+            return canvas.show(shown, out);
+        }
         let rendered = self.screen.render(shown);
         match rendered.and_then(|(place, bytes)| Some((self.outlet(place)?, bytes))) {
             Some((outlet, bytes)) => outlet.text(bytes, after),
@@ -546,7 +585,16 @@ impl Batch {
     }
 }
 
+/// Whether the server is watched on a terminal, by somebody who wants no objects.
+pub fn takes_whole_terminal(plan: &Plan) -> bool {
+    let is_terminal = terminal::is_terminal(Standard::Stdout);
+    plan.watch.is_some() && !plan.json && is_terminal && prompt::can_edit()
+}
+
 fn style_of(plan: &Plan) -> Style {
+    if plan.watch.is_some() {
+        return Style::Watch;
+    }
     let terminal = [Standard::Stdin, Standard::Stdout].into_iter().all(terminal::is_terminal);
     match plan.orders {
         Some(_) => Style::Verb,
@@ -557,7 +605,7 @@ fn style_of(plan: &Plan) -> Style {
 
 fn screen_of(plan: &Plan, style: Style) -> Screen {
     Screen {
-        json: plan.json,
+        json: plan.json || style == Style::Watch && !takes_whole_terminal(plan),
         prompt: style == Style::Prompt,
         quiet: plan.quiet,
         verbose: plan.verbose,
@@ -574,10 +622,11 @@ fn setup_of(plan: &Plan, style: Style, screen: Screen) -> Setup {
         progress_ms: match style {
             _ if plan.json => Some(1000),
             Style::Prompt => Some(3000),
-            Style::Piped | Style::Verb => None,
+            Style::Piped | Style::Verb | Style::Watch => None,
         },
         shows_output: plan.json || screen.prompt,
-        shows_messages: !plan.quiet || plan.json || screen.prompt,
+        shows_messages: style != Style::Watch && (!plan.quiet || plan.json || screen.prompt),
+        watch: plan.watch,
     }
 }
 

@@ -42,6 +42,8 @@ pub enum CloseReason {
     BrokenFile,
     /// The server stops.
     ShuttingDown,
+    /// Somebody has ended all sessions; the server goes on.
+    Reset,
 }
 
 impl Hub {
@@ -290,7 +292,7 @@ impl Hub {
     }
 
     /// Gives a session that is on its way out no more time than the server has.
-    fn hasten(&mut self, id: SessionId) {
+    pub(super) fn hasten(&mut self, id: SessionId) {
         let Some(end) = self.stopping else { return };
         let last = end + self.limits.closing_timeout;
         let session = self.session_mut(id).expect("the caller has it");
@@ -314,7 +316,7 @@ impl Hub {
         }
     }
 
-    fn ids(&self) -> Vec<SessionId> {
+    pub(super) fn ids(&self) -> Vec<SessionId> {
         self.sessions().map(|session| session.id).collect()
     }
 }

@@ -86,10 +86,12 @@ impl Hub {
         let recipient = self.sessions.get_mut(target.slot()).expect("named sessions are there");
         let was_empty = recipient.outbox.is_empty();
         match recipient.take_in(letter, &mut self.pool, &self.limits) {
-            Ok(()) if was_empty && !recipient.outbox.is_empty() => {
-                self.effects.push_back(Effect::Flush { session: target });
+            Ok(()) => {
+                self.messages += 1;
+                if was_empty && !recipient.outbox.is_empty() {
+                    self.effects.push_back(Effect::Flush { session: target });
+                }
             }
-            Ok(()) => {}
             Err(code) => {
                 let name = recipient.name().expect("only named sessions get letters");
                 self.arm(target);

@@ -5,6 +5,7 @@
 
 mod closing;
 mod held;
+mod host;
 mod ids;
 mod inbound;
 mod invariants;
@@ -24,7 +25,7 @@ pub use closing::CloseReason;
 use held::Held;
 pub use ids::{OperationId, SessionId};
 use names::Names;
-pub use operation::{Operation, State as OperationState, Work};
+pub use operation::{Operation, Program, State as OperationState, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 use session::Column;
@@ -60,6 +61,8 @@ pub struct Hub {
     /// Where the rest and the news of one session are joined, so that they can be read as one.
     joined: Vec<u8>,
     serial: u64,
+    /// Messages that were handed to somebody.
+    messages: u64,
     /// When the time is over that a stopping server gives its operations.
     stopping: Option<Time>,
     /// Sessions that must go once the input at hand is dealt with.
@@ -222,6 +225,23 @@ pub enum Effect {
         /// Which.
         operation: OperationId,
     },
+    /// Close the listeners and open them again, on the same port.
+    ListenAgain,
+    /// Listen no more, and leave as soon as [`Hub::is_finished`].
+    Quit,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counts {
+    /// Sessions, named or not.
+    pub sessions: usize,
+    /// Names that are taken.
+    pub users: usize,
+    /// Operations under way.
+    pub operations: usize,
+    /// Messages that were handed to somebody since the start: one to three users counts thrice.
+    pub messages: u64,
 }
 
 /// No more sessions can be opened.
@@ -243,6 +263,7 @@ impl Hub {
             pool: Pool::default(),
             joined: Vec::new(),
             serial: 0,
+            messages: 0,
             stopping: None,
             doomed: Vec::new(),
         }
@@ -326,6 +347,16 @@ impl Hub {
     /// How many operations are under way.
     pub fn operations_count(&self) -> usize {
         self.operations.len()
+    }
+
+    /// How much there is of everything.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sessions: self.sessions.len(),
+            users: self.names.len(),
+            operations: self.operations.len(),
+            messages: self.messages,
+        }
     }
 
     /// True once the server was told to stop and everybody has gone.

@@ -4,7 +4,11 @@
 //! room for a piece of its output, and is told how it ended.
 
 use super::{OperationId, SessionId};
-use crate::wire::{EdgeCall, Name, SharePath, Tag, event::Ended};
+use crate::wire::{
+    EdgeCall, Name, SharePath, Tag,
+    event::Ended,
+    host::{Interpreter, PingHost, Question},
+};
 
 /// Something that takes time, on behalf of one session.
 ///
@@ -87,6 +91,31 @@ pub enum Work {
         call: EdgeCall,
         /// Whether a person reads the answer: then it is sentences, else an object.
         plain: bool,
+    },
+    /// Answer a question about the host.
+    Ask(Question),
+    /// Run a program of the host without a shell, in the folder of the session.
+    Program {
+        /// Which.
+        program: Program,
+        /// Whether standard input may follow; else it is empty from the start.
+        stdin: bool,
+    },
+}
+
+/// A program of the host, by what it is for: where it is, the shell finds out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Program {
+    /// What pings this host a few times, and ends by itself.
+    Ping(PingHost),
+    /// What tells the version of Python.
+    PythonVersion,
+    /// An interpreter with a command for it.
+    Script {
+        /// Which.
+        interpreter: Interpreter,
+        /// As it gets it.
+        command: String,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use super::{
     Chunk, CloseReason, Column, Effect, Hub, OperationId, OperationState, Session, SessionId, Time,
+    host,
     operation::{self, Operation, Work},
     outbox::FilePiece,
     timers::Alarm,
@@ -33,6 +34,7 @@ impl Hub {
                 let takes_input = call.takes_input();
                 (Work::Edge { device: session.name(), call, plain }, takes_input, 0)
             }
+            Call::Host(call) => host::work_of(call),
             Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
                 unreachable!("answered at once")
             }

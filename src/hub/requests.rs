@@ -85,6 +85,7 @@ impl Hub {
                 let outcome = Outcome::Counted { count: names.len() as u64, noun: "users" };
                 self.say(id, &Event::End { tag, outcome: &outcome });
             }
+            Call::Host(call) => self.on_host_call(id, tag, call),
             Call::Refused(refusal) => {
                 self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
             }

@@ -8,11 +8,14 @@
 //! thread fast. Nobody gets more than a budget in one turn.
 
 mod acceptor;
+mod answers;
 pub mod arguments;
 mod commands;
 mod connections;
 mod edge;
 mod lingering;
+mod programs;
+mod questions;
 mod token;
 mod transfers;
 mod work;
@@ -28,6 +31,7 @@ use connections::Connections;
 use edge::{Edge, Place};
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
+use questions::Questions;
 use token::{Pipe, Source};
 use transfers::Transfers;
 
@@ -74,6 +78,7 @@ pub struct Server {
     commands: Commands,
     transfers: Transfers,
     edge: Edge,
+    questions: Questions,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -119,6 +124,7 @@ impl Server {
             connections: Connections::default(),
             lingering: Lingering::default(),
             edge: Edge::new(data, Arc::clone(&waker)),
+            questions: Questions::new(Arc::clone(&waker))?,
             transfers: Transfers::new(Share::open(&root)?, waker)?,
             commands: Commands::new(root, guard),
             todo: VecDeque::new(),
@@ -172,6 +178,7 @@ impl Server {
         for id in self.commands.tick(self.now) {
             self.produce(id);
         }
+        self.take_answers();
         for id in std::mem::take(&mut self.connections.to_write) {
             self.write(id);
         }
@@ -193,6 +200,7 @@ impl Server {
         [
             self.hub.poll_timeout().map(|time| at(time.0)),
             self.commands.next_timeout_ms(now),
+            self.questions.next_deadline().map(at),
             self.lingering.next_deadline().map(at),
             self.acceptor.next_deadline().map(at),
             self.stop_by.map(at),
@@ -270,16 +278,31 @@ impl Server {
             }
             Signal::Stop => {
                 log::info!("stopping: no new connections, what runs may finish");
-                self.stop_by = Some(self.now + STOP_MAX_MS);
-                self.acceptor.close();
+                self.quit();
                 self.input(Input::Stop);
                 Course::GoOn
             }
         }
     }
 
+    /// Takes in nobody any more; the end comes when the hub has let everybody go.
+    fn quit(&mut self) {
+        self.stop_by.get_or_insert(self.now + STOP_MAX_MS);
+        self.acceptor.close();
+        self.questions.hurry(self.now);
+    }
+
+    /// Closes the listeners and opens them again: who waits to be taken in is let go as well.
+    fn listen_again(&mut self) {
+        if self.stop_by.is_none() {
+            log::info!("listening again");
+            self.acceptor.open_again(self.now, self.poll.registry());
+        }
+    }
+
     fn accept(&mut self) {
         let Server { acceptor, hub, connections, poll, now, .. } = self;
+        acceptor.tick(*now, poll.registry());
         acceptor.accept(*now, |stream, peer| {
             let transport = Transport::Plain(stream);
             if let Err(error) = take_in(transport, peer, hub, connections, poll, *now) {

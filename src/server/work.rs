@@ -2,7 +2,11 @@
 
 use std::io;
 
-use super::{Server, commands, transfers};
+use super::{
+    Server, commands,
+    questions::{self, Busy, Piece},
+    transfers,
+};
 use crate::{
     hub::{Chunk, Effect, FilePiece, Input, OperationId, SessionId, Work},
     sys::transport::Transport,
@@ -28,8 +32,11 @@ impl Server {
                 Effect::Pull { operation } => self.produce(operation),
                 Effect::Feed { operation } => self.feed(operation),
                 Effect::Terminate { operation } => self.terminate(operation),
+                Effect::ListenAgain => self.listen_again(),
+                Effect::Quit => self.quit(),
                 Effect::Stop { operation } | Effect::Release { operation } => {
                     self.transfers.drop_transfer(operation);
+                    self.questions.drop_question(operation);
                     self.commands.drop_command(operation);
                     self.edge.drop_operation(operation);
                 }
@@ -49,9 +56,30 @@ impl Server {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())
             }
+            Work::Program { program, stdin } => {
+                self.starts_left -= 1;
+                self.commands.start_program(id, session, &program, stdin, self.poll.registry())
+            }
+            Work::Ask(question) => {
+                let busy = self.busy();
+                let started = self.questions.start(id, question, &busy);
+                // Some are answered at once.
+                self.todo.push_back(Effect::Pull { operation: id });
+                started
+            }
         };
         if let Err(refusal) = started {
             self.end(id, Outcome::Failed(refusal));
+        }
+    }
+
+    /// What the server has to do at the moment.
+    fn busy(&self) -> Busy {
+        Busy {
+            now: self.now,
+            counts: self.hub.counts(),
+            transfers: self.transfers.count(),
+            commands: self.commands.count(),
         }
     }
 
@@ -63,7 +91,7 @@ impl Server {
         if self.edge.has(id) && !self.edge.terminate(id) {
             return;
         }
-        if self.transfers.has(id) || self.edge.has(id) {
+        if self.transfers.has(id) || self.questions.has(id) || self.edge.has(id) {
             let text = "cancelled by the client";
             let refusal = Refusal::new(0, ErrorCode::Cancelled, text);
             self.end(id, Outcome::Failed(refusal));
@@ -81,6 +109,8 @@ impl Server {
             self.produce_transfer(operation, room)
         } else if self.edge.has(operation) {
             self.produce_edge(operation, room)
+        } else if self.questions.has(operation) {
+            self.produce_answer(operation, room)
         } else {
             self.produce_command(operation, room)
         };
@@ -102,6 +132,23 @@ impl Server {
         };
         self.hub.handle(now, Input::Chunk { operation, chunk });
         self.take_effects();
+        true
+    }
+
+    fn produce_answer(&mut self, operation: OperationId, room: usize) -> bool {
+        let piece = match self.questions.produce(operation, room) {
+            questions::Produced::Nothing => return false,
+            questions::Produced::Over(outcome) => {
+                self.end(operation, outcome);
+                return false;
+            }
+            questions::Produced::Piece(piece) => piece,
+        };
+        let chunk = match &piece {
+            Piece::Text(text) => Chunk::Text(text),
+            Piece::Object(object) => Chunk::Object(object),
+        };
+        self.input(Input::Chunk { operation, chunk });
         true
     }
 
@@ -161,6 +208,19 @@ impl Server {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes in what has been found out about the host, and what is due of it.
+    pub(super) fn take_answers(&mut self) {
+        while let Some(done) = self.questions.try_recv() {
+            let busy = self.busy();
+            for id in self.questions.on_done(done, &busy) {
+                self.produce(id);
+            }
+        }
+        for id in self.questions.tick(self.now) {
+            self.produce(id);
         }
     }
 

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod connect;
 pub mod files;
 pub mod guard;
+pub mod host;
 pub mod listen;
 pub mod logger;
 pub mod partfile;

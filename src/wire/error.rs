@@ -59,6 +59,8 @@ pub enum ErrorCode {
     SystemError,
     /// The command could not be started.
     CannotStart,
+    /// The host has not the program that would be needed.
+    NoInterpreter,
     /// The server lacks something at the moment; later it may work.
     Busy,
     /// Something took longer than it may.
@@ -69,6 +71,8 @@ pub enum ErrorCode {
     Denied,
     /// The server is stopping.
     ShuttingDown,
+    /// Somebody has ended all sessions; the server goes on.
+    Reset,
     /// The peer took nothing for too long.
     SlowConsumer,
     /// What was uploaded are no integers, one a line, or there are none.
@@ -114,11 +118,13 @@ impl ErrorCode {
             FileChanged => "file-changed",
             SystemError => "system-error",
             CannotStart => "cannot-start",
+            NoInterpreter => "no-interpreter",
             Busy => "busy",
             TimedOut => "timed-out",
             Cancelled => "cancelled",
             Denied => "denied",
             ShuttingDown => "shutting-down",
+            Reset => "reset",
             SlowConsumer => "slow-consumer",
             BadSamples => "bad-samples",
             HashMismatch => "hash-mismatch",

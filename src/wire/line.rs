@@ -11,6 +11,7 @@ use super::{
     error::ErrorCode::*,
     escape::{escape, escape_bytes, is_plain, plain_length},
     event::{Ended, Entry, EntryKind},
+    host,
     name::NAME_RULE,
     verbs::{self, Verb},
 };
@@ -161,6 +162,9 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
     let line = line.trim_ascii_start();
     let word = first_word(line);
     match verbs::find(word) {
+        Some(verb) if verb.has_no_bar() && memchr::memchr(b'|', line).is_some() => {
+            parse_message(line)
+        }
         Some(verb) => {
             let rest = std::str::from_utf8(&line[word.len()..]).expect("it was checked");
             parse_verb(verb, rest.trim_ascii_start())
@@ -169,10 +173,14 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
     }
 }
 
-/// The bytes before the first space; of a long word only the beginning, for no verb is long.
+/// The bytes before the first space, or up to the first colon, which belongs to the words of
+/// interpreters; of a long word only the beginning, for no verb is long.
 fn first_word(line: &[u8]) -> &[u8] {
     let head = &line[..line.len().min(verbs::WORD_MAX_BYTES + 1)];
-    &head[..head.iter().position(|byte| *byte == b' ').unwrap_or(head.len())]
+    match head.iter().position(|byte| matches!(byte, b' ' | b':')) {
+        Some(at) if head[at] == b':' => &head[..=at],
+        end => &head[..end.unwrap_or(head.len())],
+    }
 }
 
 fn parse_message(line: &[u8]) -> Result<Request<'_>, Refusal> {
@@ -208,7 +216,7 @@ fn message<'a>(
 }
 
 fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
-    let entry = verbs::VERBS.iter().find(|entry| entry.verb == verb).expect("all are listed");
+    let entry = verbs::entry(verb);
     let usage = format_args!("write `{}`", entry.usage);
     let bare = rest.trim_ascii_end();
     let call = match verb {
@@ -240,6 +248,7 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
             let text = format!("`{}` takes no arguments; {usage}", entry.word);
             return Err(Refusal::new(0, BadArguments, text));
         }
+        verb => host::parse(verb, bare)?,
     };
     Ok(Request::Call { tag: 0, call })
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{EdgeCall, Name, Refusal, SharePath, Text};
+use super::{EdgeCall, HostCall, Name, Refusal, SharePath, Text};
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
 /// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
@@ -109,6 +109,8 @@ pub enum Call<'a> {
     Help,
     /// A request of a device.
     Edge(EdgeCall),
+    /// Something about the server's host, or the server itself.
+    Host(HostCall<'a>),
     /// What should have been one of these and is none: it is answered by its end, as they all are.
     Refused(Refusal),
 }

@@ -113,7 +113,8 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Download { path } => CallBody::Download { path: Blob::borrowed(path.as_bytes()) },
         Call::Run { command, stdin, timeout_ms } => {
             let command = command.as_ref().into();
-            CallBody::Run { command, stdin: *stdin, timeout_ms: *timeout_ms }
+            let (stdin, timeout_ms) = (*stdin, *timeout_ms);
+            CallBody::Run { command, stdin, timeout_ms, interpreter: None }
         }
         Call::List { path } => {
             CallBody::Ls { path: path.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
@@ -122,6 +123,7 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
         Call::Help => CallBody::Help,
         Call::Edge(call) => call.into(),
+        Call::Host(call) => call.into(),
         Call::Refused(_) => panic!("what is no request has no form"),
     }
 }

@@ -84,6 +84,8 @@ impl Server {
 
     fn start_command(mut command: Command) -> Server {
         let root = folder();
+        // Where devices have their files, unless the test says otherwise.
+        command.current_dir(root.path());
         command.arg("--root").arg(root.path()).env_remove("RUST_LOG");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");

@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sixfour::{
     hub::{CloseReason, SessionId},
+    limits::INFO_INTERVAL_MS,
     wire::{
         Blob, Dialect, ErrorCode, Name,
         control::{CallBody, DetailBody, HelloBody},
         frame::{self, Said, client},
+        host::Interpreter,
     },
 };
 
 use crate::{
     Chances, LIMITS,
-    call::{Asked, Call},
-    jobs::{What, exit_of, input_byte, output_byte},
+    call::{Asked, CLEAR, Call},
+    jobs::{What, exit_of, fact, input_byte, output_byte, pieces_of},
     post::Office,
     rng::Rng,
 };
@@ -197,7 +199,9 @@ impl Peer {
 
     pub fn call(&mut self, rng: &mut Rng) {
         let size = if rng.percent(20) { rng.range(0, 9000) } else { rng.range(0, 900) };
-        let asked = match rng.range(0, 11) {
+        let interval_ms =
+            if self.is_line() { INFO_INTERVAL_MS } else { rng.range(100, 120) as u32 };
+        let asked = match rng.range(0, 14) {
             0..=2 => Asked::Work(What::File { size, shrinks: rng.percent(15) }),
             3 | 4 => Asked::Work(What::Output { total: size, seed: rng.range(0, 999) }),
             5 if !self.is_line() => Asked::Work(What::Repeat),
@@ -206,26 +210,45 @@ impl Peer {
             8 => Asked::Work(What::Failure),
             9 => Asked::Who,
             10 => Asked::Echo("echo".repeat(rng.range(1, 30))),
+            11 => Asked::Clear,
+            12 | 13 => Asked::Work(What::Question { pieces: pieces_of(interval_ms) }),
             _ => Asked::Help,
         };
         let timeout = asked == Asked::Work(What::Sleep) && rng.percent(50);
         let timeout_ms = if timeout { rng.range(1, 400) as u64 } else { 0 };
         self.tag += 1;
+        let words = ["run ", "dos:", "PowerShell: ", "LINUX:"][rng.range(0, 3)];
         match self.dialect {
             Dialect::Line => self.line(&match &asked {
-                Asked::Work(what) if what.is_command() => format!("run {}", what.words()),
+                Asked::Work(what) if what.is_command() => format!("{words}{}", what.words()),
+                Asked::Work(What::Question { .. }) => "Info".into(),
                 Asked::Work(what @ What::Folder { .. }) => format!("ls {}", what.words()),
                 Asked::Work(what) => format!("download {}", what.words()),
                 Asked::Who => "who".into(),
                 Asked::Echo(text) => format!("echo {text}"),
                 Asked::Help => "help".into(),
+                Asked::Clear => "CLEAR".into(),
+                other => unreachable!("{other:?} is no call"),
             }),
-            Dialect::Frame => self.send_call(&asked, timeout_ms),
+            Dialect::Frame => self.send_call(&asked, timeout_ms, interval_ms),
         }
         self.calls.push_back(Call::new(self.tag, asked, timeout_ms));
     }
 
-    fn send_call(&mut self, asked: &Asked, timeout_ms: u64) {
+    /// Has the server end all sessions, or the server end.
+    pub fn end_all(&mut self, asked: Asked) {
+        self.tag += 1;
+        match (self.dialect, &asked) {
+            (Dialect::Line, Asked::Reset) => self.line("reset"),
+            (Dialect::Line, _) => self.line("Kill"),
+            (Dialect::Frame, _) => self.send_call(&asked, 0, 0),
+        }
+        if !self.is_line() {
+            self.calls.push_back(Call::new(self.tag, asked, 0));
+        }
+    }
+
+    fn send_call(&mut self, asked: &Asked, timeout_ms: u64, interval_ms: u32) {
         let words = match asked {
             Asked::Work(what) => what.words(),
             _ => String::new(),
@@ -237,11 +260,17 @@ impl Peer {
                 command: words.clone().into(),
                 stdin: *what == What::Repeat,
                 timeout_ms,
+                interpreter: [None, Some(Interpreter::Dos)][words.len() % 2],
             },
+            Asked::Work(What::Question { .. }) => CallBody::Info { interval_ms },
             Asked::Work(_) => CallBody::Download { path },
             Asked::Who => CallBody::Who,
             Asked::Echo(text) => CallBody::Echo { text: text.into() },
             Asked::Help => CallBody::Help,
+            Asked::Clear => CallBody::Clear,
+            Asked::Disconnect => CallBody::Disconnect,
+            Asked::Reset => CallBody::Reset,
+            Asked::Kill => CallBody::Kill,
         };
         let mut out = Vec::new();
         frame::put_json(&mut out, client::REQUEST, self.tag, &body);
@@ -302,8 +331,15 @@ impl Peer {
 
     pub fn leave(&mut self) {
         self.leaving = true;
+        // There are two ways to say it.
+        self.tag += 1;
         match self.dialect {
+            Dialect::Line if self.tag.is_multiple_of(2) => self.line("Disconnect"),
             Dialect::Line => self.line("quit"),
+            Dialect::Frame if self.tag.is_multiple_of(2) => {
+                self.send_call(&Asked::Disconnect, 0, 0);
+                self.calls.push_back(Call::new(self.tag, Asked::Disconnect, 0));
+            }
             Dialect::Frame => self.frame(client::GOODBYE, 0, b""),
         }
     }
@@ -451,6 +487,14 @@ impl Peer {
             (DetailBody::Users { names }, Asked::Who) => call.got += names.len(),
             (DetailBody::Text { text }, Asked::Echo(wanted)) => assert_eq!(text, wanted),
             (DetailBody::Text { .. }, Asked::Help) => {}
+            (DetailBody::Text { text }, Asked::Work(What::Question { .. })) => {
+                assert_eq!(*text, fact(call.got));
+                call.got += 1;
+            }
+            (DetailBody::Object { object }, Asked::Work(What::Question { .. })) => {
+                assert_eq!(object["fact"], fact(call.got));
+                call.got += 1;
+            }
             other => panic!("that answers nothing: {other:?}"),
         }
     }
@@ -515,7 +559,7 @@ impl Peer {
         match code {
             NoSuchFile | CannotStart | FileChanged | Busy => drop(self.calls.pop_front()),
             _ if is_refused_start => drop(self.calls.pop_front()),
-            TimedOut | Protocol | SlowConsumer => self.said_goodbye = true,
+            TimedOut | Protocol | SlowConsumer | Reset => self.said_goodbye = true,
             _ => self.hear_error(0, code, text, office),
         }
     }
@@ -556,6 +600,15 @@ impl Peer {
             }
             Asked::Who if is_over => assert_eq!(line, format!("[{} users]", call.got)),
             Asked::Work(What::Folder { .. }) | Asked::Who => call.got += 1,
+            Asked::Work(What::Question { pieces }) => {
+                assert!(line.contains(&fact(call.got)), "{line} is not the next piece");
+                call.got += 1;
+                is_over = call.got == *pieces;
+            }
+            Asked::Clear => {
+                assert_eq!(line.as_bytes(), &CLEAR[..CLEAR.len() - 1]);
+                is_over = true;
+            }
             Asked::Echo(text) => {
                 assert_eq!(line, text);
                 is_over = true;

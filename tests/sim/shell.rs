@@ -3,7 +3,9 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use sixfour::{
-    hub::{Chunk, CloseReason, Effect, FilePiece, Input, OperationId, Piece, SessionId, Time},
+    hub::{
+        Chunk, CloseReason, Effect, FilePiece, Input, OperationId, Phase, Piece, SessionId, Time,
+    },
     wire::{
         ErrorCode, Outcome, Refusal, Stream,
         event::{Entry, EntryKind},
@@ -12,7 +14,7 @@ use sixfour::{
 
 use crate::{
     LIMITS, World,
-    jobs::{Job, TURN_BYTES, What, exit_of, file_byte, output_byte, output_stream},
+    jobs::{Job, TURN_BYTES, What, exit_of, fact, file_byte, output_byte, output_stream},
     peer::Peer,
 };
 
@@ -215,6 +217,17 @@ impl World {
                 self.end(operation, Outcome::Signal { number: 15, because: None });
             }
             What::Sleep => return false,
+            What::Question { pieces } if from == pieces => self.end(operation, Outcome::Done),
+            What::Question { .. } => {
+                self.jobs[at].at += 1;
+                let text = fact(from);
+                let object = [("fact".to_string(), text.clone().into())].into_iter().collect();
+                let chunk = match from % 2 {
+                    0 => Chunk::Text(&text),
+                    _ => Chunk::Object(&object),
+                };
+                self.input(Input::Chunk { operation, chunk });
+            }
             What::Failure => unreachable!("it never starts"),
         }
         true
@@ -358,6 +371,14 @@ impl World {
                     }
                     self.drop_job(operation);
                 }
+                Effect::ListenAgain => {
+                    self.saw("ListenAgain");
+                    self.reset = self.peers.iter().filter_map(|peer| peer.session).collect();
+                }
+                Effect::Quit => {
+                    self.saw("Quit");
+                    self.stopped.get_or_insert(self.now);
+                }
                 Effect::Release { operation } => {
                     self.saw("Release");
                     // A session on its way out may fetch what is queued of its files.
@@ -366,6 +387,10 @@ impl World {
                     self.drop_job(operation);
                 }
             }
+        }
+        for session in self.hub.sessions() {
+            let must_go = self.reset.contains(&session.id());
+            assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
         }
         for operation in fed {
             self.feed(operation);
@@ -413,6 +438,7 @@ impl World {
     /// Nobody may be closed without cause.
     fn judge_reason(&mut self, session: SessionId, reason: CloseReason) {
         let (now, is_stopping) = (self.now, self.stopped.is_some());
+        let was_reset = self.reset.contains(&session);
         let peer = self.peer_of(session);
         let since = |time: u64, limit: std::time::Duration| time + limit.as_millis() as u64 <= now;
         let is_just = match reason {
@@ -425,6 +451,7 @@ impl World {
             CloseReason::Stalled => since(peer.taken, LIMITS.stall_timeout),
             CloseReason::SlowConsumer => since(peer.taken, LIMITS.slow_consumer_timeout),
             CloseReason::ShuttingDown => is_stopping,
+            CloseReason::Reset => was_reset,
         };
         assert!(is_just, "{session:?} was closed as {reason:?} without cause");
     }

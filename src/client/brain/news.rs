@@ -1,10 +1,12 @@
 //! What the server says, and what follows from it.
 
 use super::{
-    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Style, Tag, Task,
-    exit,
+    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
-use crate::wire::control::{DetailBody, OutcomeBody, RefusalBody};
+use crate::wire::{
+    EdgeAnswer,
+    control::{DetailBody, OutcomeBody, RefusalBody},
+};
 
 impl Brain {
     pub(super) fn handle_heard(&mut self, heard: Heard<'_>, now_ms: u64) {
@@ -51,7 +53,16 @@ impl Brain {
                 self.show(Shown::Text(text.into_owned()));
             }
             (Some(Task::Answer(_) | Task::Samples), DetailBody::Object { object }) => {
-                self.show(Shown::Object(object.into_owned()));
+                match EdgeAnswer::of_object(&object) {
+                    Some(answer) => self.show(Shown::Edge(answer)),
+                    None => {
+                        self.count_facts();
+                        self.show(Shown::Info(object.into_owned()));
+                    }
+                }
+            }
+            (Some(Task::Pong(_)), DetailBody::Text { text }) => {
+                self.handle_pong_text(tag, text.into_owned());
             }
             (Some(Task::Download(_)), DetailBody::File { size, modified, .. }) => {
                 self.handle_file(tag, size, modified, now_ms);
@@ -67,7 +78,12 @@ impl Brain {
         }
         let task = self.tasks.remove(&tag);
         if let OutcomeBody::Failed { code, text } = &outcome {
-            return self.refuse(*code, text);
+            if !self.ask_again(*code, now_ms) {
+                self.refuse(*code, text);
+                // What is refused once is refused again.
+                self.setup.watch.into_iter().for_each(|_| self.leave(None));
+            }
+            return;
         }
         match task {
             Some(Task::Run(run)) => self.handle_run_end(*run, outcome),
@@ -76,7 +92,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Download(_) | Task::Samples) | None => {}
+            Some(Task::Download(_) | Task::Pong(_) | Task::Samples) | None => {}
         }
     }
 
@@ -105,6 +121,9 @@ impl Brain {
     }
 
     fn handle_pong(&mut self, number: u32) {
+        if self.handle_probe_pong(number) {
+            return;
+        }
         if self.posted.front().is_none_or(|posted| posted.pong != number) {
             return;
         }
@@ -139,7 +158,7 @@ impl Brain {
         };
         // What was refused now is refused again, but for a name that our own lost connection may
         // still hold.
-        let again = self.was_welcome && self.setup.style == Style::Prompt;
+        let again = self.was_welcome && self.setup.style.returns();
         let lasting = matches!(why.code, ErrorCode::Denied | ErrorCode::NotSupported);
         if !matches!(self.online, Online::Leaving(_)) && (lasting || !again) {
             self.drop_tasks();
