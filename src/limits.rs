@@ -95,6 +95,25 @@ pub const PING_SECONDS: u32 = 10;
 /// [`PING_SECONDS`], which `ping` keeps by itself.
 pub const PROGRAM_TIMEOUT_MS: u64 = 15_000;
 
+/// The same for `store`, whose input is written to a disk by a worker: enough for both ends to be
+/// at work at once.
+pub const STORE_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Most bytes in one DATA message of a transfer.
+pub const TRANSFER_DATA_MAX_BYTES: usize = 1024 * 1024;
+
+/// Most entries of a transfer that are announced and not finished: what either end remembers.
+pub const TRANSFER_OPEN_MAX: usize = 1024;
+
+/// The same for the bytes of their paths; one path may go beyond it.
+pub const TRANSFER_OPEN_BYTES_MAX: usize = 256 * 1024;
+
+/// Files up to this size are sent from memory, many in one piece, and never resumed.
+pub const TRANSFER_SMALL_MAX_BYTES: usize = 64 * 1024;
+
+/// Most entries of one transfer, so that a list without an end has one.
+pub const TRANSFER_ENTRIES_MAX: u32 = 10_000_000;
+
 /// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
 /// to be hit.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +134,8 @@ pub struct Limits {
     pub output_window_bytes: u32,
     /// Standard input of one command that may wait, [`INPUT_WINDOW_BYTES`] in earnest.
     pub input_window_bytes: u32,
+    /// What is received of one upload and may wait, [`STORE_WINDOW_BYTES`] in earnest.
+    pub store_window_bytes: u32,
     /// Operations of one session under way at once.
     pub operations_max: usize,
     /// Operations of all sessions: each may own a process with four descriptors.
@@ -147,6 +168,7 @@ impl Default for Limits {
             chunk_max_bytes: CHUNK_MAX_BYTES,
             output_window_bytes: OUTPUT_WINDOW_BYTES,
             input_window_bytes: INPUT_WINDOW_BYTES,
+            store_window_bytes: STORE_WINDOW_BYTES,
             operations_max: 64,
             operations_total_max: 1024,
             receipts_max: 4096,

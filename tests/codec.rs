@@ -207,6 +207,8 @@ fn any_path() -> impl Strategy<Value = SharePath> {
 fn any_call() -> impl Strategy<Value = Call<'static>> {
     prop_oneof![
         any_path().prop_map(|path| Call::Download { path }),
+        proptest::collection::vec(any_path(), 1..4).prop_map(|paths| Call::Fetch { paths }),
+        proptest::option::of(any_path()).prop_map(|into| Call::Store { into }),
         ("[^\0]{0,30}[a-z]", any::<bool>(), any::<u64>()).prop_map(
             |(command, stdin, timeout_ms)| {
                 Call::Run { command: Cow::Owned(command), stdin, timeout_ms }

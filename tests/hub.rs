@@ -334,7 +334,7 @@ fn a_file_that_breaks_off_ends_a_line_session_even_after_its_end_was_told() {
         let file = table.started();
         table.get_stuck(alice);
         table.input(Input::Opened { operation: file, name: b"f", size: 9, modified: 0 });
-        let chunk = Chunk::File { offset: 0, length: 9 };
+        let chunk = Chunk::File { file: 0, offset: 0, length: 9 };
         table.input(Input::Chunk { operation: file, chunk });
         if ended_before {
             table.input(Input::Ended { operation: file, outcome: Outcome::Done });
@@ -372,7 +372,7 @@ fn operations_of_one_session_take_turns() {
             let Effect::Pull { operation } = effect else { continue };
             while table.hub.room(operation) > 0 {
                 turns.push(files.iter().position(|file| *file == operation).expect("ours"));
-                let chunk = Chunk::File { offset: 0, length: 10 };
+                let chunk = Chunk::File { file: 0, offset: 0, length: 10 };
                 table.input(Input::Chunk { operation, chunk });
             }
         }

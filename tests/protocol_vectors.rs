@@ -100,12 +100,15 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 6 + 15 + 7, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 8 + 15 + 7, "an op has no vector: {calls:?}");
 }
 
 fn op(call: &Call<'_>) -> String {
     match call {
         Call::Download { .. } => "download".into(),
+        Call::Fetch { .. } => "fetch".into(),
+        Call::Store { .. } => "store".into(),
+        Call::Upload { .. } => panic!("frames have `store`"),
         Call::Run { .. } => "run".into(),
         Call::List { .. } => "ls".into(),
         Call::Who => "who".into(),

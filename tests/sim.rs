@@ -45,6 +45,7 @@ pub const LIMITS: Limits = Limits {
     chunk_max_bytes: 300,
     output_window_bytes: 1000,
     input_window_bytes: 600,
+    store_window_bytes: 0,
     operations_max: 3,
     operations_total_max: 7,
     receipts_max: 20,

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use super::{
     brain::Watch,
     device::options::{self, Device, DeviceVerb},
-    order::{Order, Target},
+    order::{Local, Order, Target, trim_slash},
 };
 use crate::{
     limits::{
@@ -115,8 +115,11 @@ struct Arguments {
 enum Verb {
     /// Send a text to a user, to several (bob,carol), or to everybody else (*).
     Msg(Msg),
-    /// Fetch files of the server; each is saved as client_NAME.
+    /// Fetch files and folders of the server; each is saved as client_NAME. The same line again
+    /// goes on where it was broken off.
     Download(Download),
+    /// Send files and folders to the server. The same line again goes on where it was broken off.
+    Upload(Upload),
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
@@ -202,12 +205,30 @@ struct Msg {
 
 #[derive(Debug, Args)]
 struct Download {
-    /// Save the file under this name; - is standard output.
+    /// Save it under this name; - is standard output.
     #[arg(short, long, value_name = "NAME")]
     output: Option<PathBuf>,
-    /// The files, relative to what the server shares.
+    /// At most so many bytes a second, as in 500k, 5M or 1G.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    limit: Option<u64>,
+    /// The files and folders, relative to what the server shares; quoted, '*.txt' is looked up
+    /// there.
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct Upload {
+    /// The folder on the server, relative to what it shares; made if it is not there. For
+    /// standard input, the name of the file.
+    #[arg(long, value_name = "DIR")]
+    to: Option<OsString>,
+    /// At most so many bytes a second, as in 500k, 5M or 1G.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    limit: Option<u64>,
+    /// The files and folders; - is standard input, whose name is that after --to.
+    #[arg(required = true, value_name = "FILE")]
+    paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -241,7 +262,10 @@ pub fn parse(
         }
         _ => Told::Wrong(one_line(&error)),
     })?;
-    plan(parsed, login_name, random).map_err(Told::Wrong)
+    let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
+    let again = ["client".into()].into_iter().chain(words.iter().map(|word| quote(word)));
+    let again = again.collect::<Vec<_>>().join(" ");
+    plan(parsed, login_name, random, &again).map_err(Told::Wrong)
 }
 
 /// Text for the user instead of a plan.
@@ -253,7 +277,12 @@ pub enum Told {
     Wrong(String),
 }
 
-fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<Plan, String> {
+fn plan(
+    arguments: Arguments,
+    login_name: Option<&str>,
+    random: u64,
+    again: &str,
+) -> Result<Plan, String> {
     let (watch, pings) = match &arguments.verb {
         Some(Verb::Top(top)) => (Some(watch(top)?), None),
         Some(Verb::Ping(Ping { host: None, count, interval })) => {
@@ -270,7 +299,7 @@ fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<P
             let (device, orders) = verb.plan(random);
             (device, Some(orders))
         }
-        Some(verb) => (None, Some(orders_of(verb)?)),
+        Some(verb) => (None, Some(orders_of(verb, again)?)),
         None => (None, None),
     };
     let user = match (arguments.user, &orders) {
@@ -308,11 +337,12 @@ fn watch(top: &Top) -> Result<Watch, String> {
     Ok(Watch { interval_ms, count: top.count })
 }
 
-fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
+fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
     let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
-        Verb::Download(download) => downloads(download)?,
+        Verb::Download(it) => vec![download(it, again)?],
+        Verb::Upload(it) => vec![upload(it, again)?],
         Verb::Run(run) => vec![command(run)?],
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
@@ -350,28 +380,52 @@ fn message(msg: Msg) -> Result<Order, String> {
     Ok(Order::Message { to: msg.to, text, receipt_ms })
 }
 
-fn downloads(download: Download) -> Result<Vec<Order>, String> {
-    if download.output.is_some() && download.paths.len() > 1 {
+fn download(download: Download, again: &str) -> Result<Order, String> {
+    let is_several = download.paths.len() > 1;
+    if download.output.is_some() && is_several {
         return Err("-o NAME goes with one FILE only".to_owned());
     }
-    let mut orders: Vec<Order> = Vec::new();
+    let mut paths: Vec<Vec<u8>> = Vec::new();
     for path in download.paths {
-        let path = path.into_vec();
+        let path = trim_slash(&path.into_vec()).to_vec();
         let shown = crate::wire::escape::escape_bytes(&path).into_owned();
         SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
-        let target = match &download.output {
-            None => Target::beside(&path),
-            Some(output) if output.as_os_str() == "-" => Target::Stdout,
-            Some(output) => Target::File(output.clone()),
-        };
-        let is_taken =
-            |order: &Order| matches!(order, Order::Download { target: t, .. } if *t == target);
-        if orders.iter().any(is_taken) {
+        let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
+        if download.output.is_some() && crate::transfer::glob::is_pattern(&path) {
+            return Err(format!("FILE {shown}: -o NAME goes with one file, not with a pattern"));
+        }
+        if paths.iter().any(|other| last(other) == last(&path)) {
             return Err(format!("FILE {shown}: another one would be saved under the same name"));
         }
-        orders.push(Order::Download { path, target });
+        paths.push(path);
     }
-    Ok(orders)
+    let target = match download.output {
+        None => Target::Beside,
+        Some(output) if output.as_os_str() == "-" => Target::Stdout,
+        Some(output) => Target::File(output),
+    };
+    Ok(Order::Download { paths, target, limit: download.limit, again: again.to_owned() })
+}
+
+fn upload(upload: Upload, again: &str) -> Result<Order, String> {
+    let mut into = match upload.to {
+        None => None,
+        Some(to) => folder(Some(to)).map_err(|text| text.replacen("DIR", "--to", 1))?,
+    };
+    let is_input = |path: &PathBuf| path.as_os_str() == "-";
+    let paths = if upload.paths.iter().any(is_input) {
+        let name = match (into.take(), &upload.paths[..]) {
+            (Some(name), [_]) => name,
+            (None, _) => return Err("standard input needs a name: upload - --to NAME".to_owned()),
+            _ => return Err("standard input goes alone".to_owned()),
+        };
+        let cut = memchr::memrchr(b'/', &name);
+        into = cut.map(|cut| name[..cut].to_vec());
+        vec![Local::Input(name[cut.map_or(0, |cut| cut + 1)..].to_vec())]
+    } else {
+        upload.paths.into_iter().map(Local::Path).collect()
+    };
+    Ok(Order::Upload { paths, into, limit: upload.limit, again: again.to_owned() })
 }
 
 fn command(run: Run) -> Result<Order, String> {
@@ -446,6 +500,25 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `500k`, `5M`, `1.5G`: powers of 1000; a number alone is bytes. At least 1.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let rule = || "a rate is a number of bytes with k, M or G, as in 500k or 1.5M".to_owned();
+    let cut = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(cut);
+    let number: f64 = number.parse().map_err(|_| rule())?;
+    let bytes = match unit {
+        "" => number,
+        "k" | "K" => number * 1e3,
+        "M" => number * 1e6,
+        "G" => number * 1e9,
+        _ => return Err(rule()),
+    };
+    match (1.0..=1e15).contains(&bytes) {
+        true => Ok(bytes as u64),
+        false => Err("a rate is at least 1 byte a second".to_owned()),
+    }
+}
+
 /// A name that is not meant to be written to, and that no second verb of this user has.
 fn passing_name(login_name: Option<&str>, random: u64) -> Name {
     let base = login_name.and_then(Name::parse);
@@ -476,171 +549,4 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Plan, Told> {
-        let words = ["client"].into_iter().chain(line.split_whitespace());
-        parse(words.map(OsString::from), Some("alice"), 0x0012_3456_789a_bcde)
-    }
-
-    fn orders(line: &str) -> Vec<Order> {
-        parsed(line).expect(line).orders.expect("a verb")
-    }
-
-    fn complaint(line: &str) -> String {
-        match parsed(line) {
-            Err(Told::Wrong(text)) => text,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_prompt_has_the_login_name_and_verbs_a_passing_one() {
-        let plan = parsed("--ip ::1 --port 5001").expect("good");
-        assert_eq!((plan.user.as_str(), plan.port, plan.own_failure()), ("alice", 5001, None));
-        assert!(plan.orders.is_none());
-        assert_eq!(parsed("who").expect("good").user.as_str(), "alice-9abcde");
-        assert_eq!(parsed("who --user bob").expect("good").user.as_str(), "bob");
-        let nobody = parse(["client".into()], Some("no name"), 0);
-        assert!(matches!(nobody, Err(Told::Wrong(text)) if text.contains("--user")));
-    }
-
-    #[test]
-    fn words_after_the_command_are_the_commands() {
-        let run = |command: &str, timeout_ms| Order::Run {
-            command: command.into(),
-            stdin: true,
-            timeout_ms,
-        };
-        assert_eq!(orders("run --timeout 1.5s ls -l --user x"), [run("ls -l --user x", 1500)]);
-        assert_eq!(orders("run -- -x"), [run("-x", 0)]);
-        assert_eq!(orders("run -- sh -c exit"), [run("sh -c exit", 0)]);
-        let quoted =
-            parse(["client", "run", "sh", "-c", "exit 7; it's"].map(OsString::from), None, 0);
-        let quoted = quoted.expect("good").orders.expect("a verb");
-        assert_eq!(quoted, [run(r"sh -c 'exit 7; it'\''s'", 0)]);
-        assert_eq!(parsed("run true").expect("good").own_failure(), Some(255));
-        let text = Order::Message { to: "bob".into(), text: "a -q b".into(), receipt_ms: None };
-        assert_eq!(orders("msg bob a -q b"), [text]);
-    }
-
-    #[test]
-    fn downloads_go_beside_us_or_where_it_is_said() {
-        let file = |path: &str, target| Order::Download { path: path.into(), target };
-        let beside = |name: &str| Target::File(name.into());
-        let two = [file("a/x", beside("client_x")), file("y", beside("client_y"))];
-        assert_eq!(orders("download a/x y"), two);
-        assert_eq!(orders("download a/x -o z"), [file("a/x", beside("z"))]);
-        assert_eq!(orders("download a/x -o -"), [file("a/x", Target::Stdout)]);
-    }
-
-    #[test]
-    fn mistakes_are_told_in_one_line_that_names_the_argument() {
-        for (line, part) in [
-            ("--port 0", "--port"),
-            ("--port 65536", "65535"),
-            ("--port x", "--port"),
-            ("--ip fe80::1", "--ip"),
-            ("--user a|b", "--user"),
-            ("--nonsense", "--nonsense"),
-            ("dance", "the verbs are"),
-            ("msg bob", "TEXT"),
-            ("msg bob,,x hello", "TO"),
-            ("msg --receipt * hello", "--receipt"),
-            ("download", "FILE"),
-            ("download ../x", "FILE"),
-            ("download a/x b/x", "same name"),
-            ("download -o z a b", "-o"),
-            ("--json download -o - a", "--json"),
-            ("run --timeout 5y true", "--timeout"),
-            ("run", "COMMAND"),
-            ("ls /etc", "DIR"),
-            ("-q -v who", "--quiet"),
-            ("127.0.0.1 5000 65536", "UDP_PORT"),
-            ("127.0.0.1 5000 0", "UDP_PORT"),
-            ("127.0.0.1 x 6000", "--port"),
-            ("fe80::1 5000 6000", "--ip"),
-            ("device run true", "--user"),
-            ("--user a device run --every 0 true", "--every"),
-            ("--user a device compute 1 sum", "SUM, AVERAGE"),
-            ("--user a device compute -1 SUM", "-1"),
-            ("--user a device delete x", "fileID"),
-            ("top -i 99ms", "--interval"),
-            ("top -i 61s", "--interval"),
-            ("top -c 0", "--count"),
-            ("ping -c 0", "--count"),
-            ("ping -c 3 ::1", "--count"),
-            ("ping -- -f", "HOST"),
-            ("ping a;b", "HOST"),
-            ("dance", "top"),
-        ] {
-            let complaint = complaint(line);
-            assert!(complaint.contains(part), "{line}: {complaint}");
-            assert!(!complaint.contains('\n') && !complaint.starts_with("error"), "{complaint}");
-        }
-    }
-
-    #[test]
-    fn three_words_that_are_no_verb_are_an_edge_device() {
-        for line in
-            ["::1 5000 6000", "-q ::1 5000 6000", "--user run --connect-timeout 2s ::1 5000 6000"]
-        {
-            let plan = parsed(line).expect(line);
-            assert_eq!((plan.port, plan.host.to_string()), (5000, "::1".to_owned()), "{line}");
-            assert!(matches!(plan.device, Some(Device::Prompt { udp_port: 6000 })), "{line}");
-        }
-        for line in ["run seq 1", "--json run seq 1 10", "run 5000 6000", "msg bob 5000"] {
-            assert!(parsed(line).expect(line).device.is_none(), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_device_that_measures_is_known_by_its_name() {
-        let plan = parsed("--user w device run --every 500ms --times 3 -- seq 1 5").expect("good");
-        let Some(Device::Run(run)) = plan.device else { panic!("{plan:?}") };
-        assert_eq!(
-            (run.every, run.times, run.file_id),
-            (Duration::from_millis(500), Some(3), None)
-        );
-        assert_eq!(run.command, ["seq", "1", "5"]);
-        assert_eq!(orders("device list"), [Order::Edge(crate::wire::EdgeCall::List)]);
-        assert!(matches!(orders("--user w device upload 3")[..], [Order::Edge(_)]));
-    }
-
-    #[test]
-    fn what_looks_after_a_server_has_its_own_options() {
-        let plan = parsed("top").expect("good");
-        assert_eq!(plan.watch, Some(Watch { interval_ms: 2000, count: None }));
-        assert_eq!(plan.user.as_str(), "alice-9abcde", "watching is no reason to be written to");
-        let plan = parsed("ping -c 7 -i 1s").expect("good");
-        assert_eq!(plan.pings, Some(Pings { count: 7, interval_ms: 1000 }));
-        let host = PingHost::parse("fe80::1%eth0").expect("a host");
-        let plan = parsed("ping fe80::1%eth0").expect("good");
-        assert_eq!((plan.pings, plan.watch), (None, None));
-        assert_eq!(plan.orders, Some(vec![Order::Host(HostCall::Ping { host })]));
-        let ask = |question| vec![Order::Host(HostCall::Ask(question))];
-        assert_eq!(orders("info"), ask(Question::Info { interval_ms: 500 }));
-        assert_eq!(orders("cpu"), ask(Question::Processor));
-        assert_eq!(orders("kill"), [Order::Host(HostCall::Kill)]);
-    }
-
-    #[test]
-    fn help_and_version_are_no_mistakes() {
-        for asked in ["--help", "--version", "run --help"] {
-            assert!(matches!(parsed(asked), Err(Told::Asked(_))), "{asked}");
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        for (text, milliseconds) in
-            [("5", 5000), ("500ms", 500), ("1.5m", 90_000), ("2h", 7_200_000)]
-        {
-            assert_eq!(parse_time(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for bad in ["", "s", "-1s", "0", "1e99", "NaN", "inf", "5 y"] {
-            assert!(parse_time(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   order ──▶ task (tag) ──detail, data──▶ ... ──end──▶ shown, task gone ──▶ next order
-//!                  └── download: also waits for the writer to have verified and renamed
+//!                  └── transfer: also waits for our own half of its conversation
 //! ```
 
 use std::{
@@ -27,16 +27,18 @@ use crate::wire::{
     escape::{escape, escape_bytes},
 };
 
-mod download;
 mod host;
 mod news;
+mod task;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
-use download::Download;
-pub use download::Opening;
 use host::{Probe, Watching};
 pub use host::{Trips, Watch};
+use task::{Run, Task};
+pub use transfer::Opening;
+use transfer::Transfer;
 
 /// Where orders come from, and so what happens between them and at their end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,8 +69,10 @@ pub struct Setup {
     pub user: Name,
     /// The exit code of every failure of our own, where the verb has one: that of `run`.
     pub own_failure: Option<u8>,
-    /// Tell the progress of downloads at most so often, in milliseconds; `None`: bars do that.
+    /// Tell the progress of transfers at most so often, in milliseconds; `None`: bars do that.
     pub progress_ms: Option<u64>,
+    /// Files within folders are told of one by one, not together.
+    pub tells_every_file: bool,
     /// Output of `run` is shown as lines or objects instead of going out byte for byte.
     pub shows_output: bool,
     /// Messages are shown, and so may be acknowledged.
@@ -86,11 +90,13 @@ pub enum Effect {
     Seen(Name),
     /// The next order may come.
     Next,
-    /// Start a writer for the download; data of this tag goes to it from now on.
+    /// Start the thread of a transfer; data of this tag goes to it from now on.
     Open(Tag, Opening),
-    /// All data is there: verify it against this hash and give the file its name.
-    Close(Tag, [u8; 32]),
-    /// Drop the writer, and what it has written.
+    /// The connection has taken so many bytes of what that thread said.
+    Taken(Tag, usize),
+    /// The server has ended the transfer: nothing more comes for the thread.
+    Close(Tag),
+    /// Drop the thread.
     Abandon(Tag),
     /// Read standard input; each block goes to [`Brain::handle_input`].
     StartInput,
@@ -122,8 +128,8 @@ pub enum After {
 /// Where the bytes of an operation go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Route {
-    /// To the writer of the download.
-    Writer,
+    /// To the thread of the transfer.
+    Mover,
     /// To our own outputs, byte for byte.
     Outputs,
     /// To [`Brain::handle_output`].
@@ -134,35 +140,6 @@ pub enum Route {
 
 /// Data of an operation: these of the bytes handed in.
 pub type Piece = (Tag, Stream, Range<usize>);
-
-#[derive(Debug)]
-enum Task {
-    /// `who`, `ls`, `echo`, `help`, `info` and the like; what is counted.
-    Answer(&'static str),
-    /// `ping`, and its answer until the time that it took is known.
-    Pong(String),
-    Run(Box<Run>),
-    Download(Box<Download>),
-    /// Standard input goes to the server as a file of samples.
-    Samples,
-}
-
-impl Task {
-    fn takes_input(&self) -> bool {
-        match self {
-            Task::Run(run) => run.takes_input,
-            Task::Samples => true,
-            Task::Answer(_) | Task::Pong(_) | Task::Download(_) => false,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Run {
-    takes_input: bool,
-    stdout: LineBuffer,
-    stderr: LineBuffer,
-}
 
 /// A message without receipts: when the pong comes, the server has nothing to say against it.
 #[derive(Debug)]
@@ -263,7 +240,7 @@ impl Brain {
     /// Where data of this operation goes.
     pub fn route(&self, tag: Tag) -> Route {
         match self.tasks.get(&tag) {
-            Some(Task::Download(download)) if download.is_wanted() => Route::Writer,
+            Some(Task::Transfer(transfer)) if transfer.is_wanted() => Route::Mover,
             Some(Task::Run(_)) if self.setup.shows_output => Route::Screen,
             Some(Task::Run(_)) => Route::Outputs,
             _ => Route::Nowhere,
@@ -345,18 +322,17 @@ impl Brain {
                 let shown = Shown::Output { stream, bytes };
                 self.effects.push_back(Effect::Show(shown, Some(After::Consumed(tag, count))));
             }
-            None => self.handle_after(After::Consumed(tag, count), 0),
+            None => self.handle_after(After::Consumed(tag, count)),
         }
     }
 
-    /// Something was shown, or taken by the writer of a download.
-    pub fn handle_after(&mut self, after: After, now_ms: u64) {
+    /// Something was shown, or taken by the thread of a transfer.
+    pub fn handle_after(&mut self, after: After) {
         match after {
             After::Consumed(tag, bytes) => {
                 if let Some(link) = self.link() {
                     link.consumed(tag, bytes);
                 }
-                self.handle_progress(tag, bytes.into(), now_ms);
             }
             After::Acknowledge(serial, connection) if connection == self.connection => {
                 if let Online::Here(link) = &mut self.online {
@@ -491,10 +467,16 @@ impl Brain {
             Order::Message { to, text, receipt_ms } => {
                 return self.post(to, text, *receipt_ms, now_ms);
             }
-            Order::Download { path, target } => {
-                let call = CallBody::Download { path: Blob::borrowed(path) };
-                let download = Download::new(path.clone(), target.clone(), now_ms);
-                (call, Task::Download(Box::new(download)))
+            Order::Download { paths, target, again, .. } => {
+                let names = paths.iter().map(|path| Blob::borrowed(path)).collect();
+                let (paths, target) = (paths.clone(), target.clone());
+                let transfer = Transfer::fetch(paths, target, again.clone(), now_ms);
+                (CallBody::Fetch { paths: names }, Task::Transfer(Box::new(transfer)))
+            }
+            Order::Upload { into, again, .. } => {
+                let transfer = Transfer::store(into.clone(), again.clone(), now_ms);
+                let into = into.as_deref().map(Blob::borrowed);
+                (CallBody::Store { into }, Task::Transfer(Box::new(transfer)))
             }
             Order::Run { command, stdin, timeout_ms } => {
                 let (stdin, timeout_ms) = (*stdin, *timeout_ms);
@@ -518,6 +500,16 @@ impl Brain {
             Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
         };
         let tag = link.request(&call);
+        let credit_step_bytes = link.credit_step_bytes();
+        let opening = match order {
+            Order::Download { paths, target, limit, .. } => {
+                Some(Opening::Fetch { paths, target, limit, credit_step_bytes })
+            }
+            Order::Upload { paths, limit, .. } => Some(Opening::Store { paths, limit }),
+            _ => None,
+        };
+        let open = |opening| Effect::Open(tag, opening);
+        self.effects.extend(opening.map(open));
         if task.takes_input() {
             self.effects.push_back(Effect::StartInput);
         }
@@ -546,13 +538,7 @@ impl Brain {
         if let Some(link) = self.link() {
             link.cancel(tag);
         }
-        if let Some(Task::Download(download)) = self.tasks.get(&tag) {
-            if self.setup.style == Style::Prompt {
-                let path = escape_bytes(download.path()).into_owned();
-                self.show(Shown::Notice(format!("{path}: cancelled")));
-            }
-            self.abandon(tag);
-        }
+        self.abandon(tag);
     }
 
     fn cancel_all(&mut self) {

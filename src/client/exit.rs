@@ -26,12 +26,12 @@ pub fn of_error(code: ErrorCode) -> u8 {
         UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
         | TooMany | BadSamples | UnknownOperation => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
-        NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied => REFUSED,
+        NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied | ReadOnly => REFUSED,
         NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchData => NOT_FOUND,
         TimedOut => TIMED_OUT,
-        Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | SystemError | CannotStart
-        | NoInterpreter | Busy | ShuttingDown | Reset | SlowConsumer | HashMismatch | NotJoined
-        | NoSpace => FAILED,
+        Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | NotVerified | NoSpace
+        | QuotaExceeded | FileTooLarge | NameTooLong | SystemError | CannotStart | Busy
+        | NoInterpreter | ShuttingDown | Reset | SlowConsumer | NotJoined => FAILED,
     }
 }
 

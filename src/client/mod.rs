@@ -13,7 +13,9 @@ pub mod exit;
 pub mod facts;
 pub mod input;
 pub mod link;
+pub mod mover;
 pub mod order;
+pub mod outgoing;
 pub mod outlet;
 pub mod post;
 pub mod progress;
@@ -21,7 +23,6 @@ pub mod prompt;
 pub mod screen;
 pub mod session;
 pub mod top;
-pub mod writer;
 
 use std::{io::Write as _, net::TcpStream};
 

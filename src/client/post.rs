@@ -5,7 +5,11 @@ use std::{net::TcpStream, sync::Arc, sync::mpsc};
 use mio::Waker;
 
 use super::{brain::After, device::JobNews};
-use crate::{sys::terminal::StdoutError, wire::Tag};
+use crate::{
+    sys::terminal::StdoutError,
+    transfer::{Fault, Report, Segment, source::DiskFile},
+    wire::Tag,
+};
 
 /// What other threads tell the loop.
 #[derive(Debug)]
@@ -28,10 +32,12 @@ pub enum News {
     OutputFailed(StdoutError),
     /// An output has written all that it was given.
     OutputDone,
-    /// The download is verified and has its name.
-    Saved(Tag),
-    /// The download failed here.
-    Unsaved(Tag, String),
+    /// The transfer has something to say to the server.
+    Said(Tag, Vec<Segment<DiskFile>>),
+    /// This has happened to its files.
+    Reports(Tag, Vec<Report>),
+    /// Our half of the transfer is over.
+    Moved(Tag, Result<(), Fault>),
     /// There is a connection again.
     Connected(TcpStream),
     /// There is still none.

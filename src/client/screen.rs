@@ -133,6 +133,23 @@ pub enum Shown {
         hash: String,
         /// How long it took.
         seconds: f64,
+        /// It is on the server, not here.
+        is_upload: bool,
+        /// It was there already, and proved to be the same.
+        was_there: bool,
+    },
+    /// Files within folders are in their places, and verified.
+    SavedFolder {
+        /// How many.
+        files: u64,
+        /// Bytes of them all.
+        size: u64,
+        /// So many were there already.
+        was_there: u64,
+        /// They are on the server, not here.
+        is_upload: bool,
+        /// How long it took.
+        seconds: f64,
     },
     /// Something failed.
     Error {
@@ -237,11 +254,8 @@ impl Screen {
                 (Err, format!("{from}: {}\n", escape(text)))
             }
             Shown::Delivered { to, by } if !self.quiet => {
-                let witness = match by {
-                    Witness::Client => "",
-                    Witness::Connection => " (its connection took it)",
-                };
-                (Err, self.line(Err, DIM, &format!("delivered to {to}{witness}")))
+                let by = if *by == Witness::Client { "" } else { " (its connection took it)" };
+                (Err, self.line(Err, DIM, &format!("delivered to {to}{by}")))
             }
             Shown::Sent { to } if self.verbose => {
                 (Err, self.line(Err, DIM, &format!("sent to {}", escape(to))))
@@ -259,20 +273,9 @@ impl Screen {
             Shown::Pong { text, us } => {
                 (Out, format!("{}, round trip {}\n", escape(text), Milliseconds(*us)))
             }
-            Shown::RoundTrip { route, us } if self.verbose => {
-                let Route { family, address } = route;
-                let text = format!("{family} {address}: {}", Milliseconds(*us));
-                (Err, self.line(Err, DIM, &text))
-            }
-            Shown::RoundTrips { route: Route { family, address }, trips } => {
-                let average = Milliseconds(trips.average_us());
-                let (count, min, max) =
-                    (trips.count, Milliseconds(trips.min_us), Milliseconds(trips.max_us));
-                let text = format!(
-                    "{family} {address}: {count} round trips, min {min}, avg {average}, max {max}\n"
-                );
-                (Out, text)
-            }
+            Shown::RoundTrip { .. } if !self.verbose => return None,
+            Shown::RoundTrip { route, us } => (Err, self.line(Err, DIM, &round_trip(route, *us))),
+            Shown::RoundTrips { route, trips } => (Out, round_trips(route, trips)),
             Shown::Output { stream, bytes } => {
                 let place = if *stream == Stream::Stdout { Out } else { Err };
                 (place, escape_lines(bytes))
@@ -283,8 +286,20 @@ impl Screen {
                 let (path, rate) = (escape_bytes(path), Rate(*per_second));
                 (Err, self.line(Err, DIM, &format!("{path}: {percent} % {rate}")))
             }
-            Shown::Saved { target: Some(target), size, seconds, .. } if !self.quiet => {
-                (Err, self.saved(target, *size, *seconds))
+            Shown::Saved { target: Some(target), size, seconds, is_upload, was_there, .. }
+                if !self.quiet =>
+            {
+                let name = self.paint(Err, GREEN, &escape_bytes(target)).into_owned();
+                let more = if *was_there { ", unchanged" } else { "" };
+                (Err, saved(*is_upload, &name, *size, *seconds, more))
+            }
+            Shown::SavedFolder { files, size, was_there, is_upload, seconds } if !self.quiet => {
+                let more = match was_there {
+                    0 => String::new(),
+                    some => format!(", {some} unchanged"),
+                };
+                let name = format!("{files} files in folders");
+                (Err, saved(*is_upload, &name, *size, *seconds, &more))
             }
             Shown::Error { code, text } => {
                 let head = match *code {
@@ -317,15 +332,6 @@ impl Screen {
                 self.line(Where::Err, RED, &format!("[signal {number}{because}]"))
             }
         })
-    }
-
-    fn saved(&self, target: &[u8], size: u64, seconds: f64) -> String {
-        let target = escape_bytes(target);
-        let name = self.paint(Where::Err, GREEN, &target);
-        let per_second = (size as f64 / seconds.max(1e-3)) as u64;
-        // The rate of something that took no time is no news.
-        let rate = if seconds < 0.5 { String::new() } else { format!(", {}", Rate(per_second)) };
-        format!("saved {name} ({}{rate}, verified)\n", Size(size))
     }
 
     fn entry(&self, entry: &Entry) -> String {
@@ -369,6 +375,16 @@ impl std::fmt::Display for Milliseconds {
     }
 }
 
+fn round_trip(Route { family, address }: &Route, us: u64) -> String {
+    format!("{family} {address}: {}", Milliseconds(us))
+}
+
+fn round_trips(Route { family, address }: &Route, trips: &Trips) -> String {
+    let average = Milliseconds(trips.average_us());
+    let (count, min, max) = (trips.count, Milliseconds(trips.min_us), Milliseconds(trips.max_us));
+    format!("{family} {address}: {count} round trips, min {min}, avg {average}, max {max}\n")
+}
+
 /// Facts that are of another form than we know are shown as they came.
 fn table_of(object: &Object) -> String {
     let lines = match Info::of(object) {
@@ -376,6 +392,15 @@ fn table_of(object: &Object) -> String {
         None => vec![escape(&Value::Object(object.clone()).to_string()).into_owned()],
     };
     lines.into_iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn saved(is_upload: bool, name: &str, size: u64, seconds: f64, more: &str) -> String {
+    let verb = if is_upload { "stored" } else { "saved" };
+    let per_second = (size as f64 / seconds.max(1e-3)) as u64;
+    // The rate of something that took no time is no news, nor is that of nothing.
+    let is_quick = seconds < 0.5 || !more.is_empty();
+    let rate = if is_quick { String::new() } else { format!(", {}", Rate(per_second)) };
+    format!("{verb} {name} ({}{rate}{more}, verified)\n", Size(size))
 }
 
 /// Lines of a command's output, each harmless.
@@ -438,10 +463,12 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
             "event": "progress", "path": blob(path), "bytes": received, "size": size,
             "bytes_per_second": per_second,
         }),
-        Shown::Saved { path, target, size, hash, seconds } => json!({
-            "event": "saved", "path": blob(path), "file": target.as_deref().map(blob),
-            "size": size, "blake3": hash, "seconds": seconds,
+        Shown::Saved { path, target, size, hash, seconds, is_upload, was_there } => json!({
+            "event": if *is_upload { "stored" } else { "saved" }, "path": blob(path),
+            "file": target.as_deref().map(blob), "size": size, "blake3": hash,
+            "seconds": seconds, "unchanged": was_there,
         }),
+        Shown::SavedFolder { .. } => return None,
         Shown::Error { code, text } => json!({"event": "error", "code": code, "text": text}),
         Shown::Notice(text) => json!({"event": "notice", "text": text}),
         Shown::Clear => return None,
@@ -603,6 +630,8 @@ mod tests {
             size: 12_300_000,
             hash: "00".into(),
             seconds,
+            is_upload: false,
+            was_there: false,
         };
         let quick = "saved client_report.pdf (12.3 MB, verified)\n";
         assert_eq!(text(PROMPT, &saved(0.1)), quick);

@@ -8,13 +8,13 @@ use std::{
     io,
     net::TcpStream,
     ops::Range,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
@@ -23,13 +23,14 @@ use super::{
     brain::{Brain, Effect, Opening, Route, Setup, Style},
     canvas::{self, Canvas},
     exit, input,
+    mover::Mover,
     order::{self, Order},
+    outgoing::FilePart,
     outlet::{Mouth, Outlet},
     post::{News, Post},
     progress::Bars,
     prompt::{self, Names},
     screen::{Screen, Shown, Where},
-    writer::DownloadWriter,
 };
 use crate::{
     sys::{
@@ -76,7 +77,7 @@ pub struct Session<'a> {
     /// Standard error, where it leads elsewhere.
     err: Option<Outlet>,
     outlets_open: usize,
-    writers: HashMap<Tag, DownloadWriter>,
+    movers: HashMap<Tag, Mover>,
     source: Source,
     /// A line was asked for and has not come: the cursor is behind a prompt.
     asked: bool,
@@ -119,6 +120,8 @@ impl<'a> Session<'a> {
         if takes_whole_terminal {
             signals.add_signal(SIGWINCH).map_err(system)?;
         }
+        // A write beyond the file size limit is an error then, and not the end.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
         let style = style_of(plan);
         let screen = screen_of(plan, style);
@@ -160,7 +163,7 @@ impl<'a> Session<'a> {
             out,
             err,
             outlets_open,
-            writers: HashMap::new(),
+            movers: HashMap::new(),
             source,
             asked: false,
             input: None,
@@ -324,9 +327,9 @@ impl Session<'_> {
         let ranges = std::mem::take(&mut batch.ranges);
         match self.brain.route(tag) {
             Route::Nowhere => {}
-            Route::Writer => {
-                if let Some(writer) = self.writers.get(&tag) {
-                    writer.chunk(self.inbox.chunk(&ranges));
+            Route::Mover => {
+                if let Some(mover) = self.movers.get(&tag) {
+                    mover.chunk(self.inbox.chunk(&ranges));
                 }
             }
             Route::Outputs => {
@@ -344,17 +347,26 @@ impl Session<'_> {
     }
 
     fn write(&mut self) {
-        let Some(transport) = &mut self.transport else { return };
-        let Some(link) = self.brain.link() else { return };
-        while !link.outgoing().is_empty() {
-            match transport.write(link.outgoing(), false) {
-                Ok(count) => link.advance(count),
+        while let Some(transport) = &mut self.transport
+            && let Some(link) = self.brain.link()
+        {
+            let sent = match (link.outgoing(), link.outgoing_file()) {
+                ([], None) => return,
+                ([], Some(part)) => send_part(transport, part),
+                (bytes, file) => transport.write(bytes, file.is_some()),
+            };
+            match sent {
+                Ok(count) => {
+                    link.advance(count);
+                    self.brain.pump();
+                    self.perform_effects();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The reason for it may still be there to be read.
                 Err(_) => {
                     self.readable = true;
-                    return link.advance(link.outgoing().len());
+                    return link.give_up();
                 }
             }
         }
@@ -417,19 +429,14 @@ impl Session<'_> {
             }
             News::Enough => self.brain.handle_order(Ok(Order::Quit), now_ms),
             News::Input(bytes) => self.brain.handle_input(bytes),
-            News::After(after) => self.brain.handle_after(after, now_ms),
+            News::After(after) => self.brain.handle_after(after),
             News::Drained => {}
             News::OutputFailed(StdoutError::Closed) => self.brain.handle_output_closed(),
             News::OutputFailed(StdoutError::Failed(error)) => self.fail_output(&error),
             News::OutputDone => self.outlets_open -= 1,
-            News::Saved(tag) => {
-                self.writers.remove(&tag);
-                self.brain.handle_saved(tag, now_ms);
-            }
-            News::Unsaved(tag, why) => {
-                self.writers.remove(&tag);
-                self.brain.handle_unsaved(tag, &why);
-            }
+            News::Said(tag, segments) => self.brain.handle_said(tag, segments),
+            News::Reports(tag, reports) => self.brain.handle_reports(tag, reports, now_ms),
+            News::Moved(tag, outcome) => self.brain.handle_moved(tag, outcome, now_ms),
             News::Connected(stream) => match self.adopt(stream) {
                 Ok(()) => self.brain.handle_connected(now_ms),
                 Err(_) => self.brain.handle_unreachable(now_ms, random()),
@@ -456,10 +463,11 @@ impl Session<'_> {
             }
             Effect::Next => self.ask(),
             Effect::Open(tag, opening) => self.open(tag, opening),
-            Effect::Close(tag, hash) => {
-                self.writers.get(&tag).into_iter().for_each(|writer| writer.close(hash));
+            Effect::Taken(tag, bytes) => {
+                self.movers.get(&tag).into_iter().for_each(|mover| mover.taken(bytes));
             }
-            Effect::Abandon(tag) => drop(self.writers.remove(&tag)),
+            Effect::Close(tag) => self.movers.get(&tag).into_iter().for_each(Mover::end),
+            Effect::Abandon(tag) => drop(self.movers.remove(&tag)),
             Effect::StartInput => self.input = Some(input::start_blocks(self.post.clone())),
             Effect::MoreInput => {
                 // At the end of the input nobody asks for more.
@@ -497,7 +505,7 @@ impl Session<'_> {
         let rendered = self.screen.render(shown);
         match rendered.and_then(|(place, bytes)| Some((self.outlet(place)?, bytes))) {
             Some((outlet, bytes)) => outlet.text(bytes, after),
-            None => after.into_iter().for_each(|after| self.brain.handle_after(after, 0)),
+            None => after.into_iter().for_each(|after| self.brain.handle_after(after)),
         }
     }
 
@@ -526,12 +534,8 @@ impl Session<'_> {
     }
 
     fn open(&mut self, tag: Tag, opening: Opening) {
-        let bar = match (self.style, &opening.target) {
-            (Style::Verb, _) => self.bars.add(&opening.path, opening.size),
-            _ => indicatif::ProgressBar::hidden(),
-        };
-        let writer = DownloadWriter::start(tag, opening, bar, self.post.clone());
-        self.writers.insert(tag, writer);
+        let mover = Mover::start(tag, opening, self.bars.clone(), self.post.clone());
+        self.movers.insert(tag, mover);
     }
 
     fn connect(&self) {
@@ -591,6 +595,14 @@ pub fn takes_whole_terminal(plan: &Plan) -> bool {
     plan.watch.is_some() && !plan.json && is_terminal && prompt::can_edit()
 }
 
+/// Sends a part of a file; zeros where the file has lost it: the receiver sees by the hash.
+fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
+    match transport.send_file(part.file.file(), &mut { part.offset }, part.length) {
+        Ok(0) => transport.write(&vec![0; part.length], false),
+        sent => sent,
+    }
+}
+
 fn style_of(plan: &Plan) -> Style {
     if plan.watch.is_some() {
         return Style::Watch;
@@ -624,6 +636,7 @@ fn setup_of(plan: &Plan, style: Style, screen: Screen) -> Setup {
             Style::Prompt => Some(3000),
             Style::Piped | Style::Verb | Style::Watch => None,
         },
+        tells_every_file: plan.json,
         shows_output: plan.json || screen.prompt,
         shows_messages: style != Style::Watch && (!plan.quiet || plan.json || screen.prompt),
         watch: plan.watch,

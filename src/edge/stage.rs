@@ -88,7 +88,7 @@ impl<D: Disk> Stage<D> {
         let found = self.hasher.finalize();
         if hash.is_some_and(|hash| found != blake3::Hash::from_bytes(*hash)) {
             let text = "the bytes that came do not have the hash that was announced; try again";
-            return Err(Refusal::new(0, ErrorCode::HashMismatch, text));
+            return Err(Refusal::new(0, ErrorCode::NotVerified, text));
         }
         self.file.sync().map_err(|error| refusal_of(&error))?;
         Ok(Staged { name: self.name, samples: tally.count, hash: found.to_string() })

@@ -1,11 +1,22 @@
 //! From bytes to requests.
 
-use super::{CloseReason, Hub, Phase, Session, SessionId};
+use super::{CloseReason, Hub, Phase, Session, SessionId, session::Raw};
 use crate::wire::{
-    Dialect, Event,
+    Dialect, Event, Outcome,
     dialect::{self, Sniffed},
     error::{ErrorCode, Refusal},
+    frame,
 };
+
+/// What became of bytes that may be no request.
+enum Passed {
+    /// They are one, or its beginning.
+    Request,
+    /// So many of them are passed on.
+    Some(usize),
+    /// More are needed, or room for them.
+    Wait,
+}
 
 impl Hub {
     pub(super) fn on_bytes(&mut self, id: SessionId, bytes: &[u8]) {
@@ -39,6 +50,8 @@ impl Hub {
         joined.append(&mut session.input.rest);
         loop {
             let dialect = self.session(id).and_then(Session::dialect);
+            let is_data = self.session(id).is_some_and(|session| session.input.data.is_some());
+            let dialect = dialect.filter(|_| !is_data);
             let missing = dialect.and_then(|dialect| dialect.missing(&joined, bytes));
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
@@ -65,6 +78,12 @@ impl Hub {
         session.input.ended = true;
         match session.phase {
             Phase::Closing { .. } => {}
+            Phase::Ready { dialect: Dialect::Line, .. } if session.input.raw.is_some() => {
+                // The file ends too early; whoever writes it finds that out.
+                let raw = session.input.raw.take().expect("it was looked at");
+                self.end_raw(id, raw);
+                self.close_if_finished(id);
+            }
             // Frames have a goodbye. Whoever leaves without it did not mean to.
             Phase::Greeting { dialect: Dialect::Frame, .. }
             | Phase::Ready { dialect: Dialect::Frame, .. } => {
@@ -119,6 +138,15 @@ impl Hub {
                 session.input.paused = true;
                 return used;
             }
+            match self.pass_on(id, dialect, is_greeting, rest) {
+                Passed::Wait => return used,
+                Passed::Some(count) => {
+                    used += count;
+                    continue;
+                }
+                Passed::Request => {}
+            }
+            let Some(session) = self.session_mut(id) else { return bytes.len() };
             let scanned = std::mem::take(&mut session.input.scanned);
             let line_max = session.line_max_bytes();
             if !is_greeting && let Some(post) = dialect.post(rest, scanned, line_max) {
@@ -148,6 +176,76 @@ impl Hub {
                     return bytes.len();
                 }
             }
+        }
+    }
+
+    /// Passes bytes on that are no request, as they come.
+    fn pass_on(&mut self, id: SessionId, dialect: Dialect, is_early: bool, rest: &[u8]) -> Passed {
+        let session = self.session_mut(id).expect("the caller has it");
+        if session.input.raw.is_some() {
+            return self.consume_raw(id, rest).map_or(Passed::Wait, Passed::Some);
+        }
+        if dialect != Dialect::Frame || is_early {
+            return Passed::Request;
+        }
+        if let Some((tag, left)) = session.input.data {
+            let part = &rest[..rest.len().min(left)];
+            session.input.data = (part.len() < left).then_some((tag, left - part.len()));
+            if part.is_empty() {
+                return Passed::Wait;
+            }
+            self.on_input(id, tag, part);
+            return Passed::Some(part.len());
+        }
+        match frame::begun_data(rest) {
+            Some(begun) => {
+                session.input.data = Some(begun);
+                Passed::Some(frame::HEADER_BYTES)
+            }
+            None => Passed::Request,
+        }
+    }
+
+    /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
+    fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
+        let room = self.operation_of(id, 0).and_then(|operation| operation.input_room());
+        let session = self.session_mut(id).expect("the caller has it");
+        let mut raw = session.input.raw.take().expect("the caller has looked");
+        let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
+        let left = usize::try_from(raw.left).unwrap_or(usize::MAX);
+        let count = bytes.len().min(left).min(room);
+        raw.left -= count as u64;
+        let is_end = raw.left == 0;
+        if count == 0 && !is_end {
+            session.input.paused = !bytes.is_empty();
+            session.input.raw = Some(raw);
+            return None;
+        }
+        let is_wanted = raw.refusal.is_none();
+        match is_end {
+            true => {
+                if is_wanted && count > 0 {
+                    self.on_input(id, 0, &bytes[..count]);
+                }
+                self.end_raw(id, raw);
+            }
+            false => {
+                session.input.raw = Some(raw);
+                if is_wanted {
+                    self.on_input(id, 0, &bytes[..count]);
+                }
+            }
+        }
+        Some(count)
+    }
+
+    fn end_raw(&mut self, id: SessionId, raw: Raw) {
+        match raw.refusal {
+            Some(refusal) => {
+                let outcome = Outcome::Failed(refusal);
+                self.say(id, &Event::End { tag: 0, outcome: &outcome });
+            }
+            None => self.on_input_end(id, 0),
         }
     }
 

@@ -121,6 +121,13 @@ pub enum Input<'a> {
         /// Bytes.
         count: usize,
     },
+    /// So many bytes of what [`Hub::take_input`] gave are dealt with.
+    InputDone {
+        /// Of which operation.
+        operation: OperationId,
+        /// Bytes.
+        count: usize,
+    },
     /// The command has closed its standard input.
     InputClosed {
         /// Which command.
@@ -149,8 +156,10 @@ pub enum Chunk<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
-    /// A part of the open file.
+    /// A part of an open file.
     File {
+        /// Which of the operation's files, as the shell numbers them.
+        file: u32,
         /// Where it begins.
         offset: u64,
         /// Bytes, not 0.
@@ -297,6 +306,7 @@ impl Hub {
             }
             Input::Chunk { operation, chunk } => self.on_chunk(operation, chunk),
             Input::InputTaken { operation, count } => self.on_input_taken(operation, count),
+            Input::InputDone { operation, count } => self.on_input_done(operation, count),
             Input::InputClosed { operation } => self.on_input_closed(operation),
             Input::Ended { operation, outcome } => self.on_ended(operation, outcome),
             Input::Tick => self.on_tick(),

@@ -5,7 +5,7 @@
 
 use super::{OperationId, SessionId};
 use crate::wire::{
-    EdgeCall, Name, SharePath, Tag,
+    EdgeCall, Name, Refusal, SharePath, Tag,
     event::Ended,
     host::{Interpreter, PingHost, Question},
 };
@@ -55,6 +55,10 @@ pub enum State {
 #[derive(Debug, Default)]
 pub struct Input {
     pub(super) bytes: Vec<u8>,
+    /// Bytes that the shell has taken and not dealt with.
+    pub(super) taken: usize,
+    /// Bytes that may wait.
+    pub(super) window: usize,
     /// The client has said that no more comes.
     pub(super) ended: bool,
     /// The command has closed its end: what comes is dropped.
@@ -70,6 +74,24 @@ pub enum Work {
         path: SharePath,
         /// Whether the outcome is to carry the file's hash: lines have no place for it.
         verified: bool,
+    },
+    /// Send files by the conversation of transfers.
+    Fetch {
+        /// Below the root; the names in them may be patterns.
+        paths: Vec<SharePath>,
+    },
+    /// Receive files by the conversation of transfers.
+    Store {
+        /// The folder, `None` being the root.
+        into: Option<SharePath>,
+    },
+    /// Receive one file, whose bytes come as input. All of them are to be taken, whatever
+    /// happens: the session cannot go on before.
+    Upload {
+        /// Where it goes, or why that is no place.
+        path: Result<SharePath, Refusal>,
+        /// Bytes that come.
+        size: u64,
     },
     /// Run a command under `/bin/sh -c`, in the folder of the session.
     Run {
@@ -123,6 +145,12 @@ impl Operation {
     /// Whose it is.
     pub fn owner(&self) -> SessionId {
         self.owner
+    }
+
+    /// Bytes of input that may come; `None` where it takes none any more.
+    pub(super) fn input_room(&self) -> Option<usize> {
+        let input = self.input.as_ref().filter(|input| !input.closed)?;
+        Some(input.window.saturating_sub(input.bytes.len() + input.taken))
     }
 
     /// Where it stands.

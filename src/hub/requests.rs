@@ -90,7 +90,12 @@ impl Hub {
                 self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
             }
             Call::Edge(call) => self.on_edge(id, tag, call),
-            Call::Download { .. } | Call::Run { .. } | Call::List { .. } => {
+            Call::Download { .. }
+            | Call::Fetch { .. }
+            | Call::Store { .. }
+            | Call::Upload { .. }
+            | Call::Run { .. }
+            | Call::List { .. } => {
                 self.on_start(id, tag, call);
             }
         }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time};
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
-    wire::{Dialect, Name, Tag},
+    wire::{Dialect, Name, Refusal, Tag},
 };
 
 /// One connection.
@@ -96,10 +96,25 @@ pub struct Inbound {
     pub(super) rest: Vec<u8>,
     /// So many of them hold no line end.
     pub(super) scanned: usize,
+    /// Frames alone: the data frame that has begun, and how many bytes of it are still to come.
+    /// They are passed on as they come, and never put together.
+    pub(super) data: Option<(Tag, usize)>,
+    /// Lines alone: so many bytes that come are no requests but a file's, for the operation under
+    /// way or, where that was refused, for nobody.
+    pub(super) raw: Option<Raw>,
     /// The peer has said that no more requests come.
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
+}
+
+/// Bytes of a file among lines.
+#[derive(Debug)]
+pub struct Raw {
+    /// Bytes still to come.
+    pub(super) left: u64,
+    /// What is said after them, where nobody takes them.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// Where the output of a line session stands.
@@ -217,7 +232,8 @@ impl Session {
     /// of the request before.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
         let full = self.outbox.unsent_bytes() >= limits.outbox_pause_bytes;
-        full || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
+        let is_busy = !self.operations.is_empty() && self.input.raw.is_none();
+        full || self.dialect() == Some(Dialect::Line) && is_busy
     }
 
     /// When something has to be done about it if nothing happens.

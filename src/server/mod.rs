@@ -13,11 +13,13 @@ pub mod arguments;
 mod commands;
 mod connections;
 mod edge;
+mod exchanges;
 mod lingering;
 mod programs;
 mod questions;
 mod token;
 mod transfers;
+mod upload;
 mod work;
 
 use std::{
@@ -29,6 +31,7 @@ use acceptor::Acceptor;
 use commands::Commands;
 use connections::Connections;
 use edge::{Edge, Place};
+use exchanges::Exchanges;
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
 use questions::Questions;
@@ -36,7 +39,7 @@ use token::{Pipe, Source};
 use transfers::Transfers;
 
 use crate::{
-    hub::{CloseReason, Effect, Hub, Input, Piece, SessionId, Time},
+    hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
     limits::Limits,
     sys::{
         clock::Clock,
@@ -79,6 +82,9 @@ pub struct Server {
     transfers: Transfers,
     edge: Edge,
     questions: Questions,
+    exchanges: Exchanges,
+    /// Conversations for which something has come.
+    fed: Vec<OperationId>,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -115,6 +121,7 @@ impl Server {
         registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
+        let share = Share::open(&root)?;
         Ok(Server {
             acceptor: Acceptor::new(listeners, registry)?,
             hub: Hub::new(limits, random_key()),
@@ -125,8 +132,10 @@ impl Server {
             lingering: Lingering::default(),
             edge: Edge::new(data, Arc::clone(&waker)),
             questions: Questions::new(Arc::clone(&waker))?,
-            transfers: Transfers::new(Share::open(&root)?, waker)?,
+            exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
+            transfers: Transfers::new(share, waker)?,
             commands: Commands::new(root, guard),
+            fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
             buffer: vec![0; BUDGET_BYTES].into_boxed_slice(),
@@ -175,6 +184,7 @@ impl Server {
             self.read(id);
         }
         self.do_work();
+        self.move_fed();
         for id in self.commands.tick(self.now) {
             self.produce(id);
         }
@@ -185,6 +195,7 @@ impl Server {
         self.do_work();
         self.input(Input::Tick);
         self.do_work();
+        self.move_fed();
         self.lingering.expire(self.now);
         self.accept();
         Course::GoOn
@@ -370,6 +381,9 @@ impl Server {
                 Piece::Bytes { bytes, more } => {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
                     connection.transport.write(bytes, more)
+                }
+                Piece::File(piece) if self.exchanges.has(piece.operation) => {
+                    self.exchanges.send(piece, &mut connection.transport, left)
                 }
                 Piece::File(piece) => self.transfers.send(piece, &mut connection.transport, left),
             };

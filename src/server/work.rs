@@ -3,18 +3,21 @@
 use std::io;
 
 use super::{
-    Server, commands,
+    Server, commands, exchanges,
     questions::{self, Busy, Piece},
     transfers,
 };
 use crate::{
     hub::{Chunk, Effect, FilePiece, Input, OperationId, SessionId, Work},
     sys::transport::Transport,
-    wire::{ErrorCode, Outcome, Refusal},
+    wire::{ErrorCode, Outcome, Refusal, Stream},
 };
 
 /// An error of the disk (errno(3)).
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+
+/// So much of an upload is worth a worker, though more of it is at hand.
+const GATHER_BYTES: usize = 256 * 1024;
 
 /// What fills the place of bytes that a file has lost while it was sent: the frame was announced.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -37,6 +40,7 @@ impl Server {
                 Effect::Stop { operation } | Effect::Release { operation } => {
                     self.transfers.drop_transfer(operation);
                     self.questions.drop_question(operation);
+                    self.exchanges.drop_exchange(operation);
                     self.commands.drop_command(operation);
                     self.edge.drop_operation(operation);
                 }
@@ -52,6 +56,9 @@ impl Server {
             Work::Download { path, verified } => self.transfers.start_download(id, path, verified),
             Work::List { path } => self.transfers.start_listing(id, path),
             Work::Edge { device, call, plain } => self.start_edge(id, session, device, call, plain),
+            Work::Fetch { paths } => self.exchanges.start_fetch(id, session, &paths),
+            Work::Store { into } => self.exchanges.start_store(id, session, into.as_ref()),
+            Work::Upload { path, size } => self.exchanges.start_upload(id, session, path, size),
             Work::Run { command, stdin } => {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())
@@ -91,7 +98,9 @@ impl Server {
         if self.edge.has(id) && !self.edge.terminate(id) {
             return;
         }
-        if self.transfers.has(id) || self.questions.has(id) || self.edge.has(id) {
+        let (transfers, edge) = (self.transfers.has(id), self.edge.has(id));
+        let answers = [transfers, self.exchanges.has(id), self.questions.has(id), edge];
+        if answers.contains(&true) {
             let text = "cancelled by the client";
             let refusal = Refusal::new(0, ErrorCode::Cancelled, text);
             self.end(id, Outcome::Failed(refusal));
@@ -111,6 +120,8 @@ impl Server {
             self.produce_edge(operation, room)
         } else if self.questions.has(operation) {
             self.produce_answer(operation, room)
+        } else if self.exchanges.has(operation) {
+            self.produce_exchange(operation, room)
         } else {
             self.produce_command(operation, room)
         };
@@ -127,7 +138,9 @@ impl Server {
                 self.end(operation, outcome);
                 return false;
             }
-            transfers::Produced::Piece { offset, length } => Chunk::File { offset, length },
+            transfers::Produced::Piece { offset, length } => {
+                Chunk::File { file: 0, offset, length }
+            }
             transfers::Produced::Entries(entries) => Chunk::Entries(entries),
         };
         self.hub.handle(now, Input::Chunk { operation, chunk });
@@ -152,6 +165,85 @@ impl Server {
         true
     }
 
+    fn produce_exchange(&mut self, operation: OperationId, room: usize) -> bool {
+        let now = crate::hub::Time(self.now);
+        let produced = self.exchanges.produce(operation, room);
+        let chunk = match &produced {
+            exchanges::Produced::Nothing => return false,
+            exchanges::Produced::Over(outcome) => {
+                self.end(operation, outcome.clone());
+                return false;
+            }
+            exchanges::Produced::Text(text) => Chunk::Text(text),
+            exchanges::Produced::Bytes(bytes) => Chunk::Output { stream: Stream::Stdout, bytes },
+            exchanges::Produced::Piece { file, offset, length } => {
+                Chunk::File { file: *file, offset: *offset, length: *length }
+            }
+        };
+        self.hub.handle(now, Input::Chunk { operation, chunk });
+        self.take_effects();
+        if self.exchanges.wants_to_go_on(operation) {
+            self.move_exchange(operation);
+        }
+        true
+    }
+
+    /// Sends the party of a conversation to a worker, with what has come for it.
+    fn move_exchange(&mut self, operation: OperationId) {
+        let spare = self.exchanges.take_spare(operation);
+        if let Some((bytes, ended)) = self.hub.take_input(operation, spare) {
+            self.exchanges.go_on(operation, bytes, ended);
+        }
+    }
+
+    fn note_fed(&mut self, operation: OperationId) {
+        if !self.fed.contains(&operation) {
+            self.fed.push(operation);
+        }
+    }
+
+    /// Sends those to a worker for whom something has come. While more is at hand for one it
+    /// gathers: a worker that is woken for every read costs more than what it does.
+    pub(super) fn move_fed(&mut self) {
+        for operation in std::mem::take(&mut self.fed) {
+            // Who is away looks for more when it comes home.
+            if !self.exchanges.is_at_home(operation) {
+                continue;
+            }
+            let gathered = match self.hub.standard_input(operation) {
+                Some((bytes, false)) => bytes.len(),
+                _ => usize::MAX,
+            };
+            let session = self.exchanges.session(operation);
+            let connection = session.and_then(|id| self.connections.get(id));
+            if gathered < GATHER_BYTES && connection.is_some_and(|it| it.listed_to_read) {
+                self.fed.push(operation);
+            } else {
+                self.move_exchange(operation);
+            }
+        }
+    }
+
+    /// Takes in what workers have done for conversations.
+    fn take_exchange_results(&mut self) {
+        while let Some((operation, count)) = self.exchanges.try_recv() {
+            if count > 0 {
+                self.input(Input::InputDone { operation, count });
+            }
+            let has_input = |(bytes, ended): (&[u8], bool)| !bytes.is_empty() || ended;
+            let is_fed = self.hub.standard_input(operation).is_some_and(has_input);
+            let is_home = self.exchanges.is_at_home(operation);
+            if is_home && is_fed {
+                self.note_fed(operation);
+            } else if self.exchanges.wants_to_go_on(operation) {
+                self.move_exchange(operation);
+            }
+            if self.exchanges.has(operation) {
+                self.produce(operation);
+            }
+        }
+    }
+
     fn produce_command(&mut self, operation: OperationId, room: usize) -> bool {
         match self.commands.produce(operation, &mut self.buffer, room) {
             commands::Produced::Nothing => false,
@@ -170,6 +262,9 @@ impl Server {
     }
 
     pub(super) fn feed(&mut self, operation: OperationId) {
+        if self.exchanges.has(operation) {
+            return self.note_fed(operation);
+        }
         let Some((bytes, ended)) = self.hub.standard_input(operation) else { return };
         if self.edge.has(operation) {
             self.edge.feed(operation, bytes, ended);
@@ -186,6 +281,7 @@ impl Server {
     /// Takes in what the workers have done.
     pub(super) fn take_results(&mut self) {
         self.tell_edge_news();
+        self.take_exchange_results();
         while let Some(done) = self.transfers.try_recv() {
             match done {
                 transfers::Done::Opened(id, opened) => match self.transfers.on_opened(id, opened) {

@@ -243,21 +243,43 @@ impl Share {
         flags: OFlags,
         further: ResolveFlags,
     ) -> Result<OwnedFd, FileError> {
-        if relative.as_bytes().contains(&0) {
-            return Err(FileError::NotFound);
-        }
-        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | further;
-        for _ in 0..RESOLVE_ATTEMPTS {
-            match rustix::fs::openat2(&self.root, relative, flags, Mode::empty(), resolve) {
-                // The kernel could not rule out that `..` met a rename just now (openat2(2)).
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-                Ok(opened) => return Ok(opened),
-            }
-        }
-        Err(FileError::Io(Errno::AGAIN.into()))
+        open_beneath(&self.root, relative, flags, further)
     }
+
+    /// The folder itself, to open below it by [`open_beneath`].
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn try_clone_root(&self) -> io::Result<OwnedFd> {
+        self.root.try_clone()
+    }
+}
+
+/// Opens `relative` for reading below the folder `root`, by way of nothing that leads out of it
+/// (openat2(2), `RESOLVE_BENEATH`), nor of what `further` forbids.
+///
+/// # Errors
+/// [`FileError`].
+pub fn open_beneath(
+    root: impl AsFd,
+    relative: &OsStr,
+    flags: OFlags,
+    further: ResolveFlags,
+) -> Result<OwnedFd, FileError> {
+    if relative.as_bytes().contains(&0) {
+        return Err(FileError::NotFound);
+    }
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | further;
+    for _ in 0..RESOLVE_ATTEMPTS {
+        match rustix::fs::openat2(&root, relative, flags, Mode::empty(), resolve) {
+            // The kernel could not rule out that `..` met a rename just now (openat2(2)).
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(opened) => return Ok(opened),
+        }
+    }
+    Err(FileError::Io(Errno::AGAIN.into()))
 }
 
 fn nanoseconds(nanoseconds: impl TryInto<u32>) -> u32 {

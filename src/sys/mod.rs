@@ -10,6 +10,7 @@ pub mod logger;
 pub mod partfile;
 pub mod process;
 pub mod signals;
+pub mod stage;
 pub mod terminal;
 pub mod transport;
 pub mod workers;

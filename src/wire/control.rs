@@ -77,6 +77,17 @@ pub enum CallBody<'a> {
         /// Relative to the root.
         path: Blob<'a>,
     },
+    /// See [`Call::Fetch`].
+    Fetch {
+        /// Relative to the root.
+        paths: Vec<Blob<'a>>,
+    },
+    /// See [`Call::Store`].
+    Store {
+        /// Relative to the root; absent for the root itself.
+        #[serde(default)]
+        into: Option<Blob<'a>>,
+    },
     /// See [`Call::Run`].
     Run {
         /// As the shell gets it.
@@ -165,6 +176,16 @@ fn info_interval_ms() -> u32 {
 }
 
 impl<'a> CallBody<'a> {
+    /// Whether bytes of the client follow.
+    pub fn takes_input(&self) -> bool {
+        match self {
+            CallBody::Run { stdin, .. } => *stdin,
+            CallBody::EdgeUpload(body) => body.samples.is_none(),
+            CallBody::Fetch { .. } | CallBody::Store { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Checks what only looks like a request so far.
     pub fn check(self, tag: Tag) -> Result<Call<'a>, Refusal> {
         let checked = match self {
@@ -172,6 +193,19 @@ impl<'a> CallBody<'a> {
                 Ok(path) => Ok(Call::Download { path }),
                 Err(fault) => Err(Refusal::new(tag, BadPath, fault.to_string())),
             },
+            CallBody::Fetch { paths } if paths.is_empty() => {
+                Err(Refusal::new(tag, BadArguments, "no file is named"))
+            }
+            CallBody::Fetch { paths } => paths
+                .iter()
+                .map(|path| SharePath::parse(&path.0))
+                .collect::<Result<_, _>>()
+                .map(|paths| Call::Fetch { paths })
+                .map_err(|fault| Refusal::new(tag, BadPath, fault.to_string())),
+            CallBody::Store { into } => {
+                let bytes = into.as_ref().map_or(&b""[..], |path| &path.0);
+                line::list_path(bytes).map(|into| Call::Store { into })
+            }
             CallBody::Run { command, .. } if command.trim().is_empty() => {
                 Err(Refusal::new(tag, BadArguments, "the command is empty"))
             }

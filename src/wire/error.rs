@@ -55,7 +55,19 @@ pub enum ErrorCode {
     PermissionDenied,
     /// The file changed while it was read.
     FileChanged,
-    /// The server's system refused; the text says how.
+    /// The bytes that came are not those that were sent.
+    NotVerified,
+    /// There is no space left where it is to be written.
+    NoSpace,
+    /// The quota of the disk is used up.
+    QuotaExceeded,
+    /// The file system is read-only.
+    ReadOnly,
+    /// The file is larger than it may be there.
+    FileTooLarge,
+    /// The name is longer than the file system takes.
+    NameTooLong,
+    /// The system refused; the text says how.
     SystemError,
     /// The command could not be started.
     CannotStart,
@@ -77,16 +89,12 @@ pub enum ErrorCode {
     SlowConsumer,
     /// What was uploaded are no integers, one a line, or there are none.
     BadSamples,
-    /// What came is not what was announced.
-    HashMismatch,
     /// The device has no file of that number at the server.
     NoSuchData,
     /// Nothing of that name can be computed.
     UnknownOperation,
     /// The session is no active device.
     NotJoined,
-    /// The disk has no room.
-    NoSpace,
 }
 
 impl ErrorCode {
@@ -116,6 +124,12 @@ impl ErrorCode {
             NotAFolder => "not-a-folder",
             PermissionDenied => "permission-denied",
             FileChanged => "file-changed",
+            NotVerified => "not-verified",
+            NoSpace => "no-space",
+            QuotaExceeded => "quota-exceeded",
+            ReadOnly => "read-only",
+            FileTooLarge => "file-too-large",
+            NameTooLong => "name-too-long",
             SystemError => "system-error",
             CannotStart => "cannot-start",
             NoInterpreter => "no-interpreter",
@@ -127,12 +141,20 @@ impl ErrorCode {
             Reset => "reset",
             SlowConsumer => "slow-consumer",
             BadSamples => "bad-samples",
-            HashMismatch => "hash-mismatch",
             NoSuchData => "no-such-data",
             UnknownOperation => "unknown-operation",
             NotJoined => "not-joined",
-            NoSpace => "no-space",
         }
+    }
+}
+
+impl ErrorCode {
+    /// The error of this name.
+    pub fn parse(name: &[u8]) -> Option<ErrorCode> {
+        use serde::de::{IntoDeserializer, value};
+        let name = std::str::from_utf8(name).ok()?;
+        let name: value::StrDeserializer<'_, value::Error> = name.into_deserializer();
+        ErrorCode::deserialize(name).ok()
     }
 }
 

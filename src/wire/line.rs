@@ -35,6 +35,12 @@ pub fn decode(bytes: &[u8], scanned: usize, line_max: usize) -> Result<Option<It
         None if line.trim_ascii().is_empty() => Ok(Request::Nothing),
         None => parse(line),
     };
+    if let Err(refusal) = &request
+        && first_word(line.trim_ascii_start()) == b"upload"
+    {
+        // Its bytes follow, and must not be taken for requests.
+        return Err(refusal.clone());
+    }
     Ok(Some(Item { request, consumed: end + 1 }))
 }
 
@@ -230,6 +236,10 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
             let path = SharePath::parse(bare.as_bytes());
             Call::Download { path: path.map_err(|fault| bad_path(fault.to_string()))? }
         }
+        Verb::Upload => parse_upload(bare).ok_or_else(|| {
+            let text = format!("no size is told, so nobody knows where the bytes end; {usage}");
+            Refusal::new(0, BadArguments, text)
+        })?,
         Verb::Run if bare.is_empty() => {
             return Err(Refusal::new(0, BadArguments, format!("no command is named; {usage}")));
         }
@@ -251,6 +261,15 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
         verb => host::parse(verb, bare)?,
     };
     Ok(Request::Call { tag: 0, call })
+}
+
+/// A size in plain decimals and a name; `None` where the size is none.
+fn parse_upload(rest: &str) -> Option<Call<'_>> {
+    let (size, name) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_plain = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_digit());
+    let size = size.parse().ok().filter(|_| is_plain)?;
+    let path = SharePath::parse(name.trim_ascii_start().as_bytes());
+    Some(Call::Upload { path: path.map_err(|fault| bad_path(fault.to_string())), size })
 }
 
 fn parse_user(rest: &str) -> Result<Request<'_>, Refusal> {

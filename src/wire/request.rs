@@ -84,6 +84,23 @@ pub enum Call<'a> {
         /// Which.
         path: SharePath,
     },
+    /// Send files and folders by the conversation of transfers, whose other half comes as input.
+    Fetch {
+        /// Which; the names in them may be patterns.
+        paths: Vec<SharePath>,
+    },
+    /// Receive files and folders by the same conversation.
+    Store {
+        /// Into this folder, `None` being the root.
+        into: Option<SharePath>,
+    },
+    /// Receive one file, whose bytes follow as they are. For dialects that cannot do better.
+    Upload {
+        /// Where it goes; where that is no place, its bytes still follow.
+        path: Result<SharePath, Refusal>,
+        /// Bytes that follow.
+        size: u64,
+    },
     /// Run a command under `/bin/sh -c`.
     Run {
         /// As the shell gets it.

@@ -9,6 +9,8 @@ pub enum Verb {
     Msg,
     /// `download file`
     Download,
+    /// `upload size file`
+    Upload,
     /// `run command`
     Run,
     /// `ls folder`
@@ -97,6 +99,12 @@ pub const VERBS: &[Entry] = &[
         word: "download",
         usage: "download FILE",
         about: "fetch a file of the server",
+    },
+    Entry {
+        verb: Verb::Upload,
+        word: "upload",
+        usage: "upload SIZE FILE",
+        about: "put a file on the server: its SIZE bytes follow the line as they are",
     },
     Entry {
         verb: Verb::Run,

@@ -6,7 +6,7 @@
 use sixfour::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES},
     wire::{
-        Blob, Call, Dialect, Event, Request, Text,
+        Blob, Call, Dialect, Event, Request, SharePath, Text,
         control::{CallBody, HelloBody, VERSION},
         frame::{self, Said, client, server},
     },
@@ -111,6 +111,14 @@ pub fn encode_request(request: &Request<'_>, number: u32) -> Vec<u8> {
 fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
     match call {
         Call::Download { path } => CallBody::Download { path: Blob::borrowed(path.as_bytes()) },
+        Call::Fetch { paths } => {
+            let path = |path: &'a SharePath| Blob::borrowed(path.as_bytes());
+            CallBody::Fetch { paths: paths.iter().map(path).collect() }
+        }
+        Call::Store { into } => {
+            CallBody::Store { into: into.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
+        }
+        Call::Upload { .. } => panic!("frames have `store`"),
         Call::Run { command, stdin, timeout_ms } => {
             let command = command.as_ref().into();
             let (stdin, timeout_ms) = (*stdin, *timeout_ms);

@@ -82,8 +82,21 @@ impl Server {
         Server::start_command(command)
     }
 
-    fn start_command(mut command: Command) -> Server {
-        let root = folder();
+    /// Kills it, and starts another one on the same folder.
+    pub fn kill_and_restart(mut self) -> Server {
+        self.signal(Signal::KILL);
+        self.wait();
+        let root = std::mem::replace(&mut self.root, folder());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.args(["--port", "0"]);
+        Server::start_with_root(command, root)
+    }
+
+    fn start_command(command: Command) -> Server {
+        Server::start_with_root(command, folder())
+    }
+
+    fn start_with_root(mut command: Command, root: TempDir) -> Server {
         // Where devices have their files, unless the test says otherwise.
         command.current_dir(root.path());
         command.arg("--root").arg(root.path()).env_remove("RUST_LOG");

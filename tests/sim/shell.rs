@@ -178,7 +178,7 @@ impl World {
             What::File { size, .. } => {
                 let length = self.rng.range(1, room.min(size - from));
                 self.jobs[at].at += length;
-                let chunk = Chunk::File { offset: from as u64, length };
+                let chunk = Chunk::File { file: 0, offset: from as u64, length };
                 self.input(Input::Chunk { operation, chunk });
             }
             What::Folder { entries } if from == entries => {

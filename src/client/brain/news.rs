@@ -25,9 +25,12 @@ impl Brain {
                 self.effects.push_back(Effect::Seen(from));
                 self.effects.push_back(Effect::Show(shown, after));
             }
-            Heard::Detail(tag, detail) => self.handle_detail(tag, detail, now_ms),
+            Heard::Detail(tag, detail) => self.handle_detail(tag, detail),
             Heard::End(tag, outcome) => self.handle_end(tag, outcome, now_ms),
-            Heard::InputRoom(_) => self.send_input(),
+            Heard::InputRoom(_) => {
+                self.send_input();
+                self.pump();
+            }
             Heard::Pong(number) => self.handle_pong(number),
             Heard::Delivered(number, body) => {
                 self.show(Shown::Delivered { to: body.to, by: body.by });
@@ -40,7 +43,7 @@ impl Brain {
         self.settle();
     }
 
-    fn handle_detail(&mut self, tag: Tag, detail: DetailBody<'_>, now_ms: u64) {
+    fn handle_detail(&mut self, tag: Tag, detail: DetailBody<'_>) {
         match (self.tasks.get_mut(&tag), detail) {
             (Some(Task::Answer(_)), DetailBody::Users { names }) => {
                 self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
@@ -64,17 +67,14 @@ impl Brain {
             (Some(Task::Pong(_)), DetailBody::Text { text }) => {
                 self.handle_pong_text(tag, text.into_owned());
             }
-            (Some(Task::Download(_)), DetailBody::File { size, modified, .. }) => {
-                self.handle_file(tag, size, modified, now_ms);
-            }
             // A newer server may tell more than we know.
             _ => {}
         }
     }
 
     fn handle_end(&mut self, tag: Tag, outcome: OutcomeBody<'_>, now_ms: u64) {
-        if matches!(self.tasks.get(&tag), Some(Task::Download(_))) {
-            return self.handle_download_end(tag, outcome, now_ms);
+        if matches!(self.tasks.get(&tag), Some(Task::Transfer(_))) {
+            return self.handle_transfer_end(tag, outcome, now_ms);
         }
         let task = self.tasks.remove(&tag);
         if let OutcomeBody::Failed { code, text } = &outcome {
@@ -92,7 +92,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Download(_) | Task::Pong(_) | Task::Samples) | None => {}
+            Some(Task::Transfer(_) | Task::Pong(_) | Task::Samples) | None => {}
         }
     }
 

@@ -1,8 +1,12 @@
 //! The brain against a server that only its frames make: no socket, no clock.
 
+mod hosts;
+
 use super::*;
 use crate::{
+    client::order::Local,
     limits::OUTPUT_WINDOW_BYTES,
+    transfer::{Fault, Report, Segment},
     wire::{
         Event, HostCall, Item, Outcome, Request, Text,
         event::{Ended, Witness},
@@ -27,7 +31,8 @@ fn run(stdin: bool) -> Order {
 }
 
 fn download(path: &str) -> Order {
-    Order::Download { path: path.into(), target: Target::beside(path.as_bytes()) }
+    let (paths, again) = (vec![path.as_bytes().to_vec()], "again".to_owned());
+    Order::Download { paths, target: Target::Beside, limit: None, again }
 }
 
 /// A client after its welcome, and the server's view of it.
@@ -43,6 +48,7 @@ impl Table {
             user: name("alice"),
             own_failure: None,
             progress_ms: Some(1000),
+            tells_every_file: false,
             shows_output: style == Style::Prompt,
             shows_messages: true,
             watch: None,
@@ -207,9 +213,9 @@ fn a_message_is_acknowledged_once_it_was_seen() {
         Effect::Show(Shown::Message { .. }, after) => after,
         _ => None,
     });
-    table.brain.handle_after(after.expect("something to report"), 0);
+    table.brain.handle_after(after.expect("something to report"));
     assert_eq!(table.requests(), ["acknowledge 9"]);
-    table.brain.handle_after(After::Acknowledge(9, 77), 0);
+    table.brain.handle_after(After::Acknowledge(9, 77));
     assert_eq!(table.requests(), [""; 0], "of another connection");
 }
 
@@ -220,6 +226,7 @@ fn run_gives_the_commands_code_and_255_for_failures_of_its_own() {
         user: name("alice"),
         own_failure: Some(255),
         progress_ms: None,
+        tells_every_file: false,
         shows_output: false,
         shows_messages: true,
         watch: None,
@@ -289,70 +296,152 @@ fn an_interrupt_at_the_prompt_ends_the_newest_command_and_nothing_else() {
     assert_eq!(table.left_with(), Some(143));
 }
 
-#[test]
-fn a_download_is_done_when_its_writer_says_so() {
-    let mut table = Table::new(Style::Verb);
-    table.order(download("a/b.txt"));
-    table.brain.handle_orders_end();
-    assert_eq!(table.brain.route(1), Route::Nowhere);
-    table.say(Event::File { tag: 1, name: b"../../evil", size: 10, modified: 5 });
-    let opened = table.effects().into_iter().find_map(|effect| match effect {
-        Effect::Open(1, opening) => Some(opening),
-        _ => None,
-    });
-    let opening = opened.expect("a writer");
-    assert_eq!(opening.target, Target::File("client_b.txt".into()), "we choose the name");
-    assert_eq!((opening.size, opening.modified), (10, 5));
-    assert_eq!(table.brain.route(1), Route::Writer);
-    table.end(1, Outcome::Sent { hash: [3; 32] });
-    assert_eq!(table.effects(), [Effect::Close(1, [3; 32])]);
-    table.brain.handle_saved(1, 500);
-    let shown = table.effects();
-    assert!(matches!(&shown[0], Effect::Show(Shown::Saved { size: 10, .. }, None)), "{shown:?}");
-    assert_eq!(shown.last(), Some(&Effect::Leave(0)));
+fn begun(name: &[u8], size: u64, from: u64, starts_over: bool) -> Report {
+    Report::Begun { name: name.to_vec(), size, from, starts_over }
 }
 
 #[test]
-fn a_download_that_fails_here_is_cancelled_there_and_counts_once() {
+fn a_transfer_is_done_when_both_halves_are() {
+    let mut table = Table::new(Style::Verb);
+    table.order(download("a/b.txt"));
+    table.brain.handle_orders_end();
+    let opened = table.effects().into_iter().find_map(|effect| match effect {
+        Effect::Open(1, Opening::Fetch { paths, .. }) => Some(paths),
+        _ => None,
+    });
+    assert_eq!(opened.expect("a thread"), [b"a/b.txt"]);
+    assert_eq!(table.brain.route(1), Route::Mover);
+    let stored = Report::Stored {
+        name: b"client_b.txt".to_vec(),
+        size: 10,
+        hash: [3; 32],
+        was_there: false,
+    };
+    let reports = vec![Report::Found(10), begun(b"client_b.txt", 10, 0, false), stored];
+    table.brain.handle_reports(1, reports, 100);
+    let shown = table.shown();
+    let is_saved = |shown: &Shown| {
+        matches!(shown, Shown::Saved { path, target: Some(target), .. }
+            if path == b"a/b.txt" && target == b"client_b.txt")
+    };
+    assert!(shown.iter().any(is_saved), "{shown:?}");
+    table.end(1, Outcome::Done);
+    assert_eq!(table.effects(), [Effect::Close(1)]);
+    table.brain.handle_moved(1, Ok(()), 500);
+    assert_eq!(table.effects(), [Effect::Abandon(1), Effect::Leave(0)]);
+}
+
+#[test]
+fn a_half_that_fails_here_is_ended_there_and_counts_once() {
     let mut table = Table::new(Style::Verb);
     table.order(download("x"));
     table.order(download("y"));
     table.brain.handle_orders_end();
-    table.say(Event::File { tag: 1, name: b"x", size: 10, modified: 0 });
     table.requests();
-    table.brain.handle_unsaved(1, "the disk is full");
-    assert_eq!(table.requests(), ["cancel 1"]);
+    let fault = Fault::new(ErrorCode::SystemError, "the disk is gone");
+    table.brain.handle_moved(1, Err(fault), 0);
+    assert_eq!(table.requests(), ["input end", "cancel 1"]);
     assert_eq!(table.brain.route(1), Route::Nowhere);
     table.end(1, Outcome::Failed(refusal(ErrorCode::Cancelled)));
-    table.end(2, Outcome::Failed(refusal(ErrorCode::NoSuchFile)));
+    let failed = Report::Failed {
+        name: b"y".to_vec(),
+        fault: Fault::new(ErrorCode::NoSuchFile, "there is no such file"),
+    };
+    table.brain.handle_reports(2, vec![failed], 0);
+    table.brain.handle_moved(2, Ok(()), 0);
+    table.end(2, Outcome::Done);
     let errors: Vec<_> = table
         .effects()
         .into_iter()
         .filter(|it| matches!(it, Effect::Show(Shown::Error { .. }, _)))
         .collect();
-    assert_eq!(errors.len(), 2);
+    assert_eq!(errors.len(), 2, "{errors:?}");
     table.brain.handle_orders_end();
     assert_eq!(table.brain.code, Some(exit::FAILED));
 }
 
 #[test]
-fn a_server_that_ends_a_download_out_of_order_gets_no_file() {
+fn the_reason_of_the_server_is_told_where_ours_is_only_that_it_ended() {
     let mut table = Table::new(Style::Verb);
     table.order(download("x"));
     table.brain.handle_orders_end();
-    table.end(1, Outcome::Sent { hash: [0; 32] });
-    assert_eq!(table.left_with(), Some(exit::CANNOT_CONNECT));
+    table.end(1, Outcome::Failed(refusal(ErrorCode::Busy)));
+    let own = Fault::new(ErrorCode::Protocol, "it ended");
+    table.brain.handle_moved(1, Err(own), 0);
+    let shown = table.shown();
+    assert_eq!(shown.iter().map(error_code).collect::<Vec<_>>(), ["busy"]);
 }
 
 #[test]
-fn progress_is_told_now_and_then() {
+fn what_the_thread_says_goes_out_as_the_server_takes_it() {
+    let mut table = Table::new(Style::Verb);
+    let (paths, again) = (vec![Local::Path("x".into())], "again".to_owned());
+    table.order(Order::Upload { paths, into: None, limit: None, again });
+    table.requests();
+    table.effects();
+    let window = crate::limits::INPUT_WINDOW_BYTES as usize;
+    table.brain.handle_said(1, vec![Segment::Bytes(vec![7; window + 1000])]);
+    let mut sent = 0;
+    loop {
+        let requests = table.requests();
+        table.brain.pump();
+        let size = |text: &String| text["input ".len()..].parse::<usize>().expect("a number");
+        match requests.iter().map(size).sum::<usize>() {
+            0 => break,
+            some => sent += some,
+        }
+    }
+    assert_eq!(sent, window);
+    table.say(Event::Credit { tag: 1, bytes: 5000 });
+    assert_eq!(table.requests(), ["input 1000"]);
+    let taken: usize = table
+        .effects()
+        .iter()
+        .map(|effect| if let Effect::Taken(1, count) = effect { *count } else { 0 })
+        .sum();
+    assert_eq!(taken, window + 1000);
+}
+
+#[test]
+fn going_on_starting_over_and_breaking_off_are_said() {
     let mut table = Table::new(Style::Prompt);
     table.order(download("x"));
-    table.say(Event::File { tag: 1, name: b"x", size: 10_000_000, modified: 0 });
+    table.effects();
+    table.brain.handle_reports(1, vec![begun(b"client_x", 1000, 600, false)], 0);
+    table.brain.handle_reports(1, vec![begun(b"client_x", 1000, 0, true)], 0);
+    table.brain.handle_interrupt(2);
+    let notices: Vec<String> = table
+        .shown()
+        .into_iter()
+        .filter_map(|shown| match shown {
+            Shown::Notice(text) => Some(text),
+            _ => None,
+        })
+        .collect();
+    let parts = ["going on at 600 B of 1.00 kB", "starting over", "go on with: again"];
+    assert_eq!(notices.len(), parts.len(), "{notices:?}");
+    for (notice, part) in notices.iter().zip(parts) {
+        assert!(notice.contains(part), "{notice}");
+    }
+    assert_eq!(table.brain.route(1), Route::Nowhere);
+}
+
+#[test]
+fn progress_is_told_now_and_then_and_counts_from_where_it_went_on() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(download("x"));
+    table.brain.handle_reports(1, vec![begun(b"client_x", 90_000_000, 50_000_000, false)], 0);
     table.effects();
     for (now_ms, told) in [(100, false), (999, false), (1000, true), (1500, false), (2000, true)] {
-        table.brain.handle_after(After::Consumed(1, 1_000_000), now_ms);
-        assert_eq!(!table.shown().is_empty(), told, "at {now_ms}");
+        table.brain.handle_reports(1, vec![Report::Moved(1_000_000)], now_ms);
+        let shown = table.shown();
+        assert_eq!(!shown.is_empty(), told, "at {now_ms}");
+        if now_ms == 1000 {
+            let Shown::Progress { received, per_second, .. } = shown[0] else {
+                panic!("{shown:?}")
+            };
+            assert_eq!((received, per_second), (53_000_000, 3_000_000));
+        }
     }
 }
 
@@ -371,7 +460,7 @@ fn output_above_a_prompt_comes_in_whole_lines_and_credit_follows_it() {
     let one = output(Stream::Stdout, b"one\n");
     assert_eq!(effects, [Effect::Show(one, Some(After::Consumed(1, 6)))]);
     table.requests();
-    table.brain.handle_after(After::Consumed(1, half), 0);
+    table.brain.handle_after(After::Consumed(1, half));
     assert_eq!(table.requests().len(), 1, "credit");
     table.end(1, Outcome::Exit { code: 3, directory: None });
     let ended = Shown::Ended(Ending::Exit(3));
@@ -454,119 +543,4 @@ fn a_reader_that_has_enough_ends_it_quietly() {
     table.brain.handle_output_closed();
     assert_eq!(table.requests(), ["cancel 1", "goodbye"]);
     assert_eq!(table.left_with(), Some(141));
-}
-
-fn facts() -> crate::wire::event::Object {
-    crate::wire::info::Info::default().into_object()
-}
-
-/// A client that watches, after its welcome.
-fn watcher(count: Option<u32>) -> Table {
-    let watch = Some(Watch { interval_ms: 2000, count });
-    let setup = Setup { style: Style::Watch, watch, ..Table::new(Style::Verb).brain.setup };
-    let mut table = Table { brain: Brain::new(setup, 0), now_ms: 0 };
-    table.brain.link().expect("a link").advance(frame::MAGIC.len());
-    table.say(Event::Welcome { name: name("alice") });
-    table.effects();
-    table
-}
-
-#[test]
-fn who_watches_asks_again_as_soon_as_it_is_answered() {
-    let mut table = watcher(Some(3));
-    assert_eq!(table.requests()[1..], ["call 1"]);
-    for tag in 1..=3 {
-        let object = facts();
-        table.say(Event::Object { tag, object: &object });
-        assert_eq!(table.shown(), [Shown::Info(object)]);
-        assert_eq!(table.requests(), [""; 0], "not before its end");
-        table.end(tag, Outcome::Done);
-        let next = if tag < 3 { format!("call {}", tag + 1) } else { "goodbye".into() };
-        assert_eq!(table.requests(), [next]);
-    }
-    assert_eq!(table.left_with(), Some(exit::DONE));
-}
-
-#[test]
-fn who_watches_comes_back_to_a_lost_server_and_leaves_one_that_refuses() {
-    let mut table = watcher(None);
-    table.brain.handle_lost("it broke", 0, 0);
-    assert!(matches!(&table.shown()[..], [Shown::Notice(text)] if text.contains("it broke")));
-    let due = table.brain.poll_timeout_ms().expect("it tries again");
-    table.brain.handle_timeout(due, 0);
-    assert_eq!(table.effects(), [Effect::Connect]);
-    table.brain.handle_connected(due);
-    table.brain.link().expect("a link").advance(frame::MAGIC.len());
-    table.say(Event::Welcome { name: name("alice") });
-    assert_eq!(table.requests()[1..], ["call 2"]);
-    table.effects();
-    table.end(2, Outcome::Failed(refusal(ErrorCode::Busy)));
-    assert_eq!((table.requests(), table.effects()), (vec![], vec![]));
-    table.brain.handle_timeout(1000, 0);
-    assert_eq!(table.requests(), ["call 3"], "later it may be answered");
-    table.end(3, Outcome::Failed(refusal(ErrorCode::Denied)));
-    let effects = table.effects();
-    assert!(matches!(&effects[0], Effect::Show(Shown::Error { code: "denied", .. }, _)));
-    assert_eq!(effects.last(), Some(&Effect::Leave(exit::REFUSED)));
-}
-
-#[test]
-fn an_interrupt_is_the_way_out_of_watching() {
-    for (number, code) in [(2, exit::DONE), (15, exit::of_signal(15))] {
-        let mut table = watcher(None);
-        table.brain.handle_interrupt(number);
-        assert_eq!(table.left_with(), Some(code));
-    }
-}
-
-#[test]
-fn round_trips_follow_each_other_and_are_summed_up() {
-    let mut table = Table::new(Style::Verb);
-    let route = crate::client::order::Route { family: "IPv6".into(), address: "::1".into() };
-    let probe = Order::Probe { route: route.clone(), count: 3, interval_ms: 50 };
-    table.order(probe.clone());
-    table.brain.handle_orders_end();
-    for (number, us) in [(1, 30), (2, 10), (3, 20)] {
-        assert_eq!(table.requests(), [format!("ping {number}")]);
-        assert_eq!(table.effects(), [Effect::StartClock(number)]);
-        table.say(Event::Pong { number });
-        assert_eq!(table.effects(), [Effect::StopClock(number)]);
-        table.brain.handle_clock(number, us, table.now_ms);
-        let told = Shown::RoundTrip { route: route.clone(), us };
-        if number < 3 {
-            assert_eq!(table.shown(), [told]);
-            table.now_ms += 49;
-            table.brain.handle_timeout(table.now_ms, 0);
-            assert_eq!(table.requests(), [""; 0]);
-            table.now_ms += 1;
-            table.brain.handle_timeout(table.now_ms, 0);
-        }
-    }
-    let effects = table.effects();
-    let trips = Trips { count: 3, min_us: 10, max_us: 30, sum_us: 60 };
-    assert_eq!(trips.average_us(), 20);
-    assert_eq!(effects[1], Effect::Show(Shown::RoundTrips { route, trips }, None));
-    assert_eq!(effects.last(), Some(&Effect::Leave(exit::DONE)));
-    let mut table = Table::new(Style::Verb);
-    table.order(probe);
-    table.brain.handle_orders_end();
-    table.effects();
-    table.brain.handle_timeout(9_999, 0);
-    assert_eq!(table.effects(), []);
-    table.brain.handle_timeout(10_000, 0);
-    assert_eq!(table.left_with(), Some(exit::TIMED_OUT));
-}
-
-#[test]
-fn a_pong_is_shown_with_the_time_that_it_took() {
-    use crate::wire::host::Question;
-    let mut table = Table::new(Style::Prompt);
-    table.order(Order::Host(HostCall::Ask(Question::Pong)));
-    assert_eq!(table.effects()[0], Effect::StartClock(1));
-    table.say(Event::Text { tag: 1, text: "pong now" });
-    assert_eq!(table.effects(), [Effect::StopClock(1)]);
-    table.brain.handle_clock(1, 81, 0);
-    assert_eq!(table.shown(), [Shown::Pong { text: "pong now".into(), us: 81 }]);
-    table.end(1, Outcome::Done);
-    assert_eq!(table.effects(), []);
 }
