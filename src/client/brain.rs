@@ -19,7 +19,7 @@ use super::{
     exit,
     link::{Heard, Link},
     order::{Order, Target},
-    screen::{Ending, LineBuffer, Shown},
+    screen::{Ending, Shown},
 };
 use crate::wire::{
     Blob, ErrorCode, Name, Refusal, Stream, Tag,
