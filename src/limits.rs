@@ -37,6 +37,15 @@ pub const REFUSAL_TEXT_MAX_BYTES: usize = 512;
 /// Longest command of `run` in bytes. The kernel takes 128 KiB in one argument.
 pub const COMMAND_MAX_BYTES: usize = 64 * 1024;
 
+/// Longest password in bytes. Longer ones are refused before anything is computed from them.
+pub const PASSWORD_MAX_BYTES: usize = 1024;
+
+/// Failed logins in a row that block a name, unless the operator says otherwise.
+pub const LOGIN_ATTEMPTS_DEFAULT: u8 = 3;
+
+/// Most of them that the operator may allow.
+pub const LOGIN_ATTEMPTS_MAX: u8 = 5;
+
 /// Longest path in bytes, and longest part of one: what Linux takes (`PATH_MAX`, `NAME_MAX`).
 pub const PATH_MAX_BYTES: usize = 4095;
 /// See [`PATH_MAX_BYTES`].
@@ -144,6 +153,22 @@ pub struct Limits {
     pub receipts_max: usize,
     /// Time from the connection to the first valid request, whatever trickles in between.
     pub first_request_timeout: Duration,
+    /// Time from the connection to the login, where the server asks for one: somebody who types has
+    /// to find the password, and a place must not be held for ever by a nobody.
+    pub login_timeout: Duration,
+    /// How long a name is blocked after too many failed logins.
+    pub lockout_time: Duration,
+    /// Names nobody has, whose failed logins are remembered: about 150 bytes each.
+    pub unknown_names_max: usize,
+    /// Passwords checked at once: each may take a core, and 19 MiB, for some 20 ms.
+    pub verifications_max: usize,
+    /// Logins that may wait for that; the next one is told that the server is busy.
+    pub logins_waiting_max: usize,
+    /// Bytes waiting for somebody who must log in and has not, beyond which no more requests of
+    /// theirs are read: nobodies are many, and shall be cheap.
+    pub outbox_nobody_bytes: usize,
+    /// A ping that is unanswered for so long lets a namesake without a password take the name over.
+    pub half_open_after: Duration,
     /// Time a closing connection has to take its last bytes.
     pub closing_timeout: Duration,
     /// Silence of a framed client after which it is asked whether it is there.
@@ -173,6 +198,13 @@ impl Default for Limits {
             operations_total_max: 1024,
             receipts_max: 4096,
             first_request_timeout: Duration::from_secs(10),
+            login_timeout: Duration::from_secs(120),
+            lockout_time: Duration::from_secs(10),
+            unknown_names_max: 65_536,
+            verifications_max: 2,
+            logins_waiting_max: 64,
+            outbox_nobody_bytes: 8 * 1024,
+            half_open_after: Duration::from_secs(2),
             closing_timeout: Duration::from_secs(2),
             ping_after: Duration::from_secs(90),
             gone_after: Duration::from_secs(150),
@@ -189,6 +221,7 @@ impl Limits {
         assert!(self.chunk_max_bytes <= CHUNK_MAX_BYTES);
         assert!(self.outbox_low_bytes <= self.outbox_pause_bytes);
         assert!(self.outbox_pause_bytes < self.outbox_max_bytes);
+        assert!(self.verifications_max > 0 && self.unknown_names_max > self.verifications_max);
         assert!(self.ping_after < self.gone_after);
         assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");
     }

@@ -256,7 +256,7 @@ fn large_files_stream_in_and_are_verified() {
     }
     assert_eq!(edge.read("watch-1.txt"), content, "what is refused changes nothing");
     assert_eq!(edge.log("upload-log.txt"), ["watch; 1; 300000"]);
-    let is_stage = |name: &str| name.starts_with(".edge.stage.");
+    let is_stage = |name: &str| name.starts_with(".edge/stage.");
     await_true("nothing is left of what was refused", || {
         let names = std::fs::read_dir(edge.data.path()).expect("a folder").flatten();
         !names.into_iter().any(|entry| is_stage(&entry.file_name().to_string_lossy()))

@@ -118,7 +118,7 @@ impl Model {
             String::from_utf8(disk.content(name).unwrap_or_default()).expect("it is text")
         };
         let is_data = |name: &&String| {
-            !name.starts_with(".edge.") && !edge::log::LOGS.contains(&name.as_str())
+            !name.starts_with(".edge/") && !edge::log::LOGS.contains(&name.as_str())
         };
         let names = disk.all();
         let files = names.iter().filter(is_data).map(|name| (name.clone(), text(name)));
@@ -422,10 +422,10 @@ fn a_log_that_was_taken_away_is_begun_anew_and_stays_so() {
 #[test]
 fn a_damaged_journal_stops_the_start_and_names_the_place() {
     let disk = performed();
-    let mut journal = disk.content(".edge.journal").expect("a journal");
+    let mut journal = disk.content(".edge/journal").expect("a journal");
     let middle = journal.len() / 2;
     journal[middle] ^= 4;
-    disk.put(".edge.journal", &journal);
+    disk.put(".edge/journal", &journal);
     let why = Folder::<u32, _>::open(disk.clone()).expect_err("it is damaged");
     let begin = journal[..middle].iter().rposition(|byte| *byte == b'\n').expect("lines") + 1;
     assert!(why.contains(&format!("damaged at byte {begin};")), "{why}");

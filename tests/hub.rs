@@ -4,7 +4,10 @@
 mod table;
 
 use sixfour::{
-    hub::{Chunk, CloseReason, Effect, Input, SessionId, Work},
+    hub::{
+        Chunk, CloseReason, Effect, Input, SessionId, Work,
+        admission::{Origin, Owner},
+    },
     limits::Limits,
     wire::{
         ErrorCode, Outcome, Refusal, Stream,
@@ -433,8 +436,8 @@ fn a_stop_lets_go_everybody_within_its_time() {
     assert!(table.heard(idle).starts_with("error shutting-down: "));
     assert_eq!(table.closed(idle), Some(CloseReason::ShuttingDown));
     assert_eq!(table.kinds(busy), [server::ERROR]);
-    let address = "[::1]:9".parse().expect("an address");
-    assert!(table.hub.open(sixfour::hub::Time(1_000), address).is_err());
+    let origin = Origin::new("[::1]:9".parse().expect("an address"), Owner::Ours);
+    assert!(table.hub.open(sixfour::hub::Time(1_000), origin).is_err());
     assert_eq!(table.send(busy, client::REQUEST, 2, br#"{"op": "ls"}"#), [server::END]);
     table.at(8_999);
     assert_eq!(table.closed(busy), None);

@@ -18,6 +18,8 @@ mod post;
 mod rng;
 #[path = "sim/shell.rs"]
 mod shell;
+#[path = "sim/vault.rs"]
+mod vault;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,10 +33,15 @@ use peer::Peer;
 use post::Office;
 use rng::Rng;
 use sixfour::{
-    hub::{Hub, Input, OperationId, Phase, SessionId, Time},
+    hub::{
+        Hub, Input, OperationId, Phase, SessionId, Time,
+        admission::{Mode, Origin, Owner, Policy},
+        rights::Rights,
+    },
     limits::Limits,
     wire::Dialect,
 };
+use vault::{ATTEMPTS, Vault};
 
 /// Small, so that every bound is hit.
 pub const LIMITS: Limits = Limits {
@@ -50,6 +57,13 @@ pub const LIMITS: Limits = Limits {
     operations_total_max: 7,
     receipts_max: 20,
     first_request_timeout: Duration::from_millis(300),
+    login_timeout: Duration::from_millis(600),
+    lockout_time: Duration::from_millis(150),
+    unknown_names_max: 4,
+    verifications_max: 2,
+    logins_waiting_max: 1,
+    outbox_nobody_bytes: 200,
+    half_open_after: Duration::from_millis(100),
     closing_timeout: Duration::from_millis(200),
     ping_after: Duration::from_millis(900),
     gone_after: Duration::from_millis(1500),
@@ -86,10 +100,12 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, shrunk file, input closed, failed start, long pause, reconnect, \
-         end all, ListenAgain, Quit, \
-         Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
+         other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
+         login-failed, blocked, busy login, end all, ListenAgain, Quit, \
+          Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
-         close NameTaken, close FirstRequestTimeout, close Silent, close Stalled, \
+         close NameTaken, close NotLoggedIn, close Replaced, close LoginTimeout, \
+         close FirstRequestTimeout, close Silent, close Stalled, \
          close SlowConsumer, close BrokenFile, close ShuttingDown, close Reset";
     let missing: Vec<_> = kinds.split(", ").filter(|kind| !seen.contains_key(*kind)).collect();
     assert!(missing.is_empty(), "{missing:?} did not occur among {seen:#?}");
@@ -126,6 +142,7 @@ pub struct World {
     peers: Vec<Peer>,
     jobs: Vec<Job>,
     office: Office,
+    vault: Vault,
     /// Ids that are no longer alive: news of them may still be on its way.
     dead_sessions: Vec<SessionId>,
     dead_operations: Vec<OperationId>,
@@ -164,6 +181,7 @@ impl World {
     fn run(seed: u64, is_tracing: bool) -> World {
         let mut world = World::new(seed, is_tracing);
         let on_panic = PrintSeed(seed);
+        world.set_accounts(&[]);
         for _ in 0..STEPS {
             world.step(true);
         }
@@ -199,9 +217,15 @@ impl World {
         };
         let count = rng.range(3, 6);
         let dialect = |at: usize| if at.is_multiple_of(2) { Dialect::Frame } else { Dialect::Line };
+        let is_closed = rng.percent(50);
+        let mode = match is_closed {
+            true => Mode::Credentials { grant: Rights::NONE, attempts: ATTEMPTS },
+            false => Mode::Protected,
+        };
         World {
             now: 0,
-            hub: Hub::new(LIMITS, [seed, 1]),
+            hub: Hub::new(LIMITS, [seed, 1], Policy { mode, plaintext: false }),
+            vault: Vault::new(is_closed, count),
             peers: (0..count).map(|at| Peer::new(at, dialect(at))).collect(),
             jobs: Vec::new(),
             office: Office::default(),
@@ -286,7 +310,8 @@ impl World {
         let local = ["127.0.0.1:7", "[::1]:7", "[::ffff:127.0.0.1]:7", "127.8.9.1:7"];
         let address = if is_far { "[::ffff:10.0.0.1]:7" } else { local[self.rng.range(0, 3)] };
         let address = address.parse().expect("an address");
-        let opened = self.hub.open(Time(self.now), address);
+        let owner = if self.vault.is_closed { Owner::Unknown } else { Owner::Ours };
+        let opened = self.hub.open(Time(self.now), Origin::new(address, owner));
         self.perform_effects();
         let Ok(session) = opened else {
             assert!(self.stopped.is_some() || self.hub.sessions().count() == LIMITS.sessions_max);
@@ -303,6 +328,8 @@ impl World {
         let mut peer = Peer::new(name, self.peers[at].dialect);
         (peer.life, peer.session) = (self.lives, Some(session));
         (peer.opened, peer.heard, peer.taken) = (self.now, self.now, self.now);
+        peer.password = self.vault.password(name);
+        peer.guesses = [10, 25, 60][self.rng.range(0, 2)];
         peer.is_stranger = is_far || self.rng.percent(self.chances.stranger);
         peer.rude = self.rng.percent(20);
         peer.stingy = self.rng.percent(20);
@@ -342,6 +369,7 @@ impl World {
                     self.saw("nonsense");
                 }
             }
+            5 if self.vault.is_closed && self.rng.percent(10) => self.change_password(),
             4 if self.stopped.is_none() && self.rng.percent(stop) => {
                 self.saw("stop");
                 self.stopped = Some(self.now);

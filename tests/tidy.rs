@@ -159,6 +159,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "memchr",
             "serde",
             "serde_json",
+            "zeroize",
         ],
     ),
     (
@@ -175,6 +176,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "slab",
             "log",
             "siphasher",
+            "zeroize",
         ],
     ),
 ];

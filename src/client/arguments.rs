@@ -29,8 +29,14 @@ pub struct Plan {
     pub host: Host,
     /// Its port.
     pub port: u16,
-    /// Who we are.
+    /// Who we are, where no password is asked for.
     pub user: Name,
+    /// Who we are where one is; `None` where nobody has said so.
+    pub account: Option<Name>,
+    /// The file whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// A password may be sent in clear, even to another machine.
+    pub plaintext: bool,
     /// Connecting may take so long.
     pub connect_timeout: Duration,
     /// One JSON object a line instead of text.
@@ -94,6 +100,15 @@ struct Arguments {
     /// does not collide with your prompt.
     #[arg(long, value_name = "NAME", global = true, value_parser = parse_name)]
     user: Option<Name>,
+    /// The first line of this file is the password, where the server asks for one.
+    ///
+    /// Without it the variable SIXFOUR_PASSWORD is looked at, and then you are asked at the
+    /// terminal. A password is never an argument: others could read it there.
+    #[arg(long, value_name = "FILE", global = true)]
+    password_file: Option<PathBuf>,
+    /// Send a password also to another machine and unencrypted, for all on the way to read.
+    #[arg(long, global = true)]
+    plaintext: bool,
     /// Print one JSON object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -302,6 +317,7 @@ fn plan(
         Some(verb) => (None, Some(orders_of(verb, again)?)),
         None => (None, None),
     };
+    let account = arguments.user.or_else(|| login_name.and_then(Name::parse));
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
         (None, Some(_)) => passing_name(login_name, random),
@@ -317,6 +333,9 @@ fn plan(
         host: arguments.ip,
         port: arguments.port,
         user,
+        account,
+        password_file: arguments.password_file,
+        plaintext: arguments.plaintext,
         connect_timeout: arguments.connect_timeout,
         json: arguments.json,
         quiet: arguments.quiet,

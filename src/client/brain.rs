@@ -28,6 +28,7 @@ use crate::wire::{
 };
 
 mod host;
+mod login;
 mod news;
 mod task;
 #[cfg(test)]
@@ -36,6 +37,8 @@ mod transfer;
 
 use host::{Probe, Watching};
 pub use host::{Trips, Watch};
+use login::Asking;
+pub use login::Login;
 use task::{Run, Task};
 pub use transfer::Opening;
 use transfer::Transfer;
@@ -102,6 +105,14 @@ pub enum Effect {
     StartInput,
     /// One more block of standard input may be read.
     MoreInput,
+    /// Ask the user for the password of this name, after this explanation; then call
+    /// [`Brain::handle_password`].
+    Ask {
+        /// Whose password.
+        user: Name,
+        /// Why it is asked for again.
+        why: Option<String>,
+    },
     /// Connect again, then call [`Brain::handle_connected`] or [`Brain::handle_unreachable`].
     Connect,
     /// The server has ended the connection for this reason: call [`Brain::handle_lost`].
@@ -178,10 +189,19 @@ enum Online {
     Leaving(Option<Link>),
 }
 
+impl Online {
+    /// No connection, and nothing that brings it back by itself.
+    fn waiting(last_number: Tag) -> Online {
+        Online::Away { last_number, backoff: Backoff::default(), due_ms: None }
+    }
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Brain {
     setup: Setup,
+    login: Login,
+    asking: Asking,
     online: Online,
     /// Counts connections, so that an acknowledgement goes to the one it belongs to.
     connection: u32,
@@ -207,7 +227,9 @@ impl Brain {
     pub fn new(setup: Setup, now_ms: u64) -> Brain {
         Brain {
             setup,
-            online: Online::Here(Link::new(setup.user, 0, now_ms)),
+            login: Login::default(),
+            asking: Asking::default(),
+            online: Online::Here(Link::new(setup.user, None, 0, now_ms)),
             connection: 0,
             was_welcome: false,
             tasks: BTreeMap::new(),
@@ -365,7 +387,7 @@ impl Brain {
         let commands = || self.tasks.iter().filter(|(_, task)| matches!(task, Task::Run(_)));
         let newest = commands().next_back().map(|(tag, _)| *tag);
         match self.setup.style {
-            Style::Prompt if number == 2 => {
+            Style::Prompt if number == 2 && self.asking != Asking::Now => {
                 if let Some(tag) = newest.or(self.tasks.keys().next_back().copied()) {
                     self.cancel(tag);
                 }
@@ -406,7 +428,7 @@ impl Brain {
         }
         let text = format!("connection lost: {}; trying to get it back", escape(why));
         self.show(Shown::Notice(text));
-        self.online = Online::Away { last_number, backoff: Backoff::default(), due_ms: None };
+        self.online = Online::waiting(last_number);
         self.retry(now_ms, random);
     }
 
@@ -414,11 +436,17 @@ impl Brain {
     pub fn handle_connected(&mut self, now_ms: u64) {
         let Online::Away { last_number, .. } = &self.online else { return };
         self.connection += 1;
-        self.online = Online::Here(Link::new(self.setup.user, *last_number, now_ms));
+        let (user, password) = (self.setup.user, self.login.password.as_ref());
+        self.online = Online::Here(Link::new(user, password, *last_number, now_ms));
     }
 
-    /// The attempt to connect again failed.
-    pub fn handle_unreachable(&mut self, now_ms: u64, random: u64) {
+    /// The attempt to connect again failed, for this reason.
+    pub fn handle_unreachable(&mut self, why: &str, now_ms: u64, random: u64) {
+        if self.is_first() && matches!(self.online, Online::Away { .. }) {
+            self.fail(exit::CANNOT_CONNECT);
+            self.show(Shown::Error { code: "cannot-connect", text: why.to_owned() });
+            return self.leave(self.code);
+        }
         self.retry(now_ms, random);
     }
 

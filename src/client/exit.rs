@@ -26,7 +26,8 @@ pub fn of_error(code: ErrorCode) -> u8 {
         UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
         | TooMany | BadSamples | UnknownOperation => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
-        NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied | ReadOnly => REFUSED,
+        NotNamed | NameTaken | LoginRequired | LoginFailed | Blocked | Replaced | AlreadyNamed
+        | Denied | PermissionDenied | ReadOnly => REFUSED,
         NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchData => NOT_FOUND,
         TimedOut => TIMED_OUT,
         Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | NotVerified | NoSpace

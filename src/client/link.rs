@@ -12,10 +12,11 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use super::outgoing::{FilePart, Outgoing};
+
 use crate::{
     limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, Limits},
     wire::{
-        ErrorCode, Name, Refusal, Stream, Tag,
+        ErrorCode, Name, Refusal, Secret, Stream, Tag,
         control::{
             CallBody, DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION,
             WelcomeBody,
@@ -101,19 +102,9 @@ struct Operation {
 }
 
 impl Link {
-    /// Introduces `user` on a fresh connection. Numbers continue after `last_number`, so that late
-    /// news about operations of an older connection reach nobody.
-    pub fn new(user: Name, last_number: Tag, now_ms: u64) -> Link {
-        Link::with_password(user, None, last_number, now_ms)
-    }
-
-    /// The same with what proves who we are.
-    pub fn with_password(
-        user: Name,
-        password: Option<&str>,
-        last_number: Tag,
-        now_ms: u64,
-    ) -> Link {
+    /// Introduces `user` on a fresh connection, with the password if there is one. Numbers continue
+    /// after `last_number`, so that late news about operations of an older connection reach nobody.
+    pub fn new(user: Name, password: Option<&Secret<'_>>, last_number: Tag, now_ms: u64) -> Link {
         let limits = Limits::default();
         let mut link = Link {
             state: State::Greeting,
@@ -129,7 +120,7 @@ impl Link {
         let hello = HelloBody {
             version: VERSION,
             user: user.as_str().into(),
-            password: password.map(Into::into),
+            password: password.map(Secret::borrowed),
             capabilities: Vec::new(),
         };
         link.out.write(|out| {
@@ -278,6 +269,10 @@ impl Link {
 
     /// The socket has taken so many of what is next.
     pub fn advance(&mut self, bytes: usize) {
+        if self.state == State::Greeting {
+            // There may be a password in it.
+            self.out.forget(bytes);
+        }
         self.out.advance(bytes);
     }
 
@@ -462,7 +457,7 @@ mod tests {
 
     /// A link after its welcome, nothing waiting for the socket.
     fn ready() -> Link {
-        let mut link = Link::new(name("alice"), 0, 0);
+        let mut link = Link::new(name("alice"), None, 0, 0);
         let welcome = encoded(&[Event::Welcome { name: name("alice") }]);
         let (taken, heard) = link.handle(&welcome, 0).expect("a welcome");
         assert!(taken == welcome.len() && matches!(heard, Some(Heard::Welcome(_))));
@@ -492,11 +487,17 @@ mod tests {
 
     #[test]
     fn introduces_itself_with_the_magic_and_its_name() {
-        let link = Link::new(name("alice"), 0, 0);
-        let rest = link.outgoing().strip_prefix(&frame::MAGIC).expect("the magic first");
-        let item = frame::decode(rest).expect("a frame").expect("all of it");
-        let login = Request::Login { name: name("alice"), password: None };
-        assert_eq!(item.request, Ok(login));
+        for password in [None, Some(Secret::from("two words"))] {
+            let mut link = Link::new(name("alice"), password.as_ref(), 0, 0);
+            let rest = link.outgoing().strip_prefix(&frame::MAGIC).expect("the magic first");
+            let item = frame::decode(rest).expect("a frame").expect("all of it");
+            let login = Request::Login { name: name("alice"), password };
+            assert_eq!(item.request, Ok(login));
+            // Once it is sent, nothing is left of it.
+            let sent = link.outgoing().len() - 1;
+            link.advance(sent);
+            assert!(link.out.sent_bytes().iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]
@@ -605,7 +606,7 @@ mod tests {
             Event::Delivered { tag: 1, to, by },
             Event::Text { tag: 1, text: "x" },
         ] {
-            let mut link = Link::new(name("alice"), 0, 0);
+            let mut link = Link::new(name("alice"), None, 0, 0);
             assert!(link.handle(&encoded(&[early]), 0).is_err());
         }
         for late in [

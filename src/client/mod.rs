@@ -17,6 +17,7 @@ pub mod mover;
 pub mod order;
 pub mod outgoing;
 pub mod outlet;
+pub mod password;
 pub mod post;
 pub mod progress;
 pub mod prompt;
@@ -26,9 +27,13 @@ pub mod top;
 
 use std::{io::Write as _, net::TcpStream};
 
-use crate::sys::{
-    connect::{self, connect},
-    terminal::TerminalState,
+use crate::{
+    sys::{
+        connect::{self, connect},
+        password::PASSWORD_VARIABLE,
+        terminal::TerminalState,
+    },
+    wire::Secret,
 };
 use arguments::{Pings, Plan, Told};
 use order::{Order, Route};
@@ -39,10 +44,24 @@ use session::Session;
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     let login_name = std::env::var("USER").ok();
     match arguments::parse(arguments, login_name.as_deref(), session::random()) {
-        Ok(plan) => match plan.pings {
-            Some(pings) => run_pings(&plan, pings),
-            None => run_plan(&plan),
-        },
+        Ok(plan) => {
+            let variable = std::env::var_os(PASSWORD_VARIABLE);
+            match password::find(plan.password_file.as_deref(), variable) {
+                Ok((password, warning)) => {
+                    if let Some(warning) = warning.filter(|_| !plan.quiet) {
+                        print(Where::Err, format!("client: {warning}\n").as_bytes());
+                    }
+                    match plan.pings {
+                        Some(pings) => run_pings(&plan, password, pings),
+                        None => run_plan(&plan, password),
+                    }
+                }
+                Err(line) => {
+                    print(Where::Err, format!("client: {line}\n").as_bytes());
+                    exit::BAD_ARGUMENTS
+                }
+            }
+        }
         Err(Told::Asked(text)) => {
             print(Where::Out, text.as_bytes());
             exit::DONE
@@ -54,20 +73,20 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     }
 }
 
-fn run_plan(plan: &Plan) -> u8 {
+fn run_plan(plan: &Plan, password: Option<Secret<'static>>) -> u8 {
     if let Some(device) = &plan.device {
-        return device::run(plan, device)
+        return device::run(plan, device, password)
             .unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED));
     }
     match connect(&plan.host, plan.port, plan.connect_timeout) {
-        Ok(stream) => run_session(plan, stream),
+        Ok(stream) => run_session(plan, password, stream),
         Err(error) => fail(plan, "cannot-connect", &error.to_string(), exit::CANNOT_CONNECT),
     }
 }
 
 /// A session after the other, by each family that the host has. One that answers is enough for a
 /// good end, but for a server that refuses us.
-fn run_pings(plan: &Plan, pings: Pings) -> u8 {
+fn run_pings(plan: &Plan, password: Option<Secret<'static>>, pings: Pings) -> u8 {
     let cannot_connect = |text: String| fail(plan, "cannot-connect", &text, exit::CANNOT_CONNECT);
     let families = match connect::families(&plan.host, plan.port, plan.connect_timeout) {
         Ok(families) => families,
@@ -87,14 +106,24 @@ fn run_pings(plan: &Plan, pings: Pings) -> u8 {
         let route = Route { family: family.name().to_string(), address };
         let Pings { count, interval_ms } = pings;
         let orders = Some(vec![Order::Probe { route, count, interval_ms }]);
-        let ended = run_session(&Plan { orders, ..plan.clone() }, stream);
+        let ended = run_session(&Plan { orders, ..plan.clone() }, password.clone(), stream);
         reached = true;
         code = if code == exit::DONE { ended } else { code };
     }
     if reached { code } else { exit::CANNOT_CONNECT }
 }
 
-fn run_session(plan: &Plan, stream: TcpStream) -> u8 {
+fn run_session(plan: &Plan, password: Option<Secret<'static>>, stream: TcpStream) -> u8 {
+    if password.is_some() && plan.account.is_none() {
+        let text = "a password needs a name: say who you are with --user NAME";
+        print(Where::Err, format!("client: {text}\n").as_bytes());
+        return exit::BAD_ARGUMENTS;
+    }
+    if password.is_some()
+        && let Err(why) = password::check_connection(plan, &stream)
+    {
+        return fail(plan, "not-encrypted", &why, exit::REFUSED);
+    }
     // Put back on the way out, however that is: line editing changes the terminal's modes.
     let terminal = TerminalState::save();
     if let Some(terminal) = &terminal {
@@ -103,7 +132,7 @@ fn run_session(plan: &Plan, stream: TcpStream) -> u8 {
             false => terminal.note_bracketed_paste(),
         }
     }
-    let ended = Session::new(plan, stream)
+    let ended = Session::new(plan, password, stream)
         .and_then(|session| session.run().map_err(|error| error.to_string()));
     drop(terminal);
     ended.unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED))

@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use zeroize::Zeroize as _;
+
 use crate::transfer::source::DiskFile;
 
 /// A part of a file.
@@ -54,6 +56,18 @@ impl Outgoing {
     /// The part of a file that comes behind these bytes.
     pub fn file(&self) -> Option<&FilePart> {
         self.files.front().map(|(part, _)| part)
+    }
+
+    /// Overwrites so much of the bytes that are next, which are sent: a secret may be in them.
+    pub fn forget(&mut self, count: usize) {
+        let end = (self.sent + count).min(self.head.len());
+        self.head[self.sent..end].zeroize();
+    }
+
+    /// What is left in memory of bytes that were sent.
+    #[cfg(test)]
+    pub fn sent_bytes(&self) -> &[u8] {
+        &self.head[..self.sent]
     }
 
     /// So much of what is next is sent.

@@ -8,7 +8,7 @@ use super::{brain::After, device::JobNews};
 use crate::{
     sys::terminal::StdoutError,
     transfer::{Fault, Report, Segment, source::DiskFile},
-    wire::Tag,
+    wire::{Secret, Tag},
 };
 
 /// What other threads tell the loop.
@@ -38,6 +38,8 @@ pub enum News {
     Reports(Tag, Vec<Report>),
     /// Our half of the transfer is over.
     Moved(Tag, Result<(), Fault>),
+    /// The user has typed a password; `None` where that was not to be.
+    Password(Option<Secret<'static>>),
     /// There is a connection again.
     Connected(TcpStream),
     /// There is still none.

@@ -85,7 +85,9 @@ fn read_lines(editor: &mut LineEditor, user: Name, asked: &mpsc::Receiver<()>, p
     for () in asked {
         let news = match editor.readline(&prompt) {
             Ok(line) => {
-                if !line.trim().is_empty() && matches!(editor.add_history_entry(&line), Ok(true)) {
+                // A password may be typed in the belief that this is how one logs in.
+                let is_kept = !line.trim().is_empty() && !line.trim_start().starts_with("user ");
+                if is_kept && matches!(editor.add_history_entry(&line), Ok(true)) {
                     append_history(editor, history.as_deref());
                 }
                 News::Line(line)

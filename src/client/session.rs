@@ -20,13 +20,14 @@ use signal_hook_mio::v1_0::Signals;
 use super::{
     arguments::Plan,
     blocks::Inbox,
-    brain::{Brain, Effect, Opening, Route, Setup, Style},
+    brain::{Brain, Effect, Login, Opening, Route, Setup, Style},
     canvas::{self, Canvas},
     exit, input,
     mover::Mover,
     order::{self, Order},
     outgoing::FilePart,
     outlet::{Mouth, Outlet},
+    password,
     post::{News, Post},
     progress::Bars,
     prompt::{self, Names},
@@ -34,11 +35,12 @@ use super::{
 };
 use crate::{
     sys::{
+        ask,
         connect::connect,
-        terminal::{self, StdoutError, Stream as Standard},
+        terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
-    wire::{Stream, Tag},
+    wire::{Name, Secret, Stream, Tag},
 };
 
 const SOCKET: Token = Token(0);
@@ -84,6 +86,10 @@ pub struct Session<'a> {
     /// Allows the reader of standard input one more block.
     input: Option<mpsc::Sender<()>>,
     names: Names,
+    /// Why no password may be sent on the present connection, if so.
+    unsafe_because: Option<String>,
+    /// The terminal before it was asked for a password, while it is.
+    asked_terminal: Option<TerminalState>,
     leaving: Option<Leaving>,
     began: Instant,
 }
@@ -110,7 +116,11 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The system, or the terminal, does not give what a session needs; a sentence.
-    pub fn new(plan: &'a Plan, stream: TcpStream) -> Result<Session<'a>, String> {
+    pub fn new(
+        plan: &'a Plan,
+        password: Option<Secret<'static>>,
+        stream: TcpStream,
+    ) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
         let poll = Poll::new().map_err(system)?;
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
@@ -144,6 +154,7 @@ impl<'a> Session<'a> {
             canvas::start_keys(post.clone());
         }
         let began = Instant::now();
+        let login = Login { account: plan.account, password, can_ask: ask::can_ask() };
         let mut session = Session {
             plan,
             style,
@@ -155,7 +166,7 @@ impl<'a> Session<'a> {
             readable: false,
             read_closed: false,
             inbox: Inbox::default(),
-            brain: Brain::new(setup_of(plan, style, screen), 0),
+            brain: Brain::with_login(setup_of(plan, style, screen), login, 0),
             screen,
             bars,
             canvas: takes_whole_terminal.then(|| Canvas::open(plan.server())),
@@ -168,6 +179,8 @@ impl<'a> Session<'a> {
             asked: false,
             input: None,
             names,
+            unsafe_because: None,
+            asked_terminal: None,
             leaving: None,
             began,
         };
@@ -260,6 +273,7 @@ impl<'a> Session<'a> {
 /// The connection.
 impl Session<'_> {
     fn adopt(&mut self, stream: TcpStream) -> io::Result<()> {
+        self.unsafe_because = password::check_connection(self.plan, &stream).err();
         stream.set_nonblocking(true)?;
         let mut transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -437,11 +451,20 @@ impl Session<'_> {
             News::Said(tag, segments) => self.brain.handle_said(tag, segments),
             News::Reports(tag, reports) => self.brain.handle_reports(tag, reports, now_ms),
             News::Moved(tag, outcome) => self.brain.handle_moved(tag, outcome, now_ms),
-            News::Connected(stream) => match self.adopt(stream) {
-                Ok(()) => self.brain.handle_connected(now_ms),
-                Err(_) => self.brain.handle_unreachable(now_ms, random()),
+            News::Password(typed) => {
+                self.asked_terminal = None;
+                self.brain.handle_password(typed);
+            }
+            News::Connected(stream) => match password::check_connection(self.plan, &stream) {
+                Err(why) if self.brain.has_password() => self.brain.handle_unsafe(&why),
+                _ => match self.adopt(stream) {
+                    Ok(()) => self.brain.handle_connected(now_ms),
+                    Err(error) => {
+                        self.brain.handle_unreachable(&error.to_string(), now_ms, random());
+                    }
+                },
             },
-            News::Unreachable(_) => self.brain.handle_unreachable(now_ms, random()),
+            News::Unreachable(why) => self.brain.handle_unreachable(&why, now_ms, random()),
             News::Device(_) => unreachable!("devices have a loop of their own"),
         }
     }
@@ -475,6 +498,7 @@ impl Session<'_> {
                     let _ = go.send(());
                 }
             }
+            Effect::Ask { user, why } => self.ask_password(user, why),
             Effect::Connect => self.connect(),
             Effect::Lost(why) => self.lose(&why),
             Effect::Disconnect => {
@@ -546,6 +570,20 @@ impl Session<'_> {
                 Ok(stream) => News::Connected(stream),
                 Err(error) => News::Unreachable(error.to_string()),
             })
+        });
+    }
+
+    fn ask_password(&mut self, user: Name, why: Option<String>) {
+        if let Some(why) = &self.unsafe_because {
+            return self.brain.handle_unsafe(why);
+        }
+        // Put back on the way out, should that come before the answer.
+        self.asked_terminal = TerminalState::save_controlling();
+        let post = self.post.clone();
+        let why = why.map_or(String::new(), |why| format!("{why}\n"));
+        thread::spawn(move || {
+            let typed = ask::password(&format!("{why}Password for {user}: "));
+            post.send(News::Password(typed.ok().map(|it| Secret::from(it.as_str()).into_owned())))
         });
     }
 

@@ -14,14 +14,15 @@ use rustix::{
     io::Errno,
 };
 
-/// What the names of files begin with that are ours alone: the journal, the lock, what is just
-/// being received.
-pub const OWN_PREFIX: &str = ".edge.";
+/// The folder in the data folder that is ours alone: the journal, the lock, what is just being
+/// received.
+pub const OWN_FOLDER: &str = ".edge";
 
-/// The file whose lock says who works in the folder.
-const LOCK: &str = ".edge.lock";
+/// The file there whose lock says who works in the data folder.
+const LOCK: &str = "lock";
 
-/// The folder. Clones stand for the same one.
+/// The folder, with [`OWN_FOLDER`] in it; names there begin with `.edge/`. Clones stand for the
+/// same one.
 ///
 /// Every step is done as a whole or not at all, but for what [`DiskFile::write_at`] says. What
 /// survives a loss of power is what was synced: bytes by [`DiskFile::sync`], names by
@@ -60,13 +61,13 @@ pub trait Disk: Clone + fmt::Debug {
     /// `NotFound` where there is none, and what the system says.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes all changes of names durable.
+    /// Makes all changes of names durable, in both folders.
     ///
     /// # Errors
     /// What the system says; what is durable then is not known.
     fn sync(&self) -> io::Result<()>;
 
-    /// The names that begin so.
+    /// The names in [`OWN_FOLDER`] that begin so.
     ///
     /// # Errors
     /// What the system says.
@@ -166,6 +167,7 @@ pub struct DataFolder(Arc<Held>);
 #[derive(Debug)]
 struct Held {
     folder: OwnedFd,
+    own: OwnedFd,
     /// Closing it gives the lock back.
     _lock: OwnedFd,
 }
@@ -178,16 +180,39 @@ impl DataFolder {
     pub fn lock(path: &Path) -> io::Result<DataFolder> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        let lock = open_at(&folder, LOCK, OFlags::RDWR | OFlags::CREATE)?;
+        match rustix::fs::mkdirat(&folder, OWN_FOLDER, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let own = open_at(&folder, OWN_FOLDER, flags)?;
+        let lock = open_at(&own, LOCK, OFlags::RDWR | OFlags::CREATE)?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(DataFolder(Arc::new(Held { folder, _lock: lock })))
+        Ok(DataFolder(Arc::new(Held { folder, own, _lock: lock })))
     }
 
     /// Whether devices have been at work in a folder. One that cannot be read holds nothing.
     pub fn is_used(path: &Path) -> bool {
-        std::iter::once(LOCK).chain(super::log::LOGS).any(|name| {
-            std::fs::symlink_metadata(path.join(name)).is_ok_and(|metadata| metadata.is_file())
-        })
+        let is_there = |name: &str| std::fs::symlink_metadata(path.join(name)).is_ok();
+        std::iter::once(OWN_FOLDER).chain(super::log::LOGS).any(is_there)
+    }
+
+    /// In which of the two folders a name is, and the name there.
+    fn split<'a>(&self, name: &'a str) -> (&OwnedFd, &'a str) {
+        let Held { folder, own, .. } = &*self.0;
+        match name.split_once('/') {
+            Some((OWN_FOLDER, name)) => (own, name),
+            _ => (folder, name),
+        }
+    }
+
+    fn open_regular(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let (folder, name) = self.split(name);
+        let file = File::from(open_at(folder, name, flags)?);
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(not_regular(name)),
+        }
     }
 }
 
@@ -205,14 +230,6 @@ fn open_at(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
     }
 }
 
-fn open_regular(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
-    let file = File::from(open_at(folder, name, flags)?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(not_regular(name)),
-    }
-}
-
 fn not_regular(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is no regular file"))
 }
@@ -221,36 +238,40 @@ impl Disk for DataFolder {
     type File = File;
 
     fn open(&self, name: &str) -> io::Result<File> {
-        open_regular(&self.0.folder, name, OFlags::RDONLY)
+        self.open_regular(name, OFlags::RDONLY)
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<File> {
-        open_regular(&self.0.folder, name, OFlags::RDWR | OFlags::CREATE)
+        self.open_regular(name, OFlags::RDWR | OFlags::CREATE)
     }
 
     fn create(&self, name: &str) -> io::Result<File> {
-        open_regular(&self.0.folder, name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+        self.open_regular(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.0.folder, from, &self.0.folder, to)?)
+        let ((from_folder, from), (to_folder, to)) = (self.split(from), self.split(to));
+        Ok(rustix::fs::renameat(from_folder, from, to_folder, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.0.folder, name, AtFlags::empty())?)
+        let (folder, name) = self.split(name);
+        Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?)
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.0.folder)?)
+        // What leaves the one folder must be in the other one first.
+        rustix::fs::fsync(&self.0.folder)?;
+        Ok(rustix::fs::fsync(&self.0.own)?)
     }
 
     fn names(&self, prefix: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&self.0.folder)? {
+        for entry in Dir::read_from(&self.0.own)? {
             let entry = entry?;
-            let name = entry.file_name().to_str().unwrap_or_default();
+            let name = format!("{OWN_FOLDER}/{}", entry.file_name().to_string_lossy());
             if name.starts_with(prefix) {
-                names.push(name.to_owned());
+                names.push(name);
             }
         }
         Ok(names)

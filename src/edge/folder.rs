@@ -24,7 +24,7 @@ const BATCH_MAX: usize = 256;
 pub(super) const COMPACT_MIN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The name of the log of devices while it is written anew.
-const NEW_DEVICE_LOG: &str = ".edge.devices.new";
+const NEW_DEVICE_LOG: &str = ".edge/devices.new";
 
 /// Something to be done in the folder, and in the order in which it comes.
 #[derive(Debug)]

@@ -29,13 +29,13 @@ use crate::wire::{
 };
 
 /// The name of the journal.
-pub const JOURNAL: &str = ".edge.journal";
+pub const JOURNAL: &str = ".edge/journal";
 
 /// Its name while it is written anew.
-pub const NEW_JOURNAL: &str = ".edge.journal.new";
+pub const NEW_JOURNAL: &str = ".edge/journal.new";
 
 /// What the names of files begin with that are being received.
-pub const STAGE_PREFIX: &str = ".edge.stage.";
+pub const STAGE_PREFIX: &str = ".edge/stage.";
 
 /// Digits of the hash that a line begins with.
 const CHECK_DIGITS: usize = 16;

@@ -30,8 +30,14 @@ pub enum CloseReason {
     NotAdmitted,
     /// Its name belongs to somebody else.
     NameTaken,
+    /// It has no password, a wrong one, or one that holds no more.
+    NotLoggedIn,
+    /// Somebody else has logged in under its name.
+    Replaced,
     /// It said nothing valid in time.
     FirstRequestTimeout,
+    /// It did not log in in time.
+    LoginTimeout,
     /// It was silent, and did not answer the ping.
     Silent,
     /// It took nothing of what waited for it.
@@ -69,7 +75,7 @@ impl Hub {
             // ping may lie unread meanwhile, since its requests wait for room.
             if count > 0 {
                 session.heard = now;
-                session.pinged = false;
+                session.pinged = None;
             }
         }
         if let Some((name, dialect)) = reader {
@@ -106,7 +112,9 @@ impl Hub {
     pub(super) fn close_if_finished(&mut self, id: SessionId) {
         let Some(session) = self.session(id) else { return };
         let input = &session.input;
-        let is_done = input.ended && !input.paused && session.operations.is_empty();
+        let is_checked = matches!(session.phase, Phase::Verifying { .. });
+        let is_busy = input.paused || is_checked || !session.operations.is_empty();
+        let is_done = input.ended && !is_busy;
         if is_done && !session.is_closing() {
             self.shut(id, CloseReason::PeerLeft);
         }
@@ -141,6 +149,7 @@ impl Hub {
     /// Removes the session once its outbox is empty.
     fn shut(&mut self, id: SessionId, reason: CloseReason) {
         self.stop_operations(id, Haste::SendQueued);
+        self.logins.forget(id);
         let was = self.release_name(id);
         let deadline = self.closing_deadline(reason);
         let session = self.session_mut(id).expect("the caller has it");
@@ -173,6 +182,7 @@ impl Hub {
             return;
         }
         self.stop_operations(id, Haste::AtOnce);
+        self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
         self.effects.push_back(Effect::Close { session: id, reason });
@@ -252,6 +262,10 @@ impl Hub {
                 self.close(id, CloseReason::FirstRequestTimeout, Some(&too_late(&limits)));
             }
             Phase::Closing { reason, .. } => self.remove(id, reason),
+            Phase::Verifying { .. } => {}
+            Phase::Ready { .. } if session.login_by.is_some_and(|by| by <= now) => {
+                self.close(id, CloseReason::LoginTimeout, Some(&no_login(&limits)));
+            }
             Phase::Ready { .. } => {
                 let patience = session.patience(&limits);
                 if session.stalled.is_some_and(|since| since + patience <= now) {
@@ -261,10 +275,10 @@ impl Hub {
                     };
                     return self.remove(id, reason);
                 }
-                if session.pinged {
+                if session.pinged.is_some() {
                     return self.remove(id, CloseReason::Silent);
                 }
-                session.pinged = true;
+                session.pinged = Some(now);
                 self.say(id, &Event::Ping { number: now.0 as u32 });
             }
         }
@@ -337,6 +351,12 @@ fn shutting_down() -> Refusal {
 fn too_late(limits: &Limits) -> Refusal {
     let seconds = limits.first_request_timeout.as_secs();
     let text = format!("no request came within {seconds} s; `help` lists them");
+    Refusal::new(0, ErrorCode::TimedOut, text)
+}
+
+fn no_login(limits: &Limits) -> Refusal {
+    let seconds = limits.login_timeout.as_secs();
+    let text = format!("nobody logged in within {seconds} s; connect again, and log in first");
     Refusal::new(0, ErrorCode::TimedOut, text)
 }
 

@@ -1,10 +1,11 @@
 //! From bytes to requests.
 
-use super::{CloseReason, Hub, Phase, Session, SessionId, session::Raw};
+use zeroize::Zeroize as _;
+
+use super::{CloseReason, Hub, Phase, Session, SessionId, rights::Right, session::Raw};
 use crate::wire::{
-    Dialect, Event, Outcome,
+    Dialect, Event, Outcome, Request,
     dialect::{self, Sniffed},
-    error::{ErrorCode, Refusal},
     frame,
 };
 
@@ -24,7 +25,7 @@ impl Hub {
         let Some(session) = self.session_mut(id) else { return };
         if !bytes.is_empty() {
             session.heard = now;
-            if std::mem::take(&mut session.pinged) {
+            if session.pinged.take().is_some() {
                 self.arm(id);
             }
         }
@@ -70,7 +71,17 @@ impl Hub {
                 break;
             }
         }
+        if self.heard_secret {
+            joined.zeroize();
+        }
         self.joined = joined;
+    }
+
+    pub(super) fn on_secured(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        let is_new = matches!(session.phase, Phase::Sniffing { .. } | Phase::Closing { .. });
+        assert!(is_new && session.input.rest.is_empty(), "TLS begins with the first byte");
+        session.secured = true;
     }
 
     pub(super) fn on_end_of_input(&mut self, id: SessionId) {
@@ -86,16 +97,18 @@ impl Hub {
             }
             // Frames have a goodbye. Whoever leaves without it did not mean to.
             Phase::Greeting { dialect: Dialect::Frame, .. }
+            | Phase::Verifying { dialect: Dialect::Frame }
             | Phase::Ready { dialect: Dialect::Frame, .. } => {
                 self.remove(id, CloseReason::PeerGone);
             }
             // A few bytes that could still have become another dialect are a line after all.
-            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Ready { .. } => {
-                match session.input.rest.last() {
-                    None | Some(b'\n') => self.on_bytes(id, b""),
-                    Some(_) => self.on_bytes(id, b"\n"),
-                }
-            }
+            Phase::Sniffing { .. }
+            | Phase::Greeting { .. }
+            | Phase::Verifying { .. }
+            | Phase::Ready { .. } => match session.input.rest.last() {
+                None | Some(b'\n') => self.on_bytes(id, b""),
+                Some(_) => self.on_bytes(id, b"\n"),
+            },
         }
     }
 
@@ -132,7 +145,7 @@ impl Hub {
                     None => return used,
                 },
                 Phase::Greeting { dialect, .. } => (dialect, true),
-                Phase::Ready { dialect, .. } => (dialect, false),
+                Phase::Verifying { dialect } | Phase::Ready { dialect, .. } => (dialect, false),
             };
             if session.must_pause(&limits) {
                 session.input.paused = true;
@@ -149,7 +162,9 @@ impl Hub {
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let scanned = std::mem::take(&mut session.input.scanned);
             let line_max = session.line_max_bytes();
-            if !is_greeting && let Some(post) = dialect.post(rest, scanned, line_max) {
+            // Without the right the long way is taken, at whose end it is denied.
+            let may_post = !is_greeting && session.rights.has(Right::Message);
+            if may_post && let Some(post) = dialect.post(rest, scanned, line_max) {
                 used += post.consumed;
                 self.on_message(id, post.tag, post.to, post.text);
                 continue;
@@ -161,6 +176,9 @@ impl Hub {
                 }
                 Ok(Some(item)) => {
                     used += item.consumed;
+                    if let Ok(Request::Login { password: Some(_), .. }) = &item.request {
+                        self.heard_secret = true;
+                    }
                     match item.request {
                         Ok(request) if is_greeting => self.on_first(id, dialect, request),
                         Ok(request) => self.on_request(id, dialect, request),
@@ -262,16 +280,22 @@ impl Hub {
             Sniffed::Undecided => return None,
             sniffed => sniffed,
         };
-        let is_local = session.is_local;
-        if let Sniffed::Speaks(dialect, skipped) = sniffed
-            && is_local
-        {
-            session.phase = Phase::Greeting { dialect, deadline };
-            return Some(skipped);
-        }
-        let (reason, refusal) = match dialect::unserved(sniffed) {
-            Some(refusal) => (CloseReason::NotServed, refusal),
-            None => (CloseReason::NotAdmitted, not_local()),
+        let (origin, secured) = (session.origin, session.secured);
+        let admitted = match dialect::unserved(sniffed) {
+            Some(refusal) => Err((CloseReason::NotServed, refusal)),
+            None => self
+                .policy
+                .admit(&origin, secured)
+                .map_err(|refusal| (CloseReason::NotAdmitted, refusal)),
+        };
+        let (reason, refusal) = match (sniffed, admitted) {
+            (Sniffed::Speaks(dialect, skipped), Ok(())) => {
+                let session = self.session_mut(id).expect("the caller has it");
+                session.phase = Phase::Greeting { dialect, deadline };
+                return Some(skipped);
+            }
+            (_, Err(refused)) => refused,
+            (_, Ok(())) => unreachable!("what is served is spoken"),
         };
         self.close_with(id, reason, &dialect::farewell(sniffed, &refusal));
         Some(bytes.len())
@@ -286,11 +310,4 @@ impl Hub {
             session.input.rest = rest.to_vec();
         }
     }
-}
-
-/// One line for whoever is not on this machine.
-fn not_local() -> Refusal {
-    let text = "this server serves connections from its own machine only (::1 and 127.0.0.1); \
-                log in there, or forward a port by ssh";
-    Refusal::new(0, ErrorCode::Denied, text)
 }

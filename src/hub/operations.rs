@@ -20,13 +20,7 @@ impl Hub {
     pub(super) fn on_start(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
         let raw_bytes = if let Call::Upload { size, .. } = call { Some(size) } else { None };
         if let Err(refusal) = self.may_start(id, tag) {
-            if let Some(left) = raw_bytes {
-                let session = self.session_mut(id).expect("its request is at hand");
-                session.input.raw = Some(Raw { left, refusal: Some(refusal) });
-                return;
-            }
-            let outcome = Outcome::Failed(refusal);
-            return self.say(id, &Event::End { tag, outcome: &outcome });
+            return self.refuse_call(id, &call, refusal);
         }
         let session = self.session(id).expect("its request is at hand");
         let verified = session.dialect() == Some(Dialect::Frame);
@@ -90,6 +84,18 @@ impl Hub {
         self.effects.push_back(Effect::Start { operation, session: id, work });
         // Everybody knows of the smaller window; the rest of a larger one is granted at once.
         self.grant(id, tag, (window - limits.input_window_bytes) as usize);
+    }
+
+    /// Answers a call that is not to start with its end. Bytes that follow it all the same are taken
+    /// first: none of them is a request.
+    pub(super) fn refuse_call(&mut self, id: SessionId, call: &Call<'_>, refusal: Refusal) {
+        if let Call::Upload { size, .. } = *call {
+            let session = self.session_mut(id).expect("its request is at hand");
+            session.input.raw = Some(Raw { left: size, refusal: Some(refusal) });
+            return;
+        }
+        let tag = refusal.tag;
+        self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
     }
 
     fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {

@@ -4,7 +4,11 @@
 
 use std::collections::VecDeque;
 
-use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time};
+use super::{
+    CloseReason, Held, OperationId, Outbox, SessionId, Time,
+    admission::{Origin, Policy},
+    rights::Rights,
+};
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
     wire::{Dialect, Name, Refusal, Tag},
@@ -17,8 +21,14 @@ pub struct Session {
     pub(super) id: SessionId,
     /// Where the conversation stands.
     pub(super) phase: Phase,
-    /// Where the peer is: only loopback is served so far.
-    pub(super) is_local: bool,
+    /// Where the peer is.
+    pub(super) origin: Origin,
+    /// Whether TLS protects it.
+    pub(super) secured: bool,
+    /// What it may do.
+    pub(super) rights: Rights,
+    /// Until when it must have logged in; `None` where that is not asked, or done.
+    pub(super) login_by: Option<Time>,
     /// What was read and is not yet a request.
     pub(super) input: Inbound,
     /// What waits for the socket.
@@ -43,8 +53,8 @@ pub struct Session {
     pub(super) stalled: Option<Time>,
     /// Whether a message was refused because the outbox was full, since it was last empty.
     pub(super) overflowed: bool,
-    /// Whether a ping is unanswered.
-    pub(super) pinged: bool,
+    /// Since when a ping is unanswered.
+    pub(super) pinged: Option<Time>,
     /// For when the earliest valid alarm is set.
     pub(super) armed: Time,
 }
@@ -52,9 +62,10 @@ pub struct Session {
 /// Where the conversation stands. Each state carries what only it needs.
 ///
 /// ```text
-///   Sniffing --first bytes--> Greeting --a good request--> Ready
-///       \                         \                          |
-///        \_________________________\_________________________v
+///   Sniffing --first bytes--> Greeting --a good request--> Ready <--right, or lines--+
+///       \                         \  \                       |  \                     |
+///        \                         \  `---a password---------|---`---> Verifying -----+
+///         \_________________________\________________________v_____________/ wrong
 ///                                                         Closing --outbox empty--> gone
 /// ```
 #[derive(Debug)]
@@ -70,6 +81,11 @@ pub enum Phase {
         dialect: Dialect,
         /// Until when a valid request is due.
         deadline: Time,
+    },
+    /// The password that it has given is being checked; its next requests wait.
+    Verifying {
+        /// What it speaks.
+        dialect: Dialect,
     },
     /// Requests are served.
     Ready {
@@ -146,11 +162,20 @@ pub struct Receipt {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, now: Time, is_local: bool, limits: &Limits) -> Session {
+    pub(super) fn new(
+        id: SessionId,
+        now: Time,
+        origin: Origin,
+        policy: &Policy,
+        limits: &Limits,
+    ) -> Session {
         Session {
             id,
             phase: Phase::Sniffing { deadline: now + limits.first_request_timeout },
-            is_local,
+            origin,
+            secured: false,
+            rights: policy.rights_of_anybody(),
+            login_by: policy.asks_for_passwords().then_some(now + limits.login_timeout),
             input: Inbound::default(),
             outbox: Outbox::default(),
             operations: Vec::new(),
@@ -162,7 +187,7 @@ impl Session {
             heard: now,
             stalled: None,
             overflowed: false,
-            pinged: false,
+            pinged: None,
             armed: Time::NEVER,
         }
     }
@@ -185,7 +210,9 @@ impl Session {
     /// The language it speaks, once that is known and while it is served.
     pub fn dialect(&self) -> Option<Dialect> {
         match self.phase {
-            Phase::Greeting { dialect, .. } | Phase::Ready { dialect, .. } => Some(dialect),
+            Phase::Greeting { dialect, .. }
+            | Phase::Verifying { dialect }
+            | Phase::Ready { dialect, .. } => Some(dialect),
             Phase::Sniffing { .. } | Phase::Closing { .. } => None,
         }
     }
@@ -221,19 +248,33 @@ impl Session {
         matches!(self.phase, Phase::Closing { .. })
     }
 
+    /// Whether it has not said anything valid, or has to log in before it may do anything.
+    pub(super) fn is_nobody(&self) -> bool {
+        match self.phase {
+            Phase::Ready { .. } => self.login_by.is_some(),
+            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => true,
+            Phase::Closing { .. } => false,
+        }
+    }
+
     pub(super) fn line_max_bytes(&self) -> usize {
         match self.phase {
-            Phase::Ready { .. } => LINE_MAX_BYTES,
+            Phase::Ready { .. } if self.login_by.is_none() => LINE_MAX_BYTES,
             _ => LINE_FIRST_MAX_BYTES,
         }
     }
 
-    /// Whether its next request must wait: for its answers to leave, or, with lines, for the end
-    /// of the request before.
+    /// Whether its next request must wait: for its answers to leave, for its password to be
+    /// checked, or, with lines, for the end of the request before.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
-        let full = self.outbox.unsent_bytes() >= limits.outbox_pause_bytes;
+        let most = match self.is_nobody() {
+            true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
+            false => limits.outbox_pause_bytes,
+        };
+        let full = self.outbox.unsent_bytes() >= most;
         let is_busy = !self.operations.is_empty() && self.input.raw.is_none();
-        full || self.dialect() == Some(Dialect::Line) && is_busy
+        full || matches!(self.phase, Phase::Verifying { .. })
+            || self.dialect() == Some(Dialect::Line) && is_busy
     }
 
     /// When something has to be done about it if nothing happens.
@@ -241,15 +282,17 @@ impl Session {
         let dialect = match self.phase {
             Phase::Sniffing { deadline } | Phase::Greeting { deadline, .. } => return deadline,
             Phase::Closing { deadline, .. } => return deadline,
+            // A check takes its time, and is always answered.
+            Phase::Verifying { .. } => return Time::NEVER,
             Phase::Ready { dialect, .. } => dialect,
         };
         let stalled = self.stalled.map_or(Time::NEVER, |since| since + self.patience(limits));
         let silent = match dialect {
             Dialect::Line => Time::NEVER,
-            Dialect::Frame if self.pinged => self.heard + limits.gone_after,
+            Dialect::Frame if self.pinged.is_some() => self.heard + limits.gone_after,
             Dialect::Frame => self.heard + limits.ping_after,
         };
-        stalled.min(silent)
+        stalled.min(silent).min(self.login_by.unwrap_or(Time::NEVER))
     }
 
     /// How long the socket may take nothing.

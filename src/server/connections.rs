@@ -1,6 +1,6 @@
 //! The sockets of the sessions, and what is known of their readiness.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use crate::{hub::SessionId, sys::transport::Transport};
 
@@ -10,7 +10,7 @@ pub struct Connection {
     /// The socket.
     pub transport: Transport,
     /// Where it came from.
-    pub peer: SocketAddr,
+    pub from: IpAddr,
     /// Whether reading may give something: readiness is told once, so it is noted.
     pub readable: bool,
     /// Whether the peer has shut its writing half: read on until that is seen.
@@ -37,14 +37,14 @@ pub struct Connections {
 
 impl Connections {
     /// Takes in the socket of a new session.
-    pub fn insert(&mut self, id: SessionId, transport: Transport, peer: SocketAddr) {
+    pub fn insert(&mut self, id: SessionId, transport: Transport, from: IpAddr) {
         if self.slots.len() <= id.slot() {
             self.slots.resize_with(id.slot() + 1, || None);
         }
         self.slots[id.slot()] = Some(Box::new(Connection {
             id,
             transport,
-            peer,
+            from,
             readable: false,
             read_closed: false,
             broken: false,

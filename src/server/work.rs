@@ -32,6 +32,11 @@ impl Server {
         {
             match effect {
                 Effect::Start { operation, session, work } => self.start(operation, session, work),
+                Effect::Verify { session, name, password } => {
+                    if let Err(verdict) = self.identity.verify(session, name, password) {
+                        self.input(Input::Verified { session, verdict });
+                    }
+                }
                 Effect::Pull { operation } => self.produce(operation),
                 Effect::Feed { operation } => self.feed(operation),
                 Effect::Terminate { operation } => self.terminate(operation),
@@ -282,6 +287,7 @@ impl Server {
     pub(super) fn take_results(&mut self) {
         self.tell_edge_news();
         self.take_exchange_results();
+        self.take_identities();
         while let Some(done) = self.transfers.try_recv() {
             match done {
                 transfers::Done::Opened(id, opened) => match self.transfers.on_opened(id, opened) {

@@ -28,6 +28,8 @@ use rustix::process::{
 pub mod endings;
 pub mod programs;
 
+use super::password::PASSWORD_VARIABLE;
+
 const SHELL: &str = "/bin/sh";
 
 /// Four times the kernel's default: fewer turns of the loop for the same output. Users without
@@ -133,6 +135,8 @@ fn begin(mut command: Command, directory: &Path, stdin: bool) -> io::Result<Proc
     // A missing folder and a missing program are the same error of posix_spawn: ask first.
     check_directory(directory)?;
     command.current_dir(directory).process_group(0);
+    // It is for a client that is started in the same place, and for nobody else.
+    command.env_remove(PASSWORD_VARIABLE);
     command.stdin(if stdin { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| {

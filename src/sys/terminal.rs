@@ -135,6 +135,12 @@ impl TerminalState {
         Self::save_of(io::stdin())
     }
 
+    /// The same for the terminal that controls this process, wherever its streams lead.
+    #[must_use]
+    pub fn save_controlling() -> Option<Self> {
+        Self::save_of(std::fs::File::options().read(true).write(true).open("/dev/tty").ok()?)
+    }
+
     fn save_of(stream: impl AsFd) -> Option<Self> {
         let modes = tcgetattr(&stream).ok()?;
         // A descriptor of its own: standard input may be closed before the process ends.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blob, Call, EdgeCall, ErrorCode, HostCall, Name, Outcome, Refusal, SharePath, Tag,
+    Blob, Call, EdgeCall, ErrorCode, HostCall, Name, Outcome, Refusal, Secret, SharePath, Tag,
     edge::{ComputeBody, DeleteBody, JoinBody, UploadBody},
     error::ErrorCode::*,
     event::{Ended, Entry, Object, Witness},
@@ -29,7 +29,7 @@ pub struct HelloBody<'a> {
     pub user: Cow<'a, str>,
     /// What proves it, where the server asks for that.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Cow<'a, str>>,
+    pub password: Option<Secret<'a>>,
     /// What the client can do beyond version 1; none so far.
     #[serde(default)]
     pub capabilities: Vec<String>,

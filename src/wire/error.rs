@@ -41,6 +41,14 @@ pub enum ErrorCode {
     NotNamed,
     /// Somebody of that name is here already.
     NameTaken,
+    /// The server asks for a password, and none was given; or the session has not logged in.
+    LoginRequired,
+    /// The name or the password is wrong.
+    LoginFailed,
+    /// Too many logins of that name have failed; nothing is checked for a while.
+    Blocked,
+    /// Somebody else has logged in under the name of this session; the connection ends.
+    Replaced,
     /// This session has a name already.
     AlreadyNamed,
     /// The id of a new operation belongs to one that still runs.
@@ -117,6 +125,10 @@ impl ErrorCode {
             NotDelivered => "not-delivered",
             NotNamed => "not-named",
             NameTaken => "name-taken",
+            LoginRequired => "login-required",
+            LoginFailed => "login-failed",
+            Blocked => "blocked",
+            Replaced => "replaced",
             AlreadyNamed => "already-named",
             IdInUse => "id-in-use",
             NoSuchFile => "no-such-file",

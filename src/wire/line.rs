@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 
 use super::{
-    Call, ErrorCode, Event, Item, Name, Outcome, Post, Recipients, Refusal, Request, SharePath,
-    Text, edge,
+    Call, ErrorCode, Event, Item, Name, Outcome, Post, Recipients, Refusal, Request, Secret,
+    SharePath, Text, edge,
     error::ErrorCode::*,
     escape::{escape, escape_bytes, is_plain, plain_length},
     event::{Ended, Entry, EntryKind},
@@ -275,7 +275,7 @@ fn parse_upload(rest: &str) -> Option<Call<'_>> {
 fn parse_user(rest: &str) -> Result<Request<'_>, Refusal> {
     let (name, password) = match rest.split_once(' ') {
         Some((name, password)) => {
-            (name, Some(password).filter(|it| !it.is_empty()).map(Cow::Borrowed))
+            (name, Some(password).filter(|it| !it.is_empty()).map(Secret::from))
         }
         None => (rest, None),
     };

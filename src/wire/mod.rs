@@ -18,6 +18,7 @@ pub mod line;
 pub mod name;
 pub mod path;
 pub mod request;
+pub mod secret;
 pub mod text;
 pub mod verbs;
 
@@ -30,4 +31,5 @@ pub use host::HostCall;
 pub use name::Name;
 pub use path::SharePath;
 pub use request::{Call, Item, Post, Recipients, Request, Tag};
+pub use secret::Secret;
 pub use text::Text;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{EdgeCall, HostCall, Name, Refusal, SharePath, Text};
+use super::{EdgeCall, HostCall, Name, Refusal, Secret, SharePath, Text};
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
 /// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
@@ -16,7 +16,7 @@ pub enum Request<'a> {
         /// The name to be known by.
         name: Name,
         /// What the client said to prove it.
-        password: Option<Cow<'a, str>>,
+        password: Option<Secret<'a>>,
     },
     /// A text for other users.
     Message {

@@ -6,6 +6,7 @@
 
 pub mod canary;
 pub mod framed;
+pub mod identity;
 pub mod lines;
 
 use std::{
@@ -89,16 +90,20 @@ impl Server {
         let root = std::mem::replace(&mut self.root, folder());
         let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
         command.args(["--port", "0"]);
-        Server::start_with_root(command, root)
+        Server::start_sharing(root, command)
     }
 
-    fn start_command(command: Command) -> Server {
-        Server::start_with_root(command, folder())
+    /// The same from a command that lacks the shared folder alone.
+    pub fn start_command(command: Command) -> Server {
+        Server::start_sharing(folder(), command)
     }
 
-    fn start_with_root(mut command: Command, root: TempDir) -> Server {
-        // Where devices have their files, unless the test says otherwise.
-        command.current_dir(root.path());
+    /// The same, sharing this folder.
+    pub fn start_sharing(root: TempDir, mut command: Command) -> Server {
+        if command.get_current_dir().is_none() {
+            // Where devices have their files, unless the test says otherwise.
+            command.current_dir(root.path());
+        }
         command.arg("--root").arg(root.path()).env_remove("RUST_LOG");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
@@ -307,7 +312,7 @@ pub fn run_server(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// A folder in memory where there is such a thing: a sparse file of 4 GiB then costs no page cache.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let in_memory = TempDir::new_in("/dev/shm");
     in_memory.or_else(|_| TempDir::new()).expect("a folder for the test")
 }

@@ -59,6 +59,13 @@ pub struct Peer {
     /// Pings heard since its bytes last came to the hub.
     pub pings: usize,
     pub opened: u64,
+    /// Where the server asks for it; how often it says another one, in percent.
+    pub password: Option<String>,
+    pub guesses: usize,
+    /// Its login was refused, and it has not tried again.
+    pub is_refused: bool,
+    /// The names of the errors with which logins were refused.
+    pub refused_logins: Vec<&'static str>,
     /// Asked and not yet answered.
     pub calls: VecDeque<Call>,
     pub last: BTreeMap<usize, usize>,
@@ -108,6 +115,10 @@ impl Peer {
             refused: 0,
             pings: 0,
             opened: 0,
+            password: None,
+            guesses: 0,
+            is_refused: false,
+            refused_logins: Vec::new(),
             calls: VecDeque::new(),
             last: BTreeMap::new(),
             tag: 0,
@@ -141,14 +152,43 @@ impl Peer {
             self.to_hub.extend(words[rng.range(0, 2)]);
         } else if self.is_line() {
             (0..rng.range(0, 2)).for_each(|_| self.to_hub.extend(b"\r\n"));
-            self.line(&format!("user p{}", self.name));
+            self.say_who(rng);
         } else {
             self.to_hub.extend(frame::MAGIC);
             let user = format!("p{}", self.name).into();
-            let hello = HelloBody { version: 1, user, password: None, capabilities: vec![] };
+            let password = self.say_password(rng).map(Into::into);
+            let hello = HelloBody { version: 1, user, password, capabilities: vec![] };
             let mut out = Vec::new();
             frame::put_json(&mut out, client::HELLO, 0, &hello);
             self.to_hub.extend(out);
+        }
+    }
+
+    /// The password, or none, or another one.
+    fn say_password(&self, rng: &mut Rng) -> Option<String> {
+        let password = self.password.clone()?;
+        match rng.percent(self.guesses) {
+            false => Some(password),
+            true => rng.percent(80).then(|| format!("{password}?")),
+        }
+    }
+
+    fn say_who(&mut self, rng: &mut Rng) {
+        match self.say_password(rng) {
+            Some(password) => self.line(&format!("user p{} {password}", self.name)),
+            None => self.line(&format!("user p{}", self.name)),
+        }
+    }
+
+    /// Tries again after a refused login, gives up, or just stays.
+    pub fn go_on_logging_in(&mut self, rng: &mut Rng) {
+        if !std::mem::take(&mut self.is_refused) || self.leaving || self.half_closed {
+            return;
+        }
+        match rng.range(0, 9) {
+            0 => {}
+            1 => self.leave(),
+            _ => self.say_who(rng),
         }
     }
 
@@ -469,7 +509,12 @@ impl Peer {
                 }
             }
             Said::Pong(number) => assert_eq!(number, 7),
-            Said::Goodbye(_) => self.said_goodbye = true,
+            Said::Goodbye(why) => {
+                if why.is_some_and(|why| why.code == ErrorCode::Busy) {
+                    self.refused_logins.push("busy login");
+                }
+                self.said_goodbye = true;
+            }
         }
         used
     }
@@ -520,6 +565,12 @@ impl Peer {
             // The rest of what it says is of no account: it has no name to say it with.
             ErrorCode::NotNamed if self.is_line() => {}
             ErrorCode::NameTaken if self.is_line() => self.leave(),
+            ErrorCode::LoginRequired | ErrorCode::LoginFailed | ErrorCode::Blocked
+                if self.is_line() && !self.welcomed =>
+            {
+                self.is_refused = true;
+                self.refused_logins.push(code.as_str());
+            }
             other => panic!("nobody asked for this: {other}: {text}"),
         }
     }
@@ -557,9 +608,14 @@ impl Peer {
         use ErrorCode::*;
         let is_refused_start = code == ShuttingDown && text == "the server is stopping";
         match code {
+            Busy if !self.welcomed => {
+                self.is_refused = true;
+                self.refused_logins.push("busy login");
+            }
+            LoginRequired if self.welcomed => self.said_goodbye = true,
             NoSuchFile | CannotStart | FileChanged | Busy => drop(self.calls.pop_front()),
             _ if is_refused_start => drop(self.calls.pop_front()),
-            TimedOut | Protocol | SlowConsumer | Reset => self.said_goodbye = true,
+            TimedOut | Protocol | SlowConsumer | Replaced | Reset => self.said_goodbye = true,
             _ => self.hear_error(0, code, text, office),
         }
     }

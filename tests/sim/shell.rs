@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use sixfour::{
     hub::{
         Chunk, CloseReason, Effect, FilePiece, Input, OperationId, Phase, Piece, SessionId, Time,
+        Verdict,
     },
     wire::{
         ErrorCode, Outcome, Refusal, Stream,
@@ -108,6 +109,10 @@ impl World {
         }
         let count = self.rng.portion(peer.to_peer.len());
         peer.hear(count, &mut self.office, false);
+        peer.go_on_logging_in(&mut self.rng);
+        let refused = std::mem::take(&mut peer.refused_logins);
+        refused.into_iter().for_each(|code| self.saw(code));
+        let peer = &mut self.peers[at];
         if peer.kernel_full && peer.to_peer.len() < KERNEL_BYTES {
             // Now it is writable again.
             (peer.to_write, peer.kernel_full) = (true, false);
@@ -116,6 +121,9 @@ impl World {
 
     /// Some operation has something to tell, or wants to.
     pub fn work(&mut self) {
+        if self.rng.percent(8) {
+            self.end_check();
+        }
         if self.jobs.is_empty() {
             return;
         }
@@ -287,10 +295,13 @@ impl World {
     /// News of what is gone may still be on its way. It must do nothing.
     pub fn ghost_speaks(&mut self) {
         let pick = self.rng.range(0, usize::MAX - 1);
-        let kind = self.rng.range(0, 7);
+        let kind = self.rng.range(0, 8);
         let now = Time(self.now);
-        if kind < 4 && !self.dead_sessions.is_empty() {
+        if (kind < 4 || kind == 8) && !self.dead_sessions.is_empty() {
             let session = self.dead_sessions[pick % self.dead_sessions.len()];
+            if kind == 8 && self.vault.is_checking(session) {
+                return;
+            }
             assert!(self.hub.piece(session).is_none() && !self.hub.wants_input(session));
             self.hub.handle(
                 now,
@@ -298,11 +309,12 @@ impl World {
                     0 => Input::Bytes { session, bytes: b"user ghost\n" },
                     1 => Input::Sent { session, count: 0 },
                     2 => Input::EndOfInput { session },
+                    8 => Input::Verified { session, verdict: Verdict::Right },
                     _ => Input::Gone { session },
                 },
             );
             self.saw("ghost session");
-        } else if kind >= 4 && !self.dead_operations.is_empty() {
+        } else if (4..8).contains(&kind) && !self.dead_operations.is_empty() {
             let operation = self.dead_operations[pick % self.dead_operations.len()];
             assert!(self.hub.room(operation) == 0);
             assert!(self.hub.standard_input(operation).is_none());
@@ -345,6 +357,10 @@ impl World {
                     self.peer_of(session).parked = false;
                 }
                 Effect::Close { session, reason } => self.close(session, reason),
+                Effect::Verify { session, name, password } => {
+                    self.saw("Verify");
+                    self.begin_check(session, name, password.reveal());
+                }
                 Effect::Start { operation, session, work } => {
                     self.saw("Start");
                     assert!(self.jobs.iter().all(|job| job.id != operation), "started twice");
@@ -439,12 +455,21 @@ impl World {
     fn judge_reason(&mut self, session: SessionId, reason: CloseReason) {
         let (now, is_stopping) = (self.now, self.stopped.is_some());
         let was_reset = self.reset.contains(&session);
+        let is_closed = self.vault.is_closed;
         let peer = self.peer_of(session);
         let since = |time: u64, limit: std::time::Duration| time + limit.as_millis() as u64 <= now;
         let is_just = match reason {
             CloseReason::PeerLeft => peer.leaving || peer.half_closed,
             CloseReason::PeerGone | CloseReason::NameTaken | CloseReason::BrokenFile => true,
             CloseReason::Protocol => peer.broken,
+            CloseReason::NotLoggedIn => is_closed,
+            CloseReason::Replaced => {
+                let is_silent = since(peer.heard, LIMITS.half_open_after);
+                is_closed || is_silent
+            }
+            CloseReason::LoginTimeout => {
+                is_closed && !peer.welcomed && since(peer.opened, LIMITS.login_timeout)
+            }
             CloseReason::NotServed | CloseReason::NotAdmitted => peer.is_stranger,
             CloseReason::FirstRequestTimeout => since(peer.opened, LIMITS.first_request_timeout),
             CloseReason::Silent => !peer.is_line() && since(peer.heard, LIMITS.gone_after),

@@ -156,14 +156,19 @@ impl Brain {
             let text = "the server has said goodbye".to_owned();
             return self.effects.push_back(Effect::Lost(text));
         };
+        if self.ask_after(&why) {
+            return;
+        }
         // What was refused now is refused again, but for a name that our own lost connection may
         // still hold.
         let again = self.was_welcome && self.setup.style.returns();
-        let lasting = matches!(why.code, ErrorCode::Denied | ErrorCode::NotSupported);
+        use ErrorCode::{Denied, LoginFailed, LoginRequired, NotSupported, Replaced};
+        let lasting =
+            matches!(why.code, Denied | NotSupported | LoginRequired | LoginFailed | Replaced);
         if !matches!(self.online, Online::Leaving(_)) && (lasting || !again) {
             self.drop_tasks();
             self.code = None;
-            self.refuse(why.code, &why.text);
+            self.refuse_login(&why);
             self.online = Online::Leaving(None);
             return self.leave(self.code);
         }

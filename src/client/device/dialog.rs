@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     client::exit,
-    wire::{EdgeCall, ErrorCode, Name, Refusal, edge::RequestId, escape::escape, name::NAME_RULE},
+    wire::{
+        EdgeCall, ErrorCode, Name, Refusal, Secret, edge::RequestId, escape::escape,
+        name::NAME_RULE,
+    },
 };
 
 /// What is said of a file that is not here.
@@ -123,7 +126,7 @@ impl Dialog {
             State::Password(user) => {
                 self.effects.push_back(Effect::Echo(true));
                 self.state = State::LoggingIn(user);
-                let password = Some(line).filter(|line| !line.is_empty());
+                let password = Some(line).filter(|line| !line.is_empty()).map(Secret::from);
                 self.talk.log_in(Who { user, password, udp_port: self.udp_port });
             }
             State::Prompt => match command::parse(&line) {
@@ -284,6 +287,11 @@ impl Dialog {
         match (&self.state, refusal.code) {
             (State::LoggingIn(_), ErrorCode::NameTaken | ErrorCode::BadName) if !self.ended => {
                 self.ask_username();
+            }
+            (State::LoggingIn(user), ErrorCode::LoginFailed | ErrorCode::LoginRequired)
+                if !self.ended =>
+            {
+                self.ask_password(*user);
             }
             (_, code) => self.leave(exit::of_error(code)),
         }

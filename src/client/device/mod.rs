@@ -26,13 +26,13 @@ use spool::Spool;
 use talk::{Talk, Who};
 
 use super::{arguments::Plan, session::random};
-use crate::wire::{Name, Refusal};
+use crate::wire::{Name, Refusal, Secret};
 
 /// Is a device until it ends: the exit code.
 ///
 /// # Errors
 /// What it needs here is missing: a sentence.
-pub fn run(plan: &Plan, device: &Device) -> Result<u8, String> {
+pub fn run(plan: &Plan, device: &Device, password: Option<Secret<'static>>) -> Result<u8, String> {
     let failed = |error: std::io::Error| error.to_string();
     match device {
         Device::Prompt { udp_port } => {
@@ -42,16 +42,16 @@ pub fn run(plan: &Plan, device: &Device) -> Result<u8, String> {
         Device::Run(run) => {
             let folder = spool_folder(plan)?;
             let spool = Spool::open(&folder)?;
-            let runner = Runner::new(setup_of(plan, run), spool.holding());
+            let runner = Runner::new(setup_of(plan, run, password), spool.holding());
             let meter = Meter::new(run.command.clone(), run.file_id, spool);
             Session::new(plan, runner, Some(meter))?.run().map_err(failed)
         }
     }
 }
 
-fn setup_of(plan: &Plan, run: &RunDevice) -> runner::Setup {
+fn setup_of(plan: &Plan, run: &RunDevice, password: Option<Secret<'static>>) -> runner::Setup {
     runner::Setup {
-        who: Who { user: plan.user, password: None, udp_port: run.udp_port },
+        who: Who { user: plan.user, password, udp_port: run.udp_port },
         every_ms: (run.every.as_millis() as u64).max(1),
         times: run.times,
         quiet: plan.quiet,

@@ -18,6 +18,7 @@ use crate::{
         arguments::Plan,
         exit, input,
         outlet::{Mouth, Outlet},
+        password,
         post::{News, Post},
         progress::Bars,
         session::random,
@@ -202,6 +203,12 @@ impl<'a, F: Front> Session<'a, F> {
             News::LinesEnd(why) => self.tell(Happening::LinesEnd(why)),
             News::Device(news) => self.tell(Happening::Job(news)),
             News::Connected(stream) => {
+                if self.front.talk().has_password()
+                    && let Err(why) = password::check_connection(self.plan, &stream)
+                {
+                    self.unreachable(&why);
+                    return self.tell(Happening::Time);
+                }
                 let adopted = self.adopt(stream);
                 let now_ms = self.now_ms();
                 match adopted {

@@ -18,7 +18,7 @@ use crate::{
         link::{Heard, Link},
     },
     wire::{
-        EdgeAnswer, EdgeCall, ErrorCode, Name, Refusal, Tag,
+        EdgeAnswer, EdgeCall, ErrorCode, Name, Refusal, Secret, Tag,
         control::{CallBody, DetailBody, OutcomeBody, RefusalBody},
     },
 };
@@ -29,7 +29,7 @@ pub struct Who {
     /// Its name.
     pub user: Name,
     /// What proves it.
-    pub password: Option<String>,
+    pub password: Option<Secret<'static>>,
     /// Where it takes files from others; 0: nowhere.
     pub udp_port: u16,
 }
@@ -135,6 +135,12 @@ impl Talk {
         self.news.pop_front()
     }
 
+    /// Whether the next hello carries a password.
+    pub fn has_password(&self) -> bool {
+        let is_greeted = !matches!(self.online, Online::Probing);
+        is_greeted && self.who.as_ref().is_some_and(|who| who.password.is_some())
+    }
+
     /// Whether something can be asked.
     pub fn is_ready(&self) -> bool {
         matches!(self.online, Online::Ready(_))
@@ -201,8 +207,7 @@ impl Talk {
             return self.news.extend([News::Disconnect, News::Reachable]);
         }
         let (Online::Connecting, Some(who)) = (&self.online, &self.who) else { return };
-        let password = who.password.as_deref();
-        let link = Link::with_password(who.user, password, self.last_number, now_ms);
+        let link = Link::new(who.user, who.password.as_ref(), self.last_number, now_ms);
         self.online = Online::Greeting(link);
     }
 
@@ -387,8 +392,8 @@ impl Talk {
 
 /// What is refused now is refused again.
 fn is_lasting(code: ErrorCode) -> bool {
-    use ErrorCode::{BadName, Denied, NotSupported};
-    matches!(code, BadName | Denied | NotSupported)
+    use ErrorCode::{BadName, Denied, LoginFailed, LoginRequired, NotSupported, Replaced};
+    matches!(code, BadName | Denied | LoginFailed | LoginRequired | NotSupported | Replaced)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ impl Server {
         plain: bool,
     ) -> Result<(), Refusal> {
         let Some(connection) = self.connections.get(session) else { return Ok(()) };
-        let ip = connection.peer.ip();
+        let ip = connection.from;
         self.edge.start(id, Asker { session, ip, device, plain }, call)?;
         self.tell_edge_news();
         Ok(())

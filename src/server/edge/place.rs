@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    edge::{DataFolder, Folder},
+    edge::{DataFolder, Folder, disk::OWN_FOLDER, log::LOGS},
     hub::SessionId,
 };
 
@@ -32,6 +32,11 @@ impl Place {
         let is_wanted = named.is_some() || DataFolder::is_used(&path);
         let opened = is_wanted.then(|| open(&path)).transpose()?;
         Ok(Place { path, opened })
+    }
+
+    /// What of it is never shared: the logs, and what the server needs for itself.
+    pub fn hidden_paths(&self) -> impl Iterator<Item = PathBuf> {
+        LOGS.into_iter().chain([OWN_FOLDER]).map(|name| self.path.join(name))
     }
 }
 
