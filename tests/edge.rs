@@ -398,6 +398,32 @@ fn a_folder_that_is_gone_fails_commands_and_chat_goes_on() {
     assert!(matches!(watch.next(), News::Message { from, .. } if from == "nina"));
 }
 
+#[test]
+fn what_is_shared_shows_files_of_devices_and_never_the_logs() {
+    // The shared folder is the working directory, as in `server 5000 3`.
+    let server = Server::start();
+    let mut line = server.user(FAMILIES[0], "watch");
+    line.send("edge.join 6000");
+    assert!(line.next().starts_with("watch is active since "));
+    line.send("edge.upload 1 5");
+    assert!(line.next().ends_with("1 samples"));
+    line.send("edge.upload 2 6");
+    assert!(line.next().ends_with("1 samples"));
+    line.send("edge.delete 2");
+    assert!(line.next().starts_with("file with ID of 2 "));
+    line.send("ls");
+    let listed = line.next();
+    assert!(listed.starts_with("2 ") && listed.ends_with(" watch-1.txt"), "{listed}");
+    assert_eq!(line.next(), "[1 entries]");
+    for name in ["edge-device-log.txt", "upload-log.txt", "deletion-log.txt", ".edge/journal"] {
+        assert!(server.path(name).exists(), "{name}");
+        line.send(&format!("download {name}"));
+        assert!(line.next().starts_with("error no-such-file: "), "{name}");
+    }
+    line.send("ls .edge");
+    assert!(line.next().starts_with("error no-such-file: "));
+}
+
 /// The devices of the great test.
 const DEVICES: usize = 1000;
 

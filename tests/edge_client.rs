@@ -430,6 +430,102 @@ fn an_interrupt_at_the_password_gives_the_terminal_back() {
     let _ = session.get_process_mut().wait();
 }
 
+/// A server as people start it, in a folder with a credentials file.
+fn server_with_passwords() -> Place {
+    let data = TempDir::new().expect("a folder");
+    let credentials = data.path().join("credentials.txt");
+    std::fs::write(&credentials, "watch comp9331\nsensor secret\nguest pass files\n").expect("it");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&credentials, private).expect("it is ours");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["0", "3"]).current_dir(data.path());
+    let home = TempDir::new().expect("a folder");
+    Place { server: Server::start_command(command), data, home }
+}
+
+const WRONG: &str = "Invalid Password. Please try again";
+
+#[test]
+fn a_wrong_password_is_asked_for_again_and_blocks_the_name_in_the_end() {
+    for ip in FAMILIES {
+        let place = server_with_passwords();
+        let mut watch = place.device(ip);
+        watch.expect("Username: ");
+        watch.say("watch");
+        for wrong in ["comp", ""] {
+            watch.expect("\nPassword: ");
+            watch.say(wrong);
+            match wrong {
+                "" => drop(watch.expect_part("\nPassword: ")),
+                _ => watch.expect(&format!("\n{WRONG}")),
+            }
+        }
+        watch.say("comp9331");
+        watch.expect(&format!("\nWelcome!\n{PROMPT}"));
+        watch.ask("EDG 1 4", "data generation done");
+        let text = "data file with ID of 1 has been uploaded to the central server, 4 samples";
+        watch.ask("UED 1", text);
+
+        let mut thief = place.device(ip);
+        thief.expect("Username: ");
+        thief.say("sensor");
+        for text in [
+            WRONG,
+            WRONG,
+            "Invalid Password. Your account has been blocked. Please try again later",
+        ] {
+            thief.expect("\nPassword: ");
+            thief.say("guess");
+            thief.expect(&format!("\n{text}"));
+        }
+        assert_eq!(thief.code(), Some(4), "after the block message the client ends");
+        let mut late = place.device(ip);
+        late.expect("Username: ");
+        late.say("sensor");
+        late.expect("\nPassword: ");
+        late.say("secret");
+        late.expect(
+            "\nYour account is blocked due to multiple authentication failures. Please try again \
+             later\n",
+        );
+        assert_eq!(late.code(), Some(4));
+    }
+}
+
+#[test]
+fn devices_need_the_right_to_be_one() {
+    let place = server_with_passwords();
+    let mut guest = place.device(FAMILIES[0]);
+    guest.expect("Username: ");
+    guest.say("guest");
+    guest.expect("\nPassword: ");
+    guest.say("pass");
+    guest.expect("\nedge is not enabled for you; ");
+    assert_eq!(guest.code(), Some(4));
+    assert_eq!(place.log("edge-device-log.txt"), [""; 0]);
+}
+
+#[test]
+fn a_device_that_measures_gets_its_password_from_a_file_or_the_environment() {
+    let place = server_with_passwords();
+    let run = |password: Option<&str>| {
+        let mut command = place.runner(&["--times", "1", "--", "echo", "1"]);
+        password.map(|password| command.env("SIXFOUR_PASSWORD", password));
+        finish(command)
+    };
+    let (code, _, err) = run(None);
+    assert_eq!(code, Some(4), "{err}");
+    assert!(err.contains("--password-file"), "{err}");
+    let (code, _, err) = run(Some("wrong"));
+    assert_eq!((code, err.contains(WRONG)), (Some(4), true), "{err}");
+    // What was measured meanwhile is not lost.
+    let waiting = place.spooled().len();
+    let (code, out, err) = run(Some("secret"));
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(out.lines().count(), waiting + 1);
+    assert_eq!(place.log("upload-log.txt").len(), waiting + 1);
+}
+
 /// Runs it to its end: exit code, output, error output.
 fn finish(mut command: Command) -> (Option<i32>, String, String) {
     let output = command.output().expect("the client starts");

@@ -14,7 +14,7 @@ use crate::{
         COMMAND_MAX_BYTES, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS,
         RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
     },
-    sys::connect::Host,
+    sys::{connect::Host, known_servers::ServerKey},
     wire::{
         HostCall, Name, SharePath,
         host::{PingHost, Question},
@@ -35,10 +35,14 @@ pub struct Plan {
     pub account: Option<Name>,
     /// The file whose first line is the password.
     pub password_file: Option<PathBuf>,
-    /// A password may be sent in clear, even to another machine.
-    pub plaintext: bool,
     /// Connecting may take so long.
     pub connect_timeout: Duration,
+    /// How the connection is to be protected.
+    pub protection: Protection,
+    /// The state folder, if it was named.
+    pub state: Option<PathBuf>,
+    /// Forget the key of this server, and do nothing else.
+    pub forget: Option<ServerKey>,
     /// One JSON object a line instead of text.
     pub json: bool,
     /// Only answers and errors.
@@ -62,6 +66,19 @@ pub struct Pings {
     pub count: u32,
     /// Between the answer to one and the next, in milliseconds.
     pub interval_ms: u64,
+}
+
+/// What is to protect the connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Protection {
+    /// TLS off the machine and where the server's key is known, else nothing.
+    Usual,
+    /// TLS, and the key is known or is met for the first time.
+    Tls,
+    /// TLS, with a certificate from one of the authorities in this file.
+    Authorities(PathBuf),
+    /// Nothing, also off the machine.
+    Plaintext,
 }
 
 impl Plan {
@@ -106,9 +123,6 @@ struct Arguments {
     /// terminal. A password is never an argument: others could read it there.
     #[arg(long, value_name = "FILE", global = true)]
     password_file: Option<PathBuf>,
-    /// Send a password also to another machine and unencrypted, for all on the way to read.
-    #[arg(long, global = true)]
-    plaintext: bool,
     /// Print one JSON object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -122,6 +136,20 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "10s", global = true,
           value_parser = parse_time)]
     connect_timeout: Duration,
+    /// Use TLS also on this machine.
+    #[arg(long, global = true, conflicts_with = "plaintext")]
+    tls: bool,
+    /// Do without TLS also off this machine; the server has to allow it too, and everybody on the
+    /// way can read all.
+    #[arg(long, global = true)]
+    plaintext: bool,
+    /// Use TLS, and take the server for the right one by its certificate for that name, from one
+    /// of the authorities in this file (PEM), instead of by its known key.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "plaintext")]
+    ca: Option<PathBuf>,
+    /// The folder of the known servers [default: sixfour in $XDG_STATE_HOME or ~/.local/state].
+    #[arg(long, value_name = "DIR", global = true)]
+    state: Option<PathBuf>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -176,6 +204,12 @@ enum Verb {
     Reset,
     /// Stop the server.
     Kill,
+    /// Forget the key of a server: the next connection takes the one that it then has.
+    Forget {
+        /// HOST:PORT, or [IPV6]:PORT; without a port it is that of --port.
+        #[arg(value_name = "SERVER")]
+        server: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -306,6 +340,19 @@ fn plan(
         }
         _ => (None, None),
     };
+    let forget = match &arguments.verb {
+        Some(Verb::Forget { server }) => {
+            let key = ServerKey::parse(server, arguments.port);
+            Some(key.map_err(|why| format!("SERVER: {why}"))?)
+        }
+        _ => None,
+    };
+    let protection = match (arguments.ca, arguments.plaintext, arguments.tls) {
+        (Some(path), ..) => Protection::Authorities(path),
+        (None, true, _) => Protection::Plaintext,
+        (None, false, true) => Protection::Tls,
+        (None, false, false) => Protection::Usual,
+    };
     let (device, orders) = match arguments.verb {
         Some(Verb::Device(verb)) if verb.needs_user() && arguments.user.is_none() => {
             return Err("--user NAME is needed: a device is known by its name".to_owned());
@@ -335,8 +382,10 @@ fn plan(
         user,
         account,
         password_file: arguments.password_file,
-        plaintext: arguments.plaintext,
         connect_timeout: arguments.connect_timeout,
+        protection,
+        state: arguments.state,
+        forget,
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
@@ -378,6 +427,7 @@ fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
         Verb::Cpu => ask(Question::Processor),
         Verb::Reset => vec![Order::Host(HostCall::Reset)],
         Verb::Kill => vec![Order::Host(HostCall::Kill)],
+        Verb::Forget { .. } => Vec::new(),
     })
 }
 

@@ -450,6 +450,15 @@ impl Brain {
         self.retry(now_ms, random);
     }
 
+    /// What answers there is not to be spoken to: that ends it, also at a prompt.
+    pub fn handle_refused(&mut self, code: &'static str, text: String) {
+        self.code = None;
+        self.fail(exit::REFUSED);
+        self.show(Shown::Error { code, text });
+        self.online = Online::Leaving(None);
+        self.leave(self.code);
+    }
+
     /// When [`Brain::handle_timeout`] is due, if ever.
     pub fn poll_timeout_ms(&self) -> Option<u64> {
         let receipts = self.receipts.values().map(|receipts| receipts.due_ms);

@@ -1,10 +1,14 @@
 //! News for the loop from the client's other threads: a channel, and a waker beside it.
 
-use std::{net::TcpStream, sync::Arc, sync::mpsc};
+use std::{sync::Arc, sync::mpsc};
 
 use mio::Waker;
 
-use super::{brain::After, device::JobNews};
+use super::{
+    brain::After,
+    device::JobNews,
+    secure::{Connected, Failure},
+};
 use crate::{
     sys::terminal::StdoutError,
     transfer::{Fault, Report, Segment, source::DiskFile},
@@ -41,9 +45,9 @@ pub enum News {
     /// The user has typed a password; `None` where that was not to be.
     Password(Option<Secret<'static>>),
     /// There is a connection again.
-    Connected(TcpStream),
+    Connected(Connected),
     /// There is still none.
-    Unreachable(String),
+    Unreachable(Failure),
     /// Something about the files of a device.
     Device(JobNews),
 }

@@ -6,7 +6,6 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     io,
-    net::TcpStream,
     ops::Range,
     sync::{Arc, mpsc},
     thread,
@@ -32,11 +31,11 @@ use super::{
     progress::Bars,
     prompt::{self, Names},
     screen::{Screen, Shown, Where},
+    secure::{self, Connected},
 };
 use crate::{
     sys::{
         ask,
-        connect::connect,
         terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
@@ -119,7 +118,7 @@ impl<'a> Session<'a> {
     pub fn new(
         plan: &'a Plan,
         password: Option<Secret<'static>>,
-        stream: TcpStream,
+        transport: Transport,
     ) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
         let poll = Poll::new().map_err(system)?;
@@ -184,7 +183,7 @@ impl<'a> Session<'a> {
             leaving: None,
             began,
         };
-        session.adopt(stream).map_err(system)?;
+        session.adopt(transport).map_err(system)?;
         Ok(session)
     }
 
@@ -202,7 +201,7 @@ impl<'a> Session<'a> {
                     let _ = terminal::write_stdout(b"\r\n");
                 }
                 if let Some(error) = self.canvas.take().and_then(Canvas::close) {
-                    super::show(&self.screen, &error);
+                    super::show(self.plan, &error);
                 }
                 return Ok(code);
             }
@@ -272,10 +271,24 @@ impl<'a> Session<'a> {
 
 /// The connection.
 impl Session<'_> {
-    fn adopt(&mut self, stream: TcpStream) -> io::Result<()> {
-        self.unsafe_because = password::check_connection(self.plan, &stream).err();
-        stream.set_nonblocking(true)?;
-        let mut transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
+    fn handle_connected(&mut self, Connected { transport, notices }: Connected) {
+        let now_ms = self.now_ms();
+        for notice in notices {
+            self.show(&Shown::Notice(notice), None);
+        }
+        match password::check_connection(self.plan, &transport) {
+            Err(why) if self.brain.has_password() => self.brain.handle_unsafe(&why),
+            _ => match self.adopt(transport) {
+                Ok(()) => self.brain.handle_connected(now_ms),
+                Err(error) => {
+                    self.brain.handle_unreachable(&error.to_string(), now_ms, random());
+                }
+            },
+        }
+    }
+
+    fn adopt(&mut self, mut transport: Transport) -> io::Result<()> {
+        self.unsafe_because = password::check_connection(self.plan, &transport).err();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
         self.transport = Some(transport);
@@ -294,8 +307,7 @@ impl Session<'_> {
             match transport.read(room) {
                 Ok(0) => return self.lose("the server closed it"),
                 Ok(count) => {
-                    // A read that did not fill the room has taken all there was (epoll(7)).
-                    self.readable = count == room.len() || self.read_closed;
+                    self.readable = !transport.has_drained(count, room.len()) || self.read_closed;
                     self.inbox.fill(count);
                     self.digest();
                 }
@@ -360,7 +372,18 @@ impl Session<'_> {
         }
     }
 
+    /// Sends what TLS has of its own to say. What cannot be sent now is tried again when the socket
+    /// is writable.
+    fn flush(&mut self) {
+        if let Some(transport) = &mut self.transport
+            && transport.wants_write()
+        {
+            let _ = transport.flush();
+        }
+    }
+
     fn write(&mut self) {
+        self.flush();
         while let Some(transport) = &mut self.transport
             && let Some(link) = self.brain.link()
         {
@@ -455,16 +478,13 @@ impl Session<'_> {
                 self.asked_terminal = None;
                 self.brain.handle_password(typed);
             }
-            News::Connected(stream) => match password::check_connection(self.plan, &stream) {
-                Err(why) if self.brain.has_password() => self.brain.handle_unsafe(&why),
-                _ => match self.adopt(stream) {
-                    Ok(()) => self.brain.handle_connected(now_ms),
-                    Err(error) => {
-                        self.brain.handle_unreachable(&error.to_string(), now_ms, random());
-                    }
-                },
-            },
-            News::Unreachable(why) => self.brain.handle_unreachable(&why, now_ms, random()),
+            News::Connected(connected) => self.handle_connected(connected),
+            News::Unreachable(failure) if failure.exit == exit::REFUSED => {
+                self.brain.handle_refused(failure.code, failure.text);
+            }
+            News::Unreachable(failure) => {
+                self.brain.handle_unreachable(&failure.text, now_ms, random());
+            }
             News::Device(_) => unreachable!("devices have a loop of their own"),
         }
     }
@@ -502,7 +522,10 @@ impl Session<'_> {
             Effect::Connect => self.connect(),
             Effect::Lost(why) => self.lose(&why),
             Effect::Disconnect => {
-                self.transport = None;
+                if let Some(mut transport) = self.transport.take() {
+                    // With TLS the end is said, so that it is not taken for a broken connection.
+                    let _ = transport.shutdown_write();
+                }
                 self.readable = false;
             }
             Effect::StartClock(number) => drop(self.clocks.insert(number, Instant::now())),
@@ -563,12 +586,11 @@ impl Session<'_> {
     }
 
     fn connect(&self) {
-        let (host, port) = (self.plan.host.clone(), self.plan.port);
-        let (timeout, post) = (self.plan.connect_timeout, self.post.clone());
+        let (wish, post) = (self.plan.wish(), self.post.clone());
         thread::spawn(move || {
-            post.send(match connect(&host, port, timeout) {
-                Ok(stream) => News::Connected(stream),
-                Err(error) => News::Unreachable(error.to_string()),
+            post.send(match secure::connect(&wish) {
+                Ok(connected) => News::Connected(connected),
+                Err(failure) => News::Unreachable(failure),
             })
         });
     }

@@ -112,6 +112,17 @@ impl Hub {
         }
     }
 
+    pub(super) fn on_cut_off(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        if session.dialect() == Some(Dialect::Frame) {
+            return self.on_end_of_input(id);
+        }
+        // Who speaks lines gets the answers to the whole ones. Half of a command could be quite
+        // another command.
+        session.input.ended = true;
+        self.on_bytes(id, b"");
+    }
+
     /// Goes on where the session had to wait, if it may.
     pub(super) fn resume(&mut self, id: SessionId) {
         let limits = self.limits;

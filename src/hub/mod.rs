@@ -102,6 +102,12 @@ pub enum Input<'a> {
         /// Who.
         session: SessionId,
     },
+    /// The peer's bytes have ended, and with TLS that was not said as it should be: perhaps it was
+    /// somebody on the way who cut them off. What is not complete is not done.
+    CutOff {
+        /// Whose.
+        session: SessionId,
+    },
     /// The socket failed.
     Gone {
         /// Whose.
@@ -350,6 +356,7 @@ impl Hub {
             Input::Bytes { session, bytes } => self.on_bytes(session, bytes),
             Input::Secured { session } => self.on_secured(session),
             Input::EndOfInput { session } => self.on_end_of_input(session),
+            Input::CutOff { session } => self.on_cut_off(session),
             Input::Gone { session } => self.remove(session, CloseReason::PeerGone),
             Input::Sent { session, count } => self.on_sent(session, count),
             Input::Verified { session, verdict } => self.on_verified(session, verdict),

@@ -498,6 +498,18 @@ fn a_lost_server_is_said_at_once_and_tried_again() {
 }
 
 #[test]
+fn a_server_that_has_become_another_ends_the_prompt() {
+    let mut table = Table::new(Style::Prompt);
+    table.brain.handle_lost("it broke", 1000, 500);
+    table.effects();
+    table.brain.handle_refused("key-changed", "it shows another key".into());
+    let shown = Shown::Error { code: "key-changed", text: "it shows another key".into() };
+    let effects = table.effects();
+    assert_eq!(effects, [Effect::Show(shown, None), Effect::Leave(exit::REFUSED)]);
+    assert_eq!(table.brain.poll_timeout_ms(), None, "it is not tried again");
+}
+
+#[test]
 fn a_server_that_stops_is_tried_again_and_one_that_denies_is_not() {
     for (code, again) in [(ErrorCode::ShuttingDown, true), (ErrorCode::Denied, false)] {
         let mut table = Table::new(Style::Prompt);

@@ -15,7 +15,7 @@ pub mod spool;
 pub mod talk;
 mod upload;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use dialog::Dialog;
 use measure::Meter;
@@ -26,7 +26,10 @@ use spool::Spool;
 use talk::{Talk, Who};
 
 use super::{arguments::Plan, session::random};
-use crate::wire::{Name, Refusal, Secret};
+use crate::{
+    sys::state,
+    wire::{Name, Refusal, Secret},
+};
 
 /// Is a device until it ends: the exit code.
 ///
@@ -59,18 +62,12 @@ fn setup_of(plan: &Plan, run: &RunDevice, password: Option<Secret<'static>>) -> 
     }
 }
 
-/// `$XDG_STATE_HOME/sixfour/spool/...`, or below `~/.local/state` (XDG Base Directory
-/// Specification 0.8).
+/// Below the state folder.
 fn spool_folder(plan: &Plan) -> Result<PathBuf, String> {
-    let folder = |variable: &str| {
-        let value = std::env::var_os(variable).map(PathBuf::from);
-        value.filter(|path| path.is_absolute())
-    };
-    let state = folder("XDG_STATE_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".local").join("state")))
-        .ok_or("there is no folder for what waits: set HOME or XDG_STATE_HOME")?;
+    let folder = state::of_client(plan.state.as_deref())?;
+    state::prepare(&folder)?;
     let name = spool::folder_name(plan.user.as_str(), &plan.host.to_string(), plan.port);
-    Ok(state.join(Path::new("sixfour")).join("spool").join(name))
+    Ok(folder.join("spool").join(name))
 }
 
 /// What drives the loop: the dialog with a person, or the runner of a command.

@@ -200,7 +200,13 @@ impl Runner {
                 }
             }
             News::Refused(refusal) => {
-                self.complain(&refusal.text);
+                let hint = match refusal.code {
+                    ErrorCode::LoginRequired => {
+                        "; give the password with --password-file FILE or in SIXFOUR_PASSWORD"
+                    }
+                    _ => "",
+                };
+                self.complain(&format!("{}{hint}", refusal.text));
                 self.leave(exit::of_error(refusal.code));
             }
             News::Unreachable(why) | News::Away(why) => self.say_away("cannot connect", &why),

@@ -21,13 +21,14 @@ use crate::{
         password,
         post::{News, Post},
         progress::Bars,
+        secure::{self, Connected},
         session::random,
     },
     sys::{
-        connect::connect,
         terminal::{self, HiddenInput, StdoutError},
         transport::Transport,
     },
+    wire::escape::escape,
 };
 
 const SOCKET: Token = Token(0);
@@ -202,23 +203,14 @@ impl<'a, F: Front> Session<'a, F> {
             }
             News::LinesEnd(why) => self.tell(Happening::LinesEnd(why)),
             News::Device(news) => self.tell(Happening::Job(news)),
-            News::Connected(stream) => {
-                if self.front.talk().has_password()
-                    && let Err(why) = password::check_connection(self.plan, &stream)
-                {
-                    self.unreachable(&why);
-                    return self.tell(Happening::Time);
-                }
-                let adopted = self.adopt(stream);
-                let now_ms = self.now_ms();
-                match adopted {
-                    Ok(()) => self.front.talk().handle_connected(now_ms),
-                    Err(error) => self.unreachable(&error.to_string()),
-                }
+            News::Connected(connected) => self.handle_connected(connected),
+            // Not the server that it was, or not one to give a password to: no time heals that.
+            News::Unreachable(failure) if failure.exit == exit::REFUSED => {
+                self.front.talk().handle_unsafe(&failure.text);
                 self.tell(Happening::Time);
             }
-            News::Unreachable(why) => {
-                self.unreachable(&why);
+            News::Unreachable(failure) => {
+                self.unreachable(&failure.text);
                 self.tell(Happening::Time);
             }
             News::OutputFailed(StdoutError::Closed) => self.leave(exit::DONE),
@@ -289,19 +281,31 @@ impl<'a, F: Front> Session<'a, F> {
 /// The connection.
 impl<F: Front> Session<'_, F> {
     fn connect(&self) {
-        let (host, port) = (self.plan.host.clone(), self.plan.port);
-        let (timeout, post) = (self.plan.connect_timeout, self.post.clone());
+        let (wish, post) = (self.plan.wish(), self.post.clone());
         thread::spawn(move || {
-            post.send(match connect(&host, port, timeout) {
-                Ok(stream) => News::Connected(stream),
-                Err(error) => News::Unreachable(error.to_string()),
+            post.send(match secure::connect(&wish) {
+                Ok(connected) => News::Connected(connected),
+                Err(failure) => News::Unreachable(failure),
             })
         });
     }
 
-    fn adopt(&mut self, stream: std::net::TcpStream) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
-        let mut transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
+    fn handle_connected(&mut self, Connected { transport, notices }: Connected) {
+        for notice in notices {
+            self.perform(Effect::Complain(format!("{}\n", escape(&notice))));
+        }
+        let now_ms = self.now_ms();
+        match password::check_connection(self.plan, &transport) {
+            Err(why) if self.front.talk().has_password() => self.front.talk().handle_unsafe(&why),
+            _ => match self.adopt(transport) {
+                Ok(()) => self.front.talk().handle_connected(now_ms),
+                Err(error) => self.unreachable(&error.to_string()),
+            },
+        }
+        self.tell(Happening::Time);
+    }
+
+    fn adopt(&mut self, mut transport: Transport) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
         self.transport = Some(transport);
@@ -319,7 +323,8 @@ impl<F: Front> Session<'_, F> {
             match transport.read(&mut self.buffer) {
                 Ok(0) => return self.lose("the server closed it"),
                 Ok(count) => {
-                    self.readable = count == self.buffer.len() || self.read_closed;
+                    let has_drained = transport.has_drained(count, self.buffer.len());
+                    self.readable = !has_drained || self.read_closed;
                     self.unread.extend_from_slice(&self.buffer[..count]);
                     self.digest();
                 }
@@ -350,6 +355,10 @@ impl<F: Front> Session<'_, F> {
 
     fn write(&mut self) {
         let Some(transport) = &mut self.transport else { return };
+        if transport.wants_write() {
+            // What cannot be sent now is tried again when the socket is writable.
+            let _ = transport.flush();
+        }
         let Some(link) = self.front.talk().link() else { return };
         while !link.outgoing().is_empty() {
             match transport.write(link.outgoing(), false) {
@@ -359,7 +368,7 @@ impl<F: Front> Session<'_, F> {
                 // The reason for it may still be there to be read.
                 Err(_) => {
                     self.readable = true;
-                    return link.advance(link.outgoing().len());
+                    return link.give_up();
                 }
             }
         }

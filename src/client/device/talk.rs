@@ -225,6 +225,13 @@ impl Talk {
         }
     }
 
+    /// There is one, and it is not to be spoken on: that ends it.
+    pub fn handle_unsafe(&mut self, why: &str) {
+        self.online = Online::Off;
+        let refusal = Refusal::new(0, ErrorCode::Denied, why.to_owned());
+        self.news.extend([News::Disconnect, News::Refused(refusal)]);
+    }
+
     /// The connection has ended.
     pub fn handle_lost(&mut self, why: &str, now_ms: u64, random: u64) {
         if let Some(link) = self.link() {
