@@ -10,6 +10,8 @@
 mod call;
 #[path = "sim/jobs.rs"]
 mod jobs;
+#[path = "sim/parcels.rs"]
+mod parcels;
 #[path = "sim/peer.rs"]
 mod peer;
 #[path = "sim/post.rs"]
@@ -54,7 +56,11 @@ pub const LIMITS: Limits = Limits {
     input_window_bytes: 600,
     store_window_bytes: 0,
     operations_max: 3,
-    operations_total_max: 7,
+    operations_total_max: 9,
+    offers_max: 2,
+    offers_total_max: 4,
+    offer_timeout: Duration::from_millis(500),
+    pipe_stall_timeout: Duration::from_millis(400),
     receipts_max: 20,
     first_request_timeout: Duration::from_millis(300),
     login_timeout: Duration::from_millis(600),
@@ -99,10 +105,12 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let seen = all_seeds();
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
-         go on, ping, shrunk file, input closed, failed start, long pause, reconnect, \
+         go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
+         cancelled, nobody there, no such offer, too many offers, cut input, shrunk file, \
+         input closed, failed start, long pause, reconnect, \
          other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
          login-failed, blocked, busy login, end all, ListenAgain, Quit, \
-          Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
+         Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
          close NameTaken, close NotLoggedIn, close Replaced, close LoginTimeout, \
          close FirstRequestTimeout, close Silent, close Stalled, \
@@ -196,7 +204,12 @@ impl World {
         world.settle("everybody must be let go", |world| world.hub.sessions().count() == 0);
         world.hub.check_invariants();
         assert_eq!((world.hub.operations_count(), world.jobs.len()), (0, 0));
+        assert_eq!(world.hub.ends_count(), 0);
         world.office.judge_receipts();
+        world.office.depot.judge();
+        for ending in std::mem::take(&mut world.office.depot.endings) {
+            world.saw(ending);
+        }
         std::mem::forget(on_panic);
         world
     }
@@ -216,6 +229,11 @@ impl World {
             favourite: rng.percent(40).then(|| rng.range(0, 2)),
         };
         let count = rng.range(3, 6);
+        let mut limits = LIMITS;
+        if seed.is_multiple_of(2) {
+            // Nobody may rely on being given up: what can move has to.
+            limits.pipe_stall_timeout = Duration::from_secs(1000);
+        }
         let dialect = |at: usize| if at.is_multiple_of(2) { Dialect::Frame } else { Dialect::Line };
         let is_closed = rng.percent(50);
         let mode = match is_closed {
@@ -224,7 +242,7 @@ impl World {
         };
         World {
             now: 0,
-            hub: Hub::new(LIMITS, [seed, 1], Policy { mode, plaintext: false }),
+            hub: Hub::new(limits, [seed, 1], Policy { mode, plaintext: false }),
             vault: Vault::new(is_closed, count),
             peers: (0..count).map(|at| Peer::new(at, dialect(at))).collect(),
             jobs: Vec::new(),
@@ -280,7 +298,7 @@ impl World {
         if !peer.welcomed || peer.leaving || peer.half_closed || peer.to_hub.len() > 3000 {
             return;
         }
-        match self.rng.range(0, 9) {
+        match self.rng.range(0, 13) {
             0..=4 => {
                 peer.write_letter(&mut self.rng, &mut self.office, names, &self.chances);
                 self.saw("letter");
@@ -297,6 +315,14 @@ impl World {
             7 | 8 => {
                 peer.go_on(&mut self.rng, false);
                 self.saw("go on");
+            }
+            9 | 10 => {
+                peer.offer(&mut self.rng, &mut self.office.depot, names);
+                self.saw("offer");
+            }
+            11 | 12 => {
+                let answer = peer.answer(&mut self.rng);
+                self.saw(answer);
             }
             _ => {
                 peer.ping();

@@ -1,5 +1,7 @@
 //! The client's command line.
 
+mod passing;
+
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
@@ -8,6 +10,7 @@ use super::{
     brain::Watch,
     device::options::{self, Device, DeviceVerb},
     order::{Local, Order, Target, trim_slash},
+    rules::Rules,
 };
 use crate::{
     limits::{
@@ -49,6 +52,8 @@ pub struct Plan {
     pub quiet: bool,
     /// More talk.
     pub verbose: bool,
+    /// Whose offers are taken without a question.
+    pub accept: Rules,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
     /// To be an edge device instead.
@@ -150,6 +155,13 @@ struct Arguments {
     /// The folder of the known servers [default: sixfour in $XDG_STATE_HOME or ~/.local/state].
     #[arg(long, value_name = "DIR", global = true)]
     state: Option<PathBuf>,
+    /// What others send is taken without a question: all, none, ask, or names, each perhaps with
+    /// a size, as in alice,bob:5M. It is saved here as SENDER_NAME.
+    ///
+    /// Default: ask at the prompt. What is not taken by this is asked about there, and refused
+    /// elsewhere.
+    #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
+    accept: Option<Rules>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -163,6 +175,11 @@ enum Verb {
     Download(Download),
     /// Send files and folders to the server. The same line again goes on where it was broken off.
     Upload(Upload),
+    /// Send files and folders to another user, who is asked first. The same line again goes on
+    /// where it was broken off.
+    Send(passing::Send),
+    /// Take what others send, as --accept says, until Ctrl-C. It is saved here as SENDER_NAME.
+    Receive(passing::Receive),
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
@@ -353,6 +370,7 @@ fn plan(
         (None, false, true) => Protection::Tls,
         (None, false, false) => Protection::Usual,
     };
+    let has_rules = arguments.accept.is_some();
     let (device, orders) = match arguments.verb {
         Some(Verb::Device(verb)) if verb.needs_user() && arguments.user.is_none() => {
             return Err("--user NAME is needed: a device is known by its name".to_owned());
@@ -361,9 +379,10 @@ fn plan(
             let (device, orders) = verb.plan(random);
             (device, Some(orders))
         }
-        Some(verb) => (None, Some(orders_of(verb, again)?)),
+        Some(verb) => (None, Some(orders_of(verb, has_rules, again)?)),
         None => (None, None),
     };
+    let random = passing::stable_number(orders.as_deref()).unwrap_or(random);
     let account = arguments.user.or_else(|| login_name.and_then(Name::parse));
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
@@ -389,6 +408,7 @@ fn plan(
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
+        accept: arguments.accept.unwrap_or_default(),
         orders,
         device,
         watch,
@@ -405,12 +425,14 @@ fn watch(top: &Top) -> Result<Watch, String> {
     Ok(Watch { interval_ms, count: top.count })
 }
 
-fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
+fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, String> {
     let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
         Verb::Download(it) => vec![download(it, again)?],
         Verb::Upload(it) => vec![upload(it, again)?],
+        Verb::Send(it) => vec![passing::send(it, again)?],
+        Verb::Receive(it) => vec![passing::receive(it, has_rules)?],
         Verb::Run(run) => vec![command(run)?],
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod facts;
 pub mod input;
 pub mod link;
+pub mod manner;
 pub mod mover;
 pub mod order;
 pub mod outgoing;
@@ -21,10 +22,12 @@ pub mod password;
 pub mod post;
 pub mod progress;
 pub mod prompt;
+pub mod rules;
 pub mod screen;
 pub mod secure;
 pub mod session;
 pub mod top;
+pub mod weigh;
 
 use std::io::Write as _;
 
@@ -140,7 +143,7 @@ fn run_session(plan: &Plan, password: Option<Secret<'static>>, connected: Connec
     // Put back on the way out, however that is: line editing changes the terminal's modes.
     let terminal = TerminalState::save();
     if let Some(terminal) = &terminal {
-        match session::takes_whole_terminal(plan) {
+        match manner::takes_whole_terminal(plan) {
             true => terminal.hand_over_keys(),
             false => terminal.note_bracketed_paste(),
         }

@@ -8,6 +8,7 @@ use super::{
     brain::After,
     device::JobNews,
     secure::{Connected, Failure},
+    weigh::Weight,
 };
 use crate::{
     sys::terminal::StdoutError,
@@ -40,6 +41,10 @@ pub enum News {
     Said(Tag, Vec<Segment<DiskFile>>),
     /// This has happened to its files.
     Reports(Tag, Vec<Report>),
+    /// What is to be sent was looked at, under the number of the question.
+    Weighed(u64, Result<Weight, Fault>),
+    /// The hash of a file that was sent as it is.
+    Hashed(Tag, [u8; 32]),
     /// Our half of the transfer is over.
     Moved(Tag, Result<(), Fault>),
     /// The user has typed a password; `None` where that was not to be.

@@ -14,9 +14,12 @@ mod lockout;
 mod logins;
 mod messages;
 mod names;
+mod offers;
 mod operation;
 mod operations;
 mod outbox;
+mod pipe;
+mod pipes;
 mod requests;
 pub mod rights;
 mod session;
@@ -80,6 +83,10 @@ pub struct Hub {
     stopping: Option<Time>,
     /// Sessions that must go once the input at hand is dealt with.
     doomed: Vec<(SessionId, CloseReason)>,
+    /// Sessions that may be able to go on then: what others did has made room for them.
+    freed: Vec<SessionId>,
+    /// Offers that nobody has answered.
+    offers_count: usize,
 }
 
 /// What has happened. One closed enum, one `match`.
@@ -332,6 +339,8 @@ impl Hub {
             messages: 0,
             stopping: None,
             doomed: Vec::new(),
+            freed: Vec::new(),
+            offers_count: 0,
         }
     }
 
@@ -373,8 +382,19 @@ impl Hub {
             Input::Stop => self.on_stop(),
         }
         // One at a time and not from within each other: each may tell others, who may be full too.
-        while let Some((session, reason)) = self.doomed.pop() {
-            self.remove(session, reason);
+        loop {
+            if let Some((session, reason)) = self.doomed.pop() {
+                match reason {
+                    // What was said before its bytes may still be heard.
+                    CloseReason::BrokenFile => self.close(session, reason, None),
+                    _ => self.remove(session, reason),
+                }
+            } else if let Some(session) = self.freed.pop() {
+                self.close_if_stopping(session);
+                self.resume(session);
+            } else {
+                break;
+            }
         }
     }
 
@@ -414,9 +434,9 @@ impl Hub {
     }
 
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
-    pub fn wants_input(&mut self, session: SessionId) -> bool {
+    pub fn wants_input(&mut self, id: SessionId) -> bool {
         let limits = self.limits;
-        let Some(session) = self.session_mut(session) else { return false };
+        let Some(session) = self.session_mut(id) else { return false };
         if session.is_closing() {
             return false;
         }
@@ -429,9 +449,14 @@ impl Hub {
         self.sessions.iter().map(|(_, session)| session)
     }
 
-    /// How many operations are under way.
+    /// How many operations of the shell are under way: those that had their [`Effect::Start`].
     pub fn operations_count(&self) -> usize {
-        self.operations.len()
+        self.operations.iter().filter(|(_, operation)| operation.end.is_none()).count()
+    }
+
+    /// How many operations are ends of something between two users.
+    pub fn ends_count(&self) -> usize {
+        self.operations.len() - self.operations_count()
     }
 
     /// How much there is of everything.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::{
     CloseReason, Held, OperationId, Outbox, SessionId, Time,
     admission::{Origin, Policy},
+    pipe::Waiting,
     rights::Rights,
 };
 use crate::{
@@ -44,6 +45,10 @@ pub struct Session {
     pub(super) held: Option<Box<Held>>,
     /// Frames alone: messages whose acknowledgement somebody waits for.
     pub(super) awaiting: Option<Box<Awaiting>>,
+    /// What it was offered and has not answered, oldest first.
+    pub(super) offers: Vec<Waiting>,
+    /// The number of the last offer.
+    pub(super) offers_made: u32,
     /// To whom it wrote last.
     pub(super) last_target: SessionId,
     /// When the last byte came, or the socket last took more of a backlog.
@@ -183,6 +188,8 @@ impl Session {
             column: Column::LineStart,
             held: None,
             awaiting: None,
+            offers: Vec::new(),
+            offers_made: 0,
             last_target: SessionId::NOBODY,
             heard: now,
             stalled: None,
@@ -267,14 +274,18 @@ impl Session {
     /// Whether its next request must wait: for its answers to leave, for its password to be
     /// checked, or, with lines, for the end of the request before.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
+        // Bytes that are no requests have no answers that could fill its queue, and as many are
+        // taken as there is room for.
+        if self.input.raw.is_some() {
+            return false;
+        }
         let most = match self.is_nobody() {
             true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
             false => limits.outbox_pause_bytes,
         };
         let full = self.outbox.unsent_bytes() >= most;
-        let is_busy = !self.operations.is_empty() && self.input.raw.is_none();
         full || matches!(self.phase, Phase::Verifying { .. })
-            || self.dialect() == Some(Dialect::Line) && is_busy
+            || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
     }
 
     /// When something has to be done about it if nothing happens.

@@ -174,7 +174,7 @@ impl Talk {
     /// The upload has no more bytes.
     pub fn input_end(&mut self) {
         if let (Online::Ready(link), Some(tag)) = (&mut self.online, self.request) {
-            link.input_end(tag);
+            link.input_end(tag, b"");
         }
     }
 
