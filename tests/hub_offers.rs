@@ -62,7 +62,6 @@ fn what_cannot_be_offered_is_refused_at_once() {
         ("send 4\nquit", "bad-arguments"),
         // Nothing follows what is no size.
         ("send a bob", "bad-arguments"),
-        ("send me the file|bob", "bad-arguments"),
         ("accept 1", "no-such-offer"),
         ("accept one", "bad-arguments"),
         ("refuse 1", "no-such-offer"),

@@ -305,6 +305,7 @@ impl Brain {
             Err(refusal) => self.refuse(refusal.code, &refusal.text),
             Ok(Order::Quit) => self.leave(None),
             Ok(Order::Clear) => self.show(Shown::Clear),
+            Ok(Order::Help) => self.show(Shown::Text(super::help::text())),
             Ok(order) => match &self.online {
                 Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
                 Online::Leaving(_) => {}

@@ -11,6 +11,7 @@ pub mod canvas;
 pub mod device;
 pub mod exit;
 pub mod facts;
+pub mod help;
 pub mod input;
 pub mod link;
 pub mod manner;

@@ -155,7 +155,11 @@ pub fn parse(typed: &str) -> Result<Vec<Order>, Refusal> {
         "exit" if rest.is_empty() => return Ok(vec![Order::Quit]),
         "download" => return parse_download(rest, typed),
         "upload" => return parse_upload(rest, typed),
-        "send" => return parse_send(rest, typed),
+        "send" => match parse_send(rest, typed) {
+            // A text that begins with that word.
+            Err(refusal) if refusal.code == ErrorCode::BadName && typed.contains('|') => {}
+            orders => return orders,
+        },
         "accept" if rest.is_empty() => return Ok(vec![Order::Accept { offer: None }]),
         "refuse" if rest.is_empty() => {
             return Ok(vec![Order::Refuse { offer: None, reason: None }]);

@@ -189,7 +189,10 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
     let line = line.trim_ascii_start();
     let word = first_word(line);
     match verbs::find(word) {
-        Some(verb) if verb.has_no_bar() && memchr::memchr(b'|', line).is_some() => {
+        Some(verb)
+            if (verb.has_no_bar() || lacks_number(verb, &line[word.len()..]))
+                && memchr::memchr(b'|', line).is_some() =>
+        {
             parse_message(line)
         }
         Some(verb) => {
@@ -198,6 +201,14 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
         }
         None => parse_message(line),
     }
+}
+
+/// Whether a verb that goes with a number has none: `send me the plan|bob` is a text.
+fn lacks_number(verb: Verb, rest: &[u8]) -> bool {
+    let rest = rest.trim_ascii_start();
+    let number = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    matches!(verb, Verb::Send | Verb::Accept | Verb::Refuse) && !is_number
 }
 
 /// The bytes before the first space, or up to the first colon, which belongs to the words of

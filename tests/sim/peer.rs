@@ -1,5 +1,6 @@
 //! A scripted peer: what it says, and how it judges what it hears.
 
+#[path = "hear.rs"]
 mod hear;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

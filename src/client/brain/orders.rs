@@ -43,7 +43,6 @@ impl Brain {
             }
             Order::Who => (CallBody::Who, Task::Answer("users")),
             Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
-            Order::Help => (CallBody::Help, Task::Answer("")),
             Order::Send { .. } | Order::Accept { .. } | Order::Refuse { .. } => {
                 return self.perform_between(order, now_ms);
             }
@@ -54,7 +53,9 @@ impl Brain {
             Order::Probe { route, count, interval_ms } => {
                 return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
             }
-            Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
+            Order::Help | Order::Clear | Order::Quit => {
+                unreachable!("these do not concern the server")
+            }
         };
         let tag = link.request(&call);
         let credit_step_bytes = link.credit_step_bytes();

@@ -1,5 +1,6 @@
 //! The brain against a server that only its frames make: no socket, no clock.
 
+mod between;
 mod hosts;
 mod logins;
 

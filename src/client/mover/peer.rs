@@ -16,7 +16,7 @@ use crate::{
     transfer::{
         Begun, Entry, EntryKind, Fault, Found, Receiver, Report, SIZE_UNKNOWN, Segment, Sink,
         Stored,
-        sink::{FolderSink, Naming},
+        sink::{FolderSink, Naming, Place},
     },
     wire::{ErrorCode, Form, Name},
 };
@@ -73,31 +73,56 @@ impl End {
         taking: &Taking,
         step: u32,
     ) -> Outcome {
-        let size = taking.size.unwrap_or(0);
         let entry = Entry {
             item: 0,
             kind: EntryKind::File,
             is_executable: false,
-            size,
+            size: taking.size.unwrap_or(0),
             modified: (taking.modified.unwrap_or_else(clock::wall_clock), 0),
             path: taking.name.clone(),
         };
         // What is there of it proves nothing: the sender cannot be asked.
-        let name = match sink.find(&entry) {
-            Ok(found) => found.name,
+        let begun = sink.find(&entry).map(|found| found.name);
+        let begun = begun.and_then(|name| Ok((name, sink.begin(&entry, None, 0)?)));
+        let (name, mut stage) = match begun {
+            Ok(begun) => begun,
             Err(fault) => return Some(Err(fault)),
         };
-        let mut stage = match sink.begin(&entry, None, 0) {
-            Ok(stage) => stage,
-            Err(fault) => return Some(Err(fault)),
+        let (from, starts_over) = (0, false);
+        let begun = Report::Begun { name: name.clone(), size: entry.size, from, starts_over };
+        self.tell(vec![Report::Found(entry.size), begun]);
+        let hash = match self.fill(work, &mut sink, &mut stage, entry.size, step) {
+            Some(Ok(hash)) => hash,
+            Some(Err(fault)) => {
+                sink.discard(stage);
+                return Some(Err(fault));
+            }
+            None => {
+                sink.discard(stage);
+                return None;
+            }
         };
-        let (name_told, starts_over) = (name.clone(), false);
-        self.tell(vec![
-            Report::Found(size),
-            Report::Begun { name: name_told, size, from: 0, starts_over },
-        ]);
+        sink.finish(0, stage, &entry);
+        let stored = sink.settle().pop().map_or(Ok(()), |(_, stored)| stored);
+        if stored.is_ok() {
+            let (size, was_there) = (entry.size, false);
+            self.tell(vec![Report::Stored { name, size, hash, was_there }]);
+        }
+        Some(stored)
+    }
+
+    /// Writes what comes until all is there and good: the hash of it. `None` where it is not
+    /// wanted any more.
+    fn fill(
+        &mut self,
+        work: &mpsc::Receiver<Work>,
+        sink: &mut FolderSink,
+        stage: &mut Place,
+        size: u64,
+        step: u32,
+    ) -> Option<Result<[u8; 32], Fault>> {
         let (mut hasher, mut received, mut unreported) = (blake3::Hasher::new(), 0, 0);
-        let hash = loop {
+        loop {
             match work.recv().ok()? {
                 Work::Chunk(chunk) => {
                     for bytes in chunk.slices() {
@@ -105,13 +130,11 @@ impl End {
                         hasher.update(bytes);
                         let written = match received > size {
                             true => Err(too_much(size)),
-                            false => sink.write(&mut stage, bytes),
+                            false => sink.write(stage, bytes),
                         };
                         if let Err(fault) = written {
-                            sink.discard(stage);
                             return Some(Err(fault));
                         }
-                        self.wait(bytes.len());
                     }
                     let count = chunk.length();
                     self.tell(vec![Report::Moved(count as u64)]);
@@ -121,37 +144,15 @@ impl End {
                         self.post.send(News::After(After::Consumed(self.tag, bytes)));
                     }
                 }
-                Work::Verify(hash) => break hash,
-                Work::End => {
-                    sink.discard(stage);
-                    return Some(Err(stopped()));
+                Work::Verify(hash) => {
+                    let own = *hasher.finalize().as_bytes();
+                    let is_good = received == size && hash.is_none_or(|hash| own == hash);
+                    return Some(if is_good { Ok(own) } else { Err(not_verified()) });
                 }
+                Work::End => return Some(Err(stopped())),
                 Work::Taken(_) => {}
             }
-        };
-        let own = hasher.finalize();
-        let is_good = received == size && hash.is_none_or(|hash| own == hash);
-        if !is_good {
-            sink.discard(stage);
-            let text = "the bytes that came are not those that were sent; ask for it again";
-            return Some(Err(Fault::new(ErrorCode::NotVerified, text)));
         }
-        sink.finish(0, stage, &entry);
-        Some(self.settle_raw(&mut sink, name, size, own))
-    }
-
-    /// Gives the file its name, and says so.
-    fn settle_raw(
-        &self,
-        sink: &mut FolderSink,
-        name: Vec<u8>,
-        size: u64,
-        hash: blake3::Hash,
-    ) -> Result<(), Fault> {
-        sink.settle().pop().map_or(Ok(()), |(_, stored)| stored)?;
-        let hash = *hash.as_bytes();
-        self.tell(vec![Report::Stored { name, size, hash, was_there: false }]);
-        Ok(())
     }
 
     /// Sends one file as it is, and then its hash.
@@ -202,6 +203,11 @@ impl End {
             self.wait(count);
         }
     }
+}
+
+fn not_verified() -> Fault {
+    let text = "the bytes that came are not those that were sent; ask for it again";
+    Fault::new(ErrorCode::NotVerified, text)
 }
 
 fn too_much(size: u64) -> Fault {
@@ -264,5 +270,76 @@ impl<K: Sink> Sink for Bounded<K> {
 
     fn settle(&mut self) -> Vec<Stored> {
         self.sink.settle()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::transfer::{
+        Sender,
+        source::{DiskSource, Hashes, Item},
+    };
+
+    fn taking(size: Option<u64>, files: u64) -> Taking {
+        let from = Name::parse("alice").expect("a name");
+        let (name, modified, form) = (b"x".to_vec(), None, Form::Conversation);
+        Taking { from, name, size, files, modified, form }
+    }
+
+    /// What becomes of a file of 100 bytes and one of 7 where this was offered.
+    fn taken(offered: &Taking) -> (Vec<String>, Vec<ErrorCode>) {
+        let (here, there) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+        fs::write(here.path().join("a"), [b'a'; 100]).expect("a file");
+        fs::write(here.path().join("b"), [b'b'; 7]).expect("a file");
+        let items = ["a", "b"].map(|name| Item::local(&here.path().join(name)).expect("there"));
+        let mut sender = Sender::new(DiskSource::new(items.into(), Hashes::default()));
+        let root = File::open(there.path()).expect("a folder");
+        let sink = FolderSink::new(root.into(), Naming::Prefixed(b"alice_".to_vec()), false);
+        let mut receiver = Receiver::new(Bounded::new(sink, offered));
+        let mut failed = Vec::new();
+        for _ in 0..100 {
+            sender.produce(1000);
+            for segment in sender.take_segments() {
+                match segment {
+                    Segment::Bytes(bytes) => receiver.handle(&bytes),
+                    Segment::File { file, offset, length } => {
+                        let mut bytes = vec![0; length];
+                        use crate::transfer::SourceFile as _;
+                        file.read_at(&mut bytes, offset).expect("it is read");
+                        receiver.handle(&bytes);
+                    }
+                }
+            }
+            receiver.prove(1000);
+            receiver.settle();
+            for report in receiver.take_reports() {
+                if let Report::Failed { fault, .. } = report {
+                    failed.push(fault.code);
+                }
+            }
+            sender.handle(&receiver.take_bytes());
+        }
+        assert!(sender.outcome().is_some() && receiver.outcome().is_some(), "both end");
+        let names = fs::read_dir(there.path())
+            .expect("a folder")
+            .map(|entry| entry.expect("one").file_name().into_string().expect("text"));
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        (names, failed)
+    }
+
+    #[test]
+    fn no_more_is_taken_than_was_offered() {
+        let all = vec!["alice_a".to_owned(), "alice_b".to_owned()];
+        assert_eq!(taken(&taking(Some(107), 2)), (all.clone(), vec![]));
+        assert_eq!(taken(&taking(None, 2)), (all, vec![]));
+        let large = vec![ErrorCode::FileTooLarge];
+        assert_eq!(taken(&taking(Some(106), 2)), (vec!["alice_a".to_owned()], large.clone()));
+        assert_eq!(taken(&taking(Some(107), 1)), (vec!["alice_a".to_owned()], large));
+        let both = vec![ErrorCode::FileTooLarge; 2];
+        assert_eq!(taken(&taking(Some(5), 2)), (vec![], both));
     }
 }

@@ -100,7 +100,13 @@ impl Peer {
     }
 
     /// An error about letters, or about the connection as a whole.
-    pub(super) fn hear_error(&mut self, tag: u32, code: ErrorCode, text: &str, office: &mut Office) {
+    pub(super) fn hear_error(
+        &mut self,
+        tag: u32,
+        code: ErrorCode,
+        text: &str,
+        office: &mut Office,
+    ) {
         let first = text.split(' ').next().expect("there is a first word");
         let life = self.life;
         match code {
