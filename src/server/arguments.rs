@@ -83,6 +83,13 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub root: PathBuf,
 
+    /// Where the files and the logs of devices lie [default: the working directory]
+    ///
+    /// One server at a time works in it. Without this option the folder is opened only once a
+    /// device has something to do, or where devices have left their logs.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
     /// Listen on IPv6 alone
     #[arg(long, conflicts_with = "ipv4_only")]
     ipv6_only: bool,
