@@ -1,7 +1,6 @@
 //! Requests of devices in the hub: what is started for whom, how a file comes in, what is heard.
 
 #[path = "hub/table.rs"]
-#[allow(dead_code, reason = "every test takes what it needs")]
 mod table;
 
 use sixfour::{
