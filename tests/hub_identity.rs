@@ -102,7 +102,7 @@ fn other_machines_are_let_in_once_tls_protects_them() {
 }
 
 /// Requests in lines with the right that each needs; `None` is a login.
-const NEEDS: [(&str, Option<Right>); 18] = [
+const NEEDS: [(&str, Option<Right>); 19] = [
     ("hello|bob", Some(Right::Message)),
     ("msg bob hello", Some(Right::Message)),
     ("download x", Some(Right::Files)),
@@ -110,6 +110,7 @@ const NEEDS: [(&str, Option<Right>); 18] = [
     ("run id", Some(Right::Run)),
     // What follows it is no request, whether it is taken or not.
     ("upload 6 x\nrun id", Some(Right::Upload)),
+    ("send 6 x bob\nrun id", Some(Right::Message)),
     ("Linux:id", Some(Right::Run)),
     ("DOS:dir", Some(Right::Run)),
     ("PowerShell:ls", Some(Right::Run)),
