@@ -134,6 +134,7 @@ struct Stage {
     folder: Mutex<Option<TempDir>>,
     children: Mutex<Vec<Child>>,
     root: PathBuf,
+    state: PathBuf,
     downloads: PathBuf,
 }
 
@@ -143,8 +144,9 @@ impl Stage {
         let folder = tempfile::Builder::new().prefix("sixfour-tour-").tempdir().map_err(context)?;
         let (root, downloads) = (folder.path().join("shared"), folder.path().join("fetched"));
         fs::create_dir(&root).and_then(|()| fs::create_dir(&downloads)).map_err(context)?;
+        let state = folder.path().join("state");
         let (folder, children) = (Mutex::new(Some(folder)), Mutex::new(Vec::new()));
-        Ok(Stage { programs, folder, children, root, downloads })
+        Ok(Stage { programs, folder, children, root, state, downloads })
     }
 
     fn children(&self) -> MutexGuard<'_, Vec<Child>> {
@@ -314,7 +316,9 @@ impl Guide {
     fn start_server(&mut self) -> Result<(IpAddr, IpAddr), Cut> {
         let greeting = self.step("server --port 0", |guide| {
             let root = guide.stage.root.to_string_lossy().into_owned();
-            let server = guide.stage.start("server", &["--port", "0", "--root", &root])?;
+            let state = guide.stage.state.to_string_lossy().into_owned();
+            let arguments = ["--port", "0", "--root", &root, "--state", &state];
+            let server = guide.stage.start("server", &arguments)?;
             let server = guide.server.insert(server);
             let greeting = loop {
                 match server.lines.recv_timeout(PATIENCE) {

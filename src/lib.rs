@@ -5,6 +5,7 @@
 //! [`client`] glue the halves. ARCHITECTURE.md tells who may import whom.
 
 pub mod client;
+pub mod direct;
 pub mod edge;
 pub mod hub;
 pub mod limits;

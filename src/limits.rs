@@ -132,6 +132,42 @@ pub const TRANSFER_SMALL_MAX_BYTES: usize = 64 * 1024;
 /// Most entries of one transfer, so that a list without an end has one.
 pub const TRANSFER_ENTRIES_MAX: u32 = 10_000_000;
 
+/// Places at which an introduction may send a client to look for another one.
+pub const DIRECT_CANDIDATES_MAX: usize = 16;
+
+/// Addresses of its own that a client announces.
+pub const DIRECT_ADDRESSES_MAX: usize = 8;
+
+/// Lowest UDP port of a client. Below are services that a stranger must not make us talk to
+/// (the bounce attack, RFC 2577).
+pub const DIRECT_PORT_MIN: u16 = 1024;
+
+/// Channels between clients that one client has at once; each may hold
+/// [`DIRECT_RECEIVE_WINDOW_BYTES`] and [`DIRECT_SEND_WINDOW_BYTES`].
+pub const DIRECT_CHANNELS_MAX: usize = 16;
+
+/// Handshakes that others have begun and that have not yet shown their token.
+pub const DIRECT_PENDING_MAX: usize = 64;
+
+/// That many of them, and further ones have to prove their address first (RFC 9000, section 8.1).
+pub const DIRECT_RETRY_FROM: usize = 16;
+
+/// Time to find a direct path; the transfer waits for it before it goes through the server.
+pub const DIRECT_RACE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pause between the dials of two candidates: the least that RFC 8305, section 5, recommends, so
+/// that all of them have their turn within [`DIRECT_RACE_TIMEOUT`].
+pub const DIRECT_ATTEMPT_DELAY: Duration = Duration::from_millis(100);
+
+/// Silence after which the other end is gone (RFC 9308, section 3.2).
+pub const DIRECT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes that one channel holds for a reader that does not read.
+pub const DIRECT_RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// Bytes that one channel has taken from its writer and keeps until they are acknowledged.
+pub const DIRECT_SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+
 /// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
 /// to be hit.
 #[derive(Clone, Copy, Debug)]

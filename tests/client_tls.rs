@@ -6,7 +6,7 @@ mod process;
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, Shutdown, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -353,7 +353,11 @@ fn files_commands_and_their_input_go_through_tls_whole() {
         assert_eq!(told.assert(0, "").err, "");
         let saved = user.home.path().join("work").join("client_large.bin");
         assert!(fs::read(&saved).expect("it is saved") == content);
-        fs::remove_file(saved).expect("a file of the test");
+        fs::rename(&saved, saved.with_file_name("up.bin")).expect("a file of the test");
+        let told = user.run(&server, ip, &["--tls", "-q", "upload", "up.bin"]);
+        assert_eq!(told.assert(0, "").err, "");
+        assert!(fs::read(server.path("up.bin")).expect("it is stored") == content);
+        fs::remove_file(server.path("up.bin")).expect("a file of the test");
 
         let mut command = user.command(&ip.to_string(), server.port, &["run", "wc -c; exit 7"]);
         let mut child = command.stdin(Stdio::piped()).spawn().expect("the client starts");
@@ -362,5 +366,52 @@ fn files_commands_and_their_input_go_through_tls_whole() {
         let writer = thread::spawn(move || stdin.write_all(&input));
         left(child).assert(7, &format!("{}\n", content.len()));
         writer.join().expect("it wrote").expect("all was read");
+    }
+}
+
+/// Passes one connection on to the server, and cuts it after so many bytes in either direction.
+fn cutter(server: &Server, ip: IpAddr, after: usize) -> u16 {
+    let listener = TcpListener::bind((ip, 0)).expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let far = server.connect(ip);
+    thread::spawn(move || {
+        let (near, _) = listener.accept().expect("a client");
+        let pass = move |mut from: TcpStream, mut to: TcpStream| {
+            let (mut buffer, mut left) = (vec![0; 64 * 1024], after);
+            while left > 0 {
+                let most = left.min(buffer.len());
+                let Ok(count @ 1..) = from.read(&mut buffer[..most]) else { break };
+                if to.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+                left -= count;
+            }
+            // The end of TCP: nobody in between can say the end of TLS.
+            let _ = from.shutdown(Shutdown::Both);
+            let _ = to.shutdown(Shutdown::Both);
+        };
+        let [near_too, far_too] = [&near, &far].map(|it| it.try_clone().expect("a descriptor"));
+        let up = thread::spawn(move || pass(near_too, far_too));
+        pass(far, near);
+        up.join().expect("it has ended");
+    });
+    port
+}
+
+#[test]
+fn what_is_cut_off_on_its_way_gets_no_name_on_either_side() {
+    let (server, user) = (Server::start(), User::new());
+    let content = noise(4, 8 * 1024 * 1024);
+    server.put("down.bin", &content);
+    let work = user.home.path().join("work");
+    fs::write(work.join("up.bin"), &content).expect("a file");
+    for ip in FAMILIES {
+        for verb in [["download", "down.bin"], ["upload", "up.bin"]] {
+            let port = cutter(&server, ip, 3 * 1024 * 1024);
+            let arguments = [&["--tls", "-q"], &verb[..]].concat();
+            let told = user.run_on(&ip.to_string(), port, &arguments);
+            assert!(told.code == Some(1) && told.err.contains("lost"), "{verb:?}: {}", told.err);
+        }
+        assert!(!work.join("client_down.bin").exists() && !server.path("up.bin").exists());
     }
 }

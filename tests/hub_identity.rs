@@ -102,13 +102,26 @@ fn other_machines_are_let_in_once_tls_protects_them() {
 }
 
 /// Requests in lines with the right that each needs; `None` is a login.
-const NEEDS: [(&str, Option<Right>); 6] = [
+const NEEDS: [(&str, Option<Right>); 18] = [
     ("hello|bob", Some(Right::Message)),
     ("msg bob hello", Some(Right::Message)),
     ("download x", Some(Right::Files)),
     ("ls", Some(Right::Files)),
     ("run id", Some(Right::Run)),
+    // What follows it is no request, whether it is taken or not.
+    ("upload 6 x\nrun id", Some(Right::Upload)),
+    ("Linux:id", Some(Right::Run)),
+    ("DOS:dir", Some(Right::Run)),
+    ("PowerShell:ls", Some(Right::Run)),
+    ("ping localhost", Some(Right::Run)),
+    ("reset", Some(Right::Admin)),
+    ("kill", Some(Right::Admin)),
     ("who", None),
+    ("info", None),
+    ("ip", None),
+    ("cpu", None),
+    ("python --version", None),
+    ("ls folder", Some(Right::Files)),
 ];
 
 #[test]
@@ -128,7 +141,7 @@ fn a_request_without_its_right_is_denied_in_one_text_and_starts_nothing() {
             assert_eq!(heard == denial, is_denied, "{line} without {lacking}: {heard}");
             assert!(!is_denied || !has_started(&table), "{:?}", table.effects);
             assert!(!is_denied || table.heard(bob).is_empty(), "nothing was sent");
-            assert_eq!(table.closed(alice), None);
+            assert!(!is_denied || table.closed(alice).is_none());
         }
     }
 }
@@ -142,6 +155,9 @@ fn frames_are_denied_with_the_same_text_at_the_end_of_what_was_asked() {
         (1, r#"{"op":"run","command":"id","stdin":true}"#, Right::Run),
         (2, r#"{"op":"download","path":"x"}"#, Right::Files),
         (3, r#"{"op":"ls"}"#, Right::Files),
+        (5, r#"{"op":"fetch","paths":["x"]}"#, Right::Files),
+        (6, r#"{"op":"store"}"#, Right::Upload),
+        (7, r#"{"op":"kill"}"#, Right::Admin),
     ] {
         let bytes = frame_of(client::REQUEST, tag, body.as_bytes());
         let heard = table.say(alice, bytes);

@@ -1,7 +1,6 @@
 //! What TLS changes for the hub: its end is said, or else it is not taken for one.
 
 #[path = "hub/table.rs"]
-#[allow(dead_code, reason = "the other tests of the hub take what is not needed here")]
 mod table;
 
 use sixfour::{

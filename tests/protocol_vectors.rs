@@ -9,7 +9,7 @@ use common::{encode_request, encode_said, hex};
 use sixfour::{
     limits::LINE_MAX_BYTES,
     wire::{
-        Call, ErrorCode, Event, Name, Outcome, Refusal, Request,
+        Announcement, Call, ErrorCode, Event, Introduction, Name, Outcome, Refusal, Request,
         dialect::{Sniffed, farewell, sniff, unserved},
         event::{Ended, Entry, EntryKind},
         frame::{self, client, server},
@@ -214,4 +214,27 @@ fn dialects_that_are_not_served_get_the_answer_of_the_document() {
     }
     let page = farewell(Sniffed::Http, &Refusal::new(0, ErrorCode::NotSupported, ""));
     assert!(page.starts_with(b"HTTP/1.1 421 "));
+}
+
+#[test]
+fn introductions_are_what_the_document_says() {
+    let lines = vectors("introduction").remove(0).lines;
+    let mut seen = Vec::new();
+    for pair in lines.chunks(2) {
+        let (json, kind) = (&pair[0], pair[1].as_str());
+        let again = match kind {
+            "= Announcement" => {
+                let read: Announcement = serde_json::from_str(json).expect(json);
+                serde_json::to_string(&read)
+            }
+            "= Introduction" => {
+                let read: Introduction = serde_json::from_str(json).expect(json);
+                serde_json::to_string(&read)
+            }
+            other => panic!("{other} is neither"),
+        };
+        assert_eq!(&again.expect("it is JSON"), json);
+        seen.push(kind);
+    }
+    assert_eq!(seen, ["= Announcement", "= Introduction"]);
 }

@@ -19,13 +19,14 @@ use sixfour::wire::verbs::{VERBS, Verb};
 use tempfile::TempDir;
 
 /// All documents with links.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "PROTOCOL.md",
     "benches/README.md",
     "docs/edge.md",
+    "docs/security.md",
     "fuzz/README.md",
 ];
 
@@ -107,13 +108,16 @@ fn has_nc() -> bool {
     nc.is_ok_and(|it| String::from_utf8_lossy(&[it.stdout, it.stderr].concat()).contains("N"))
 }
 
-/// bob of the examples: a client that reads until it is dropped.
-struct Bob(Child);
+/// bob of the examples: a client that reads, and takes what it is offered, until it is dropped.
+struct Bob(Child, TempDir);
 
 impl Bob {
     fn join(server: &Server) -> Bob {
+        let folder = TempDir::new().expect("a folder for the test");
         let mut child = Command::new(env!("CARGO_BIN_EXE_client"))
-            .args(["--user", "bob", "--verbose", "--port", &server.port.to_string()])
+            .args(["--user", "bob", "--verbose", "--accept", "all"])
+            .args(["--port", &server.port.to_string()])
+            .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -125,7 +129,7 @@ impl Bob {
         assert!(welcome.starts_with("welcome, bob"), "{welcome:?}");
         // Read on, or its output would be closed.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Bob(child)
+        Bob(child, folder)
     }
 }
 
@@ -189,9 +193,12 @@ fn every_verb_has_its_help_and_its_place_in_the_readme() {
     // Who one is, what there is and how to leave need no verb where there are arguments; and what
     // a shell does better has none.
     let without = |verb: &Verb| {
-        use Verb::{Clear, Disconnect, Dos, Help, Linux, PowerShell, Python, Quit, User};
+        use Verb::{
+            Accept, Clear, Disconnect, Dos, Help, Linux, PowerShell, Python, Quit, Refuse, User,
+        };
         use Verb::{EdgeCompute, EdgeDelete, EdgeJoin, EdgeLeave, EdgeList, EdgeUpload};
         let commands = matches!(verb, Python | Linux | Dos | PowerShell | Clear);
+        let commands = commands || matches!(verb, Accept | Refuse);
         // `client device` has them together.
         let of_devices =
             matches!(verb, EdgeJoin | EdgeUpload | EdgeCompute | EdgeDelete | EdgeList | EdgeLeave);
@@ -216,6 +223,10 @@ fn the_commands_of_the_readme_name_only_what_there_is() {
         let words: Vec<&str> = line.split(' ').collect();
         let options = || words.iter().filter(|word| word.starts_with("--"));
         match words[..] {
+            ["server", verb @ ("passwd" | "fingerprint"), ..] => {
+                let of_verb = help(env!("CARGO_BIN_EXE_server"), &[verb]);
+                assert!(options().all(|it| of_verb.contains(it)), "{line}");
+            }
             ["server", ..] => assert!(options().all(|it| server.contains(it)), "{line}"),
             ["client", ..] => assert!(options().all(|it| client.contains(it)), "{line}"),
             ["cargo", "run", .., "--example", name] => {
@@ -225,7 +236,7 @@ fn the_commands_of_the_readme_name_only_what_there_is() {
                 assert!(manifest.contains(&format!("name = \"{name}\"")), "{line}");
             }
             ["cargo", "test"] | ["cargo", "install", "--path", "."] => {}
-            ["ssh", "-L", ..] => {}
+            ["ncat", "--ssl", "host.example", "5000"] => {}
             _ => panic!("README.md, not known here: {line}"),
         }
     }

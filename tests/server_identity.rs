@@ -347,7 +347,7 @@ fn without_a_descriptor_to_spare_the_old_credentials_stay() {
     // The hard limit stays: not even root may raise it everywhere.
     let usual = getrlimit(Resource::Nofile);
     let limit = |current| {
-        let limit = Rlimit { current, ..usual.clone() };
+        let limit = Rlimit { current, ..usual };
         prlimit(Some(site.server.pid()), Resource::Nofile, limit).expect("our own child");
     };
     // The limit concerns the number of a descriptor: none below the lowest free one is left.
@@ -425,36 +425,124 @@ fn open_beside_a_credentials_file_is_one_or_the_other() {
     assert!(err.contains("--open") && err.contains("credentials.txt"), "{err}");
 }
 
-#[test]
-fn the_credentials_file_is_never_served() {
+/// A server whose shared folder is its working folder, with a credentials file and ways to it.
+fn sharing_its_credentials() -> Server {
     let root = folder();
     let at = |name: &str| root.path().join(name);
     std::fs::write(at("credentials.txt"), "alice x\n").expect("a file");
-    std::fs::hard_link(at("credentials.txt"), at("hard")).expect("a link");
+    std::fs::create_dir(at("folder")).expect("a folder");
+    for place in ["hard", "folder/hard"] {
+        std::fs::hard_link(at("credentials.txt"), at(place)).expect("a link");
+    }
     std::os::unix::fs::symlink("credentials.txt", at("soft")).expect("a link");
-    std::fs::write(at("other"), "y").expect("a file");
+    std::os::unix::fs::symlink("../credentials.txt", at("folder/soft")).expect("a link");
+    for place in ["other", "folder/other"] {
+        std::fs::write(at(place), "y").expect("a file");
+    }
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(["--port", "0"]).current_dir(root.path());
-    let server = Server::start_sharing(root, command);
+    Server::start_sharing(root, command)
+}
+
+/// Runs a client of alice in an empty folder; what it says, and what is in the folder then.
+fn alice(server: &Server, folder: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_client"))
+        .args(["--user", "alice", "--port", &server.port.to_string()])
+        .args(arguments)
+        .env("SIXFOUR_PASSWORD", "x")
+        .current_dir(folder.path())
+        .output()
+        .expect("the client starts");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        match entry.path() {
+            path if path.is_dir() => found.extend(files_below(&path)),
+            path => found.push(std::fs::read_to_string(path).expect("text")),
+        }
+    }
+    found
+}
+
+#[test]
+fn the_credentials_file_is_never_served() {
+    let server = sharing_its_credentials();
     let ask = |text: &str| {
         let all = exchange(server.address(FAMILIES[0]), format!("user alice x\n{text}").as_bytes());
         String::from_utf8(all).expect("text").replace("welcome alice\n", "")
     };
     for _ in 0..2 {
-        for name in ["credentials.txt", "hard", "soft"] {
+        for name in ["credentials.txt", "hard", "soft", "folder/hard", "folder/soft"] {
             for verb in ["download", "ls"] {
                 let heard = ask(&format!("{verb} {name}\n"));
                 assert!(heard.starts_with("error no-such-file: "), "{verb} {name}: {heard}");
             }
+            let folder = TempDir::new().expect("a folder");
+            let (code, said) = alice(&server, &folder, &["download", name]);
+            assert_eq!((code, files_below(folder.path()).len()), (Some(5), 0), "{name}: {said}");
         }
         let listing = ask("ls\n");
-        assert!(listing.contains(" other\n[1 entries]"), "{listing}");
+        assert!(listing.ends_with(" other\n[2 entries]\n"), "{listing}");
+        for all in ["*", "folder", "folder/*", "*/hard", "[ch]*"] {
+            let folder = TempDir::new().expect("a folder");
+            let (_, said) = alice(&server, &folder, &["download", all]);
+            let got = files_below(folder.path());
+            assert!(got.iter().all(|content| content == "y"), "{all}: {got:?} {said}");
+        }
         // What takes its place is hidden too, before the server has read it.
         std::fs::write(server.path("new"), "alice x\nbob y\n").expect("a file");
         std::fs::rename(server.path("new"), server.path("credentials.txt")).expect("a file");
-        std::fs::remove_file(server.path("hard")).expect("it was there");
-        std::fs::hard_link(server.path("credentials.txt"), server.path("hard")).expect("a link");
+        for place in ["hard", "folder/hard"] {
+            std::fs::remove_file(server.path(place)).expect("it was there");
+            std::fs::hard_link(server.path("credentials.txt"), server.path(place)).expect("a link");
+        }
     }
+}
+
+#[test]
+fn nothing_is_uploaded_to_the_place_of_a_credentials_file() {
+    let server = sharing_its_credentials();
+    let before = std::fs::metadata(server.path("credentials.txt")).expect("it is there");
+    // In protected mode there is none, and the next start would find it.
+    let root = folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["--port", "0"]).current_dir(root.path());
+    let fresh = Server::start_sharing(root, command);
+    for (server, login) in [(&server, "user alice x\n"), (&fresh, "")] {
+        let request = format!("{login}upload 6 credentials.txt\neve x\necho after\n");
+        let heard = exchange(server.address(FAMILIES[0]), request.as_bytes());
+        let heard = String::from_utf8(heard).expect("text").replace("welcome alice\n", "");
+        assert!(heard.starts_with("error permission-denied: "), "{heard}");
+        assert!(heard.ends_with("\nafter\n") && heard.lines().count() == 2, "{heard}");
+        let folder = TempDir::new().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("credentials.txt"), "eve x\n").expect("a file");
+        let (code, said) = alice(server, &folder, &["upload", "credentials.txt"]);
+        assert_ne!(code, Some(0), "{said}");
+        // Nor a folder of that name.
+        std::fs::remove_file(at("credentials.txt")).expect("it was there");
+        std::fs::create_dir(at("credentials.txt")).expect("a folder");
+        std::fs::write(at("credentials.txt/x"), "x").expect("a file");
+        let (code, said) = alice(server, &folder, &["upload", "credentials.txt"]);
+        assert_ne!(code, Some(0), "{said}");
+    }
+    assert!(!fresh.path("credentials.txt").exists());
+    // Elsewhere it is a name like any other; and what is linked to it is not looked into.
+    let folder = TempDir::new().expect("a folder");
+    std::fs::create_dir(folder.path().join("in")).expect("a folder");
+    std::fs::write(folder.path().join("in/credentials.txt"), "z").expect("a file");
+    let (code, said) = alice(&server, &folder, &["upload", "in"]);
+    assert_eq!(code, Some(0), "{said}");
+    std::fs::write(folder.path().join("hard"), "alice x\n").expect("a file");
+    let (code, said) = alice(&server, &folder, &["upload", "hard"]);
+    assert_ne!(code, Some(0), "{said}");
+    let after = std::fs::metadata(server.path("credentials.txt")).expect("it is there");
+    assert_eq!(before.modified().expect("a time"), after.modified().expect("a time"));
+    assert_eq!(std::fs::read_to_string(server.path("credentials.txt")).expect("text"), "alice x\n");
 }
 
 #[test]

@@ -246,47 +246,35 @@ fn failures_add_up_over_all_addresses_of_both_families() {
     }
 }
 
-/// What the client says and how it ends, run in the client's namespace with a home of its own.
-fn client(network: &Network, home: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
-    let inside = network.inside('c');
-    let output = Command::new(&inside[0])
-        .args(&inside[1..])
-        .arg(env!("CARGO_BIN_EXE_client"))
-        .args(arguments)
-        .env("XDG_STATE_HOME", home.path())
-        .env("USER", "tester")
-        .stdin(Stdio::null())
-        .output()
-        .expect("the client starts");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
 #[test]
 fn off_the_machine_the_client_speaks_tls_and_pins_the_key() {
     let Some(network) = Network::new("tls") else { return };
-    let server = Server::start_inside(&network.inside('s'));
-    let (home, port) = (TempDir::new().expect("a folder"), server.port.to_string());
+    let server = network.server(&["--credentials", "users"]);
+    let (inside, home) = (network.inside('c'), TempDir::new().expect("a folder"));
+    let who = |address: &str, further: &[&str]| {
+        let output = Command::new(&inside[0])
+            .args(&inside[1..])
+            .args([env!("CARGO_BIN_EXE_client"), "--user", "alice", "--ip", address])
+            .args(["--port", &server.port.to_string(), "who"])
+            .args(further)
+            .env("XDG_STATE_HOME", home.path())
+            .env("SIXFOUR_PASSWORD", "secret")
+            .stdin(Stdio::null())
+            .output()
+            .expect("the client starts");
+        let [out, err] =
+            [output.stdout, output.stderr].map(|it| String::from_utf8(it).expect("text"));
+        (output.status.code(), out, err)
+    };
     for address in SERVER {
         let place = std::net::SocketAddr::new(address.parse().expect("an address"), server.port);
-        let (code, said) = client(&network, &home, &["--ip", address, "--port", &port, "who"]);
-        let (key, lines) = (server.fingerprint(), said.lines().collect::<Vec<_>>());
-        assert!(lines[0].starts_with(&format!("{place} is new here: its key {key} ")), "{said}");
-        assert!(code == Some(4) && lines[1].starts_with("error denied: "), "{said}");
-        // The server says no inside TLS; in clear the client asks nobody who is known.
-        let arguments = ["--ip", address, "--port", &port, "--plaintext", "who"];
-        let (code, said) = client(&network, &home, &arguments);
-        assert!(code == Some(4) && said.contains("is known to speak TLS"), "{said}");
-    }
-}
-
-#[test]
-fn off_the_machine_neither_end_speaks_in_clear_by_itself() {
-    let Some(network) = Network::new("plain") else { return };
-    let server = Server::start_inside(&network.inside('s'));
-    let (home, port) = (TempDir::new().expect("a folder"), server.port.to_string());
-    for address in SERVER {
-        let arguments = ["--ip", address, "--port", &port, "--plaintext", "who"];
-        let (code, said) = client(&network, &home, &arguments);
-        assert!(code == Some(4) && said.starts_with("error denied: "), "{said}");
+        let (code, out, err) = who(address, &[]);
+        let new = format!("{place} is new here: its key {} is pinned", server.fingerprint());
+        assert!((code, out.as_str()) == (Some(0), "alice\n") && err.starts_with(&new), "{err}");
+        assert_eq!(who(address, &[]), (Some(0), "alice\n".into(), String::new()));
+        // Who is known to speak TLS is not spoken to in clear.
+        let (code, out, err) = who(address, &["--plaintext"]);
+        assert!((code, out.as_str()) == (Some(4), ""), "{err}");
+        assert!(err.contains("is known to speak TLS"), "{err}");
     }
 }

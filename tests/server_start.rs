@@ -32,7 +32,11 @@ fn bad_arguments_are_one_line_and_exit_2() {
         (&["5000", "--port", "5000"], "--port"),
         (&["--ipv4-only", "--ipv6-only"], "--ipv6-only"),
         (&["-q", "-v"], "-"),
-        (&["5000", "6000", "7000"], "6000"),
+        (&["5000", "3", "7000"], "7000"),
+        (&["5000", "6"], "attempts: 6. The valid value of argument number is an integer"),
+        (&["--attempts", "2.5"], "attempts: 2.5. The valid value of argument number is"),
+        (&["--open", "--credentials", "x"], "--open"),
+        (&["--grant", "fly"], "--grant"),
     ] {
         let (code, out, err) = run_server(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {err}");

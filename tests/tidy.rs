@@ -47,7 +47,12 @@ const RULES: &[Rule] = &[
             "eprintln!",
             "dbg!",
         ],
-        except: &[],
+        except: &[
+            "std::net::SocketAddr",
+            "std::net::IpAddr",
+            "std::net::Ipv4Addr",
+            "std::net::Ipv6Addr",
+        ],
     },
     Rule {
         layer: "src/hub",
@@ -137,9 +142,34 @@ const RULES: &[Rule] = &[
         ],
         except: &[],
     },
+    Rule {
+        layer: "src/direct",
+        banned: &[
+            "crate::hub",
+            "crate::server",
+            "crate::client",
+            "std::fs",
+            "std::process",
+            "std::thread",
+            "SystemTime",
+            "UdpSocket",
+            "serde",
+            "serde_json",
+            "println!",
+            "eprintln!",
+            "dbg!",
+        ],
+        except: &[],
+    },
     Rule { layer: "src/server", banned: &["crate::client", "dbg!"], except: &[] },
     Rule { layer: "src/client", banned: &["crate::server", "dbg!"], except: &[] },
 ];
+
+/// What of the direct path only its driver may name: a simulation runs the rest.
+const DIRECT_DRIVER: &str = "src/direct/driver.rs";
+/// See [`DIRECT_DRIVER`].
+const DIRECT_DRIVER_ALONE: &[&str] =
+    &["crate::sys", "mio", "socket2", "rustix", "quinn_udp", "getrandom", "Instant::now"];
 
 /// The only crates of ours and of others that a pure layer may begin a `use` with.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -344,6 +374,19 @@ fn layers_import_only_what_they_may() {
                 for banned in rule.banned.iter().filter(|it| names(&code, it, rule.except)) {
                     faults.push(source.says(number, &format!("`{banned}` in {}", rule.layer)));
                 }
+            }
+        }
+    }
+    fail_on(faults);
+}
+
+#[test]
+fn the_direct_path_meets_the_world_in_its_driver_alone() {
+    let mut faults = Vec::new();
+    for source in sources("src/direct").iter().filter(|it| it.path != Path::new(DIRECT_DRIVER)) {
+        for (number, code) in use_paths(source).into_iter().chain(source.code()) {
+            for banned in DIRECT_DRIVER_ALONE.iter().filter(|it| names(&code, it, &[])) {
+                faults.push(source.says(number, &format!("`{banned}` outside of the driver")));
             }
         }
     }

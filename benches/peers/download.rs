@@ -14,6 +14,7 @@ use std::{
 
 use crate::{
     children::{Daemon, Folder},
+    direct,
     peers::{self, Peer, Place, find},
 };
 
@@ -81,23 +82,34 @@ impl Files {
         Ok(())
     }
 
-    /// Empties the target, lets the command fill it, and gives the time that this took.
-    fn fetch(&self, command: &mut Command) -> Result<Duration, String> {
+    /// Empties the target, lets `work` fill it, which tells the time that it took, and compares.
+    fn fetch_by(
+        &self,
+        work: impl FnOnce(&Path) -> Result<Duration, String>,
+    ) -> Result<Duration, String> {
         let target = self.target();
         let text = |error| format!("{}: {error}", target.display());
         fs::remove_dir_all(&target).map_err(text)?;
         fs::create_dir(&target).map_err(text)?;
-        command.current_dir(&target).stdin(Stdio::null()).stdout(Stdio::null());
-        let begin = Instant::now();
-        let output = command.stderr(Stdio::piped()).output();
-        let taken = begin.elapsed();
-        let output = output.map_err(|error| format!("did not start: {error}"))?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("failed ({}): {}", output.status, said.trim()));
-        }
+        let taken = work(&target)?;
         self.compare()?;
         Ok(taken)
+    }
+
+    /// Lets a command fill the target, from its start to its end.
+    fn fetch(&self, command: &mut Command) -> Result<Duration, String> {
+        self.fetch_by(|target| {
+            command.current_dir(target).stdin(Stdio::null()).stdout(Stdio::null());
+            let begin = Instant::now();
+            let output = command.stderr(Stdio::piped()).output();
+            let taken = begin.elapsed();
+            let output = output.map_err(|error| format!("did not start: {error}"))?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("failed ({}): {}", output.status, said.trim()));
+            }
+            Ok(taken)
+        })
     }
 
     fn compare(&self) -> Result<(), String> {
@@ -141,11 +153,13 @@ pub enum Way {
     Rsync,
     /// scp from sshd with AES-128-GCM.
     Scp,
+    /// The direct channel between two clients, without the processes around it.
+    Direct,
 }
 
 impl Way {
-    /// All ways in the order of a round.
-    pub const ALL: [Way; 7] = [
+    /// All ways from a server, in the order of a round.
+    pub const DOWNLOADS: [Way; 7] = [
         Way::OursFirst,
         Way::OursLater,
         Way::OursTlsFirst,
@@ -154,6 +168,9 @@ impl Way {
         Way::Rsync,
         Way::Scp,
     ];
+
+    /// All ways from one user to another.
+    pub const SENDS: [Way; 2] = [Way::Direct, Way::Scp];
 
     /// The name in the table.
     pub fn name(self) -> &'static str {
@@ -165,6 +182,7 @@ impl Way {
             Way::Nginx => "nginx+curl",
             Way::Rsync => "rsync",
             Way::Scp => "scp",
+            Way::Direct => "sixfour-direct",
         }
     }
 
@@ -175,7 +193,7 @@ impl Way {
             Way::OursTlsFirst | Way::OursTlsLater => "verified by BLAKE3, AES-128-GCM in transit",
             Way::Nginx => "not verified",
             Way::Rsync => "verified by xxHash",
-            Way::Scp => "verified by the cipher in transit",
+            Way::Scp | Way::Direct => "verified by the cipher in transit",
         }
     }
 }
@@ -232,6 +250,10 @@ impl Sources {
                 command
             }
             Way::Scp => self.scp.as_ref().map_err(String::clone)?.copy_command(files)?,
+            Way::Direct => {
+                let source = files.root().join(SOURCE);
+                return files.fetch_by(|target| direct::copy(&source, &target.join(SOURCE)));
+            }
         };
         files.fetch(&mut command)
     }

@@ -6,8 +6,10 @@ mod children;
 mod client;
 mod commands;
 mod connect;
+mod direct;
 mod download;
 mod load;
+mod logins;
 mod machine;
 mod memory;
 mod mixed;
@@ -15,6 +17,7 @@ mod moves;
 mod options;
 mod peers;
 mod pingpong;
+mod poor;
 mod protocol;
 mod relay;
 mod table;
@@ -105,9 +108,11 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn work(&mut self, work: Work, names: &[&'static str]) {
         match work {
-            Work::Download => return self.download(names),
+            Work::Download => return self.download(work, &Way::DOWNLOADS, names),
+            Work::Direct => return self.download(work, &Way::SENDS, names),
             Work::Connect => return self.connect(names),
             Work::Mixed => return self.mixed(),
+            Work::Logins => return self.logins(),
             Work::Upload => return self.moves(work, Move::Upload, names),
             Work::ManyDown => return self.moves(work, Move::ManyDown, names),
             Work::ManyUp => return self.moves(work, Move::ManyUp, names),
@@ -159,6 +164,11 @@ impl Bench<'_> {
                     (None, _) => commands::by_hand_with_pipes(seconds),
                 };
                 Ok(trip_rows(work, name, &trips?))
+            }
+            (Work::Poor, _) => {
+                let way = poor::Way::ALL.into_iter().find(|way| way.name() == name);
+                let way = way.expect("`peers` of the work names them");
+                Ok(vec![poor_row(way, poor::measure(way, seconds)?)])
             }
             _ => unreachable!("`peers` of the work names them"),
         }
@@ -233,11 +243,30 @@ impl Bench<'_> {
         self.place.cores.take_load_core();
     }
 
-    fn download(&mut self, names: &[&'static str]) {
-        let ways: Vec<_> = Way::ALL.into_iter().filter(|it| names.contains(&it.name())).collect();
+    fn logins(&mut self) {
+        eprint!("{} ... ", Work::Logins.name());
+        let watch = Disturbance::watch();
+        let seconds = self.options.seconds;
+        let logins = logins::start(&self.place).and_then(|peer| logins::run(&peer, seconds));
+        let logins = match logins {
+            Ok(logins) => logins,
+            Err(reason) => return self.miss(Work::Logins, "sixfour", reason),
+        };
+        eprintln!("done");
+        let mut rows = trip_rows(Work::Logins, Kind::Line.name(), &logins.trips);
+        let (each, resident) = (logins.welcome as f64 / seconds, mebibytes(logins.resident));
+        let note = format!("{each:.0} logins/s, {} told busy, RSS {resident}", logins.busy);
+        rows.iter_mut().for_each(|row| row.note = format!("{}; {note}", row.note));
+        watch.note(&mut rows);
+        self.rows.extend(rows);
+    }
+
+    fn download(&mut self, work: Work, ways: &[Way], names: &[&'static str]) {
+        let ways = ways.iter().copied().filter(|it| names.contains(&it.name()));
+        let ways: Vec<_> = ways.collect();
         let files = match Files::make(self.options.file_mib) {
             Ok(files) => files,
-            Err(reason) => return self.miss(Work::Download, "all", reason),
+            Err(reason) => return self.miss(work, "all", reason),
         };
         self.place.cores.take_any_core();
         let mut sources = Sources::start(&self.place, &files, &ways);
@@ -246,7 +275,7 @@ impl Bench<'_> {
         for _ in 0..self.options.rounds {
             for (way, times) in ways.iter().zip(&mut times) {
                 let Ok(before) = times else { continue };
-                eprint!("download {} ... ", way.name());
+                eprint!("{} {} ... ", work.name(), way.name());
                 match sources.fetch(*way, &self.place, &files) {
                     Ok(time) => {
                         eprintln!("{time:.2?}");
@@ -261,7 +290,7 @@ impl Bench<'_> {
         }
         self.place.cores.take_load_core();
         for (way, times) in ways.into_iter().zip(times) {
-            self.rows.push(download_row(way, times, self.options.file_mib));
+            self.rows.push(download_row(work, way, times, self.options.file_mib));
         }
     }
 }
@@ -355,16 +384,16 @@ fn trip_rows(work: Work, name: &str, trips: &Trips) -> Vec<Row> {
     work.labels().into_iter().zip([0.5, 0.99]).map(|(label, at)| row(label, at)).collect()
 }
 
-fn download_row(way: Way, times: Result<Vec<Duration>, String>, mebibytes: u64) -> Row {
+fn download_row(work: Work, way: Way, times: Result<Vec<Duration>, String>, mebibytes: u64) -> Row {
     let mut times = match times {
         Ok(times) => times,
-        Err(reason) => return Row::absent(Work::Download.name(), way.name(), reason),
+        Err(reason) => return Row::absent(work.name(), way.name(), reason),
     };
     times.sort_unstable();
     let median = times[times.len() / 2].as_secs_f64();
     let (least, most) = (times[0].as_secs_f64(), times[times.len() - 1].as_secs_f64());
     Row {
-        work: Work::Download.name().into(),
+        work: work.name().into(),
         peer: way.name().into(),
         rate: format!("{:.2} GiB/s", mebibytes as f64 / 1024.0 / median),
         cost: Some((median, Unit::Seconds)),
@@ -400,6 +429,21 @@ fn move_row(work: Work, name: &str, moved: Result<Vec<Moved>, String>, size_mib:
         },
         cost: Some((median, Unit::Seconds)),
         note,
+    }
+}
+
+fn poor_row(way: poor::Way, rate: f64) -> Row {
+    let mebibyte = f64::from(1 << 20);
+    Row {
+        work: Work::Poor.name().into(),
+        peer: way.name().into(),
+        rate: format!("{:.2} MiB/s", rate / mebibyte),
+        cost: Some((mebibyte / rate, Unit::SecondsPerMebibyte)),
+        note: format!(
+            "{} % lost each way, round trip {} ms",
+            poor::LOST_PER_MILLE as f64 / 10.0,
+            2 * poor::DELAY.as_millis()
+        ),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::{connect, download::Way, peers::Kind};
+use crate::{connect, download::Way, peers::Kind, poor};
 
 /// The works, by the names that filters find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,6 +25,10 @@ pub enum Work {
     ManyUp,
     /// A download that goes on at 60 %.
     Resume,
+    /// A large file from user to user.
+    Direct,
+    /// As many bytes as pass over a poor line.
+    Poor,
     /// `run true`.
     Run,
     /// The same from nothing: a process, a connection, a login, a command.
@@ -33,11 +37,13 @@ pub enum Work {
     Memory,
     /// Chat under load.
     Mixed,
+    /// Chat while many log in.
+    Logins,
 }
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 13] = [
+    pub const ALL: [Work; 16] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -46,11 +52,14 @@ impl Work {
         Work::Connect,
         Work::Memory,
         Work::Mixed,
+        Work::Logins,
         Work::Download,
         Work::Upload,
         Work::ManyDown,
         Work::ManyUp,
         Work::Resume,
+        Work::Direct,
+        Work::Poor,
     ];
 
     /// The name in the table and for filters.
@@ -65,17 +74,20 @@ impl Work {
             Work::ManyDown => "many-down",
             Work::ManyUp => "many-up",
             Work::Resume => "resume",
+            Work::Direct => "user-to-user",
+            Work::Poor => "poor-line",
             Work::Run => "run-true",
             Work::Connect => "connect-run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
+            Work::Logins => "chat-during-logins",
         }
     }
 
     /// What its rows are called: times have a row for the median and one for the tail.
     pub fn labels(self) -> Vec<String> {
         match self {
-            Work::PingPong | Work::Run | Work::Connect | Work::Mixed => {
+            Work::PingPong | Work::Run | Work::Connect | Work::Mixed | Work::Logins => {
                 ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
             }
             _ => vec![self.name().to_owned()],
@@ -93,11 +105,14 @@ impl Work {
                 &[Line, Frame, LineTls, FrameTls, Nats, Redis, Mosquitto]
             }
             Work::Connect => return connect::WAYS.to_vec(),
-            Work::Download => return Way::ALL.map(Way::name).to_vec(),
+            Work::Download => return Way::DOWNLOADS.map(Way::name).to_vec(),
             Work::Upload | Work::ManyDown | Work::ManyUp => return vec!["sixfour", "rsync"],
             Work::Resume => return vec!["sixfour"],
+            Work::Direct => return Way::SENDS.map(Way::name).to_vec(),
+            Work::Poor => return poor::Way::ALL.map(poor::Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
+            Work::Logins => return vec![Line.name()],
         };
         kinds.iter().map(|kind| kind.name()).collect()
     }
@@ -108,8 +123,8 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, download, upload, many-down, many-up, resume) or of
-    /// peers (sixfour-line, nats ...); all without any
+    /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume,
+    /// user-to-user, poor-line) or of peers (sixfour-line, nats ...); all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

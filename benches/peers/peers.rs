@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fmt::Write as _,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
@@ -141,6 +142,13 @@ pub fn start(kind: Kind, place: &Place) -> Result<Peer, String> {
 /// Starts our server with `root` as the shared folder.
 pub fn start_ours(place: &Place, root: &Path) -> Result<Peer, String> {
     let mut command = ours(place, root);
+    await_ours(Daemon::start(&mut command, place.folder.path(), &place.cores)?, place)
+}
+
+/// The same with further arguments.
+pub fn start_ours_with(place: &Place, arguments: &[&OsStr]) -> Result<Peer, String> {
+    let mut command = ours(place, place.folder.path());
+    command.args(arguments);
     await_ours(Daemon::start(&mut command, place.folder.path(), &place.cores)?, place)
 }
 

@@ -1,6 +1,7 @@
 //! Who is let in at all: by where a connection comes from, whose it is, and what protects it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use super::rights::Rights;
 use crate::wire::{ErrorCode, Refusal};

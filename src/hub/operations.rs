@@ -104,8 +104,8 @@ impl Hub {
         operation
     }
 
-    /// Answers a call that is not to start with its end. Bytes that follow it all the same are taken
-    /// first: none of them is a request.
+    /// Answers a call that is not to start with its end. Bytes that follow it all the same are
+    /// taken first: none of them is a request.
     pub(super) fn refuse_call(&mut self, id: SessionId, call: &Call<'_>, refusal: Refusal) {
         if let Call::Upload { size, .. } = *call {
             let session = self.session_mut(id).expect("its request is at hand");

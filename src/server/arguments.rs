@@ -19,6 +19,9 @@ use crate::{
 ///
 /// Without a credentials file the server is in protected mode: it serves the account that runs it,
 /// and root, from this machine alone. `server passwd NAME` makes the file and adds users to it.
+///
+/// From other machines TLS is demanded, on the same port. The server makes its key at its first
+/// start; clients know it by the fingerprint that the server prints.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
@@ -122,13 +125,16 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Add a user to the credentials file, or give one another password.
+    ///
+    /// Asks for the password twice at a terminal, or takes one line from standard input. It is
+    /// kept as an argon2id hash. A new file can be read by its owner alone; the other lines stay
+    /// as they are. A running server reads the file again on SIGHUP.
     Passwd(Passwd),
     /// Show the fingerprint of the server's key, by which clients know it.
     Fingerprint,
 }
 
-/// Asks for the password twice at a terminal, or takes one line from standard input. It is kept as
-/// an argon2id hash. A new file can be read by its owner alone; other lines stay as they are.
+/// Whose password, and where it is kept.
 #[derive(Args, Debug)]
 pub struct Passwd {
     /// The user: 1 to 32 of A-Z a-z 0-9 _ . -

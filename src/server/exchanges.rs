@@ -18,7 +18,11 @@ use std::{
 use super::upload::Upload;
 use crate::{
     hub::{FilePiece, OperationId, SessionId},
-    sys::{transport::Transport, workers::Workers},
+    sys::{
+        files::{Hidden, Share},
+        transport::Transport,
+        workers::Workers,
+    },
     transfer::{
         Fault, Receiver, Segment, Sender,
         sink::{FolderSink, Naming},
@@ -55,6 +59,7 @@ pub enum Party {
 /// All conversations under way.
 pub struct Exchanges {
     root: Arc<OwnedFd>,
+    hidden: Arc<Hidden>,
     workers: Workers<Worked>,
     running: HashMap<OperationId, Exchange>,
     hashes: Hashes,
@@ -113,13 +118,14 @@ pub enum Produced {
 }
 
 impl Exchanges {
-    /// None so far, all below `root`.
+    /// None so far, all from `share`.
     ///
     /// # Errors
-    /// No more threads.
-    pub fn new(root: OwnedFd, waker: Arc<mio::Waker>) -> io::Result<Exchanges> {
+    /// No more threads or descriptors.
+    pub fn new(share: &Share, waker: Arc<mio::Waker>) -> io::Result<Exchanges> {
         Ok(Exchanges {
-            root: Arc::new(root),
+            root: Arc::new(share.try_clone_root()?),
+            hidden: share.hidden(),
             workers: Workers::new(WORKERS, QUEUE_MAX, waker)?,
             running: HashMap::new(),
             hashes: Hashes::default(),
@@ -133,7 +139,9 @@ impl Exchanges {
         session: SessionId,
         paths: &[SharePath],
     ) -> Result<(), Refusal> {
-        let item = |path: &SharePath| Item::below(self.root.clone(), path.as_bytes());
+        let item = |path: &SharePath| {
+            Item::below(self.root.clone(), path.as_bytes()).hiding(self.hidden.clone())
+        };
         let items = paths.iter().map(item).collect();
         let sender = Sender::new(DiskSource::new(items, self.hashes.clone()));
         self.start(id, session, Party::Sender(Box::new(sender)))
@@ -150,7 +158,8 @@ impl Exchanges {
             Refusal::new(0, ErrorCode::Busy, format!("no more files can be opened: {error}"))
         })?;
         let folder = into.map(|path| path.as_bytes().to_vec()).unwrap_or_default();
-        let receiver = Receiver::new(FolderSink::new(root, Naming::Within(folder), true));
+        let sink = FolderSink::new(root, Naming::Within(folder), true);
+        let receiver = Receiver::new(sink.hiding(self.hidden.clone()));
         self.start(id, session, Party::Receiver(Box::new(receiver)))
     }
 
@@ -162,7 +171,7 @@ impl Exchanges {
         path: Result<SharePath, Refusal>,
         size: u64,
     ) -> Result<(), Refusal> {
-        let upload = Upload::new(self.root.clone(), path, size);
+        let upload = Upload::new(self.root.clone(), self.hidden.clone(), path, size);
         self.start(id, session, Party::Upload(Box::new(upload)))
     }
 

@@ -61,6 +61,12 @@ impl Plan {
             None if arguments.open => Mode::Open { rights: Rights::OPEN.union(grant) },
             None => Mode::Protected,
         };
+        if mode == Mode::Protected && (arguments.grant.is_some() || arguments.plaintext) {
+            log::warn!(
+                "--grant and --plaintext change nothing in protected mode; they go with \
+                 --credentials or --open"
+            );
+        }
         let policy = Policy { mode, plaintext: arguments.plaintext };
         let slow_owners = arguments.no_sock_diag;
         Ok(Plan { policy, credentials, slow_owners })
@@ -172,7 +178,7 @@ impl Identity {
                 format!(
                     "{} users of {} are served{clear}; {attempts} failed logins in a row block a \
                      name",
-                    passwords.current.len(),
+                    passwords.current.count(),
                     passwords.path.display()
                 )
             }
@@ -328,7 +334,7 @@ impl Passwords {
                 credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 let changed = credentials.changed_since(&self.current);
                 self.current = Arc::new(credentials);
-                log::info!("{} users of {} are served", self.current.len(), self.path.display());
+                log::info!("{} users of {} are served", self.current.count(), self.path.display());
                 Some(News::Accounts(self.current.accounts(), changed))
             }
             Err(error) => {

@@ -1,7 +1,7 @@
 //! The server's key in use, and how it is read again while serving.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
 };
@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 
 use crate::sys::{
     fingerprint::Fingerprint,
-    identity::{Identity, Source},
+    identity::{FILE_NAME, Identity, Source},
     state,
 };
 
@@ -65,6 +65,14 @@ impl Keys {
                 root.display()
             )),
             Err(error) => Err(format!("cannot serve the folder {}: {error}", root.display())),
+        }
+    }
+
+    /// The file with the private key, to which no link below what is served may lead either.
+    pub fn path(&self) -> PathBuf {
+        match &self.source {
+            Source::State(folder) => folder.join(FILE_NAME),
+            Source::Files { key, .. } => key.clone(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    sys::clock,
+    sys::{clock, files::Hidden},
     transfer::{
         Entry, EntryKind, Fault, Sink as _,
         sink::{FolderSink, Naming, Place},
@@ -19,6 +19,7 @@ use crate::{
 /// See the head of this file.
 pub struct Upload {
     root: Arc<OwnedFd>,
+    hidden: Arc<Hidden>,
     entry: Entry,
     left: u64,
     state: State,
@@ -35,8 +36,13 @@ enum State {
 }
 
 impl Upload {
-    /// A file of `size` bytes for that place below `root`.
-    pub fn new(root: Arc<OwnedFd>, path: Result<SharePath, Refusal>, size: u64) -> Upload {
+    /// A file of `size` bytes for that place below `root`, unless that is hidden.
+    pub fn new(
+        root: Arc<OwnedFd>,
+        hidden: Arc<Hidden>,
+        path: Result<SharePath, Refusal>,
+        size: u64,
+    ) -> Upload {
         let (path, state) = match path {
             Ok(path) => (path.as_bytes().to_vec(), State::Asked),
             Err(refusal) => {
@@ -47,7 +53,7 @@ impl Upload {
         let (item, kind, is_executable) = (0, EntryKind::File, false);
         let modified = (clock::wall_clock(), 0);
         let entry = Entry { item, kind, is_executable, size, modified, path };
-        Upload { root, entry, left: size, state, answer: None, over: None }
+        Upload { root, hidden, entry, left: size, state, answer: None, over: None }
     }
 
     /// Takes in bytes of the file, and that no more come. Blocks on the disk.
@@ -74,7 +80,8 @@ impl Upload {
 
     fn begin(&self) -> Result<(FolderSink, Place), Fault> {
         let root = self.root.as_fd().try_clone_to_owned()?;
-        let mut sink = FolderSink::new(root, Naming::Within(Vec::new()), true);
+        let sink = FolderSink::new(root, Naming::Within(Vec::new()), true);
+        let mut sink = sink.hiding(self.hidden.clone());
         // What is there of it cannot be told to anybody, nor gone on with.
         sink.find(&self.entry)?;
         let place = sink.begin(&self.entry, None, 0)?;

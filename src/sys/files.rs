@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -20,7 +21,7 @@ use super::partfile::PART_PREFIX;
 
 mod hidden;
 
-use hidden::{Hidden, identity_of_stat};
+pub use hidden::{Hidden, Identity};
 
 /// Bytes read at a time where files are read as a whole; BLAKE3 is at full speed from 64 KiB on.
 const READ_BYTES: usize = 256 * 1024;
@@ -33,7 +34,7 @@ const RESOLVE_ATTEMPTS: usize = 16;
 pub struct Share {
     root: OwnedFd,
     /// What is below it and not shared.
-    hidden: Hidden,
+    hidden: Arc<Hidden>,
 }
 
 /// A regular file of a [`Share`], open for reading, and what it was at that moment.
@@ -144,7 +145,7 @@ impl Share {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { root, hidden: Hidden::default() })
+        Ok(Self { root, hidden: Arc::default() })
     }
 
     /// Never serves this file, or this folder and what is in it, by whatever name; nor lets
@@ -153,15 +154,13 @@ impl Share {
     /// # Errors
     /// The path is empty, or the working folder is gone.
     pub fn hide(&mut self, path: &Path) -> io::Result<()> {
-        self.hidden.add(path)
+        Arc::make_mut(&mut self.hidden).add(path)
     }
 
-    /// To be asked before a file is given this name in a folder of [`Share::open_folder`].
-    ///
-    /// # Errors
-    /// [`FileError::Denied`] where that is the place of something hidden.
-    pub fn check_place(&self, folder: impl AsFd, name: &OsStr) -> Result<(), FileError> {
-        self.hidden.check_place(folder, name)
+    /// What is hidden, for who opens below the folder by other means.
+    #[must_use]
+    pub fn hidden(&self) -> Arc<Hidden> {
+        Arc::clone(&self.hidden)
     }
 
     /// Opens a regular file for reading. Never waits for a FIFO's writer or a slow device.
@@ -248,7 +247,7 @@ impl Share {
         folder: &OwnedFd,
         relative: &OsStr,
         name: OsString,
-        hidden: &[(u64, u64)],
+        hidden: &[Identity],
     ) -> Result<Option<Entry>, Errno> {
         let mut stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
@@ -259,7 +258,7 @@ impl Share {
                 stat = rustix::fs::fstat(&target)?;
             }
         }
-        if hidden.contains(&identity_of_stat(&stat)) {
+        if Hidden::has(hidden, &stat) {
             return Ok(None);
         }
         let kind = match FileType::from_raw_mode(stat.st_mode) {

@@ -69,7 +69,7 @@ pub enum Family {
 
 impl Family {
     /// The address that means "every interface" in this family.
-    fn any(self, port: u16) -> SocketAddr {
+    pub(super) fn any(self, port: u16) -> SocketAddr {
         match self {
             Self::V4 => (Ipv4Addr::UNSPECIFIED, port).into(),
             Self::V6 => (Ipv6Addr::UNSPECIFIED, port).into(),
@@ -133,15 +133,15 @@ fn absence_note(family: Family) -> String {
 
 /// The result of [`arrange`], for any kind of listener so that tests need no missing network.
 #[derive(Debug)]
-struct Arranged<L> {
-    v6: Option<L>,
-    v4: Option<L>,
-    port: u16,
-    notes: Vec<String>,
+pub(super) struct Arranged<L> {
+    pub(super) v6: Option<L>,
+    pub(super) v4: Option<L>,
+    pub(super) port: u16,
+    pub(super) notes: Vec<String>,
 }
 
 /// Opens the wanted families by `open`, which gives a listener and its port.
-fn arrange<L>(
+pub(super) fn arrange<L>(
     port: u16,
     families: Families,
     mut open: impl FnMut(Family, u16) -> io::Result<(L, u16)>,

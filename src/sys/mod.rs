@@ -22,4 +22,5 @@ pub mod terminal;
 pub mod tls;
 pub mod transport;
 pub mod trusted_file;
+pub mod udp;
 pub mod workers;

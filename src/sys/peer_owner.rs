@@ -293,10 +293,12 @@ mod tests {
         FarEnd::new(server.peer_addr().unwrap(), server.local_addr().unwrap())
     }
 
-    /// Each way there is to find an owner.
-    fn ways() -> Vec<(&'static str, Box<dyn FnMut(FarEnd) -> Option<u32>>)> {
-        let in_proc = Box::new(|end| find_in_proc(end).unwrap());
-        let mut ways: Vec<(_, Box<dyn FnMut(FarEnd) -> Option<u32>>)> = vec![("/proc", in_proc)];
+    /// A way to find an owner, by its name.
+    type Way = (&'static str, Box<dyn FnMut(FarEnd) -> Option<u32>>);
+
+    /// Each that there is.
+    fn ways() -> Vec<Way> {
+        let mut ways: Vec<Way> = vec![("/proc", Box::new(|end| find_in_proc(end).unwrap()))];
         match SocketTable::open() {
             Ok(mut table) => {
                 ways.push(("sock_diag", Box::new(move |end| table.find(end).unwrap())));

@@ -146,9 +146,13 @@ fn write(
     let mut file = File::from(rustix::fs::openat(folder, &part, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {
         if let Some(like) = like {
-            let (owner, group) = (Some(like.uid()), Some(like.gid()));
-            std::os::unix::fs::fchown(&file, owner, group)?;
-            let mode = Mode::from_raw_mode(like.mode() & 0o777 & !OTHERS_WRITE);
+            // A group that we are no member of cannot be given; its permissions go with it.
+            let is_grouped = std::os::unix::fs::fchown(&file, None, Some(like.gid())).is_ok();
+            if like.uid() != file.metadata()?.uid() {
+                std::os::unix::fs::fchown(&file, Some(like.uid()), None)?;
+            }
+            let kept = if is_grouped { 0o777 } else { 0o707 };
+            let mode = Mode::from_raw_mode(like.mode() & kept & !OTHERS_WRITE);
             rustix::fs::fchmod(&file, mode)?;
         }
         file.write_all(bytes)?;

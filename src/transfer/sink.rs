@@ -32,7 +32,7 @@ use super::{
 use crate::{
     limits::TRANSFER_SMALL_MAX_BYTES,
     sys::{
-        files::{self, FileError},
+        files::{self, FileError, Hidden},
         partfile::PART_PREFIX,
         stage::{self, Stage},
     },
@@ -90,6 +90,8 @@ pub struct FolderSink {
     /// The names at the top so far, by the item that they belong to.
     tops: HashSet<(u32, Vec<u8>)>,
     has_swept: bool,
+    /// What is neither replaced nor looked into.
+    hidden: Arc<Hidden>,
 }
 
 /// A file that is being written, or one that is there already.
@@ -119,7 +121,14 @@ impl FolderSink {
             stored: Vec::new(),
             tops: HashSet::new(),
             has_swept: false,
+            hidden: Arc::default(),
         }
+    }
+
+    /// The same that touches nothing that is hidden.
+    #[must_use]
+    pub fn hiding(self, hidden: Arc<Hidden>) -> FolderSink {
+        FolderSink { hidden, ..self }
     }
 
     /// Where the entry goes, below the root.
@@ -183,6 +192,7 @@ impl FolderSink {
             Err(FileError::NotFound) if !path.is_empty() => {
                 let (parent, name) = split(path);
                 let parent = self.open_folder(parent)?;
+                self.hidden.check_place(&parent, OsStr::from_bytes(name)).map_err(not_here)?;
                 make_folder(&parent, name)?;
                 self.open_at(path)
             }
@@ -208,7 +218,10 @@ impl FolderSink {
     fn open_at(&self, path: &[u8]) -> Result<OwnedFd, FileError> {
         let path = if path.is_empty() { &b"."[..] } else { path };
         let links = ResolveFlags::NO_SYMLINKS;
-        files::open_beneath(&self.root, OsStr::from_bytes(path), OFlags::DIRECTORY, links)
+        let path = OsStr::from_bytes(path);
+        let folder = files::open_beneath(&self.root, path, OFlags::DIRECTORY, links)?;
+        self.hidden.check(&folder).map_err(|_| FileError::Denied)?;
+        Ok(folder)
     }
 
     fn settle_all(&mut self) {
@@ -273,7 +286,12 @@ impl Sink for FolderSink {
         let (parent, name) = split(&path);
         let folder = self.open_folder(parent)?;
         let name = OsStr::from_bytes(name);
+        self.hidden.check_place(&folder, name).map_err(not_here)?;
         let part = match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // Under another name it is not looked into either.
+            Ok(stat) if Hidden::has(&self.hidden.identities(), &stat) => {
+                return Err(not_here(FileError::Denied));
+            }
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let text = "there is a folder of that name";
                 return Err(Fault::new(ErrorCode::NotAFile, text));
@@ -388,6 +406,10 @@ impl FolderSink {
         }
         self.path_of(entry)
     }
+}
+
+fn not_here(_: FileError) -> Fault {
+    Fault::new(ErrorCode::PermissionDenied, "nothing may be put there")
 }
 
 /// The file of that name and size, to be compared.

@@ -23,7 +23,7 @@ use crate::{
     limits::TRANSFER_SMALL_MAX_BYTES,
     sys::{
         clock,
-        files::{self, FileError},
+        files::{self, FileError, Hidden},
         partfile::PART_PREFIX,
     },
     wire::ErrorCode,
@@ -54,6 +54,8 @@ pub struct Item {
     is_pattern: bool,
     /// Standard input in place of all that.
     is_pipe: bool,
+    /// What of it is not to be sent.
+    hidden: Arc<Hidden>,
 }
 
 /// What tells one content of a file from another.
@@ -99,6 +101,8 @@ struct Level {
     path: Vec<u8>,
     /// As the receiver knows it.
     name: Vec<u8>,
+    /// What is not to be sent of what is in it.
+    hidden: Vec<files::Identity>,
 }
 
 /// An opened file.
@@ -120,7 +124,14 @@ impl Item {
     /// `path`, below `folder` and by way of nothing outside of it. Names in it may be patterns.
     pub fn below(folder: Arc<OwnedFd>, path: &[u8]) -> Item {
         let is_pattern = glob::is_pattern(path);
-        Item { folder, path: path.to_vec(), name: None, is_pattern, is_pipe: false }
+        let (path, hidden) = (path.to_vec(), Arc::default());
+        Item { folder, path, name: None, is_pattern, is_pipe: false, hidden }
+    }
+
+    /// The same without what is hidden: that is not there.
+    #[must_use]
+    pub fn hiding(self, hidden: Arc<Hidden>) -> Item {
+        Item { hidden, ..self }
     }
 
     /// Something that the user of this machine has named: links in its path are followed, those
@@ -137,7 +148,8 @@ impl Item {
         let name = path.file_name().unwrap_or(real_name).as_bytes().to_vec();
         let path = real_name.as_bytes().to_vec();
         let folder = Arc::new(folder);
-        Ok(Item { folder, path, name: Some(name), is_pattern: false, is_pipe: false })
+        let (name, hidden) = (Some(name), Arc::default());
+        Ok(Item { folder, path, name, is_pattern: false, is_pipe: false, hidden })
     }
 
     /// Standard input, under a name.
@@ -147,7 +159,8 @@ impl Item {
     pub fn pipe(name: Vec<u8>) -> io::Result<Item> {
         let folder = Arc::new(File::open(".")?.into());
         let path = Vec::new();
-        Ok(Item { folder, path, name: Some(name), is_pattern: false, is_pipe: true })
+        let (name, hidden) = (Some(name), Arc::default());
+        Ok(Item { folder, path, name, is_pattern: false, is_pipe: true, hidden })
     }
 }
 
@@ -235,7 +248,8 @@ impl DiskSource {
         let folder = open(&self.items[item], &path, OFlags::DIRECTORY).map_err(fault_of)?;
         let dir = Dir::read_from(&folder).map_err(io::Error::from)?;
         let entry = entry_of(item, stat, name.clone());
-        self.stack.push(Level { place: place.clone(), dir, folder, path, name });
+        let hidden = self.items[item].hidden.identities();
+        self.stack.push(Level { place: place.clone(), dir, folder, path, name, hidden });
         Ok((Entry { kind: EntryKind::Folder, size: 0, is_executable: false, ..entry }, place))
     }
 
@@ -267,6 +281,9 @@ impl DiskSource {
                 Err(rustix::io::Errno::NOENT) => continue,
                 Err(errno) => return Some(Err((name, io::Error::from(errno).into()))),
             };
+            if Hidden::has(&level.hidden, &stat) {
+                continue;
+            }
             return Some(match FileType::from_raw_mode(stat.st_mode) {
                 FileType::RegularFile => Ok((entry_of(place.item, &stat, name), place)),
                 FileType::Directory => {
@@ -382,7 +399,10 @@ fn identity_of(file: &File) -> io::Result<(Identity, bool)> {
 }
 
 fn open(item: &Item, path: &[u8], flags: OFlags) -> Result<OwnedFd, FileError> {
-    files::open_beneath(&item.folder, OsStr::from_bytes(path), flags, ResolveFlags::empty())
+    let links = ResolveFlags::empty();
+    let opened = files::open_beneath(&item.folder, OsStr::from_bytes(path), flags, links)?;
+    item.hidden.check(&opened)?;
+    Ok(opened)
 }
 
 fn entry_of(item: usize, stat: &Stat, path: Vec<u8>) -> Entry {

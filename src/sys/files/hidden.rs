@@ -15,11 +15,11 @@ use rustix::fs::Stat;
 
 use super::FileError;
 
-/// A device and an inode.
-type Identity = (u64, u64);
+/// What is hidden at the moment: its device and inode, and whether it is a folder.
+pub type Identity = (u64, u64, bool);
 
 /// The files and folders that are not served.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Hidden {
     /// Absolute; there may be nothing there yet.
     paths: Vec<PathBuf>,
@@ -31,13 +31,25 @@ impl Hidden {
     /// # Errors
     /// The path is empty, or the working folder is gone.
     pub fn add(&mut self, path: &Path) -> io::Result<()> {
-        self.paths.push(std::path::absolute(path)?);
+        let path = std::path::absolute(path)?;
+        if !self.paths.contains(&path) {
+            self.paths.push(path);
+        }
         Ok(())
     }
 
     /// What is hidden now, for several questions in a row.
+    #[must_use]
     pub fn identities(&self) -> Vec<Identity> {
-        self.paths.iter().filter_map(|path| std::fs::metadata(path).ok()).map(identity).collect()
+        let found = self.paths.iter().filter_map(|path| std::fs::metadata(path).ok());
+        found.map(|it| (it.dev(), it.ino(), it.is_dir())).collect()
+    }
+
+    /// Whether the file or folder of this stat(2) is one of those.
+    #[must_use]
+    pub fn has(identities: &[Identity], stat: &Stat) -> bool {
+        let is_it = |(device, inode, _): &Identity| (*device, *inode) == (stat.st_dev, stat.st_ino);
+        identities.iter().any(is_it)
     }
 
     /// Refuses an opened file or folder that is hidden, or lies in a hidden folder.
@@ -45,18 +57,18 @@ impl Hidden {
     /// # Errors
     /// `NotFound`: peers need not know that it is there.
     pub fn check(&self, opened: impl AsFd) -> Result<(), FileError> {
-        if self.paths.is_empty() {
+        let identities = self.identities();
+        if identities.is_empty() {
             return Ok(());
         }
-        let stat = rustix::fs::fstat(&opened)?;
-        if self.identities().contains(&identity_of_stat(&stat)) {
+        if Hidden::has(&identities, &rustix::fs::fstat(&opened)?) {
             return Err(FileError::NotFound);
+        }
+        if !identities.iter().any(|(_, _, is_folder)| *is_folder) {
+            return Ok(());
         }
         let folders = self.paths.iter().filter(|path| path.is_dir());
         let folders: Vec<PathBuf> = folders.filter_map(|path| path.canonicalize().ok()).collect();
-        if folders.is_empty() {
-            return Ok(());
-        }
         // proc_pid_fd(5): where it is now, whatever it was opened by. Without /proc nobody knows.
         let link = format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd());
         match std::fs::read_link(link) {
@@ -65,32 +77,22 @@ impl Hidden {
         }
     }
 
-    /// Refuses to put a file of this name into this folder, where that is the place of a hidden
-    /// one, be there any or not.
+    /// Refuses to put anything of this name into this folder, where that is the place of something
+    /// hidden, be there any or not.
     ///
     /// # Errors
     /// `Denied`.
     pub fn check_place(&self, folder: impl AsFd, name: &OsStr) -> Result<(), FileError> {
         let named = self.paths.iter().filter(|path| path.file_name() == Some(name));
-        let parents = named.filter_map(|path| std::fs::metadata(path.parent()?).ok());
-        let identities: Vec<Identity> = parents.map(identity).collect();
-        if identities.is_empty() {
-            return Ok(());
-        }
-        match identities.contains(&identity_of_stat(&rustix::fs::fstat(folder)?)) {
+        let mut parents = named.filter_map(|path| std::fs::metadata(path.parent()?).ok());
+        let Some(first) = parents.next() else { return Ok(()) };
+        let stat = rustix::fs::fstat(folder)?;
+        let is_it = |parent: Metadata| (parent.dev(), parent.ino()) == (stat.st_dev, stat.st_ino);
+        match is_it(first) || parents.any(is_it) {
             true => Err(FileError::Denied),
             false => Ok(()),
         }
     }
-}
-
-fn identity(metadata: Metadata) -> Identity {
-    (metadata.dev(), metadata.ino())
-}
-
-/// The device and inode of a stat(2).
-pub fn identity_of_stat(stat: &Stat) -> Identity {
-    (stat.st_dev, stat.st_ino)
 }
 
 #[cfg(test)]
@@ -114,12 +116,13 @@ mod tests {
         share.hide(&at("secret")).unwrap();
         // There is nothing yet, and yet nobody may put it there.
         let folder = || share.open_folder(OsStr::new("")).unwrap();
-        let place = |name: &str| share.check_place(folder(), OsStr::new(name));
+        let hidden = share.hidden();
+        let place = |name: &str| hidden.check_place(folder(), OsStr::new(name));
         assert!(matches!(place("secret"), Err(FileError::Denied)));
         assert!(place("other").is_ok());
         fs::create_dir(at("folder")).unwrap();
         let inner = share.open_folder(OsStr::new("folder")).unwrap();
-        assert!(share.check_place(inner, OsStr::new("secret")).is_ok());
+        assert!(hidden.check_place(inner, OsStr::new("secret")).is_ok());
 
         fs::write(at("other"), "x").unwrap();
         for _ in 0..2 {

@@ -210,6 +210,12 @@ impl Transport {
         plain::read(&self.stream, buffer)
     }
 
+    /// Overwrites what is left in memory of the bytes that were read last on this thread: there was
+    /// a secret among them.
+    pub fn forget_read() {
+        tls::forget_read();
+    }
+
     /// Says why nothing is served here, on a connection that was accepted just now: in `words`, or
     /// by an alert where the first bytes, if they are here already, are those of TLS.
     ///

@@ -19,6 +19,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ServerConfig};
+use zeroize::Zeroize as _;
 
 use super::plain;
 
@@ -410,6 +411,11 @@ impl Tls {
         }
         self.flush(stream)
     }
+}
+
+/// See [`Transport::forget_read`](super::Transport::forget_read). Records are decrypted in place.
+pub(super) fn forget_read() {
+    SCRATCH.with_borrow_mut(|scratch| scratch.incoming.zeroize());
 }
 
 fn unless_full(error: io::Error) -> io::Result<()> {

@@ -1,0 +1,432 @@
+//! What two clients learn of each other from the server before they meet without it.
+//!
+//! An [`Announcement`] goes up: the fingerprint of the client's key and where its UDP sockets
+//! are. The server makes an [`Introduction`] of it for the other client. Both are checked when
+//! they are read: what exists is within its bounds.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::limits::{DIRECT_ADDRESSES_MAX, DIRECT_CANDIDATES_MAX, DIRECT_PORT_MIN};
+
+/// The BLAKE3 hash of the certificate (DER) that a client made for its session: by this the other
+/// end knows it, wherever it comes from. In JSON 64 lower case hexadecimal digits.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// Says which introduction a connection belongs to, and is good for one. 32 random bytes; in JSON
+/// 64 lower case hexadecimal digits. Whoever knows it may not show it: `Debug` does not.
+#[derive(Clone, Copy)]
+pub struct OneTimeToken(pub [u8; 32]);
+
+impl OneTimeToken {
+    /// Whether both are the same, in a time that does not depend on where they differ.
+    pub fn matches(&self, other: &[u8; 32]) -> bool {
+        let differences = self.0.iter().zip(other).fold(0, |found, (a, b)| found | (a ^ b));
+        std::hint::black_box(differences) == 0
+    }
+}
+
+impl fmt::Debug for OneTimeToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("OneTimeToken(..)")
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&digits(&self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Fingerprint({})", &digits(&self.0)[..16])
+    }
+}
+
+fn digits(bytes: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*bytes).to_hex().to_string()
+}
+
+/// Reads exactly what [`digits`] writes: two ways to write one key would be two keys to somebody.
+fn from_digits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    struct Digits;
+    impl de::Visitor<'_> for Digits {
+        type Value = [u8; 32];
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("64 lower case hexadecimal digits")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<[u8; 32], E> {
+            let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            let hash = blake3::Hash::from_hex(text).ok().filter(|_| text.bytes().all(is_digit));
+            let wrong = || E::invalid_value(de::Unexpected::Other("other text"), &self);
+            hash.map(|hash| *hash.as_bytes()).ok_or_else(wrong)
+        }
+    }
+    deserializer.deserialize_str(Digits)
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&digits(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fingerprint, D::Error> {
+        from_digits(deserializer).map(Fingerprint)
+    }
+}
+
+impl Serialize for OneTimeToken {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&digits(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for OneTimeToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneTimeToken, D::Error> {
+        from_digits(deserializer).map(OneTimeToken)
+    }
+}
+
+/// How far an address reaches.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Scope {
+    /// This machine.
+    Loopback,
+    /// A network of its own: RFC 1918, RFC 4193, and what carriers share (RFC 6598).
+    Private,
+    /// Anybody, as far as the address tells.
+    Global,
+    /// Nobody, many, or something else on every link: never a place to send to.
+    None,
+}
+
+fn scope(address: IpAddr) -> Scope {
+    match address {
+        IpAddr::V4(address) => scope_v4(address),
+        IpAddr::V6(address) => scope_v6(address),
+    }
+}
+
+fn scope_v4(address: Ipv4Addr) -> Scope {
+    let [first, second, ..] = address.octets();
+    match first {
+        127 => Scope::Loopback,
+        // "This network", multicast, reserved and broadcast (RFC 6890, RFC 5771).
+        0 | 224.. => Scope::None,
+        169 if second == 254 => Scope::None,
+        100 if second & 0xc0 == 64 => Scope::Private,
+        _ if address.is_private() => Scope::Private,
+        _ => Scope::Global,
+    }
+}
+
+fn scope_v6(address: Ipv6Addr) -> Scope {
+    let first = address.segments()[0];
+    match first {
+        _ if address.is_loopback() => Scope::Loopback,
+        // ::, IPv4 written as IPv6, link-local (which says nothing off its link) and multicast.
+        0 | 0xfe80..=0xfebf | 0xff00.. => Scope::None,
+        0xfc00..=0xfdff | 0xfec0..=0xfeff => Scope::Private,
+        _ => Scope::Global,
+    }
+}
+
+/// What a client says of itself, so that others can be introduced to it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Announcement {
+    /// Of the key of this session.
+    pub fingerprint: Fingerprint,
+    /// Of its UDP sockets, of both families; from [`DIRECT_PORT_MIN`] on.
+    #[serde(deserialize_with = "port")]
+    pub port: u16,
+    /// Of its interfaces; at most [`DIRECT_ADDRESSES_MAX`], see [`own_addresses`].
+    #[serde(default, deserialize_with = "addresses")]
+    pub addresses: Vec<IpAddr>,
+}
+
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let port = u16::deserialize(deserializer)?;
+    if port < DIRECT_PORT_MIN {
+        return Err(de::Error::custom(format_args!("port {port} is below {DIRECT_PORT_MIN}")));
+    }
+    Ok(port)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    let check = |address: &IpAddr| match scope(*address) {
+        Scope::Private | Scope::Global => Ok(()),
+        Scope::Loopback | Scope::None => Err(format!("{address} is no address of an interface")),
+    };
+    deserializer.deserialize_seq(Bounded { max: DIRECT_ADDRESSES_MAX, check })
+}
+
+/// The addresses of interfaces that are worth announcing: no loopback, no link-local, each once,
+/// at most [`DIRECT_ADDRESSES_MAX`], those that reach far first.
+pub fn own_addresses(interfaces: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let (mut found, mut private) = (Vec::new(), Vec::new());
+    for address in interfaces {
+        let list = match scope(address) {
+            Scope::Global => &mut found,
+            Scope::Private => &mut private,
+            Scope::Loopback | Scope::None => continue,
+        };
+        if !list.contains(&address) {
+            list.push(address);
+        }
+    }
+    found.append(&mut private);
+    found.truncate(DIRECT_ADDRESSES_MAX);
+    found
+}
+
+impl Announcement {
+    /// Where to look for this client, for the other one, in the order of promise.
+    ///
+    /// `seen` is the address from which the server sees this client, `other` that from which it
+    /// sees the client that is to look. Where this client is on the server's machine and the
+    /// other one is not, `seen` is the address at which the server itself was reached by the
+    /// other. Loopback is named only if the server sees both there. Private addresses are named
+    /// only where both are near: else they would be those of strangers in the other's own network.
+    pub fn candidates(&self, seen: IpAddr, other: IpAddr) -> Candidates {
+        let (seen, other) = (seen.to_canonical(), other.to_canonical());
+        let mut found: Vec<IpAddr> = Vec::new();
+        if scope(seen) == Scope::Loopback && scope(other) == Scope::Loopback {
+            found.extend([IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()]);
+        } else {
+            let is_near = |address| matches!(scope(address), Scope::Loopback | Scope::Private);
+            let are_near = seen == other || is_near(seen) && is_near(other);
+            for address in [seen].into_iter().chain(self.addresses.iter().copied()) {
+                let is_of_use = match scope(address) {
+                    Scope::Global => true,
+                    Scope::Private => are_near,
+                    Scope::Loopback | Scope::None => false,
+                };
+                if is_of_use && !found.contains(&address) {
+                    found.push(address);
+                }
+            }
+        }
+        Candidates(found.into_iter().map(|address| (address, self.port).into()).collect())
+    }
+}
+
+/// Where the other end may be: at most [`DIRECT_CANDIDATES_MAX`], none of them with a port below
+/// [`DIRECT_PORT_MIN`], multicast, unspecified or link-local.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Candidates(Vec<SocketAddr>);
+
+impl Candidates {
+    /// Takes these; the first one that is no candidate is the error, or the first too many.
+    ///
+    /// # Errors
+    /// A sentence that names it.
+    pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Result<Candidates, String> {
+        let mut found = Vec::new();
+        for address in addresses {
+            check_candidate(&address)?;
+            found.push(address);
+        }
+        match found.len() {
+            0..=DIRECT_CANDIDATES_MAX => Ok(Candidates(found)),
+            _ => Err(format!("more than {DIRECT_CANDIDATES_MAX} candidates")),
+        }
+    }
+
+    /// All of them, in the order of promise.
+    pub fn as_slice(&self) -> &[SocketAddr] {
+        &self.0
+    }
+
+    /// Those of use to this client; loopback only where `same_host`, that is where it reaches the
+    /// server itself by loopback.
+    pub fn usable(&self, same_host: bool) -> impl Iterator<Item = SocketAddr> {
+        let is_loopback = |it: &SocketAddr| scope(it.ip()) == Scope::Loopback;
+        self.0.iter().copied().filter(move |it| same_host || !is_loopback(it))
+    }
+}
+
+fn check_candidate(candidate: &SocketAddr) -> Result<(), String> {
+    if candidate.port() < DIRECT_PORT_MIN {
+        return Err(format!("{candidate} has a port below {DIRECT_PORT_MIN}"));
+    }
+    let is_scoped = matches!(candidate, SocketAddr::V6(it) if it.scope_id() != 0);
+    match scope(candidate.ip()) {
+        Scope::Loopback | Scope::Private | Scope::Global if !is_scoped => Ok(()),
+        _ => Err(format!("{candidate} is no address of one host")),
+    }
+}
+
+impl<'de> Deserialize<'de> for Candidates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Candidates, D::Error> {
+        let bounded = Bounded { max: DIRECT_CANDIDATES_MAX, check: check_candidate };
+        deserializer.deserialize_seq(bounded).map(Candidates)
+    }
+}
+
+/// What a client needs to reach another one and to know it when it answers.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Introduction {
+    /// Of the other end's key: the only one to be believed.
+    pub fingerprint: Fingerprint,
+    /// The same at both ends, and of this introduction alone.
+    pub token: OneTimeToken,
+    /// Where the other end may be; none where it can only come by itself.
+    #[serde(default)]
+    pub candidates: Candidates,
+}
+
+/// Reads a list of bounded length, each item of which passes the check.
+struct Bounded<T> {
+    max: usize,
+    check: fn(&T) -> Result<(), String>,
+}
+
+impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Bounded<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "a list of at most {}", self.max)
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut found = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if found.len() == self.max {
+                return Err(de::Error::invalid_length(self.max + 1, &self));
+            }
+            (self.check)(&item).map_err(de::Error::custom)?;
+            found.push(item);
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect(text)
+    }
+
+    fn announcement(addresses: &[&str]) -> Announcement {
+        let addresses = addresses.iter().map(|it| ip(it)).collect();
+        Announcement { fingerprint: Fingerprint([7; 32]), port: 40000, addresses }
+    }
+
+    fn candidates(own: &[&str], seen: &str, other: &str) -> Vec<String> {
+        let found = announcement(own).candidates(ip(seen), ip(other));
+        let read = serde_json::to_string(&found).expect("it is JSON");
+        assert_eq!(serde_json::from_str::<Candidates>(&read).expect("our own form"), found);
+        found.0.iter().map(|it| it.ip().to_string()).collect()
+    }
+
+    #[test]
+    fn loopback_is_named_only_to_who_is_on_the_same_machine() {
+        let own = ["192.168.1.5", "2001:db8::5"];
+        for (seen, other) in [("::1", "127.0.0.1"), ("::ffff:127.0.0.1", "::1")] {
+            assert_eq!(candidates(&own, seen, other), ["::1", "127.0.0.1"]);
+        }
+        assert_eq!(candidates(&own, "::1", "192.168.1.9"), ["192.168.1.5", "2001:db8::5"]);
+        assert_eq!(candidates(&own, "192.168.1.5", "::1"), ["192.168.1.5", "2001:db8::5"]);
+    }
+
+    #[test]
+    fn private_addresses_are_named_only_to_who_is_near() {
+        let own = ["10.0.0.5", "fd00::5", "100.64.0.5", "2001:db8::5"];
+        assert_eq!(
+            candidates(&own, "198.51.100.1", "203.0.113.1"),
+            ["198.51.100.1", "2001:db8::5"]
+        );
+        assert_eq!(candidates(&own, "10.0.0.5", "203.0.113.1"), ["2001:db8::5"]);
+        assert_eq!(candidates(&own, "10.0.0.5", "10.0.0.9").len(), 4);
+        // Behind the same translator.
+        assert_eq!(candidates(&own, "203.0.113.1", "203.0.113.1").len(), 5);
+    }
+
+    #[test]
+    fn announcements_hold_only_what_an_interface_of_a_user_can_have() {
+        let good = serde_json::to_string(&announcement(&["10.0.0.5", "2001:db8::5"]));
+        let good = good.expect("it is JSON");
+        let read: Announcement = serde_json::from_str(&good).expect("our own form");
+        assert_eq!(read, announcement(&["10.0.0.5", "2001:db8::5"]));
+        for (part, other) in [
+            ("40000", "1023"),
+            ("40000", "65536"),
+            ("40000", "-1"),
+            ("\"10.0.0.5\"", "\"127.0.0.1\""),
+            ("\"10.0.0.5\"", "\"224.0.0.1\""),
+            ("\"10.0.0.5\"", "\"255.255.255.255\""),
+            ("\"10.0.0.5\"", "\"0.0.0.0\""),
+            ("\"10.0.0.5\"", "\"169.254.1.1\""),
+            ("\"10.0.0.5\"", "\"::\""),
+            ("\"10.0.0.5\"", "\"::1\""),
+            ("\"10.0.0.5\"", "\"::ffff:10.0.0.5\""),
+            ("\"10.0.0.5\"", "\"fe80::1\""),
+            ("\"10.0.0.5\"", "\"ff02::1\""),
+            ("\"10.0.0.5\"", "\"1\",\"2\""),
+            ("\"10.0.0.5\"", &["\"10.0.0.5\""; 8].join(",")),
+            ("07", "7"),
+            ("07", "0G"),
+            ("\"0707", "\"A7A7"),
+        ] {
+            let bad = good.replacen(part, other, 1);
+            assert_ne!(bad, good);
+            assert!(serde_json::from_str::<Announcement>(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn introductions_are_bounded_and_name_no_place_that_is_not_one() {
+        let text = |candidates: &str| {
+            let digits = "ab".repeat(32);
+            format!(
+                r#"{{"fingerprint":"{digits}","token":"{digits}","candidates":[{candidates}]}}"#
+            )
+        };
+        let good = text(r#""[::1]:5000","127.0.0.1:1024","[2001:db8::1]:65535""#);
+        let read: Introduction = serde_json::from_str(&good).expect("it is good");
+        assert_eq!(serde_json::to_string(&read).expect("it is JSON"), good);
+        assert!(read.token.matches(&[0xab; 32]) && !read.token.matches(&[0; 32]));
+        assert!(!format!("{read:?}").contains("abab\""), "the token is shown");
+        assert_eq!(read.candidates.usable(true).count(), 3);
+        assert_eq!(read.candidates.usable(false).count(), 1);
+        let many = |count| vec![r#""192.0.2.1:5000""#; count].join(",");
+        assert!(serde_json::from_str::<Introduction>(&text(&many(16))).is_ok());
+        for bad in [
+            &many(17),
+            r#""127.0.0.1:25""#,
+            r#""192.0.2.1:0""#,
+            r#""224.0.0.1:5000""#,
+            r#""0.0.0.0:5000""#,
+            r#""[::]:5000""#,
+            r#""[::ffff:127.0.0.1]:5000""#,
+            r#""[fe80::1%2]:5000""#,
+            r#""[2001:db8::1%2]:5000""#,
+            r#""example.org:5000""#,
+            "1",
+        ] {
+            assert!(serde_json::from_str::<Introduction>(&text(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn own_addresses_are_few_and_of_use() {
+        let found = own_addresses(
+            ["127.0.0.1", "10.0.0.5", "fe80::1", "2001:db8::5", "10.0.0.5", "192.0.2.7"].map(ip),
+        );
+        assert_eq!(found, ["2001:db8::5", "192.0.2.7", "10.0.0.5"].map(ip));
+        let many = (1..=20).map(|it| IpAddr::from(Ipv4Addr::new(192, 0, 2, it)));
+        assert_eq!(own_addresses(many).len(), DIRECT_ADDRESSES_MAX);
+    }
+}

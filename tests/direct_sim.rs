@@ -1,0 +1,460 @@
+//! Two clients and more on the direct path, on a virtual clock, over a network that loses, doubles,
+//! reorders and swallows what one seed tells it to. Whatever happens, the bytes that arrive are
+//! those that were said, and everything ends within a stated time.
+
+#[path = "direct/rng.rs"]
+mod rng;
+#[path = "direct/world.rs"]
+mod world;
+
+use std::{net::SocketAddr, time::Duration};
+
+use sixfour::{
+    direct::{Ended, OpenError},
+    limits::{DIRECT_CHANNELS_MAX, DIRECT_PENDING_MAX},
+};
+use world::{Link, Talk, World, introduction, key};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn is_over(world: &World) -> bool {
+    world.ends.iter().flat_map(|end| &end.talks).all(|talk| talk.closed.is_some())
+}
+
+fn ended(talk: &Talk) -> &Ended {
+    &talk.closed.as_ref().expect("it is over").1
+}
+
+/// When it was over, and where the other end was.
+fn opened(world: &World, end: usize) -> (Duration, SocketAddr) {
+    world.ends[end].talks[0].opened.expect("it was opened")
+}
+
+/// Each of two ends says so much; both hear all of it.
+fn converse(world: &mut World, first_says: u64, second_says: u64, limit: Duration) {
+    world.ends[0].talks[0].to_say = first_says;
+    world.ends[1].talks[0].to_say = second_says;
+    world.run_until(limit, is_over);
+    for (end, heard) in [(0, second_says), (1, first_says)] {
+        let talk = &world.ends[end].talks[0];
+        assert_eq!((talk.heard, ended(talk)), (heard, &Ended::Done), "{talk:?}");
+    }
+    // Farewells are exchanged for three time-outs, which may be long after much loss.
+    world.run_until(60 * SECOND, |world| world.ends.iter().all(|end| end.endpoint.is_idle()));
+}
+
+#[test]
+fn what_is_said_is_heard_on_a_good_line() {
+    for (first, second) in [(3_000_000, 10_000), (0, 0), (1, 0), (0, 1), (100_000, 2_000_000)] {
+        let mut world = World::pair(1, Link::GOOD);
+        world.introduce(0, 1, 9);
+        converse(&mut world, first, second, 2 * SECOND);
+        for end in 0..2 {
+            // A handshake, the token with the choice, and the answer: two round trips.
+            let (after, remote) = opened(&world, end);
+            assert!(remote.is_ipv6() && after <= ms(40), "{remote} {after:?}");
+        }
+    }
+}
+
+/// The chances are in a thousand; the times are for 300 kB after the path was found.
+#[test]
+fn loss_doubling_reordering_and_damage_change_nothing_but_the_time() {
+    for (lost, limit) in [(10, 2 * SECOND), (50, 5 * SECOND), (200, 30 * SECOND)] {
+        for seed in 1..=8 {
+            let link = Link { lost, doubled: 30, reordered: 30, corrupted: 30, ..Link::GOOD };
+            let mut world = World::pair(seed, link);
+            world.introduce(0, 1, 9);
+            converse(&mut world, 300_000, 3_000, limit);
+            let counts = world.counts;
+            let all = [counts.lost, counts.doubled, counts.reordered, counts.corrupted];
+            assert!(all.iter().all(|count| *count > 0), "{counts:?}");
+            for end in 0..2 {
+                assert!(
+                    opened(&world, end).0 <= 2 * SECOND,
+                    "seed {seed}: {:?}",
+                    opened(&world, end)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_narrow_line_with_a_short_queue_is_used_well() {
+    let link = Link { rate: Some((1_250_000, 20_000)), ..Link::GOOD };
+    let mut world = World::pair(3, link);
+    world.introduce(0, 1, 9);
+    // 2 s at the rate of the line.
+    converse(&mut world, 2_500_000, 0, ms(2600));
+    assert!(world.counts.overflown > 0 && world.counts.overflown < 200, "{:?}", world.counts);
+}
+
+#[test]
+fn a_poor_line_is_used_better_than_a_connection_of_tcp_would() {
+    let link = Link { lost: 10, ..Link::GOOD };
+    for seed in 1..=3 {
+        let mut world = World::pair(seed, link);
+        world.introduce(0, 1, 9);
+        // CUBIC needs 4 s on this line: 1 % of loss, a round trip of 20 ms.
+        converse(&mut world, 3_500_000, 0, 2 * SECOND);
+    }
+}
+
+#[test]
+fn the_same_seed_makes_the_same_run() {
+    let run = |seed| {
+        let mut world = World::pair(seed, Link { lost: 50, doubled: 30, ..Link::GOOD });
+        world.introduce(0, 1, 9);
+        converse(&mut world, 100_000, 1_000, 10 * SECOND);
+        (world.trace, world.elapsed())
+    };
+    assert_eq!(run(5), run(5));
+    assert_ne!(run(5).0, run(6).0);
+}
+
+#[test]
+fn small_datagrams_are_found_to_be_all_that_passes() {
+    let mut world = World::pair(1, Link { mtu: 1280, ..Link::GOOD });
+    world.introduce(0, 1, 9);
+    converse(&mut world, 300_000, 0, 5 * SECOND);
+    assert!(world.counts.too_large > 0, "no larger one was tried");
+}
+
+/// Which of the ends may dial which, and over which family there is a way.
+#[test]
+fn any_single_way_is_found() {
+    for (dialled_first, dialled_second) in [(true, true), (true, false), (false, true)] {
+        for (blocked, slower) in [(None, 0), (Some("v6"), 100), (Some("v4"), 0)] {
+            let mut world = World::pair(1, Link::GOOD);
+            for (at, of) in [(0, 1), (1, 0)] {
+                let is_of =
+                    |it: &&SocketAddr| Some(if it.is_ipv6() { "v6" } else { "v4" }) == blocked;
+                let own = world.ends[at].addresses.iter().find(is_of).map(SocketAddr::ip);
+                let other = world.ends[of].addresses.iter().find(is_of).map(SocketAddr::ip);
+                world.blocked.extend(own.zip(other));
+            }
+            let at = |world: &World, end: usize, is_told: bool| match is_told {
+                true => world.ends[end].addresses.clone(),
+                false => Vec::new(),
+            };
+            let (first, second) = (at(&world, 0, dialled_first), at(&world, 1, dialled_second));
+            world.tell(0, 1, 9, &second);
+            world.tell(1, 0, 9, &first);
+            converse(&mut world, 10_000, 10_000, SECOND);
+            for end in 0..2 {
+                let (after, remote) = opened(&world, end);
+                assert_eq!(remote.is_ipv4(), blocked == Some("v6"));
+                assert!(after <= ms(60 + slower), "{after:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_way_both_know_after_three_seconds() {
+    for candidates in [true, false] {
+        let mut world = World::pair(1, Link { lost: 1000, ..Link::GOOD });
+        match candidates {
+            true => {
+                world.introduce(0, 1, 9);
+            }
+            false => {
+                world.tell(0, 1, 9, &[]);
+                world.tell(1, 0, 9, &[]);
+            }
+        }
+        world.run_until(ms(3001), is_over);
+        for end in &world.ends {
+            assert_eq!(end.talks[0].closed, Some((3 * SECOND, Ended::NoPath)));
+        }
+        // Sixteen places at most, and a few small datagrams to each: nobody is flooded by us.
+        assert!(world.ends.iter().all(|end| end.sent < 60_000), "{}", world.ends[0].sent);
+        world.run_until(5 * SECOND, |world| world.ends.iter().all(|end| end.endpoint.is_idle()));
+    }
+}
+
+#[test]
+fn an_introduction_may_come_late_at_one_end() {
+    for late in [ms(1), ms(400), ms(2500)] {
+        for first in [0, 1] {
+            let mut world = World::pair(1, Link { lost: 50, ..Link::GOOD });
+            let addresses: Vec<_> = world.ends.iter().map(|end| end.addresses.clone()).collect();
+            let second = 1 - first;
+            world.tell(first, second, 9, &addresses[second]);
+            world.pass(late);
+            world.tell(second, first, 9, &addresses[first]);
+            converse(&mut world, 10_000, 10_000, 3 * SECOND);
+        }
+    }
+}
+
+#[test]
+fn a_client_is_not_introduced_to_itself_or_to_too_many() {
+    let mut world = World::pair(1, Link::GOOD);
+    let now = world.now;
+    let oneself = introduction(world.ends[0].endpoint.fingerprint(), 9, &[]);
+    let opened = world.ends[0].endpoint.open(&oneself, true, now);
+    assert_eq!(opened, Err(OpenError::Oneself));
+    for token in 0..DIRECT_CHANNELS_MAX {
+        world.tell(0, 1, token as u8, &[]);
+    }
+    let other = introduction(world.ends[1].endpoint.fingerprint(), 99, &[]);
+    assert_eq!(world.ends[0].endpoint.open(&other, true, now), Err(OpenError::TooMany));
+    world.pass(4 * SECOND);
+    assert!(world.ends[0].endpoint.open(&other, true, world.now).is_ok());
+}
+
+#[test]
+fn several_channels_between_two_clients_are_kept_apart() {
+    let mut world = World::pair(4, Link { lost: 20, ..Link::GOOD });
+    for token in 0..5 {
+        let (a, b) = world.introduce(0, 1, token);
+        world.ends[0].talks[a].to_say = 10_000 * (u64::from(token) + 1);
+        world.ends[1].talks[b].to_say = 1_000 * (u64::from(token) + 1);
+    }
+    world.run_until(10 * SECOND, is_over);
+    for number in 0..5 {
+        let talks = [&world.ends[0].talks[number], &world.ends[1].talks[number]];
+        assert_eq!(talks[1].heard, talks[0].to_say);
+        assert_eq!(talks[0].heard, talks[1].to_say);
+        assert!(talks.iter().all(|talk| ended(talk) == &Ended::Done));
+    }
+}
+
+#[test]
+fn another_key_or_another_token_finds_no_path() {
+    for (wrong_key, wrong_token) in [(true, false), (false, true)] {
+        for liar in [0, 1] {
+            let mut world = World::pair(1, Link::GOOD);
+            let stranger = world.add(key(77), &["192.0.2.77:4077"]);
+            let addresses: Vec<_> = world.ends.iter().map(|end| end.addresses.clone()).collect();
+            let honest = 1 - liar;
+            world.tell(liar, honest, 9, &addresses[honest]);
+            let of = if wrong_key { stranger } else { liar };
+            world.tell(honest, of, if wrong_token { 8 } else { 9 }, &addresses[liar]);
+            world.run_until(ms(3100), is_over);
+            for end in &world.ends[..2] {
+                assert_eq!(ended(&end.talks[0]), &Ended::NoPath);
+                assert!(end.talks[0].opened.is_none());
+            }
+        }
+    }
+}
+
+/// A third party knows where everybody is, and comes first; it even knows the token.
+#[test]
+fn a_third_party_that_comes_first_gets_nothing() {
+    let mut world = World::pair(1, Link::GOOD);
+    let thief = world.add(key(77), &["[2001:db8::77]:4077", "192.0.2.77:4077"]);
+    let addresses: Vec<_> = world.ends.iter().map(|end| end.addresses.clone()).collect();
+    for (victim, places) in addresses.iter().enumerate().take(2) {
+        world.tell(thief, victim, 9, places);
+    }
+    world.tell(0, 1, 9, &addresses[1]);
+    world.pass(ms(200));
+    world.tell(1, 0, 9, &addresses[0]);
+    world.ends[0].talks[0].to_say = 50_000;
+    world.ends[1].talks[0].to_say = 50_000;
+    run_first_two(&mut world);
+    assert!(world.ends[thief].talks.iter().all(|talk| talk.opened.is_none()));
+}
+
+/// The first two talk to their end, whatever the others do meanwhile.
+fn run_first_two(world: &mut World) {
+    let is_over = |world: &World| world.ends[..2].iter().all(|end| end.talks[0].closed.is_some());
+    world.run_until(3 * SECOND, is_over);
+    for end in &world.ends[..2] {
+        assert_eq!((end.talks[0].heard, ended(&end.talks[0])), (50_000, &Ended::Done));
+    }
+}
+
+/// First datagrams of handshakes with this end, each from a client of its own.
+fn first_datagrams(world: &mut World, to: usize, count: u8) -> Vec<Vec<u8>> {
+    let target = world.ends[to].addresses[0];
+    let attacker = world.add(key(66), &["[2001:db8::66]:4066"]);
+    let own = world.ends[to].endpoint.fingerprint();
+    let mut found = Vec::new();
+    for round in 0..count {
+        let now = world.now;
+        let candidates = introduction(own, round, &[target]);
+        let endpoint = &mut world.ends[attacker].endpoint;
+        let channel = endpoint.open(&candidates, true, now).expect("there is room");
+        let mut buffer = Vec::new();
+        while endpoint.poll_transmit(1, &mut buffer, now).is_some() {
+            found.push(buffer.clone());
+        }
+        endpoint.close(channel, now);
+        while endpoint.poll_transmit(1, &mut buffer, now).is_some() {}
+    }
+    world.ends[attacker].is_dead = true;
+    found
+}
+
+#[test]
+fn who_awaits_nobody_answers_nobody() {
+    let mut world = World::pair(1, Link::GOOD);
+    let letters = first_datagrams(&mut world, 0, 10);
+    assert_eq!(letters.len(), 10);
+    let (from, to) =
+        ("[2001:db8::99]:5000".parse().expect("an address"), world.ends[0].addresses[0]);
+    let mut nonsense = letters.clone();
+    for letter in &mut nonsense {
+        // Another version of QUIC; a packet of a connection that is not.
+        letter[1] ^= 0x55;
+        nonsense_tail(letter);
+    }
+    for letter in letters.iter().chain(&nonsense) {
+        world.send(1, from, to, 0, letter);
+        let short: Vec<u8> = letter.iter().map(|byte| byte & 0x7f | 0x40).collect();
+        world.send(1, from, to, 0, &short);
+    }
+    world.pass(5 * SECOND);
+    assert_eq!(world.ends[0].sent, 0, "it has spoken");
+    assert!(world.ends[0].endpoint.is_idle());
+}
+
+fn nonsense_tail(letter: &mut [u8]) {
+    letter.iter_mut().rev().take(100).for_each(|byte| *byte ^= 0xff);
+}
+
+/// Handshakes by the hundred, each from another address that is not the sender's.
+#[test]
+fn a_flood_of_spoofed_handshakes_is_answered_little_and_keeps_nobody_out() {
+    let mut world = World::pair(1, Link::GOOD);
+    let letters = first_datagrams(&mut world, 1, 250);
+    let target = world.ends[1].addresses[0];
+    let addresses = world.ends[0].addresses.clone();
+    // The victim awaits the other one, who comes a second later, in the midst of the flood.
+    world.tell(1, 0, 9, &addresses);
+    world.tapped = Some(1);
+    let spoofed = |number: usize| -> SocketAddr {
+        format!("[2001:db8:bad::{number:x}]:5000").parse().expect("an address")
+    };
+    for (number, letter) in letters.iter().enumerate() {
+        world.send(0, spoofed(number), target, 0, letter);
+        world.pass(ms(4));
+    }
+    let of_first = world.ends[1].addresses.clone();
+    world.tell(0, 1, 9, &of_first);
+    world.ends[0].talks[0].to_say = 50_000;
+    world.ends[1].talks[0].to_say = 50_000;
+    run_first_two(&mut world);
+    let answers = std::mem::take(&mut world.letters);
+    let answered = |number: usize| {
+        let to = answers.iter().filter(|(to, _)| *to == spoofed(number));
+        to.map(|(_, bytes)| bytes.len()).sum::<usize>()
+    };
+    let answered: Vec<usize> = (0..letters.len()).map(answered).collect();
+    for (number, bytes) in answered.iter().enumerate() {
+        assert!(*bytes <= 3 * letters[number].len(), "{number}: {bytes} bytes");
+    }
+    // Those that were let in get a handshake; the others a Retry, which is small.
+    let handshakes = answered.iter().filter(|bytes| **bytes > 300).count();
+    assert!((1..=DIRECT_PENDING_MAX).contains(&handshakes), "{handshakes} handshakes");
+    assert!(answered.iter().filter(|bytes| (1..300).contains(*bytes)).count() > 100);
+    world.pass(60 * SECOND);
+    assert!(world.ends[1].endpoint.is_idle(), "something is left of the flood");
+}
+
+/// The dialling end may move; QUIC lets the dialled one not.
+#[test]
+fn an_end_that_moves_is_followed_or_given_up() {
+    let mut outcomes = Vec::new();
+    for mover in [0, 1] {
+        let mut world = World::pair(2, Link { lost: 10, ..Link::GOOD });
+        // The first one dials, so that it is known who may move.
+        let second = world.ends[1].addresses.clone();
+        world.tell(0, 1, 9, &second);
+        world.tell(1, 0, 9, &[]);
+        world.ends[0].talks[0].to_say = 1_000_000;
+        world.run_until(SECOND, |world| world.ends[1].talks[0].heard > 100_000);
+        let moved = format!("[2001:db8:9::{mover}]:4444").parse().expect("an address");
+        world.ends[mover].addresses[0] = moved;
+        world.run_until(60 * SECOND, is_over);
+        let talks: Vec<&Talk> = world.ends.iter().map(|end| &end.talks[0]).collect();
+        outcomes.push(ended(talks[0]).clone());
+        if mover == 0 {
+            assert_eq!((talks[1].heard, ended(talks[1])), (1_000_000, &Ended::Done));
+            assert!(world.elapsed() < 5 * SECOND, "{:?}", world.elapsed());
+        }
+    }
+    assert_eq!(outcomes, [Ended::Done, Ended::Silent]);
+}
+
+#[test]
+fn an_end_that_stops_is_given_up_after_half_a_minute() {
+    let mut world = World::pair(2, Link::GOOD);
+    world.introduce(0, 1, 9);
+    world.ends[0].talks[0].to_say = 10_000_000;
+    world.run_until(SECOND, |world| world.ends[1].talks[0].heard > 100_000);
+    world.ends[1].is_dead = true;
+    let stopped = world.elapsed();
+    world.run_until(35 * SECOND, |world| world.ends[0].talks[0].closed.is_some());
+    assert_eq!(ended(&world.ends[0].talks[0]), &Ended::Silent);
+    let after = world.elapsed() - stopped;
+    assert!(after >= 29 * SECOND && after <= 31 * SECOND, "{after:?}");
+}
+
+#[test]
+fn an_end_that_gives_up_is_heard_at_once() {
+    let mut world = World::pair(2, Link::GOOD);
+    world.introduce(0, 1, 9);
+    world.ends[0].talks[0].to_say = 10_000_000;
+    world.run_until(SECOND, |world| world.ends[1].talks[0].heard > 100_000);
+    let (now, channel) = (world.now, world.ends[1].talks[0].channel.expect("it has one"));
+    world.ends[1].endpoint.close(channel, now);
+    world.run_until(ms(50), |world| world.ends[0].talks[0].closed.is_some());
+    assert_eq!(ended(&world.ends[0].talks[0]), &Ended::Cancelled);
+    world.pass(SECOND);
+    assert!(world.ends[1].talks[0].closed.is_none(), "who closes is not told");
+    assert!(world.ends.iter().all(|end| end.endpoint.is_idle()));
+}
+
+#[test]
+fn giving_up_a_race_ends_the_dials_of_both() {
+    let mut world = World::pair(2, Link::GOOD);
+    world.introduce(0, 1, 9);
+    world.pass(ms(5));
+    let (now, channel) = (world.now, world.ends[0].talks[0].channel.expect("it has one"));
+    world.ends[0].endpoint.close(channel, now);
+    world.run_until(ms(3001), |world| world.ends[1].talks[0].closed.is_some());
+    assert_eq!(ended(&world.ends[1].talks[0]), &Ended::NoPath);
+}
+
+/// Who reads nothing stops the writer, costs no more than the windows, and is not taken for dead.
+#[test]
+fn a_reader_that_does_not_read_holds_up_the_writer_and_nothing_else() {
+    let mut world = World::pair(2, Link::GOOD);
+    world.introduce(0, 1, 9);
+    world.ends[0].talks[0].to_say = 18_000_000;
+    world.ends[1].talks[0].is_deaf = true;
+    world.pass(120 * SECOND);
+    let said = world.ends[0].talks[0].said;
+    assert!((8_000_000..17_000_000).contains(&said), "{said} bytes");
+    let sent = world.ends[0].sent;
+    world.pass(60 * SECOND);
+    assert!(world.ends[0].sent - sent < 10_000, "it is not quiet");
+    world.ends[1].talks[0].is_deaf = false;
+    world.run_until(30 * SECOND, is_over);
+    assert_eq!(world.ends[1].talks[0].heard, 18_000_000);
+}
+
+#[test]
+fn a_silent_minute_of_the_line_ends_it_and_ten_seconds_do_not() {
+    for (silence, outcome) in [(10, Ended::Done), (60, Ended::Silent)] {
+        let mut world = World::pair(2, Link::GOOD);
+        world.introduce(0, 1, 9);
+        world.ends[0].talks[0].to_say = 1_000_000;
+        world.run_until(SECOND, |world| world.ends[1].talks[0].heard > 100_000);
+        world.link.lost = 1000;
+        world.pass(silence * SECOND);
+        world.link.lost = 0;
+        world.run_until(30 * SECOND, is_over);
+        assert!(world.ends.iter().all(|end| ended(&end.talks[0]) == &outcome));
+    }
+}
