@@ -25,8 +25,8 @@ const DOCUMENTS: [&str; 8] = [
     "CHANGELOG.md",
     "PROTOCOL.md",
     "benches/README.md",
-    "docs/edge.md",
     "docs/security.md",
+    "docs/edge.md",
     "fuzz/README.md",
 ];
 
@@ -109,7 +109,10 @@ fn has_nc() -> bool {
 }
 
 /// bob of the examples: a client that reads, and takes what it is offered, until it is dropped.
-struct Bob(Child, TempDir);
+struct Bob {
+    client: Child,
+    _folder: TempDir,
+}
 
 impl Bob {
     fn join(server: &Server) -> Bob {
@@ -129,14 +132,14 @@ impl Bob {
         assert!(welcome.starts_with("welcome, bob"), "{welcome:?}");
         // Read on, or its output would be closed.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Bob(child, folder)
+        Bob { client: child, _folder: folder }
     }
 }
 
 impl Drop for Bob {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 
