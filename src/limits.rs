@@ -75,6 +75,9 @@ pub const SAMPLES_MAX_BYTES: u64 = 1 << 30;
 /// Most samples that the client generates in one file, so that they can be uploaded.
 pub const SAMPLES_GENERATED_MAX: u64 = 100_000_000;
 
+/// Largest file that a device takes from another one without being asked.
+pub const DEVICE_FILE_MAX_BYTES: u64 = 1 << 30;
+
 /// Largest batch that a command may measure at a time, in bytes: it is held in memory.
 pub const SPOOL_BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
 

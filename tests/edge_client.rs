@@ -14,7 +14,7 @@ use std::{
 };
 
 use expectrl::Session;
-use process::{FAMILIES, PATIENCE, Server, await_true};
+use process::{FAMILIES, PATIENCE, Server, await_true, noise};
 use rustix::{
     process::{Pid, Signal, kill_process},
     termios::{LocalModes, tcgetattr},
@@ -97,7 +97,8 @@ impl Place {
     fn spooled(&self) -> Vec<PathBuf> {
         let spools = self.home.path().join("sixfour/spool");
         let Ok(mut folders) = std::fs::read_dir(spools) else { return vec![] };
-        let folder = folders.next().expect("a spool").expect("a spool").path();
+        let Some(Ok(folder)) = folders.next() else { return vec![] };
+        let folder = folder.path();
         let files = std::fs::read_dir(folder).expect("it").flatten().map(|entry| entry.path());
         let mut files: Vec<_> =
             files.filter(|path| path.extension().is_some_and(|it| it == "samples")).collect();
@@ -428,6 +429,101 @@ fn an_interrupt_at_the_password_gives_the_terminal_back() {
     kill_process(pid, Signal::TERM).expect("it runs");
     await_true("what is typed is shown", || !is_hidden(&master));
     let _ = session.get_process_mut().wait();
+}
+
+#[test]
+fn a_file_goes_from_device_to_device_under_the_senders_name() {
+    let place = Place::start();
+    let [six, four] = FAMILIES;
+    for (from, to) in [(six, four), (four, six)] {
+        let mut alice = place.logged_in(from, "alice");
+        let mut bob = place.logged_in(to, "bob");
+        for (name, size) in [("clip.mp4", 3_000_000), ("empty", 0), ("two words", 5)] {
+            let content = noise(size as u64, size);
+            std::fs::write(alice.path(name), &content).expect("a file");
+            alice.ask(&format!("UVF bob {name}"), &format!("a file ({name}) has been sent to bob"));
+            bob.expect(&format!("\na file ({name}) has been received from alice\n{PROMPT}"));
+            let got = std::fs::read(bob.path(&format!("alice_{name}"))).expect("the file");
+            assert!(got == content, "{name} differs");
+        }
+        // And back, over an older one, while the other one is at its prompt.
+        std::fs::write(bob.path("empty"), "not empty any more").expect("a file");
+        std::fs::write(alice.path("bob_empty"), "old").expect("a file");
+        bob.ask("UVF alice empty", "a file (empty) has been sent to alice");
+        alice.expect(&format!("\na file (empty) has been received from bob\n{PROMPT}"));
+        let got = std::fs::read(alice.path("bob_empty")).expect("the file");
+        assert_eq!(got, b"not empty any more");
+        for device in [&mut alice, &mut bob] {
+            device.say("OUT");
+            device.expect_part("goodbye, ");
+            assert_eq!(device.code(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_go_to_a_device_is_said_why() {
+    let place = Place::start();
+    let mut alice = place.logged_in(FAMILIES[0], "alice");
+    alice.ask("UVF bob clip.mp4", "there is no such file: clip.mp4");
+    std::fs::write(alice.path("clip.mp4"), "x").expect("a file");
+    alice.ask("UVF bob clip.mp4", "bob is offline");
+    std::fs::create_dir(alice.path("folder")).expect("a folder");
+    alice.ask("UVF bob folder", "\"folder\" is no regular file");
+    rustix::fs::mkfifoat(rustix::fs::CWD, alice.path("fifo"), rustix::fs::Mode::RWXU).expect("it");
+    alice.ask("UVF bob fifo", "\"fifo\" is no regular file");
+    // A device without a person takes nothing, and says so at once.
+    let mut sensor = place.runner(&["--every", "1h", "--", "echo", "1"]);
+    let mut sensor = sensor.spawn().expect("the client starts");
+    await_true("the sensor is active", || place.log("edge-device-log.txt").len() == 2);
+    alice.say("UVF sensor clip.mp4");
+    let said = alice.expect_part(PROMPT);
+    assert!(said.contains("this device takes no files"), "{said}");
+    sensor.kill().expect("it runs");
+    sensor.wait().expect("it is our child");
+}
+
+#[test]
+fn devices_and_other_clients_send_each_other_files() {
+    let place = Place::start();
+    let mut watch = place.logged_in(FAMILIES[0], "watch");
+    let client = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+        command.args(["--port", &place.server.port.to_string(), "--user", "carol"]);
+        command.args(arguments).current_dir(place.home.path());
+        command.env("XDG_STATE_HOME", place.home.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    std::fs::write(place.home.path().join("plan.txt"), "a plan\n").expect("a file");
+    let (code, _, err) = finish(client(&["send", "plan.txt", "watch"]));
+    assert_eq!(code, Some(0), "{err}");
+    watch.expect(&format!("\na file (plan.txt) has been received from carol\n{PROMPT}"));
+    assert_eq!(std::fs::read(watch.path("carol_plan.txt")).expect("the file"), b"a plan\n");
+    // A folder is none that a device takes.
+    std::fs::create_dir(place.home.path().join("docs")).expect("a folder");
+    let (code, _, err) = finish(client(&["send", "docs", "watch"]));
+    assert_eq!(code, Some(4), "{err}");
+    assert!(err.contains("a device takes single files"), "{err}");
+    let receiving = client(&["--accept", "all", "receive", "--count", "1"]).spawn();
+    let receiving = receiving.expect("the client starts");
+    let mut line = place.server.line(FAMILIES[1]);
+    await_true("carol is here", || {
+        line.send("who");
+        let mut here = false;
+        loop {
+            let name = line.next();
+            here |= name == "carol";
+            if name.ends_with("users]") {
+                return here;
+            }
+        }
+    });
+    std::fs::write(watch.path("reply"), "thanks").expect("a file");
+    watch.ask("UVF carol reply", "a file (reply) has been sent to carol");
+    let output = receiving.wait_with_output().expect("it is our child");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(std::fs::read(place.home.path().join("watch_reply")).expect("it"), b"thanks");
 }
 
 /// A server as people start it, in a folder with a credentials file.

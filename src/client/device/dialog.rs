@@ -6,19 +6,26 @@
 //!       └──────────┴────────────┘
 //! ```
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ffi::OsString,
+    path::PathBuf,
+};
 
 use super::{
     Effect, Front, Happening, Job, JobNews, OpenError,
     command::{self, Command, PROMPT},
     data_name, line_of, lines_of,
-    talk::{News, Talk, Who},
-    upload::{Step, Upload},
+    talk::{News, Offered, Talk, Who},
+    upload::{Step, Target, Upload},
 };
 use crate::{
     client::exit,
+    limits::DEVICE_FILE_MAX_BYTES,
     wire::{
-        EdgeCall, ErrorCode, Name, Refusal, Secret, edge::RequestId, escape::escape,
+        EdgeCall, ErrorCode, Name, Refusal, Secret, SharePath, Tag,
+        edge::RequestId,
+        escape::{escape, escape_bytes},
         name::NAME_RULE,
     },
 };
@@ -42,6 +49,8 @@ pub struct Dialog {
     count: u64,
     /// No more lines will come.
     ended: bool,
+    /// Files that come from other devices.
+    coming: BTreeMap<Tag, Offered>,
     effects: VecDeque<Effect>,
 }
 
@@ -50,7 +59,7 @@ enum State {
     Password(Name),
     LoggingIn(Name),
     Prompt,
-    Working(Work),
+    Working(Box<Work>),
     Leaving,
 }
 
@@ -73,6 +82,7 @@ impl Dialog {
             random,
             count: 0,
             ended: false,
+            coming: BTreeMap::new(),
             effects: VecDeque::new(),
         }
     }
@@ -174,7 +184,7 @@ impl Dialog {
         self.count += 1;
         let request = format!("{:016x}-{}", self.random, self.count);
         let request = RequestId::parse(&request).expect("digits are good");
-        self.state = State::Working(Work { command, request, upload: None });
+        self.state = State::Working(Box::new(Work { command, request, upload: None }));
         self.work();
     }
 
@@ -192,7 +202,8 @@ impl Dialog {
             }
             Command::Upload { file_id } => {
                 let path = data_name(&user, *file_id);
-                let upload = Upload::new(*file_id, work.request.clone(), path);
+                let target = Target::Server { file_id: *file_id, request: work.request.clone() };
+                let upload = Upload::new(target, path);
                 let job = work.upload.insert(upload).begin(self.count);
                 return self.effects.push_back(Effect::Do(job));
             }
@@ -202,15 +213,13 @@ impl Dialog {
             Command::Delete { file_id } => EdgeCall::Delete { file_id: *file_id, request },
             Command::List => EdgeCall::List,
             Command::Leave => EdgeCall::Leave,
-            Command::Send { .. } => return self.send_file(),
+            Command::Send { device, file } => {
+                let upload = Upload::new(Target::Device { to: *device }, PathBuf::from(file));
+                let job = work.upload.insert(upload).begin(self.count);
+                return self.effects.push_back(Effect::Do(job));
+            }
         };
         self.talk.ask(&call);
-    }
-
-    /// Sends a file to another device.
-    fn send_file(&mut self) {
-        self.print("files cannot be sent to other devices yet\n");
-        self.prompt();
     }
 
     /// What comes of the conversation.
@@ -244,16 +253,70 @@ impl Dialog {
             News::Answer(answer) => self.print(lines_of(&answer.text())),
             News::Ended(ended) => self.handle_ended(ended),
             News::MoreInput => {
-                if let State::Working(Work { upload: Some(upload), .. }) = &mut self.state {
-                    let step = upload.go_on(&mut self.talk);
-                    self.follow(step);
-                }
+                let State::Working(work) = &mut self.state else { return };
+                let Some(upload) = &mut work.upload else { return };
+                let step = upload.go_on(&mut self.talk);
+                self.follow(step);
+            }
+            News::Accepted => {
+                let State::Working(work) = &self.state else { return };
+                let Some(upload) = &work.upload else { return };
+                self.effects.push_back(Effect::Do(upload.accepted()));
+            }
+            News::Offer(offer, offered) => self.handle_offer(offer, offered),
+            News::Coming(tag, offered) => self.begin_file(tag, offered),
+            News::Piece(tag, bytes) => {
+                self.effects.push_back(Effect::Do(Job::Take { tag, bytes }));
+            }
+            News::Complete(tag, hash) => {
+                self.effects.push_back(Effect::Do(Job::Keep { tag, hash }));
+            }
+            News::Broken(tag, why) => {
+                self.effects.push_back(Effect::Do(Job::Discard { tag }));
+                self.end_file(tag, Err(why));
             }
             News::Message { from, text } => {
                 let shown = format!("{from}: {}\n", escape(&text));
                 self.interject(&shown);
             }
         }
+    }
+
+    /// A device takes what single files it is sent, as far as they have good names.
+    fn handle_offer(&mut self, offer: u32, offered: Offered) {
+        let Offered { name, size, .. } = &offered;
+        let is_name = !name.contains(&b'/') && SharePath::parse(name).is_ok();
+        let reason = match size {
+            None => "a device takes single files",
+            Some(size) if *size > DEVICE_FILE_MAX_BYTES => "the file is too large for a device",
+            Some(_) if !is_name => "the name of the file is no good one",
+            Some(_) => return self.talk.accept(offer, offered),
+        };
+        self.talk.turn_down(offer, reason);
+    }
+
+    /// A file begins to come. We decide its name: `<sender>_<filename>`, in this folder.
+    fn begin_file(&mut self, tag: Tag, offered: Offered) {
+        use std::os::unix::ffi::OsStringExt as _;
+        let name = [offered.from.as_bytes(), b"_", &offered.name].concat();
+        let path = PathBuf::from(OsString::from_vec(name));
+        let size = offered.size.unwrap_or(0);
+        self.coming.insert(tag, offered);
+        self.effects.push_back(Effect::Do(Job::Receive { tag, path, size }));
+    }
+
+    /// A file has come, or will not.
+    fn end_file(&mut self, tag: Tag, ended: Result<(), String>) {
+        let Some(Offered { from, name, .. }) = self.coming.remove(&tag) else { return };
+        let name = escape_bytes(&name);
+        let text = match ended {
+            Ok(()) => format!("a file ({name}) has been received from {from}\n"),
+            Err(why) => {
+                self.talk.stop_taking(tag);
+                format!("a file ({name}) from {from} did not arrive: {}\n", escape(&why))
+            }
+        };
+        self.interject(&text);
     }
 
     /// Prints something that nobody has asked for, and the prompt anew where that was there.
@@ -267,10 +330,10 @@ impl Dialog {
     fn handle_lost(&mut self, why: &str) {
         let text = format!("connection lost: {}; trying to get it back\n", escape(why));
         self.interject(&text);
-        if let State::Working(Work { upload: Some(upload), .. }) = &mut self.state {
-            let job = upload.stop();
-            self.effects.push_back(Effect::Do(job));
-        }
+        let State::Working(work) = &mut self.state else { return };
+        let Some(upload) = &mut work.upload else { return };
+        let job = upload.stop();
+        self.effects.push_back(Effect::Do(job));
     }
 
     /// What was under way is asked for again: its id makes that harmless.
@@ -300,12 +363,23 @@ impl Dialog {
     fn handle_ended(&mut self, ended: Result<(), Refusal>) {
         let State::Working(work) = &mut self.state else { return };
         let leaves = work.command == Command::Leave;
+        let sent = match &work.command {
+            Command::Send { device, file } => Some((*device, file.clone())),
+            _ => None,
+        };
         if let Some(upload) = &mut work.upload {
             let job = upload.stop();
             self.effects.push_back(Effect::Do(job));
         }
-        if let Err(refusal) = ended {
-            self.print(line_of(&refusal));
+        match (ended, sent) {
+            (Err(refusal), Some((device, _))) if refusal.code == ErrorCode::NoSuchUser => {
+                self.print(format!("{device} is offline\n"));
+            }
+            (Err(refusal), _) => self.print(line_of(&refusal)),
+            (Ok(()), Some((device, file))) => {
+                self.print(format!("a file ({}) has been sent to {device}\n", escape(&file)));
+            }
+            (Ok(()), None) => {}
         }
         match leaves {
             true => self.leave(exit::DONE),
@@ -314,6 +388,11 @@ impl Dialog {
     }
 
     fn handle_job(&mut self, news: JobNews) {
+        match news {
+            JobNews::Taken(tag, bytes) => return self.talk.taken(tag, bytes),
+            JobNews::Kept(tag, kept) => return self.end_file(tag, kept),
+            _ => {}
+        }
         let State::Working(work) = &mut self.state else { return };
         match news {
             JobNews::Generated(Ok(())) => {
@@ -333,7 +412,20 @@ impl Dialog {
         match step {
             Step::Nothing => {}
             Step::Do(job) => self.effects.push_back(Effect::Do(job)),
-            Step::Bad(OpenError::Missing) => self.give_up(NO_SUCH_FILE),
+            Step::Bad(OpenError::Missing) => {
+                let sent = match &self.state {
+                    State::Working(work) => match &work.command {
+                        Command::Send { file, .. } => Some(file),
+                        _ => None,
+                    },
+                    _ => None,
+                };
+                let missing = match sent {
+                    Some(file) => format!("there is no such file: {file}"),
+                    None => NO_SUCH_FILE.to_owned(),
+                };
+                self.give_up(&missing);
+            }
             Step::Bad(OpenError::Bad(why)) => self.give_up(&why),
             Step::Broken(why) => self.print(format!("{}\n", escape(&why))),
         }

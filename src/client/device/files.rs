@@ -3,18 +3,23 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
 };
 
-use super::{JobNews, OpenError};
+use super::{JobNews, Look, OpenError};
 use crate::{
     client::post::{News, Post},
     edge::samples::{self, Scanner},
     limits::{CHUNK_MAX_BYTES, SAMPLES_MAX_BYTES},
     sys::partfile::PartFile,
+    wire::Tag,
 };
+
+/// `O_NONBLOCK` (open(2)).
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 /// Bytes read at a time where a file is looked through.
 const LOOK_BYTES: usize = 256 * 1024;
@@ -33,12 +38,11 @@ pub fn generate(path: PathBuf, amount: u64, seed: u64, post: Post) {
 
 /// Looks through a file of samples, and then reads a block of it for every question that is sent
 /// through what is returned.
-pub fn open(number: u64, path: PathBuf, post: Post) -> mpsc::Sender<()> {
+pub fn open(number: u64, path: PathBuf, samples: bool, post: Post) -> mpsc::Sender<()> {
     let (go, asked) = mpsc::channel();
     thread::spawn(move || {
-        let opened = look_through(&path);
-        let (mut file, opened) = match opened {
-            Ok((file, hash)) => (Some(file), Ok(hash)),
+        let (mut file, opened) = match look_through(&path, samples) {
+            Ok((file, look)) => (Some(file), Ok(look)),
             Err(error) => (None, Err(error)),
         };
         if !post.send(News::Device(JobNews::Opened(number, opened))) {
@@ -56,10 +60,12 @@ pub fn open(number: u64, path: PathBuf, post: Post) -> mpsc::Sender<()> {
     go
 }
 
-/// A file that holds samples and nothing else, and its hash.
-fn look_through(path: &Path) -> Result<(File, [u8; 32]), OpenError> {
+/// A file and what it is; with `samples` it holds samples and nothing else.
+fn look_through(path: &Path, samples: bool) -> Result<(File, Look), OpenError> {
     let bad = |error: io::Error| OpenError::Bad(format!("cannot read {path:?}: {error}"));
-    let mut file = match File::open(path) {
+    // Whoever writes to a FIFO is not waited for.
+    let opened = File::options().read(true).custom_flags(NONBLOCK).open(path);
+    let mut file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::Missing),
         opened => opened.map_err(bad)?,
     };
@@ -67,27 +73,33 @@ fn look_through(path: &Path) -> Result<(File, [u8; 32]), OpenError> {
     if !metadata.is_file() {
         return Err(OpenError::Bad(format!("{path:?} is no regular file")));
     }
-    if metadata.len() > SAMPLES_MAX_BYTES {
+    if samples && metadata.len() > SAMPLES_MAX_BYTES {
         let text = format!("{path:?} has more than {SAMPLES_MAX_BYTES} bytes; upload it in parts");
         return Err(OpenError::Bad(text));
     }
     let (mut scanner, mut hasher) = (Scanner::default(), blake3::Hasher::new());
-    let mut buffer = vec![0; LOOK_BYTES];
+    let (mut buffer, mut size) = (vec![0; LOOK_BYTES], 0);
     let damaged = |fault: samples::Fault| OpenError::Bad(format!("{path:?}: {fault}"));
     loop {
         match file.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                scanner.feed(&buffer[..count]).map_err(damaged)?;
+                if samples {
+                    scanner.feed(&buffer[..count]).map_err(damaged)?;
+                }
                 hasher.update(&buffer[..count]);
+                size += count as u64;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(bad(error)),
         }
     }
-    scanner.finish().map_err(damaged)?;
+    if samples {
+        scanner.finish().map_err(damaged)?;
+    }
     file.rewind().map_err(bad)?;
-    Ok((file, *hasher.finalize().as_bytes()))
+    let hash = *hasher.finalize().as_bytes();
+    Ok((file, Look { hash, size, modified: metadata.mtime() }))
 }
 
 fn read_block(file: &mut File) -> io::Result<Vec<u8>> {
@@ -103,6 +115,62 @@ fn read_block(file: &mut File) -> io::Result<Vec<u8>> {
     }
 }
 
+/// What the writer of a file that comes is told.
+pub enum Coming {
+    /// These bytes come next.
+    Bytes(Vec<u8>),
+    /// All are there, and hash to this if the sender has said so.
+    End(Option<[u8; 32]>),
+}
+
+/// Writes a file that comes from another device. Dropped before its end, nothing is left of it.
+pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<Coming> {
+    let (sender, coming) = mpsc::channel();
+    thread::spawn(move || {
+        let kept = match write_coming(tag, &path, size, &coming, &post) {
+            Ok(true) => Ok(()),
+            Ok(false) => return,
+            Err(error) => Err(format!("it cannot be saved: {error}")),
+        };
+        post.send(News::Device(JobNews::Kept(tag, kept)));
+    });
+    sender
+}
+
+/// False where it is not wanted any more.
+fn write_coming(
+    tag: Tag,
+    path: &Path,
+    size: u64,
+    coming: &mpsc::Receiver<Coming>,
+    post: &Post,
+) -> io::Result<bool> {
+    let mut part = PartFile::create(path)?;
+    part.preallocate(size)?;
+    let mut hasher = blake3::Hasher::new();
+    for news in coming {
+        match news {
+            Coming::Bytes(bytes) => {
+                if part.written() + bytes.len() as u64 > size {
+                    return Err(io::Error::other("more comes than was announced"));
+                }
+                hasher.update(&bytes);
+                part.write_all(&bytes)?;
+                post.send(News::Device(JobNews::Taken(tag, bytes.len() as u32)));
+            }
+            Coming::End(hash) => {
+                let own = hasher.finalize();
+                let is_good = hash.is_none_or(|hash| own == blake3::Hash::from_bytes(hash));
+                if part.written() != size || !is_good {
+                    return Err(io::Error::other("the bytes that came are not those sent"));
+                }
+                return part.finish(None, false).map(|()| true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +179,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("watch-1.txt");
         std::fs::write(&path, content).expect("a file");
-        look_through(&path).map(|(_, hash)| hash)
+        look_through(&path, true).map(|(_, look)| look.hash)
     }
 
     #[test]
@@ -124,8 +192,8 @@ mod tests {
         );
         assert!(matches!(look(b""), Err(OpenError::Bad(why)) if why.contains("no samples")));
         let folder = tempfile::tempdir().expect("a folder");
-        let missing = look_through(&folder.path().join("x"));
+        let missing = look_through(&folder.path().join("x"), true);
         assert!(matches!(missing, Err(OpenError::Missing)));
-        assert!(matches!(look_through(folder.path()), Err(OpenError::Bad(_))));
+        assert!(matches!(look_through(folder.path(), false), Err(OpenError::Bad(_))));
     }
 }

@@ -28,7 +28,7 @@ use talk::{Talk, Who};
 use super::{arguments::Plan, session::random};
 use crate::{
     sys::state,
-    wire::{Name, Refusal, Secret},
+    wire::{Name, Refusal, Secret, Tag},
 };
 
 /// Is a device until it ends: the exit code.
@@ -144,11 +144,41 @@ pub enum Job {
         number: u64,
         /// Which file.
         path: PathBuf,
+        /// It has to be a file of samples.
+        samples: bool,
     },
     /// The next block of that file.
     More,
     /// No more of that file.
     Close,
+    /// Begin a file that comes from another device.
+    Receive {
+        /// The operation.
+        tag: Tag,
+        /// Where it goes.
+        path: PathBuf,
+        /// Bytes in all.
+        size: u64,
+    },
+    /// More of it.
+    Take {
+        /// The operation.
+        tag: Tag,
+        /// In their order.
+        bytes: Vec<u8>,
+    },
+    /// All of it is there: verify it, and give it its name.
+    Keep {
+        /// The operation.
+        tag: Tag,
+        /// What it must hash to, if the sender has said that.
+        hash: Option<[u8; 32]>,
+    },
+    /// It will never be whole.
+    Discard {
+        /// The operation.
+        tag: Tag,
+    },
     /// Run the command and put its samples into the spool.
     Measure,
     /// The oldest batch of the spool is with the server.
@@ -162,14 +192,29 @@ pub enum Job {
 pub enum JobNews {
     /// The samples are written, or why not.
     Generated(Result<(), String>),
-    /// The file is a file of samples with this BLAKE3 hash, or it is none.
-    Opened(u64, Result<[u8; 32], OpenError>),
+    /// The file is as it should be, or it is not.
+    Opened(u64, Result<Look, OpenError>),
     /// A block of it; empty at its end.
     Block(u64, Result<Vec<u8>, String>),
+    /// So many bytes of a file that comes were written.
+    Taken(Tag, u32),
+    /// A file that came has its name, or why not.
+    Kept(Tag, Result<(), String>),
     /// The command has measured; what is in the spool now, or why there is nothing new.
     Measured(Result<spool::Holding, String>),
     /// The spool has changed otherwise.
     Spool(Result<spool::Holding, String>),
+}
+
+/// What a file is before it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// BLAKE3.
+    pub hash: [u8; 32],
+    /// Bytes.
+    pub size: u64,
+    /// Seconds since 1970 of its last change.
+    pub modified: i64,
 }
 
 /// Why a file cannot be uploaded.

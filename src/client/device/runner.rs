@@ -13,7 +13,7 @@ use super::{
     Effect, Front, Happening, Job, JobNews, OpenError,
     spool::Holding,
     talk::{News, Talk, Who},
-    upload::{Step, Upload},
+    upload::{Step, Target, Upload},
 };
 use crate::{
     client::{backoff::Backoff, exit},
@@ -120,7 +120,8 @@ impl Runner {
             && self.upload.is_none()
         {
             self.count += 1;
-            let upload = Upload::new(batch.file_id, batch.request, batch.path);
+            let target = Target::Server { file_id: batch.file_id, request: batch.request };
+            let upload = Upload::new(target, batch.path);
             let job = self.upload.insert(upload).begin(self.count);
             self.effects.push_back(Effect::Do(job));
         }
@@ -230,8 +231,12 @@ impl Runner {
                     self.effects.push_back(Effect::Do(job));
                 }
             }
-            // Nobody is here to read it.
-            News::Message { .. } => {}
+            News::Offer(offer, _) => {
+                self.talk.turn_down(offer, "this device takes no files");
+            }
+            // Nobody is here to read it, and nothing else was asked for.
+            News::Message { .. } | News::Accepted => {}
+            News::Coming(..) | News::Piece(..) | News::Complete(..) | News::Broken(..) => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! for. Typing, printing, files, commands and connecting have threads of their own.
 
 use std::{
+    collections::HashMap,
     io,
     sync::mpsc,
     thread,
@@ -12,7 +13,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use super::{Effect, Front, Happening, Job, files, measure::Meter};
+use super::{
+    Effect, Front, Happening, Job,
+    files::{self, Coming},
+    measure::Meter,
+};
 use crate::{
     client::{
         arguments::Plan,
@@ -28,7 +33,7 @@ use crate::{
         terminal::{self, HiddenInput, StdoutError},
         transport::Transport,
     },
-    wire::escape::escape,
+    wire::{Tag, escape::escape},
 };
 
 const SOCKET: Token = Token(0);
@@ -60,6 +65,8 @@ pub struct Session<'a, F> {
     lines: Option<mpsc::Sender<()>>,
     /// Asks the reader of a file for a block.
     blocks: Option<mpsc::Sender<()>>,
+    /// The writers of files that come from other devices.
+    coming: HashMap<Tag, mpsc::Sender<Coming>>,
     meter: Option<Meter>,
     /// While a secret is typed.
     hidden: Option<HiddenInput>,
@@ -97,6 +104,7 @@ impl<'a, F: Front> Session<'a, F> {
             outlets_open: 2,
             lines: None,
             blocks: None,
+            coming: HashMap::new(),
             meter,
             hidden: None,
             leaving: None,
@@ -256,7 +264,20 @@ impl<'a, F: Front> Session<'a, F> {
         let post = self.post.clone();
         match job {
             Job::Generate { path, amount } => files::generate(path, amount, random(), post),
-            Job::Open { number, path } => self.blocks = Some(files::open(number, path, post)),
+            Job::Open { number, path, samples } => {
+                self.blocks = Some(files::open(number, path, samples, post));
+            }
+            Job::Receive { tag, path, size } => {
+                self.coming.insert(tag, files::receive(tag, path, size, post));
+            }
+            // A writer that has failed says so itself.
+            Job::Take { tag, bytes } => {
+                let _ = self.coming.get(&tag).map(|file| file.send(Coming::Bytes(bytes)));
+            }
+            Job::Keep { tag, hash } => {
+                let _ = self.coming.remove(&tag).map(|file| file.send(Coming::End(hash)));
+            }
+            Job::Discard { tag } => drop(self.coming.remove(&tag)),
             Job::More => {
                 // A reader that has come to its end has no more.
                 let _ = self.blocks.as_ref().map(|go| go.send(()));

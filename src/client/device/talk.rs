@@ -10,7 +10,7 @@
 //!                      └─────── Pause ◀───────────────┴──────┴─────────────────┘
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     client::{
@@ -18,7 +18,7 @@ use crate::{
         link::{Heard, Link},
     },
     wire::{
-        EdgeAnswer, EdgeCall, ErrorCode, Name, Refusal, Secret, Tag,
+        Blob, EdgeAnswer, EdgeCall, ErrorCode, Form, Name, Refusal, Secret, Tag,
         control::{CallBody, DetailBody, OutcomeBody, RefusalBody},
     },
 };
@@ -62,6 +62,18 @@ pub enum News {
     Ended(Result<(), Refusal>),
     /// The upload may go on: see [`Talk::input`].
     MoreInput,
+    /// The other device takes the file that was offered.
+    Accepted,
+    /// Somebody wants to send us something: see [`Talk::accept`].
+    Offer(u32, Offered),
+    /// A file begins to come.
+    Coming(Tag, Offered),
+    /// Bytes of it; see [`Talk::taken`].
+    Piece(Tag, Vec<u8>),
+    /// It is complete, and should hash to this.
+    Complete(Tag, Option<[u8; 32]>),
+    /// It will never be complete.
+    Broken(Tag, String),
     /// Somebody wrote.
     Message {
         /// Who.
@@ -69,6 +81,17 @@ pub enum News {
         /// What.
         text: String,
     },
+}
+
+/// What somebody wants to send us.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offered {
+    /// Who.
+    pub from: Name,
+    /// As the sender calls it.
+    pub name: Vec<u8>,
+    /// Bytes; `None` where it is more than one file, or nobody knows.
+    pub size: Option<u64>,
 }
 
 enum Online {
@@ -94,6 +117,8 @@ pub struct Talk {
     backoff: Backoff,
     last_number: Tag,
     request: Option<Tag>,
+    /// What we have accepted.
+    incoming: BTreeMap<Tag, Offered>,
     news: VecDeque<News>,
 }
 
@@ -106,6 +131,7 @@ impl Default for Talk {
             backoff: Backoff::default(),
             last_number: 0,
             request: None,
+            incoming: BTreeMap::new(),
             news: VecDeque::new(),
         }
     }
@@ -171,10 +197,57 @@ impl Talk {
         }
     }
 
-    /// The upload has no more bytes.
-    pub fn input_end(&mut self) {
+    /// The upload has no more bytes; `hash` is that of a file for another device, else empty.
+    pub fn input_end(&mut self, hash: &[u8]) {
         if let (Online::Ready(link), Some(tag)) = (&mut self.online, self.request) {
-            link.input_end(tag, b"");
+            link.input_end(tag, hash);
+        }
+    }
+
+    /// Offers one file to another device, as a request that is under way. Its bytes may follow
+    /// after [`News::Accepted`].
+    pub fn offer(&mut self, to: Name, name: &[u8], size: u64, modified: i64) {
+        let Online::Ready(link) = &mut self.online else { unreachable!("the caller has looked") };
+        assert!(self.request.is_none(), "one request at a time");
+        self.request = Some(link.request(&CallBody::Send {
+            to: to.as_str().into(),
+            name: Blob::borrowed(name),
+            size: Some(size),
+            modified: Some(modified),
+            files: 1,
+            folder: false,
+            form: Form::Raw,
+            introduction: None,
+            data: None,
+        }));
+    }
+
+    /// Takes what was offered.
+    pub fn accept(&mut self, offer: u32, offered: Offered) {
+        if let Online::Ready(link) = &mut self.online {
+            let call = CallBody::Accept { offer, form: Form::Raw, introduction: None };
+            self.incoming.insert(link.request(&call), offered);
+        }
+    }
+
+    /// Does not take it.
+    pub fn turn_down(&mut self, offer: u32, reason: &str) {
+        if let Online::Ready(link) = &mut self.online {
+            link.request(&CallBody::Refuse { offer, reason: Some(reason.into()) });
+        }
+    }
+
+    /// So many bytes of a file that comes were written.
+    pub fn taken(&mut self, tag: Tag, bytes: u32) {
+        if let Online::Ready(link) = &mut self.online {
+            link.consumed(tag, bytes);
+        }
+    }
+
+    /// Wants no more of a file that comes.
+    pub fn stop_taking(&mut self, tag: Tag) {
+        if let (Online::Ready(link), true) = (&mut self.online, self.incoming.contains_key(&tag)) {
+            link.cancel(tag);
         }
     }
 
@@ -238,6 +311,7 @@ impl Talk {
             self.last_number = link.last_number();
         }
         self.request = None;
+        self.drop_incoming(why);
         let was_ready = self.is_ready();
         self.news.push_back(News::Disconnect);
         match self.online {
@@ -264,8 +338,12 @@ impl Talk {
     ) -> Result<usize, Refusal> {
         let Some(link) = self.link() else { return Ok(bytes.len()) };
         let (taken, heard) = link.handle(bytes, now_ms)?;
-        if let Some(heard) = heard {
-            self.handle_heard(heard, now_ms, random);
+        match heard {
+            None => {}
+            Some(Heard::Data(tag, _, range)) => {
+                self.news.push_back(News::Piece(tag, bytes[range].to_vec()));
+            }
+            Some(heard) => self.handle_heard(heard, now_ms, random),
         }
         Ok(taken)
     }
@@ -316,6 +394,30 @@ impl Talk {
                     self.news.push_back(News::Answer(answer));
                 }
             }
+            Heard::Detail(tag, DetailBody::Accepted { .. }) if self.request == Some(tag) => {
+                self.news.push_back(News::Accepted);
+            }
+            Heard::Detail(0, DetailBody::Offer { offer, from, name, size, files, folder, .. }) => {
+                let size = size.filter(|_| files == 1 && !folder);
+                let name = name.0.into_owned();
+                self.news.push_back(News::Offer(offer, Offered { from, name, size }));
+            }
+            Heard::Detail(tag, DetailBody::File { size, .. }) => {
+                if let Some(offered) = self.incoming.get_mut(&tag) {
+                    offered.size = Some(size);
+                    self.news.push_back(News::Coming(tag, offered.clone()));
+                }
+            }
+            Heard::End(tag, outcome) if self.incoming.remove(&tag).is_some() => {
+                self.news.push_back(match outcome {
+                    OutcomeBody::Failed { text, .. } => News::Broken(tag, text.into_owned()),
+                    OutcomeBody::Sent { hash } => {
+                        let hash = blake3::Hash::from_hex(hash.as_bytes()).ok();
+                        News::Complete(tag, hash.map(|hash| *hash.as_bytes()))
+                    }
+                    _ => News::Complete(tag, None),
+                });
+            }
             Heard::End(tag, outcome) => self.handle_end(tag, outcome, now_ms, random),
             Heard::InputRoom(tag) if self.request == Some(tag) => {
                 self.news.push_back(News::MoreInput);
@@ -323,6 +425,12 @@ impl Talk {
             Heard::Goodbye(why) => self.handle_goodbye(why, now_ms, random),
             Heard::Detail(..) | Heard::Data(..) | Heard::InputRoom(_) => {}
             Heard::Error(..) | Heard::Delivered(..) | Heard::Pong(_) => {}
+        }
+    }
+
+    fn drop_incoming(&mut self, why: &str) {
+        for tag in std::mem::take(&mut self.incoming).into_keys() {
+            self.news.push_back(News::Broken(tag, why.to_owned()));
         }
     }
 
@@ -388,6 +496,7 @@ impl Talk {
     fn refuse(&mut self, refusal: Refusal, now_ms: u64, random: u64) {
         self.news.push_back(News::Disconnect);
         self.request = None;
+        self.drop_incoming(&refusal.text);
         if self.was_in && !is_lasting(refusal.code) {
             self.news.push_back(News::Away(refusal.text.into_owned()));
             return self.pause(now_ms, random);

@@ -1,20 +1,37 @@
-//! A file on its way to the server: looked through, then sent block by block as there is room.
+//! A file on its way to the server, or by way of it to another device: looked through, then sent
+//! block by block as there is room.
 
 use std::path::PathBuf;
 
-use super::{Job, JobNews, OpenError, talk::Talk};
-use crate::wire::{EdgeCall, edge::RequestId};
+use super::{Job, JobNews, Look, OpenError, talk::Talk};
+use crate::wire::{EdgeCall, Name, edge::RequestId};
 
-/// One upload. After a loss it is begun again, with the same id.
+/// One upload. After a loss it is begun again; to the server with the same id.
 pub struct Upload {
-    file_id: u32,
-    request: RequestId,
+    target: Target,
     path: PathBuf,
     /// Tells the news of this attempt from older ones.
     number: u64,
+    look: Option<Look>,
     /// What is being sent, and how much of it is.
     block: Vec<u8>,
     sent: usize,
+}
+
+/// Whose it is to be.
+pub enum Target {
+    /// The server's: a file of samples.
+    Server {
+        /// Its number there.
+        file_id: u32,
+        /// The same for every time that it is asked.
+        request: RequestId,
+    },
+    /// Another device's: any file.
+    Device {
+        /// Its name.
+        to: Name,
+    },
 }
 
 /// What comes of a thread's news.
@@ -32,15 +49,16 @@ pub enum Step {
 
 impl Upload {
     /// An upload that has not begun.
-    pub fn new(file_id: u32, request: RequestId, path: PathBuf) -> Upload {
-        Upload { file_id, request, path, number: 0, block: Vec::new(), sent: 0 }
+    pub fn new(target: Target, path: PathBuf) -> Upload {
+        Upload { target, path, number: 0, look: None, block: Vec::new(), sent: 0 }
     }
 
     /// Begins, for the first time or again; no two attempts have the same `number`.
     pub fn begin(&mut self, number: u64) -> Job {
         self.number = number;
         (self.block, self.sent) = (Vec::new(), 0);
-        Job::Open { number, path: self.path.clone() }
+        let samples = matches!(self.target, Target::Server { .. });
+        Job::Open { number, path: self.path.clone(), samples }
     }
 
     /// The attempt is over: news of it are of the past.
@@ -56,19 +74,15 @@ impl Upload {
                 Err(error) => Step::Bad(error),
                 // Lost meanwhile: it is begun again when the server is back.
                 Ok(_) if !talk.is_ready() => Step::Nothing,
-                Ok(hash) => {
-                    talk.ask(&EdgeCall::Upload {
-                        file_id: self.file_id,
-                        request: Some(self.request.clone()),
-                        hash: Some(hash),
-                        samples: None,
-                    });
-                    Step::Do(Job::More)
-                }
+                Ok(look) => self.ask(look, talk),
             },
             JobNews::Block(number, block) if number == self.number => match block {
                 Ok(bytes) if bytes.is_empty() => {
-                    talk.input_end();
+                    let hash = self.look.map(|look| look.hash).unwrap_or_default();
+                    match self.target {
+                        Target::Server { .. } => talk.input_end(b""),
+                        Target::Device { .. } => talk.input_end(&hash),
+                    }
                     Step::Nothing
                 }
                 Ok(bytes) => {
@@ -82,6 +96,33 @@ impl Upload {
             },
             _ => Step::Nothing,
         }
+    }
+
+    fn ask(&mut self, look: Look, talk: &mut Talk) -> Step {
+        self.look = Some(look);
+        match &self.target {
+            Target::Server { file_id, request } => {
+                talk.ask(&EdgeCall::Upload {
+                    file_id: *file_id,
+                    request: Some(request.clone()),
+                    hash: Some(look.hash),
+                    samples: None,
+                });
+                Step::Do(Job::More)
+            }
+            // The other one has to take it first: see `accepted`.
+            Target::Device { to } => {
+                use std::os::unix::ffi::OsStrExt as _;
+                let name = self.path.file_name().unwrap_or_default();
+                talk.offer(*to, name.as_bytes(), look.size, look.modified);
+                Step::Nothing
+            }
+        }
+    }
+
+    /// The other device takes it.
+    pub fn accepted(&self) -> Job {
+        Job::More
     }
 
     /// Moves the block on to the server, as far as there is room.

@@ -1,0 +1,87 @@
+//! The program around the loop: what `server` does from its arguments to its exit code.
+
+use std::process::ExitCode;
+
+use super::{
+    Server,
+    arguments::{self, Command},
+    edge::Place,
+    identity::Plan,
+    keys::Keys,
+    passwd,
+};
+use crate::{
+    limits::Limits,
+    sys::{
+        guard::Guard,
+        listen::{self, Listeners},
+        logger,
+        terminal::{self, StdoutError},
+    },
+};
+
+/// The whole program: listens, says where, serves until it is told to stop.
+///
+/// Exit codes: 0 after a signal to stop, 1 where serving failed.
+pub fn main(arguments: &arguments::Arguments) -> ExitCode {
+    if let Some(Command::Passwd(arguments)) = &arguments.command {
+        return passwd::run(arguments);
+    }
+    logger::start(arguments.log_level());
+    let done = match arguments.command {
+        Some(Command::Fingerprint) => show_fingerprint(arguments),
+        _ => serve(arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            log::error!("{text}");
+            logger::flush();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
+    let plan = Plan::prepare(arguments)?;
+    // The guard before the listeners, which it must not inherit.
+    let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
+    let root = &arguments.root;
+    let keys = Keys::load(arguments.key_source()?)?;
+    keys.check_not_served(root)?;
+    let data = Place::find(arguments.data.as_deref())?;
+    let listeners = listen::listen(arguments.port(), arguments.families());
+    let listeners = listeners.map_err(|error| error.to_string())?;
+    listeners.notes.iter().for_each(|note| log::warn!("{note}"));
+    let where_to = describe(&listeners);
+    let (fingerprint, is_new) = (keys.fingerprint(), keys.is_new());
+    let server = Server::new(listeners, root, data, Limits::default(), plan, guard, keys)
+        .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
+    // Whoever started us may have closed our output; serving goes on.
+    let new = if is_new { ", made just now" } else { "" };
+    let greeting =
+        format!("sixfour server listening on {where_to}\nits key is {fingerprint}{new}\n");
+    let _ = terminal::write_stdout(greeting.as_bytes());
+    log::info!("serving {}; {}", root.display(), server.identity.describe());
+    server.run().map_err(|error| format!("the event loop failed: {error}"))?;
+    log::info!("stopped");
+    logger::flush();
+    Ok(())
+}
+
+/// `server fingerprint`: makes the key where there is none, as the first start does.
+fn show_fingerprint(arguments: &arguments::Arguments) -> Result<(), String> {
+    let keys = Keys::load(arguments.key_source()?)?;
+    let line = format!("{}\n", keys.fingerprint());
+    match terminal::write_stdout(line.as_bytes()) {
+        Err(StdoutError::Failed(error)) => Err(format!("cannot write the fingerprint: {error}")),
+        Ok(()) | Err(StdoutError::Closed) => Ok(()),
+    }
+}
+
+fn describe(listeners: &Listeners) -> String {
+    let port = listeners.port;
+    let v6 = listeners.v6.as_ref().map(|_| format!("[::]:{port}"));
+    let v4 = listeners.v4.as_ref().map(|_| format!("0.0.0.0:{port}"));
+    v6.into_iter().chain(v4).collect::<Vec<_>>().join(" and ")
+}
