@@ -107,7 +107,7 @@ fn has_nc() -> bool {
 }
 
 /// bob of the examples: a client that reads, and takes what it is offered, until it is dropped.
-struct Bob(Child, TempDir);
+struct Bob(Child, #[expect(dead_code, reason = "it goes with him")] TempDir);
 
 impl Bob {
     fn join(server: &Server) -> Bob {
