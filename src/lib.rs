@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod direct;
+pub mod edge;
 pub mod hub;
 pub mod limits;
 pub mod server;

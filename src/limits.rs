@@ -64,6 +64,36 @@ pub const REASON_MAX_BYTES: usize = 256;
 /// more with a credit frame.
 pub const OUTPUT_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
+/// Longest line of a file of samples in bytes, without its end: no integer of ours has more than
+/// 20, and whoever pads them has room for that.
+pub const SAMPLE_LINE_MAX_BYTES: usize = 1024;
+
+/// Largest file of samples that a device may upload: a hundred million samples of ten bytes. One
+/// device cannot fill a disk by a single request.
+pub const SAMPLES_MAX_BYTES: u64 = 1 << 30;
+
+/// Most samples that the client generates in one file, so that they can be uploaded.
+pub const SAMPLES_GENERATED_MAX: u64 = 100_000_000;
+
+/// Largest batch that a command may measure at a time, in bytes: it is held in memory.
+pub const SPOOL_BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+
+/// Most batches that wait at a device for the server: a day of one every 10 s.
+pub const SPOOL_MAX_BATCHES: usize = 10_000;
+
+/// The same in bytes, so that a device that is alone for long does not fill its disk.
+pub const SPOOL_MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Longest id of a request that may be repeated, in bytes: room for a UUID and a prefix.
+pub const REQUEST_ID_MAX_BYTES: usize = 64;
+
+/// Requests of one device that are remembered, so that repeats are answered again: more than a
+/// device has under way when it loses its connection.
+pub const REQUESTS_REMEMBERED_PER_DEVICE: usize = 256;
+
+/// The same of all devices: about 20 MiB of memory and as much on disk.
+pub const REQUESTS_REMEMBERED: usize = 65_536;
+
 /// What is a rate in the facts about the host is measured for so long, in milliseconds: the kernel
 /// counts time in steps of 10 ms, so less than this says little.
 pub const INFO_INTERVAL_MS: u32 = 500;

@@ -100,7 +100,7 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 11 + 15, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 11 + 15 + 7, "an op has no vector: {calls:?}");
 }
 
 fn op(call: &Call<'_>) -> String {
@@ -116,6 +116,7 @@ fn op(call: &Call<'_>) -> String {
         Call::Help => "help".into(),
         // Each has its own name there.
         Call::Host(call) => format!("{call:?}"),
+        Call::Edge(call) => format!("{call:?}"),
         Call::Send(_) => "send".into(),
         Call::Accept { .. } => "accept".into(),
         Call::Refuse { .. } => "refuse".into(),

@@ -19,13 +19,14 @@ use sixfour::wire::verbs::{VERBS, Verb};
 use tempfile::TempDir;
 
 /// All documents with links.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "PROTOCOL.md",
     "benches/README.md",
     "docs/security.md",
+    "docs/edge.md",
     "fuzz/README.md",
 ];
 
@@ -90,6 +91,7 @@ fn shell(command: &str, folder: &Path, shims: &Path) -> String {
         .current_dir(folder)
         .env("PATH", path)
         .env("USER", "alice")
+        .env("XDG_STATE_HOME", folder)
         .env_remove("RUST_LOG")
         .stdin(Stdio::null())
         .stdout(file.try_clone().expect("a second descriptor"))
@@ -107,7 +109,10 @@ fn has_nc() -> bool {
 }
 
 /// bob of the examples: a client that reads, and takes what it is offered, until it is dropped.
-struct Bob(Child, #[expect(dead_code, reason = "it goes with him")] TempDir);
+struct Bob {
+    client: Child,
+    _folder: TempDir,
+}
 
 impl Bob {
     fn join(server: &Server) -> Bob {
@@ -127,14 +132,14 @@ impl Bob {
         assert!(welcome.starts_with("welcome, bob"), "{welcome:?}");
         // Read on, or its output would be closed.
         std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
-        Bob(child, folder)
+        Bob { client: child, _folder: folder }
     }
 }
 
 impl Drop for Bob {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.client.kill();
+        let _ = self.client.wait();
     }
 }
 
@@ -194,9 +199,13 @@ fn every_verb_has_its_help_and_its_place_in_the_readme() {
         use Verb::{
             Accept, Clear, Disconnect, Dos, Help, Linux, PowerShell, Python, Quit, Refuse, User,
         };
+        use Verb::{EdgeCompute, EdgeDelete, EdgeJoin, EdgeLeave, EdgeList, EdgeUpload};
         let commands = matches!(verb, Python | Linux | Dos | PowerShell | Clear);
         let commands = commands || matches!(verb, Accept | Refuse);
-        commands || matches!(verb, User | Help | Quit | Disconnect)
+        // `client device` has them together.
+        let of_devices =
+            matches!(verb, EdgeJoin | EdgeUpload | EdgeCompute | EdgeDelete | EdgeList | EdgeLeave);
+        commands || of_devices || matches!(verb, User | Help | Quit | Disconnect)
     };
     for entry in VERBS {
         assert!(readme.contains(&format!("`{}", entry.word)), "{} in README.md", entry.word);
@@ -217,9 +226,9 @@ fn the_commands_of_the_readme_name_only_what_there_is() {
         let words: Vec<&str> = line.split(' ').collect();
         let options = || words.iter().filter(|word| word.starts_with("--"));
         match words[..] {
-            ["server", verb @ "passwd", ..] => {
-                let passwd = help(env!("CARGO_BIN_EXE_server"), &[verb]);
-                assert!(options().all(|it| passwd.contains(it)), "{line}");
+            ["server", verb @ ("passwd" | "fingerprint"), ..] => {
+                let of_verb = help(env!("CARGO_BIN_EXE_server"), &[verb]);
+                assert!(options().all(|it| of_verb.contains(it)), "{line}");
             }
             ["server", ..] => assert!(options().all(|it| server.contains(it)), "{line}"),
             ["client", ..] => assert!(options().all(|it| client.contains(it)), "{line}"),
@@ -230,7 +239,7 @@ fn the_commands_of_the_readme_name_only_what_there_is() {
                 assert!(manifest.contains(&format!("name = \"{name}\"")), "{line}");
             }
             ["cargo", "test"] | ["cargo", "install", "--path", "."] => {}
-            ["ssh", "-L", ..] => {}
+            ["ncat", "--ssl", "host.example", "5000"] => {}
             _ => panic!("README.md, not known here: {line}"),
         }
     }

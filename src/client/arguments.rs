@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use super::{
     brain::Watch,
+    device::options::{self, Device, DeviceVerb},
     order::{Local, Order, Target, trim_slash},
     rules::Rules,
 };
@@ -55,6 +56,8 @@ pub struct Plan {
     pub accept: Rules,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
+    /// To be an edge device instead.
+    pub device: Option<Device>,
     /// Watch the server.
     pub watch: Option<Watch>,
     /// Measure round trips by each family.
@@ -98,7 +101,8 @@ impl Plan {
 
 /// Messages, files and commands: the client.
 ///
-/// Without a verb it gives a prompt, or takes lines from standard input. Exit codes: 0 done,
+/// Without a verb it gives a prompt, or takes lines from standard input. `client SERVER PORT
+/// UDP_PORT` is an edge device at a prompt. Exit codes: 0 done,
 /// 1 failed, 2 bad arguments, 3 cannot connect, 4 refused, 5 no such user or file, 6 timed out.
 /// `run` has the command's own code, 128+n for signal n, and 255 for any other failure.
 #[derive(Debug, Parser)]
@@ -192,6 +196,9 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         text: Vec<String>,
     },
+    /// Be an edge device: measure by a command and upload it, or ask for one thing.
+    #[command(subcommand)]
+    Device(DeviceVerb),
     /// Tell how the server and its host do: name, system, load, memory, disks, addresses, sessions.
     Info,
     /// Watch the server: one screen of facts, painted again and again; q or Ctrl-C ends it.
@@ -314,16 +321,11 @@ pub fn parse(
     login_name: Option<&str>,
     random: u64,
 ) -> Result<Plan, Told> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = options::unfold(arguments.into_iter().collect(), &Arguments::command());
     let parsed = Arguments::try_parse_from(&arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Told::Asked(error.render().to_string())
         }
-        _ if is_device_form(&arguments) => Told::Wrong(
-            "SERVER PORT UDP_PORT: the form for edge devices is not supported yet; \
-             use --ip SERVER --port PORT --user NAME"
-                .to_owned(),
-        ),
         _ => Told::Wrong(one_line(&error)),
     })?;
     let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
@@ -369,7 +371,17 @@ fn plan(
         (None, false, false) => Protection::Usual,
     };
     let has_rules = arguments.accept.is_some();
-    let orders = arguments.verb.map(|verb| orders_of(verb, has_rules, again)).transpose()?;
+    let (device, orders) = match arguments.verb {
+        Some(Verb::Device(verb)) if verb.needs_user() && arguments.user.is_none() => {
+            return Err("--user NAME is needed: a device is known by its name".to_owned());
+        }
+        Some(Verb::Device(verb)) => {
+            let (device, orders) = verb.plan(random);
+            (device, Some(orders))
+        }
+        Some(verb) => (None, Some(orders_of(verb, has_rules, again)?)),
+        None => (None, None),
+    };
     let random = passing::stable_number(orders.as_deref()).unwrap_or(random);
     let account = arguments.user.or_else(|| login_name.and_then(Name::parse));
     let user = match (arguments.user, &orders) {
@@ -398,6 +410,7 @@ fn plan(
         verbose: arguments.verbose,
         accept: arguments.accept.unwrap_or_default(),
         orders,
+        device,
         watch,
         pings,
     })
@@ -424,6 +437,7 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Device(_) => unreachable!("devices have plans of their own"),
         Verb::Info => ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
         Verb::Ping(Ping { host: Some(host), .. }) => vec![Order::Host(HostCall::Ping { host })],
         // These have no orders, but a way of their own.
@@ -558,7 +572,7 @@ fn parse_name(text: &str) -> Result<Name, String> {
 }
 
 /// `5s`, `500ms`, `1.5m`, `2h`; a number alone is seconds. At least a millisecond.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let rule = || "a time is a number with ms, s, m or h, as in 500ms or 1.5m".to_owned();
     let cut = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(cut);
@@ -602,13 +616,6 @@ fn passing_name(login_name: Option<&str>, random: u64) -> Name {
     let base = base.as_ref().map_or("client", Name::as_str);
     let name = format!("{}-{:06x}", &base[..base.len().min(25)], random & 0xff_ffff);
     Name::parse(&name).expect("a name cut to 25 and 7 good characters are a name")
-}
-
-/// `client 127.0.0.1 5000 6000`.
-fn is_device_form(arguments: &[OsString]) -> bool {
-    let texts: Vec<_> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
-    let is_port = |text: &str| text.parse::<u16>().is_ok();
-    matches!(texts[..], [_, _, port, udp_port] if is_port(port) && is_port(udp_port))
 }
 
 /// What clap says in several lines, in one.

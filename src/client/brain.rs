@@ -167,6 +167,8 @@ enum Task {
     Pong(String),
     Run(Box<Run>),
     Transfer(Box<Transfer>),
+    /// Standard input goes to the server as a file of samples.
+    Samples,
     /// An offer is refused; whether it still was there does not matter.
     Refusal,
 }

@@ -24,15 +24,15 @@ pub fn of_error(code: ErrorCode) -> u8 {
     use ErrorCode::*;
     match code {
         UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
-        | TooMany => BAD_ARGUMENTS,
+        | TooMany | BadSamples | UnknownOperation => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
         NotNamed | NameTaken | LoginRequired | LoginFailed | Blocked | Replaced | AlreadyNamed
         | Denied | PermissionDenied | ReadOnly | Refused => REFUSED,
-        NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchOffer => NOT_FOUND,
+        NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchOffer | NoSuchData => NOT_FOUND,
         TimedOut => TIMED_OUT,
         Cancelled | PeerBusy | PeerGone | NotDelivered | IdInUse | FileChanged | NotVerified
         | NoSpace | QuotaExceeded | FileTooLarge | NameTooLong | SystemError | CannotStart
-        | Busy | NoInterpreter | ShuttingDown | Reset | SlowConsumer => FAILED,
+        | Busy | NoInterpreter | ShuttingDown | Reset | SlowConsumer | NotJoined => FAILED,
     }
 }
 

@@ -159,19 +159,11 @@ impl Link {
             unreachable!("requests are made between the welcome and the goodbye")
         };
         let tag = self.next_number();
-        let takes_input = matches!(
-            call,
-            CallBody::Run { stdin: true, .. }
-                | CallBody::Fetch { .. }
-                | CallBody::Store { .. }
-                | CallBody::Send { .. }
-                | CallBody::Accept { .. }
-        );
         let operation = Operation {
             output_room: window_bytes.into(),
             owed: 0,
             input_room: INPUT_WINDOW_BYTES,
-            input_open: takes_input,
+            input_open: call.takes_input(),
         };
         self.operations.insert(tag, operation);
         self.out.write(|out| frame::put_json(out, client::REQUEST, tag, call));

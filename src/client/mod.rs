@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod blocks;
 pub mod brain;
 pub mod canvas;
+pub mod device;
 pub mod exit;
 pub mod facts;
 pub mod help;
@@ -83,6 +84,10 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
 fn run_plan(plan: &Plan, password: Option<Secret<'static>>) -> u8 {
     if let Some(server) = &plan.forget {
         return forget(plan, server);
+    }
+    if let Some(device) = &plan.device {
+        return device::run(plan, device, password)
+            .unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED));
     }
     match secure::connect(&plan.wish()) {
         Ok(connected) => run_session(plan, password, connected),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     limits::LINE_MAX_BYTES,
-    wire::{Call, ErrorCode, HostCall, Name, Refusal, Request, line, name::NAME_RULE},
+    wire::{Call, EdgeCall, ErrorCode, HostCall, Name, Refusal, Request, line, name::NAME_RULE},
 };
 
 /// One thing to do.
@@ -90,6 +90,8 @@ pub enum Order {
         /// Any text.
         text: String,
     },
+    /// What a device can ask; samples that are not named come from standard input.
+    Edge(EdgeCall),
     /// What one can do.
     Help,
     /// Something about the server's host, or the server itself.
@@ -191,6 +193,7 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         Call::Who => Order::Who,
         Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
+        Call::Edge(call) => Order::Edge(call),
         Call::Accept { offer, .. } => Order::Accept { offer: Some(offer) },
         Call::Refuse { offer, reason } => Order::Refuse { offer: Some(offer), reason },
         Call::Host(HostCall::Clear) => Order::Clear,

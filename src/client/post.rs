@@ -6,6 +6,7 @@ use mio::Waker;
 
 use super::{
     brain::After,
+    device::JobNews,
     secure::{Connected, Failure},
     weigh::Weight,
 };
@@ -52,6 +53,8 @@ pub enum News {
     Connected(Connected),
     /// There is still none.
     Unreachable(Failure),
+    /// Something about the files of a device.
+    Device(JobNews),
 }
 
 /// One end of the channel; cheap to clone.

@@ -214,7 +214,19 @@ mod tests {
         let all = |words: &[&str]| (0, words.iter().map(|word| (*word).to_owned()).collect());
         assert_eq!(complete("p"), all(&["ping ", "python --version ", "PowerShell:"]));
         assert_eq!(complete("d"), all(&["download ", "DOS:", "disconnect "]));
-        assert_eq!(complete("e"), all(&["echo ", "exit "]));
+        assert_eq!(
+            complete("e"),
+            all(&[
+                "echo ",
+                "edge.join ",
+                "edge.upload ",
+                "edge.compute ",
+                "edge.delete ",
+                "edge.list ",
+                "edge.leave ",
+                "exit "
+            ])
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     sys::clock::local_minutes,
     wire::{
-        Blob, ErrorCode, Name, Stream,
+        Blob, EdgeAnswer, ErrorCode, Name, Stream,
         control::OutcomeBody,
         escape::{escape, escape_bytes},
         event::{Ended, Entry, EntryKind, Object, Witness},
@@ -70,6 +70,8 @@ pub enum Shown {
     },
     /// An answer in lines.
     Text(String),
+    /// What became of the request of a device.
+    Edge(EdgeAnswer),
     /// Facts about the server and its host.
     Info(Object),
     /// The server has answered after so many microseconds.
@@ -270,7 +272,8 @@ impl Screen {
             Shown::Counted { count, what } if talks => {
                 (Err, self.line(Err, DIM, &format!("[{count} {what}]")))
             }
-            Shown::Text(text) => (Out, text.lines().map(|l| format!("{}\n", escape(l))).collect()),
+            Shown::Edge(answer) => (Out, sentences(&answer.text())),
+            Shown::Text(text) => (Out, sentences(text)),
             Shown::Info(object) => (Out, table_of(object)),
             Shown::Pong { text, us } => {
                 (Out, format!("{}, round trip {}\n", escape(text), Milliseconds(*us)))
@@ -364,6 +367,11 @@ impl Screen {
     }
 }
 
+/// The lines of a text, each harmless.
+fn sentences(text: &str) -> String {
+    text.lines().map(|line| format!("{}\n", escape(line))).collect()
+}
+
 /// Microseconds as people read them: `0.081 ms`.
 struct Milliseconds(u64);
 
@@ -426,6 +434,11 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
         Shown::Sent { to } => json!({"event": "sent", "to": to}),
         Shown::Delivered { to, by } => json!({"event": "delivered", "to": to, "by": by}),
         Shown::Counted { count, what } => json!({"event": "end", "count": count, "of": what}),
+        Shown::Edge(answer) => {
+            let mut object = answer.to_object();
+            object.insert("event".into(), "edge".into());
+            Value::Object(object)
+        }
         Shown::Text(text) => json!({"event": "text", "text": text}),
         Shown::Info(object) => {
             let mut object = object.clone();

@@ -339,6 +339,7 @@ impl Session<'_> {
             News::Unreachable(failure) => {
                 self.brain.handle_unreachable(&failure.text, now_ms, random());
             }
+            News::Device(_) => unreachable!("devices have a loop of their own"),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{OperationId, SessionId, pipe::End};
 use crate::wire::{
-    Refusal, SharePath, Tag,
+    EdgeCall, Name, Refusal, SharePath, Tag,
     event::Ended,
     host::{Interpreter, PingHost, Question},
 };
@@ -107,6 +107,15 @@ pub enum Work {
     List {
         /// Below the root.
         path: Option<SharePath>,
+    },
+    /// Do what a device has asked for.
+    Edge {
+        /// Who asks; a listing needs no name.
+        device: Option<Name>,
+        /// What for. Its input follows as that of a command does.
+        call: EdgeCall,
+        /// Whether a person reads the answer: then it is sentences, else an object.
+        plain: bool,
     },
     /// Answer a question about the host.
     Ask(Question),

@@ -43,6 +43,11 @@ impl Hub {
             Call::Run { command, stdin, timeout_ms } => {
                 (Work::Run { command: command.into_owned(), stdin }, stdin, timeout_ms)
             }
+            Call::Edge(call) => {
+                let plain = session.dialect() == Some(Dialect::Line);
+                let takes_input = call.takes_input();
+                (Work::Edge { device: session.name(), call, plain }, takes_input, 0)
+            }
             Call::Host(call) => host::work_of(call),
             Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
                 unreachable!("answered at once")

@@ -5,7 +5,8 @@ use super::{
     rights::{Need, need_of},
 };
 use crate::wire::{
-    Call, Dialect, Event, Outcome, Request, Tag, error::ErrorCode::*, error::Refusal, verbs,
+    Call, Dialect, EdgeCall, Event, Outcome, Request, Tag, error::ErrorCode::*, error::Refusal,
+    verbs,
 };
 
 /// Names in one event: at most 36 bytes of JSON each.
@@ -101,6 +102,7 @@ impl Hub {
             Call::Refused(refusal) => {
                 self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
             }
+            Call::Edge(call) => self.on_edge(id, tag, call),
             Call::Send(proposal) => self.on_send(id, tag, *proposal),
             Call::Accept { offer, form, introduction } => {
                 self.on_accept(id, tag, offer, form, introduction.as_deref());
@@ -115,6 +117,17 @@ impl Hub {
                 self.on_start(id, tag, call);
             }
         }
+    }
+
+    /// A device is known by its name; who is active may be asked by anybody.
+    fn on_edge(&mut self, id: SessionId, tag: Tag, call: EdgeCall) {
+        let is_named = self.session(id).is_some_and(|session| session.name().is_some());
+        if !is_named && call != EdgeCall::List {
+            let text = "a device has a name: say `user NAME` first";
+            let outcome = Outcome::Failed(Refusal::new(tag, NotNamed, text));
+            return self.say(id, &Event::End { tag, outcome: &outcome });
+        }
+        self.on_start(id, tag, Call::Edge(call));
     }
 
     fn is_in_use(&mut self, id: SessionId, tag: Tag) -> bool {

@@ -168,6 +168,7 @@ pub fn need_of(request: &Request<'_>) -> Need {
             }
             Call::Store { .. } | Call::Upload { .. } => Need::Right(Right::Upload),
             Call::Run { .. } => Need::Right(Right::Run),
+            Call::Edge(_) => Need::Right(Right::Edge),
             Call::Host(call) => need_of_host(call),
         },
     }

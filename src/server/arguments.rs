@@ -19,6 +19,9 @@ use crate::{
 ///
 /// Without a credentials file the server is in protected mode: it serves the account that runs it,
 /// and root, from this machine alone. `server passwd NAME` makes the file and adds users to it.
+///
+/// From other machines TLS is demanded, on the same port. The server makes its key at its first
+/// start; clients know it by the fingerprint that the server prints.
 #[derive(Debug, Parser)]
 #[command(
     name = "server",
@@ -79,6 +82,13 @@ pub struct Arguments {
     /// The folder that is shared, and in which commands begin
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub root: PathBuf,
+
+    /// Where the files and the logs of devices lie [default: the working directory]
+    ///
+    /// One server at a time works in it. Without this option the folder is opened only once a
+    /// device has something to do, or where devices have left their logs.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
 
     /// Listen on IPv6 alone
     #[arg(long, conflicts_with = "ipv4_only")]

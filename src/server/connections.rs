@@ -1,5 +1,7 @@
 //! The sockets of the sessions, and what is known of their readiness.
 
+use std::net::IpAddr;
+
 use crate::{hub::SessionId, sys::transport::Transport};
 
 /// The socket of one session.
@@ -7,6 +9,8 @@ pub struct Connection {
     id: SessionId,
     /// The socket.
     pub transport: Transport,
+    /// Where it came from.
+    pub from: IpAddr,
     /// Whether reading may give something: readiness is told once, so it is noted.
     pub readable: bool,
     /// Whether the peer has shut its writing half: read on until that is seen.
@@ -42,13 +46,14 @@ pub struct Connections {
 
 impl Connections {
     /// Takes in the socket of a new session.
-    pub fn insert(&mut self, id: SessionId, transport: Transport) {
+    pub fn insert(&mut self, id: SessionId, transport: Transport, from: IpAddr) {
         if self.slots.len() <= id.slot() {
             self.slots.resize_with(id.slot() + 1, || None);
         }
         self.slots[id.slot()] = Some(Box::new(Connection {
             id,
             transport,
+            from,
             readable: false,
             read_closed: false,
             broken: false,

@@ -13,6 +13,7 @@ pub mod arguments;
 mod commands;
 mod connections;
 pub mod credentials;
+mod edge;
 mod exchanges;
 mod identity;
 mod keys;
@@ -31,6 +32,7 @@ use acceptor::Acceptor;
 use arguments::Command;
 use commands::Commands;
 use connections::Connections;
+use edge::{Edge, Place};
 use exchanges::Exchanges;
 use identity::{Identity, Plan};
 use keys::Keys;
@@ -85,6 +87,7 @@ pub struct Server {
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
+    edge: Edge,
     questions: Questions,
     exchanges: Exchanges,
     /// Conversations for which something has come.
@@ -111,13 +114,15 @@ enum Course {
 }
 
 impl Server {
-    /// A server for these listeners, sharing the folder `root` with those whom `plan` names.
+    /// A server for these listeners, sharing the folder `root` with those whom `plan` names;
+    /// devices have their files in `data`.
     ///
     /// # Errors
     /// The folder cannot be opened, or the system lacks descriptors or threads.
     pub fn new(
         listeners: Listeners,
         root: &Path,
+        data: Place,
         limits: Limits,
         plan: Plan,
         guard: Guard,
@@ -130,7 +135,8 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
         let mut share = Share::open(&root)?;
-        plan.hidden_paths().chain([keys.path()]).try_for_each(|path| share.hide(&path))?;
+        let hidden = plan.hidden_paths().chain([keys.path()]).chain(data.hidden_paths());
+        hidden.into_iter().try_for_each(|path| share.hide(&path))?;
         let mut hub = Hub::new(limits, random_key(), plan.policy());
         let identity = Identity::new(plan, &limits, Arc::clone(&waker))?;
         let accounts = identity.accounts();
@@ -144,6 +150,7 @@ impl Server {
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
+            edge: Edge::new(data, Arc::clone(&waker)),
             questions: Questions::new(Arc::clone(&waker))?,
             exchanges: Exchanges::new(&share, waker.clone())?,
             transfers: Transfers::new(share, Arc::clone(&waker))?,
@@ -183,7 +190,7 @@ impl Server {
     fn has_stopped(&self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
         let is_idle = self.commands.is_idle() && self.lingering.is_empty();
-        self.hub.is_finished() && is_idle || self.now >= stop_by
+        self.hub.is_finished() && is_idle && self.edge.is_idle() || self.now >= stop_by
     }
 
     /// One turn. What the sockets hold is read, and what they take is written, before any deadline
@@ -517,6 +524,7 @@ impl Server {
     fn close(&mut self, id: SessionId, reason: CloseReason) {
         log::debug!("{id:?} is over: {reason:?}");
         self.commands.forget_session(id);
+        self.edge.forget_session(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         let failed = connection.transport.has_failed();
         match reason {
@@ -565,7 +573,7 @@ fn try_to_take_in(
     let interest = Interest::READABLE | Interest::WRITABLE;
     poll.registry().register(&mut transport, Source::Session(id).token(), interest)?;
     log::debug!("{id:?} from {}", origin.address());
-    connections.insert(id, transport);
+    connections.insert(id, transport, origin.address());
     Ok(())
 }
 
@@ -612,12 +620,13 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     let root = &arguments.root;
     let keys = Keys::load(arguments.key_source()?)?;
     keys.check_not_served(root)?;
+    let data = Place::find(arguments.data.as_deref())?;
     let listeners = listen::listen(arguments.port(), arguments.families());
     let listeners = listeners.map_err(|error| error.to_string())?;
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
     let where_to = describe(&listeners);
     let (fingerprint, is_new) = (keys.fingerprint(), keys.is_new());
-    let server = Server::new(listeners, root, Limits::default(), plan, guard, keys)
+    let server = Server::new(listeners, root, data, Limits::default(), plan, guard, keys)
         .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
     // Whoever started us may have closed our output; serving goes on.
     let new = if is_new { ", made just now" } else { "" };

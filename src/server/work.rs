@@ -47,6 +47,7 @@ impl Server {
                     self.questions.drop_question(operation);
                     self.exchanges.drop_exchange(operation);
                     self.commands.drop_command(operation);
+                    self.edge.drop_operation(operation);
                 }
                 Effect::Flush { .. } | Effect::Resume { .. } | Effect::Close { .. } => {
                     unreachable!("these have lists of their own")
@@ -59,6 +60,7 @@ impl Server {
         let started = match work {
             Work::Download { path, verified } => self.transfers.start_download(id, path, verified),
             Work::List { path } => self.transfers.start_listing(id, path),
+            Work::Edge { device, call, plain } => self.start_edge(id, session, device, call, plain),
             Work::Fetch { paths } => self.exchanges.start_fetch(id, session, &paths),
             Work::Store { into } => self.exchanges.start_store(id, session, into.as_ref()),
             Work::Upload { path, size } => self.exchanges.start_upload(id, session, path, size),
@@ -93,12 +95,16 @@ impl Server {
         }
     }
 
-    fn end(&mut self, operation: OperationId, outcome: Outcome) {
+    pub(super) fn end(&mut self, operation: OperationId, outcome: Outcome) {
         self.input(Input::Ended { operation, outcome });
     }
 
     fn terminate(&mut self, id: OperationId) {
-        let answers = [self.transfers.has(id), self.exchanges.has(id), self.questions.has(id)];
+        if self.edge.has(id) && !self.edge.terminate(id) {
+            return;
+        }
+        let (transfers, edge) = (self.transfers.has(id), self.edge.has(id));
+        let answers = [transfers, self.exchanges.has(id), self.questions.has(id), edge];
         if answers.contains(&true) {
             let text = "cancelled by the client";
             let refusal = Refusal::new(0, ErrorCode::Cancelled, text);
@@ -115,6 +121,8 @@ impl Server {
         let room = self.hub.room(operation);
         let goes_on = if self.transfers.has(operation) {
             self.produce_transfer(operation, room)
+        } else if self.edge.has(operation) {
+            self.produce_edge(operation, room)
         } else if self.questions.has(operation) {
             self.produce_answer(operation, room)
         } else if self.exchanges.has(operation) {
@@ -258,11 +266,15 @@ impl Server {
         }
     }
 
-    fn feed(&mut self, operation: OperationId) {
+    pub(super) fn feed(&mut self, operation: OperationId) {
         if self.exchanges.has(operation) {
             return self.note_fed(operation);
         }
         let Some((bytes, ended)) = self.hub.standard_input(operation) else { return };
+        if self.edge.has(operation) {
+            self.edge.feed(operation, bytes, ended);
+            return self.tell_edge_news();
+        }
         let left = bytes.len();
         match self.commands.feed(operation, bytes, ended) {
             Some(count) if count > 0 => self.input(Input::InputTaken { operation, count }),
@@ -273,6 +285,7 @@ impl Server {
 
     /// Takes in what the workers have done.
     pub(super) fn take_results(&mut self) {
+        self.tell_edge_news();
         self.take_exchange_results();
         self.take_identities();
         while let Some(done) = self.transfers.try_recv() {

@@ -55,6 +55,17 @@ pub fn local_minutes(seconds: i64) -> String {
     minutes_in(seconds, TimeZone::system())
 }
 
+/// `seconds` since 1970 in the zone of this machine for the logs of devices, as in
+/// `30 September 2022 10:31:13`; the name of the month is English everywhere.
+#[must_use]
+pub fn log_time(seconds: i64) -> String {
+    log_time_in(seconds, TimeZone::system())
+}
+
+fn log_time_in(seconds: i64, zone: TimeZone) -> String {
+    timestamp(seconds).to_zoned(zone).strftime("%-d %B %Y %H:%M:%S").to_string()
+}
+
 fn minutes_in(seconds: i64, zone: TimeZone) -> String {
     timestamp(seconds).to_zoned(zone).strftime("%Y-%m-%d %H:%M").to_string()
 }
@@ -89,6 +100,14 @@ mod tests {
         assert_eq!(minutes_in(1_795_230_900, zone), "2026-11-20 22:15");
         assert_eq!(minutes_in(1_795_230_959, TimeZone::fixed(Offset::UTC)), "2026-11-21 03:15");
         assert_eq!(local_minutes(1_795_230_900).len(), "2026-11-21 03:15".len());
+    }
+
+    #[test]
+    fn logs_show_local_seconds() {
+        let zone = TimeZone::fixed(tz::offset(10));
+        assert_eq!(log_time_in(1_664_497_873, zone), "30 September 2022 10:31:13");
+        let zone = TimeZone::fixed(tz::offset(-5));
+        assert_eq!(log_time_in(1_664_605_873, zone), "1 October 2022 01:31:13");
     }
 
     #[test]

@@ -86,6 +86,36 @@ fn decide_colour(terminal: bool, variable: impl Fn(&str) -> Option<OsString>) ->
     terminal && !switched_off && !dumb
 }
 
+/// True if standard input is a terminal that shows what is typed.
+#[must_use]
+pub fn shows_input() -> bool {
+    tcgetattr(io::stdin()).is_ok_and(|modes| modes.local_modes.contains(LocalModes::ECHO))
+}
+
+/// What is typed on standard input is not shown, as long as this lives.
+#[derive(Debug)]
+pub struct HiddenInput(Termios);
+
+impl HiddenInput {
+    /// Hides it; `None` where it is not shown anyway.
+    #[must_use]
+    pub fn begin() -> Option<Self> {
+        let before = tcgetattr(io::stdin()).ok()?;
+        let mut modes = before.clone();
+        modes.local_modes.remove(LocalModes::ECHO);
+        let is_shown = before.local_modes.contains(LocalModes::ECHO);
+        let hidden = is_shown && tcsetattr(io::stdin(), OptionalActions::Now, &modes).is_ok();
+        hidden.then_some(Self(before))
+    }
+}
+
+impl Drop for HiddenInput {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
 /// How the terminal was before line editing, to be put back on every way out: a process that ends
 /// in raw mode leaves its user without echo.
 ///

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blob, Call, ErrorCode, Form, HostCall, Name, Outcome, Parcel, Proposal, Refusal, Secret,
-    SharePath, Tag,
+    Blob, Call, EdgeCall, ErrorCode, Form, HostCall, Name, Outcome, Parcel, Proposal, Refusal,
+    Secret, SharePath, Tag,
+    edge::{ComputeBody, DeleteBody, JoinBody, UploadBody},
     error::ErrorCode::*,
     event::{Ended, Entry, Object, Witness},
     host::{self, Interpreter, Question},
@@ -121,6 +122,24 @@ pub enum CallBody<'a> {
     },
     /// See [`Call::Help`].
     Help,
+    /// See [`EdgeCall::Join`].
+    #[serde(rename = "edge.join")]
+    EdgeJoin(JoinBody),
+    /// See [`EdgeCall::Upload`].
+    #[serde(rename = "edge.upload", borrow)]
+    EdgeUpload(UploadBody<'a>),
+    /// See [`EdgeCall::Compute`].
+    #[serde(rename = "edge.compute", borrow)]
+    EdgeCompute(ComputeBody<'a>),
+    /// See [`EdgeCall::Delete`].
+    #[serde(rename = "edge.delete", borrow)]
+    EdgeDelete(DeleteBody<'a>),
+    /// See [`EdgeCall::List`].
+    #[serde(rename = "edge.list")]
+    EdgeList,
+    /// See [`EdgeCall::Leave`].
+    #[serde(rename = "edge.leave")]
+    EdgeLeave,
     /// See [`Question::Addresses`].
     Ip,
     /// See [`Question::Name`].
@@ -224,6 +243,17 @@ fn is_raw(form: &Form) -> bool {
 }
 
 impl<'a> CallBody<'a> {
+    /// Whether bytes of the client follow.
+    pub fn takes_input(&self) -> bool {
+        match self {
+            CallBody::Run { stdin, .. } => *stdin,
+            CallBody::EdgeUpload(body) => body.samples.is_none(),
+            CallBody::Fetch { .. } | CallBody::Store { .. } => true,
+            CallBody::Send { .. } | CallBody::Accept { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Checks what only looks like a request so far.
     pub fn check(self, tag: Tag) -> Result<Call<'a>, Refusal> {
         let checked = match self {
@@ -263,6 +293,14 @@ impl<'a> CallBody<'a> {
             }
             CallBody::Echo { text } => Ok(Call::Echo { text }),
             CallBody::Help => Ok(Call::Help),
+            CallBody::EdgeJoin(JoinBody { udp_port }) => {
+                Ok(Call::Edge(EdgeCall::Join { udp_port }))
+            }
+            CallBody::EdgeUpload(body) => body.check().map(Call::Edge),
+            CallBody::EdgeCompute(body) => body.check().map(Call::Edge),
+            CallBody::EdgeDelete(body) => body.check().map(Call::Edge),
+            CallBody::EdgeList => Ok(Call::Edge(EdgeCall::List)),
+            CallBody::EdgeLeave => Ok(Call::Edge(EdgeCall::Leave)),
             body @ CallBody::Send { .. } => body.check_send(tag),
             CallBody::Accept { offer, form, introduction } => {
                 offer::check_introduction(tag, introduction.as_ref()).map(|()| Call::Accept {

@@ -101,6 +101,14 @@ pub enum ErrorCode {
     Reset,
     /// The peer took nothing for too long.
     SlowConsumer,
+    /// What was uploaded are no integers, one a line, or there are none.
+    BadSamples,
+    /// The device has no file of that number at the server.
+    NoSuchData,
+    /// Nothing of that name can be computed.
+    UnknownOperation,
+    /// The session is no active device.
+    NotJoined,
 }
 
 impl ErrorCode {
@@ -153,6 +161,10 @@ impl ErrorCode {
             ShuttingDown => "shutting-down",
             Reset => "reset",
             SlowConsumer => "slow-consumer",
+            BadSamples => "bad-samples",
+            NoSuchData => "no-such-data",
+            UnknownOperation => "unknown-operation",
+            NotJoined => "not-joined",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt};
 
 use super::{
     Call, ErrorCode, Event, Form, Item, Name, Outcome, Parcel, Post, Proposal, Recipients, Refusal,
-    Request, Secret, SharePath, Text,
+    Request, Secret, SharePath, Text, edge,
     error::ErrorCode::*,
     escape::{escape, escape_bytes, is_plain, plain_length},
     event::{Ended, Entry, EntryKind},
@@ -278,6 +278,12 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
         Verb::Run => Call::Run { command: check_command(rest)?, stdin: false, timeout_ms: 0 },
         Verb::Ls => Call::List { path: list_path(bare.as_bytes())? },
         Verb::Echo => Call::Echo { text: Cow::Borrowed(rest) },
+        Verb::EdgeJoin
+        | Verb::EdgeUpload
+        | Verb::EdgeCompute
+        | Verb::EdgeDelete
+        | Verb::EdgeList
+        | Verb::EdgeLeave => Call::Edge(edge::parse_line(verb, rest)?),
         Verb::Send => return parse_send(bare, usage),
         Verb::Accept => {
             let offer = offer_number(bare, usage)?;

@@ -6,6 +6,7 @@
 pub mod blob;
 pub mod control;
 pub mod dialect;
+pub mod edge;
 pub mod error;
 pub mod escape;
 pub mod event;
@@ -25,6 +26,7 @@ pub mod verbs;
 
 pub use blob::Blob;
 pub use dialect::Dialect;
+pub use edge::{EdgeAnswer, EdgeCall};
 pub use error::{ErrorCode, Refusal};
 pub use event::{Event, Outcome, Stream};
 pub use host::HostCall;

@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{Form, HostCall, Name, Proposal, Refusal, Secret, SharePath, Text, event::Object};
+use super::{
+    EdgeCall, Form, HostCall, Name, Proposal, Refusal, Secret, SharePath, Text, event::Object,
+};
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
 /// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
@@ -147,6 +149,8 @@ pub enum Call<'a> {
     },
     /// What one can ask.
     Help,
+    /// A request of a device.
+    Edge(EdgeCall),
     /// Offer something to another user, and pass it on once that one accepts it.
     Send(Box<Proposal>),
     /// Take what was offered.

@@ -59,6 +59,18 @@ pub enum Verb {
     Help,
     /// `quit`
     Quit,
+    /// `edge.join port`
+    EdgeJoin,
+    /// `edge.upload number samples`
+    EdgeUpload,
+    /// `edge.compute number operation`
+    EdgeCompute,
+    /// `edge.delete number`
+    EdgeDelete,
+    /// `edge.list`
+    EdgeList,
+    /// `edge.leave`
+    EdgeLeave,
 }
 
 /// A row of the table.
@@ -183,6 +195,42 @@ pub const VERBS: &[Entry] = &[
     },
     Entry { verb: Verb::Kill, word: "kill", usage: "kill", about: "stop the server" },
     Entry { verb: Verb::Help, word: "help", usage: "help", about: "show this list" },
+    Entry {
+        verb: Verb::EdgeJoin,
+        word: "edge.join",
+        usage: "edge.join UDP_PORT",
+        about: "become an active device",
+    },
+    Entry {
+        verb: Verb::EdgeUpload,
+        word: "edge.upload",
+        usage: "edge.upload FILE_ID SAMPLE...",
+        about: "store samples as a file of this device",
+    },
+    Entry {
+        verb: Verb::EdgeCompute,
+        word: "edge.compute",
+        usage: "edge.compute FILE_ID OPERATION",
+        about: "SUM, AVERAGE, MAX or MIN over a file of this device",
+    },
+    Entry {
+        verb: Verb::EdgeDelete,
+        word: "edge.delete",
+        usage: "edge.delete FILE_ID",
+        about: "delete a file of this device",
+    },
+    Entry {
+        verb: Verb::EdgeList,
+        word: "edge.list",
+        usage: "edge.list",
+        about: "list the other active devices",
+    },
+    Entry {
+        verb: Verb::EdgeLeave,
+        word: "edge.leave",
+        usage: "edge.leave",
+        about: "be no active device any more",
+    },
     Entry { verb: Verb::Quit, word: "quit", usage: "quit", about: "leave" },
 ];
 

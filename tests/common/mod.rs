@@ -132,6 +132,7 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Who => CallBody::Who,
         Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
         Call::Help => CallBody::Help,
+        Call::Edge(call) => call.into(),
         Call::Send(proposal) => encode_send(proposal),
         Call::Accept { offer, form, introduction } => {
             let introduction = introduction.as_deref().cloned();

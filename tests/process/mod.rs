@@ -103,6 +103,10 @@ impl Server {
 
     /// The same, sharing this folder.
     pub fn start_sharing(root: TempDir, mut command: Command) -> Server {
+        if command.get_current_dir().is_none() {
+            // Where devices have their files, unless the test says otherwise.
+            command.current_dir(root.path());
+        }
         let state = folder();
         command.arg("--root").arg(root.path()).env_remove("RUST_LOG");
         command.arg("--state").arg(state.path());

@@ -115,7 +115,15 @@ fn mistakes_are_told_in_one_line_that_names_the_argument() {
         ("ping -- -f", "HOST"),
         ("ping a;b", "HOST"),
         ("dance", "top"),
-        ("127.0.0.1 5000 6000", "edge devices"),
+        ("127.0.0.1 5000 65536", "UDP_PORT"),
+        ("127.0.0.1 5000 0", "UDP_PORT"),
+        ("127.0.0.1 x 6000", "--port"),
+        ("fe80::1 5000 6000", "--ip"),
+        ("device run true", "--user"),
+        ("--user a device run --every 0 true", "--every"),
+        ("--user a device compute 1 sum", "SUM, AVERAGE"),
+        ("--user a device compute -1 SUM", "-1"),
+        ("--user a device delete x", "fileID"),
     ] {
         let complaint = complaint(line);
         assert!(complaint.contains(part), "{line}: {complaint}");
@@ -138,6 +146,30 @@ fn what_looks_after_a_server_has_its_own_options() {
     assert_eq!(orders("info"), ask(Question::Info { interval_ms: 500 }));
     assert_eq!(orders("cpu"), ask(Question::Processor));
     assert_eq!(orders("kill"), [Order::Host(HostCall::Kill)]);
+}
+
+#[test]
+fn three_words_that_are_no_verb_are_an_edge_device() {
+    for line in
+        ["::1 5000 6000", "-q ::1 5000 6000", "--user run --connect-timeout 2s ::1 5000 6000"]
+    {
+        let plan = parsed(line).expect(line);
+        assert_eq!((plan.port, plan.host.to_string()), (5000, "::1".to_owned()), "{line}");
+        assert!(matches!(plan.device, Some(Device::Prompt { udp_port: 6000 })), "{line}");
+    }
+    for line in ["run seq 1", "--json run seq 1 10", "run 5000 6000", "msg bob 5000"] {
+        assert!(parsed(line).expect(line).device.is_none(), "{line}");
+    }
+}
+
+#[test]
+fn a_device_that_measures_is_known_by_its_name() {
+    let plan = parsed("--user w device run --every 500ms --times 3 -- seq 1 5").expect("good");
+    let Some(Device::Run(run)) = plan.device else { panic!("{plan:?}") };
+    assert_eq!((run.every, run.times, run.file_id), (Duration::from_millis(500), Some(3), None));
+    assert_eq!(run.command, ["seq", "1", "5"]);
+    assert_eq!(orders("device list"), [Order::Edge(crate::wire::EdgeCall::List)]);
+    assert!(matches!(orders("--user w device upload 3")[..], [Order::Edge(_)]));
 }
 
 #[test]

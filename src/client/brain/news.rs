@@ -4,7 +4,7 @@ use super::{
     After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
 use crate::wire::{
-    Form,
+    EdgeAnswer, Form,
     control::{DetailBody, OutcomeBody, RefusalBody},
 };
 
@@ -62,9 +62,14 @@ impl Brain {
             (Some(Task::Transfer(_)), DetailBody::File { .. }) => {
                 self.handle_joined(tag, Form::Raw, now_ms);
             }
-            (Some(Task::Answer(_)), DetailBody::Object { object }) => {
-                self.count_facts();
-                self.show(Shown::Info(object.into_owned()));
+            (Some(Task::Answer(_) | Task::Samples), DetailBody::Object { object }) => {
+                match EdgeAnswer::of_object(&object) {
+                    Some(answer) => self.show(Shown::Edge(answer)),
+                    None => {
+                        self.count_facts();
+                        self.show(Shown::Info(object.into_owned()));
+                    }
+                }
             }
             (Some(Task::Pong(_)), DetailBody::Text { text }) => {
                 self.handle_pong_text(tag, text.into_owned());
@@ -97,7 +102,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Transfer(_) | Task::Pong(_) | Task::Refusal) | None => {}
+            Some(Task::Transfer(_) | Task::Pong(_) | Task::Refusal | Task::Samples) | None => {}
         }
     }
 

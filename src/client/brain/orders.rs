@@ -2,6 +2,17 @@
 
 use super::*;
 
+impl Task {
+    /// Whether standard input goes to it.
+    fn takes_input(&self) -> bool {
+        match self {
+            Task::Run(run) => run.takes_input,
+            Task::Samples => true,
+            Task::Answer(_) | Task::Pong(_) | Task::Transfer(_) | Task::Refusal => false,
+        }
+    }
+}
+
 impl Brain {
     pub(super) fn perform(&mut self, order: Order, now_ms: u64) {
         let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
@@ -36,6 +47,8 @@ impl Brain {
                 return self.perform_between(order, now_ms);
             }
             Order::Receive { .. } => return self.perform_between(order, now_ms),
+            Order::Edge(call) if call.takes_input() => (call.into(), Task::Samples),
+            Order::Edge(call) => (call.into(), Task::Answer("devices")),
             Order::Host(call) => (call.into(), host::task_of(call)),
             Order::Probe { route, count, interval_ms } => {
                 return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
@@ -55,7 +68,7 @@ impl Brain {
         };
         let open = |opening| Effect::Open(tag, opening);
         self.effects.extend(opening.map(open));
-        if matches!(&task, Task::Run(run) if run.takes_input) {
+        if task.takes_input() {
             self.effects.push_back(Effect::StartInput);
         }
         if matches!(&task, Task::Pong(_)) {
@@ -93,8 +106,7 @@ impl Brain {
 
     /// Moves standard input on to the command, as far as both ends allow.
     pub(super) fn send_input(&mut self) {
-        let is_taker = |task: &Task| matches!(task, Task::Run(run) if run.takes_input);
-        let taker = self.tasks.iter().find(|(_, task)| is_taker(task)).map(|(tag, _)| *tag);
+        let taker = self.tasks.iter().find(|(_, task)| task.takes_input()).map(|(tag, _)| *tag);
         let (Some(tag), Online::Here(link)) = (taker, &mut self.online) else { return };
         while let Some(block) = self.input.blocks.front() {
             self.input.sent += link.input(tag, &block[self.input.sent..]);

@@ -1,0 +1,376 @@
+//! The dialog with a person, or with a script that stands for one.
+//!
+//! ```text
+//!   Username ─▶ Password ─▶ LoggingIn ─▶ Prompt ⇄ Working ─▶ Leaving
+//!       ▲          ▲            │ refused
+//!       └──────────┴────────────┘
+//! ```
+
+use std::collections::VecDeque;
+
+use super::{
+    Effect, Front, Happening, Job, JobNews, OpenError,
+    command::{self, Command, PROMPT},
+    data_name, line_of, lines_of,
+    talk::{News, Talk, Who},
+    upload::{Step, Upload},
+};
+use crate::{
+    client::exit,
+    wire::{
+        EdgeCall, ErrorCode, Name, Refusal, Secret, edge::RequestId, escape::escape,
+        name::NAME_RULE,
+    },
+};
+
+/// What is said of a file that is not here.
+pub const NO_SUCH_FILE: &str = "the file to be uploaded does not exist";
+
+/// What is said of a command that needs the server while there is none.
+const AWAY: &str = "there is no connection to the server at the moment; try again when it is back";
+
+/// See the head of this file.
+pub struct Dialog {
+    talk: Talk,
+    state: State,
+    udp_port: u16,
+    /// Who we are, once we are in.
+    user: Option<Name>,
+    /// The beginning of all ids of our requests.
+    random: u64,
+    /// How many requests and jobs there were.
+    count: u64,
+    /// No more lines will come.
+    ended: bool,
+    effects: VecDeque<Effect>,
+}
+
+enum State {
+    Username,
+    Password(Name),
+    LoggingIn(Name),
+    Prompt,
+    Working(Work),
+    Leaving,
+}
+
+/// A command under way.
+struct Work {
+    command: Command,
+    /// The same for every time that it is asked.
+    request: RequestId,
+    upload: Option<Upload>,
+}
+
+impl Dialog {
+    /// A dialog that has not begun.
+    pub fn new(udp_port: u16, random: u64) -> Dialog {
+        Dialog {
+            talk: Talk::default(),
+            state: State::Username,
+            udp_port,
+            user: None,
+            random,
+            count: 0,
+            ended: false,
+            effects: VecDeque::new(),
+        }
+    }
+
+    fn print(&mut self, text: impl Into<String>) {
+        self.effects.push_back(Effect::Print(text.into()));
+    }
+
+    fn ask_username(&mut self) {
+        self.state = State::Username;
+        self.print("Username: ");
+        self.effects.push_back(Effect::Read);
+    }
+
+    fn ask_password(&mut self, user: Name) {
+        self.state = State::Password(user);
+        self.print("Password: ");
+        self.effects.push_back(Effect::Echo(false));
+        self.effects.push_back(Effect::Read);
+    }
+
+    fn prompt(&mut self) {
+        if self.ended {
+            return self.leave(exit::DONE);
+        }
+        self.state = State::Prompt;
+        self.print(PROMPT);
+        self.effects.push_back(Effect::Read);
+    }
+
+    fn leave(&mut self, code: u8) {
+        if !matches!(self.state, State::Leaving) {
+            self.state = State::Leaving;
+            self.talk.leave();
+            self.effects.push_back(Effect::Leave(code));
+        }
+    }
+
+    fn handle_line(&mut self, line: String, shown: bool) {
+        if !shown {
+            self.print("\n");
+        }
+        match std::mem::replace(&mut self.state, State::Prompt) {
+            State::Username => match Name::parse(&line) {
+                Some(user) => self.ask_password(user),
+                None => {
+                    self.print(format!("{NAME_RULE}\n"));
+                    self.ask_username();
+                }
+            },
+            State::Password(user) => {
+                self.effects.push_back(Effect::Echo(true));
+                self.state = State::LoggingIn(user);
+                let password = Some(line).filter(|line| !line.is_empty()).map(Secret::from);
+                self.talk.log_in(Who { user, password, udp_port: self.udp_port });
+            }
+            State::Prompt => match command::parse(&line) {
+                Ok(command) => self.begin(command),
+                Err(wrong) => {
+                    self.print(format!("{wrong}\n"));
+                    self.prompt();
+                }
+            },
+            other => self.state = other,
+        }
+    }
+
+    fn handle_lines_end(&mut self, why: Option<String>) {
+        self.ended = true;
+        self.effects.push_back(Effect::Echo(true));
+        if let Some(why) = why {
+            self.print(format!("\n{}\n", escape(&why)));
+        }
+        match self.state {
+            // Nobody will say who we are.
+            State::Username | State::Password(_) => {
+                self.print("\n");
+                self.leave(exit::FAILED);
+            }
+            State::Prompt => {
+                self.print("\n");
+                self.leave(exit::DONE);
+            }
+            // The end comes with the next prompt.
+            State::LoggingIn(_) | State::Working(_) | State::Leaving => {}
+        }
+    }
+
+    fn begin(&mut self, command: Command) {
+        let is_local = matches!(command, Command::Generate { .. });
+        if !is_local && !self.talk.is_ready() {
+            // There is nobody to take leave of.
+            if command == Command::Leave {
+                return self.leave(exit::DONE);
+            }
+            self.print(format!("{AWAY}\n"));
+            return self.prompt();
+        }
+        self.count += 1;
+        let request = format!("{:016x}-{}", self.random, self.count);
+        let request = RequestId::parse(&request).expect("digits are good");
+        self.state = State::Working(Work { command, request, upload: None });
+        self.work();
+    }
+
+    /// Does what the command needs, from its beginning.
+    fn work(&mut self) {
+        self.count += 1;
+        let State::Working(work) = &mut self.state else { return };
+        let user = self.user.expect("commands are given by who is in");
+        let request = Some(work.request.clone());
+        let call = match &work.command {
+            Command::Generate { file_id, amount } => {
+                let path = data_name(&user, *file_id);
+                let job = Job::Generate { path, amount: u64::from(*amount) };
+                return self.effects.push_back(Effect::Do(job));
+            }
+            Command::Upload { file_id } => {
+                let path = data_name(&user, *file_id);
+                let upload = Upload::new(*file_id, work.request.clone(), path);
+                let job = work.upload.insert(upload).begin(self.count);
+                return self.effects.push_back(Effect::Do(job));
+            }
+            Command::Compute { file_id, operation } => {
+                EdgeCall::Compute { file_id: *file_id, operation: *operation }
+            }
+            Command::Delete { file_id } => EdgeCall::Delete { file_id: *file_id, request },
+            Command::List => EdgeCall::List,
+            Command::Leave => EdgeCall::Leave,
+            Command::Send { .. } => return self.send_file(),
+        };
+        self.talk.ask(&call);
+    }
+
+    /// Sends a file to another device.
+    fn send_file(&mut self) {
+        self.print("files cannot be sent to other devices yet\n");
+        self.prompt();
+    }
+
+    /// What comes of the conversation.
+    fn settle(&mut self) {
+        while let Some(news) = self.talk.poll_news() {
+            self.handle_news(news);
+        }
+    }
+
+    fn handle_news(&mut self, news: News) {
+        match news {
+            News::Reachable => self.ask_username(),
+            News::Connect => self.effects.push_back(Effect::Connect),
+            News::Disconnect => self.effects.push_back(Effect::Disconnect),
+            News::Ready { again: false } => {
+                if let State::LoggingIn(user) = self.state {
+                    self.user = Some(user);
+                }
+                self.print("Welcome!\n");
+                self.prompt();
+            }
+            News::Ready { again: true } => self.handle_back(),
+            News::Refused(refusal) => self.handle_refused(&refusal),
+            News::Unreachable(why) => {
+                self.print(format!("cannot connect: {}\n", escape(&why)));
+                self.leave(exit::CANNOT_CONNECT);
+            }
+            News::Lost(why) => self.handle_lost(&why),
+            // The loss was said; that it lasts is no news.
+            News::Away(_) => {}
+            News::Answer(answer) => self.print(lines_of(&answer.text())),
+            News::Ended(ended) => self.handle_ended(ended),
+            News::MoreInput => {
+                if let State::Working(Work { upload: Some(upload), .. }) = &mut self.state {
+                    let step = upload.go_on(&mut self.talk);
+                    self.follow(step);
+                }
+            }
+            News::Message { from, text } => {
+                let shown = format!("{from}: {}\n", escape(&text));
+                self.interject(&shown);
+            }
+        }
+    }
+
+    /// Prints something that nobody has asked for, and the prompt anew where that was there.
+    fn interject(&mut self, text: &str) {
+        match self.state {
+            State::Prompt => self.print(format!("\n{text}{PROMPT}")),
+            _ => self.print(text),
+        }
+    }
+
+    fn handle_lost(&mut self, why: &str) {
+        let text = format!("connection lost: {}; trying to get it back\n", escape(why));
+        self.interject(&text);
+        if let State::Working(Work { upload: Some(upload), .. }) = &mut self.state {
+            let job = upload.stop();
+            self.effects.push_back(Effect::Do(job));
+        }
+    }
+
+    /// What was under way is asked for again: its id makes that harmless.
+    fn handle_back(&mut self) {
+        self.interject("connected again\n");
+        let is_local = |work: &Work| matches!(work.command, Command::Generate { .. });
+        if matches!(&self.state, State::Working(work) if !is_local(work)) {
+            self.work();
+        }
+    }
+
+    fn handle_refused(&mut self, refusal: &Refusal) {
+        self.interject(&line_of(refusal));
+        match (&self.state, refusal.code) {
+            (State::LoggingIn(_), ErrorCode::NameTaken | ErrorCode::BadName) if !self.ended => {
+                self.ask_username();
+            }
+            (State::LoggingIn(user), ErrorCode::LoginFailed | ErrorCode::LoginRequired)
+                if !self.ended =>
+            {
+                self.ask_password(*user);
+            }
+            (_, code) => self.leave(exit::of_error(code)),
+        }
+    }
+
+    fn handle_ended(&mut self, ended: Result<(), Refusal>) {
+        let State::Working(work) = &mut self.state else { return };
+        let leaves = work.command == Command::Leave;
+        if let Some(upload) = &mut work.upload {
+            let job = upload.stop();
+            self.effects.push_back(Effect::Do(job));
+        }
+        if let Err(refusal) = ended {
+            self.print(line_of(&refusal));
+        }
+        match leaves {
+            true => self.leave(exit::DONE),
+            false => self.prompt(),
+        }
+    }
+
+    fn handle_job(&mut self, news: JobNews) {
+        let State::Working(work) = &mut self.state else { return };
+        match news {
+            JobNews::Generated(Ok(())) => {
+                self.print("data generation done\n");
+                self.prompt();
+            }
+            JobNews::Generated(Err(why)) => self.give_up(&why),
+            news => {
+                let Some(upload) = &mut work.upload else { return };
+                let step = upload.handle(news, &mut self.talk);
+                self.follow(step);
+            }
+        }
+    }
+
+    fn follow(&mut self, step: Step) {
+        match step {
+            Step::Nothing => {}
+            Step::Do(job) => self.effects.push_back(Effect::Do(job)),
+            Step::Bad(OpenError::Missing) => self.give_up(NO_SUCH_FILE),
+            Step::Bad(OpenError::Bad(why)) => self.give_up(&why),
+            Step::Broken(why) => self.print(format!("{}\n", escape(&why))),
+        }
+    }
+
+    fn give_up(&mut self, why: &str) {
+        self.print(format!("{}\n", escape(why)));
+        self.prompt();
+    }
+}
+
+impl Front for Dialog {
+    fn talk(&mut self) -> &mut Talk {
+        &mut self.talk
+    }
+
+    fn handle(&mut self, happening: Happening, _now_ms: u64, _random: u64) {
+        match happening {
+            Happening::Start => self.talk.probe(),
+            Happening::Line { line, shown } => self.handle_line(line, shown),
+            Happening::LinesEnd(why) => self.handle_lines_end(why),
+            Happening::Job(news) => self.handle_job(news),
+            Happening::Time => {}
+            Happening::Interrupt(number) => {
+                self.effects.push_back(Effect::Echo(true));
+                self.print("\n");
+                self.leave(exit::of_signal(number));
+            }
+        }
+        self.settle();
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn poll_timeout_ms(&self) -> Option<u64> {
+        None
+    }
+}

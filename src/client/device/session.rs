@@ -1,0 +1,384 @@
+//! The device's loop: moves bytes between the socket and the front, and does what the front asks
+//! for. Typing, printing, files, commands and connecting have threads of their own.
+
+use std::{
+    io,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use super::{Effect, Front, Happening, Job, files, measure::Meter};
+use crate::{
+    client::{
+        arguments::Plan,
+        exit, input,
+        outlet::{Mouth, Outlet},
+        password,
+        post::{News, Post},
+        progress::Bars,
+        secure::{self, Connected},
+        session::random,
+    },
+    sys::{
+        terminal::{self, HiddenInput, StdoutError},
+        transport::Transport,
+    },
+    wire::escape::escape,
+};
+
+const SOCKET: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const NEWS: Token = Token(2);
+
+/// Time that the goodbye has to reach the server.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The loop of a device.
+pub struct Session<'a, F> {
+    plan: &'a Plan,
+    front: F,
+    poll: Poll,
+    post: Post,
+    news: mpsc::Receiver<News>,
+    signals: Signals,
+    transport: Option<Transport>,
+    readable: bool,
+    read_closed: bool,
+    /// What was read and is not yet a whole frame.
+    unread: Vec<u8>,
+    buffer: Box<[u8]>,
+    /// `None` once they only write what they have.
+    out: Option<Outlet>,
+    err: Option<Outlet>,
+    outlets_open: usize,
+    /// Asks the reader of standard input for a line.
+    lines: Option<mpsc::Sender<()>>,
+    /// Asks the reader of a file for a block.
+    blocks: Option<mpsc::Sender<()>>,
+    meter: Option<Meter>,
+    /// While a secret is typed.
+    hidden: Option<HiddenInput>,
+    leaving: Option<(u8, Instant)>,
+    began: Instant,
+}
+
+impl<'a, F: Front> Session<'a, F> {
+    /// A loop that has not begun. `meter`: where measurements come from, if it is a device that
+    /// measures.
+    ///
+    /// # Errors
+    /// The system does not give what it needs: a sentence.
+    pub fn new(plan: &'a Plan, front: F, meter: Option<Meter>) -> Result<Session<'a, F>, String> {
+        let system = |error: io::Error| format!("cannot set up the event loop: {error}");
+        let poll = Poll::new().map_err(system)?;
+        let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
+        let (post, news) = Post::new(waker);
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
+        poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
+        let outlet = |mouth| Some(Outlet::start(mouth, post.clone()));
+        Ok(Session {
+            plan,
+            front,
+            poll,
+            news,
+            signals,
+            transport: None,
+            readable: false,
+            read_closed: false,
+            unread: Vec::new(),
+            buffer: vec![0; 64 * 1024].into_boxed_slice(),
+            out: outlet(Mouth::Stdout),
+            err: outlet(Mouth::Stderr(Bars::new(false))),
+            outlets_open: 2,
+            lines: None,
+            blocks: None,
+            meter,
+            hidden: None,
+            leaving: None,
+            began: Instant::now(),
+            post,
+        })
+    }
+
+    /// Runs to the end.
+    ///
+    /// # Errors
+    /// The event loop itself failed.
+    pub fn run(mut self) -> io::Result<u8> {
+        let mut events = Events::with_capacity(16);
+        self.tell(Happening::Start);
+        loop {
+            self.turn();
+            if let Some(code) = self.exit_code() {
+                return Ok(code);
+            }
+            let timeout = self.timeout();
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in &events {
+                match event.token() {
+                    SOCKET => {
+                        self.readable |= event.is_readable() || event.is_error();
+                        self.read_closed |= event.is_read_closed();
+                    }
+                    SIGNALS => self.handle_signals(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        let news: Vec<_> = self.news.try_iter().collect();
+        news.into_iter().for_each(|news| self.handle_news(news));
+        self.read();
+        let now_ms = self.now_ms();
+        self.front.talk().handle_timeout(now_ms, random());
+        self.tell(Happening::Time);
+        self.write();
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.readable {
+            return Some(Duration::ZERO);
+        }
+        let now_ms = self.now_ms();
+        let due =
+            self.front.talk().poll_timeout_ms().into_iter().chain(self.front.poll_timeout_ms());
+        // Rounded up, or the loop would turn idly through the last millisecond.
+        let due = due.map(|at| Duration::from_millis(at.saturating_sub(now_ms) + 1));
+        let leaving = self.leaving.filter(|_| self.transport.is_some());
+        let goodbye = leaving.map(|(_, until)| {
+            until.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
+        });
+        due.chain(goodbye).min()
+    }
+
+    /// The code, once all is written and the server has heard our goodbye.
+    fn exit_code(&self) -> Option<u8> {
+        let (code, until) = self.leaving?;
+        let heard = self.transport.is_none() || Instant::now() >= until;
+        (heard && self.outlets_open == 0).then_some(code)
+    }
+
+    /// Tells the front, and does what it wants.
+    fn tell(&mut self, happening: Happening) {
+        let now_ms = self.now_ms();
+        self.front.handle(happening, now_ms, random());
+        while let Some(effect) = self.front.poll_effect() {
+            self.perform(effect);
+        }
+    }
+
+    fn handle_signals(&mut self) {
+        let numbers: Vec<_> = self.signals.pending().collect();
+        for number in numbers {
+            match &mut self.leaving {
+                // Somebody does not want to wait for the outputs.
+                Some((code, until)) => {
+                    (*code, *until) = (exit::of_signal(number), Instant::now());
+                    self.outlets_open = 0;
+                }
+                None => self.tell(Happening::Interrupt(number)),
+            }
+        }
+    }
+
+    fn handle_news(&mut self, news: News) {
+        match news {
+            News::Line(line) => {
+                let shown = self.hidden.is_none() && terminal::shows_input();
+                self.tell(Happening::Line { line, shown });
+            }
+            News::LinesEnd(why) => self.tell(Happening::LinesEnd(why)),
+            News::Device(news) => self.tell(Happening::Job(news)),
+            News::Connected(connected) => self.handle_connected(connected),
+            // Not the server that it was, or not one to give a password to: no time heals that.
+            News::Unreachable(failure) if failure.exit == exit::REFUSED => {
+                self.front.talk().handle_unsafe(&failure.text);
+                self.tell(Happening::Time);
+            }
+            News::Unreachable(failure) => {
+                self.unreachable(&failure.text);
+                self.tell(Happening::Time);
+            }
+            News::OutputFailed(StdoutError::Closed) => self.leave(exit::DONE),
+            News::OutputFailed(StdoutError::Failed(_)) => self.leave(exit::FAILED),
+            News::OutputDone => self.outlets_open = self.outlets_open.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    fn unreachable(&mut self, why: &str) {
+        let now_ms = self.now_ms();
+        self.front.talk().handle_unreachable(why, now_ms, random());
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Print(text) => {
+                self.out.iter().for_each(|out| out.text(text.clone().into_bytes(), None));
+            }
+            Effect::Complain(text) => {
+                self.err.iter().for_each(|err| err.text(text.clone().into_bytes(), None));
+            }
+            Effect::Echo(true) => self.hidden = None,
+            Effect::Echo(false) => self.hidden = HiddenInput::begin(),
+            Effect::Read => {
+                let post = &self.post;
+                let go = self.lines.get_or_insert_with(|| input::start_lines(post.clone()));
+                // The thread ends by itself only after it has said why.
+                let _ = go.send(());
+            }
+            Effect::Connect => self.connect(),
+            Effect::Disconnect => {
+                self.write();
+                self.transport = None;
+                self.readable = false;
+            }
+            Effect::Do(job) => self.start(job),
+            Effect::Leave(code) => self.leave(code),
+        }
+    }
+
+    fn start(&mut self, job: Job) {
+        let post = self.post.clone();
+        match job {
+            Job::Generate { path, amount } => files::generate(path, amount, random(), post),
+            Job::Open { number, path } => self.blocks = Some(files::open(number, path, post)),
+            Job::More => {
+                // A reader that has come to its end has no more.
+                let _ = self.blocks.as_ref().map(|go| go.send(()));
+            }
+            Job::Close => self.blocks = None,
+            Job::Measure | Job::Delivered | Job::PutAside => {
+                let meter = self.meter.as_ref().expect("only a device that measures asks for it");
+                meter.start(job, random(), post);
+            }
+        }
+    }
+
+    fn leave(&mut self, code: u8) {
+        if self.leaving.is_none() {
+            self.leaving = Some((code, Instant::now() + GOODBYE_TIMEOUT));
+            (self.out, self.err) = (None, None);
+            self.meter.iter().for_each(Meter::stop);
+        }
+    }
+}
+
+/// The connection.
+impl<F: Front> Session<'_, F> {
+    fn connect(&self) {
+        let (wish, post) = (self.plan.wish(), self.post.clone());
+        thread::spawn(move || {
+            post.send(match secure::connect(&wish) {
+                Ok(connected) => News::Connected(connected),
+                Err(failure) => News::Unreachable(failure),
+            })
+        });
+    }
+
+    fn handle_connected(&mut self, Connected { transport, notices }: Connected) {
+        for notice in notices {
+            self.perform(Effect::Complain(format!("{}\n", escape(&notice))));
+        }
+        let now_ms = self.now_ms();
+        match password::check_connection(self.plan, &transport) {
+            Err(why) if self.front.talk().has_password() => self.front.talk().handle_unsafe(&why),
+            _ => match self.adopt(transport) {
+                Ok(()) => self.front.talk().handle_connected(now_ms),
+                Err(error) => self.unreachable(&error.to_string()),
+            },
+        }
+        self.tell(Happening::Time);
+    }
+
+    fn adopt(&mut self, mut transport: Transport) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut transport, SOCKET, interest)?;
+        self.transport = Some(transport);
+        (self.readable, self.read_closed) = (true, false);
+        self.unread.clear();
+        Ok(())
+    }
+
+    fn read(&mut self) {
+        while self.readable {
+            let Some(transport) = &mut self.transport else {
+                self.readable = false;
+                return;
+            };
+            match transport.read(&mut self.buffer) {
+                Ok(0) => return self.lose("the server closed it"),
+                Ok(count) => {
+                    let has_drained = transport.has_drained(count, self.buffer.len());
+                    self.readable = !has_drained || self.read_closed;
+                    self.unread.extend_from_slice(&self.buffer[..count]);
+                    self.digest();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.lose(&error.to_string()),
+            }
+        }
+    }
+
+    fn digest(&mut self) {
+        let mut unread = std::mem::take(&mut self.unread);
+        let mut start = 0;
+        let now_ms = self.now_ms();
+        while start < unread.len() {
+            match self.front.talk().handle_bytes(&unread[start..], now_ms, random()) {
+                Ok(0) => break,
+                Ok(count) => {
+                    start += count;
+                    self.tell(Happening::Time);
+                }
+                Err(refusal) => return self.lose(&refusal.text),
+            }
+        }
+        unread.drain(..start);
+        self.unread = unread;
+    }
+
+    fn write(&mut self) {
+        let Some(transport) = &mut self.transport else { return };
+        if transport.wants_write() {
+            // What cannot be sent now is tried again when the socket is writable.
+            let _ = transport.flush();
+        }
+        let Some(link) = self.front.talk().link() else { return };
+        while !link.outgoing().is_empty() {
+            match transport.write(link.outgoing(), false) {
+                Ok(count) => link.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The reason for it may still be there to be read.
+                Err(_) => {
+                    self.readable = true;
+                    return link.give_up();
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, why: &str) {
+        self.readable = false;
+        self.transport = None;
+        let now_ms = self.now_ms();
+        self.front.talk().handle_lost(why, now_ms, random());
+        self.tell(Happening::Time);
+    }
+}

@@ -1,0 +1,599 @@
+//! The edge network in the loop: files of samples come in, acts wait for the one who does them,
+//! answers go out.
+//!
+//! ```text
+//!   upload:   input ─▶ receivers (check, hash, write) ─▶ inbox ─▶ clerk ─▶ answer
+//!   delete:   readers (count) ────────────────────────▶ inbox ─▶ clerk ─▶ answer
+//!   join ...: ────────────────────────────────────────▶ inbox ─▶ clerk ─▶ answer
+//!   compute:  readers ──────────────────────────────────────────────────▶ answer
+//! ```
+//!
+//! The clerk is one thread, and has the data folder while it works; what comes meanwhile waits in
+//! the inbox and is done together. No thread and no file is there before the first request.
+
+mod glue;
+mod place;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use place::DataFolders;
+pub use place::Place;
+
+use crate::{
+    edge::{
+        self, Act, DataFolder, Failure, Stage, Staged, compute::Counted, folder, samples::lines_of,
+    },
+    hub::{OperationId, SessionId},
+    sys::{
+        clock,
+        workers::{Cancelled, QueueFull, Workers},
+    },
+    wire::{
+        EdgeAnswer, EdgeCall, ErrorCode, Name, Outcome, Refusal,
+        edge::{RequestId, Statistic},
+        event::Object,
+    },
+};
+
+/// Jobs that may wait: more than there can be operations.
+const QUEUE_MAX: usize = 4096;
+
+/// Devices in one piece of a listing: of the longest names and addresses 40 KiB.
+const DEVICES_PER_PIECE: usize = 200;
+
+/// A file that changes so often while it is counted is not deleted.
+const COUNTS_MAX: u32 = 16;
+
+/// All requests of devices that are under way.
+pub struct Edge {
+    path: PathBuf,
+    desk: Desk,
+    /// The disk of the folder, once that is open.
+    disk: Option<DataFolder>,
+    waker: Arc<mio::Waker>,
+    /// `None` before the first request.
+    workers: Option<Pools>,
+    running: HashMap<OperationId, Task>,
+    inbox: Vec<(Option<OperationId>, Act<SessionId, DataFolder>)>,
+    /// Sessions that are, or are about to be, active devices.
+    joined: HashSet<SessionId>,
+    news: Vec<News>,
+}
+
+struct Pools {
+    clerk: Workers<Done>,
+    /// Short jobs that keep an upload going.
+    receivers: Workers<Done>,
+    /// Long jobs.
+    readers: Workers<Done>,
+}
+
+/// Where the folder is.
+enum Desk {
+    /// Not open.
+    Closed,
+    /// With nothing to do.
+    Idle(Box<DataFolders>),
+    /// With the clerk.
+    Busy,
+    /// A fault of ours has lost it.
+    Lost,
+}
+
+/// What a worker has done.
+pub enum Done {
+    /// The folder is open, or could not be opened.
+    Opened(Result<Box<DataFolders>, String>),
+    /// The clerk has done these.
+    Acts(Box<DataFolders>, Vec<(Option<OperationId>, folder::Done)>),
+    /// The clerk has panicked.
+    Lost,
+    /// A part of an upload is written.
+    Written(OperationId, Result<Box<Stage<DataFolder>>, Refusal>),
+    /// An upload is here as a whole.
+    Received(OperationId, Result<Staged<DataFolder>, Refusal>),
+    /// The samples of a file are counted, which is to be deleted.
+    Counted(OperationId, Result<Counted, Refusal>),
+    /// There is a result.
+    Computed(OperationId, Result<EdgeAnswer, Refusal>),
+    /// An upload that nobody wants is removed.
+    Dropped,
+}
+
+struct Task {
+    session: SessionId,
+    ip: IpAddr,
+    device: Option<Name>,
+    plain: bool,
+    step: Step,
+}
+
+enum Step {
+    /// Until the folder is open.
+    Waiting(EdgeCall),
+    Receiving(Upload),
+    Counting(Deletion, Cancelled),
+    Computing(Cancelled),
+    /// In the inbox, or with the clerk.
+    Deciding(Option<Deletion>),
+    /// So much is still to be said, and then this.
+    Answering(VecDeque<EdgeAnswer>, Outcome),
+}
+
+struct Upload {
+    file_id: u32,
+    request: Option<RequestId>,
+    hash: Option<[u8; 32]>,
+    /// While no worker has it; `None` also before the first byte.
+    stage: Option<Box<Stage<DataFolder>>>,
+    /// So many bytes are with a worker; `None`: none are.
+    in_flight: Option<usize>,
+}
+
+struct Deletion {
+    file_id: u32,
+    request: Option<RequestId>,
+    /// How often it was counted.
+    counts: u32,
+}
+
+/// What an operation has to say.
+pub enum Produced {
+    /// This, for people.
+    Text(String),
+    /// This, for programs.
+    Object(Object),
+    /// Nothing for now.
+    Nothing,
+    /// It is over.
+    Over(Outcome),
+}
+
+/// What follows from the work of a worker.
+pub enum News {
+    /// The operation may have something to say: see [`Edge::produce`].
+    Ready(OperationId),
+    /// So many bytes of its input were taken, and more may be given.
+    Taken(OperationId, usize),
+}
+
+/// On whose behalf something is asked.
+pub struct Asker {
+    /// The session.
+    pub session: SessionId,
+    /// Where it connected from.
+    pub ip: IpAddr,
+    /// Who it is.
+    pub device: Option<Name>,
+    /// Whether a person reads the answer.
+    pub plain: bool,
+}
+
+impl Edge {
+    /// Nothing is under way.
+    pub fn new(place: Place, waker: Arc<mio::Waker>) -> Edge {
+        let Place { path, opened } = place;
+        let disk = opened.as_ref().map(|folder| folder.disk().clone());
+        Edge {
+            path,
+            desk: opened.map_or(Desk::Closed, Desk::Idle),
+            disk,
+            waker,
+            workers: None,
+            running: HashMap::new(),
+            inbox: Vec::new(),
+            joined: HashSet::new(),
+            news: Vec::new(),
+        }
+    }
+
+    /// Starts what a device has asked for.
+    ///
+    /// # Errors
+    /// The server cannot do such a thing at the moment.
+    pub fn start(&mut self, id: OperationId, asker: Asker, call: EdgeCall) -> Result<(), Refusal> {
+        if self.workers.is_none() {
+            let pools = Pools::start(&self.waker).map_err(|error| {
+                let text = format!("the server has no threads for devices: {error}");
+                Refusal::new(0, ErrorCode::Busy, text)
+            })?;
+            self.workers = Some(pools);
+        }
+        if matches!(self.desk, Desk::Lost) {
+            return Err(lost());
+        }
+        let Asker { session, ip, device, plain } = asker;
+        let is_open = self.disk.is_some();
+        self.running.insert(id, Task { session, ip, device, plain, step: Step::Waiting(call) });
+        if is_open {
+            self.begin(id);
+        } else if matches!(self.desk, Desk::Closed) {
+            self.open();
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) {
+        self.desk = Desk::Busy;
+        let path = self.path.clone();
+        let on_panic = Done::Opened(Err("a fault of ours".into()));
+        self.pools().clerk.submit(move || Done::Opened(place::open(&path)), on_panic).expect(ROOM);
+    }
+
+    fn pools(&self) -> &Pools {
+        self.workers.as_ref().expect("they are started with the first request")
+    }
+
+    /// The folder is open.
+    fn begin(&mut self, id: OperationId) {
+        let Some(task) = self.running.get_mut(&id) else { return };
+        let Step::Waiting(call) = std::mem::replace(&mut task.step, Step::Deciding(None)) else {
+            unreachable!("it is begun once");
+        };
+        let Task { session, ip, device, .. } = *task;
+        let named = || device.expect("the hub asks for a name");
+        match call {
+            EdgeCall::Join { udp_port } => {
+                self.joined.insert(session);
+                self.put(Some(id), Act::Join { session, device: named(), ip, udp_port });
+            }
+            EdgeCall::Leave => {
+                self.joined.remove(&session);
+                self.put(Some(id), Act::Leave { session });
+            }
+            EdgeCall::List => self.put(Some(id), Act::List { except: device }),
+            EdgeCall::Upload { file_id, request, hash, samples } => {
+                let upload = Upload { file_id, request, hash, stage: None, in_flight: None };
+                task.step = Step::Receiving(upload);
+                if let Some(samples) = samples {
+                    self.receive(id, lines_of(&samples), true);
+                }
+            }
+            EdgeCall::Compute { file_id, operation } => {
+                self.compute(id, named(), file_id, operation);
+            }
+            EdgeCall::Delete { file_id, request } => {
+                self.count(id, Deletion { file_id, request, counts: 0 });
+            }
+        }
+    }
+
+    fn compute(&mut self, id: OperationId, device: Name, file_id: u32, operation: Statistic) {
+        let (disk, cancelled) = (self.open_disk(), Cancelled::default());
+        let flag = cancelled.clone();
+        let job = move || {
+            let flag = flag.as_flag();
+            Done::Computed(id, edge::compute(&disk, &device, file_id, operation, flag))
+        };
+        self.set_step(id, Step::Computing(cancelled));
+        let submitted = self.pools().readers.submit(job, Done::Computed(id, Err(fault())));
+        self.check_room(id, submitted);
+    }
+
+    fn count(&mut self, id: OperationId, mut deletion: Deletion) {
+        let Some(task) = self.running.get(&id) else { return };
+        let device = task.device.expect("the hub asks for a name");
+        let (disk, cancelled) = (self.open_disk(), Cancelled::default());
+        let (flag, file_id) = (cancelled.clone(), deletion.file_id);
+        let job = move || Done::Counted(id, edge::count(&disk, &device, file_id, flag.as_flag()));
+        deletion.counts += 1;
+        self.set_step(id, Step::Counting(deletion, cancelled));
+        let submitted = self.pools().readers.submit(job, Done::Counted(id, Err(fault())));
+        self.check_room(id, submitted);
+    }
+
+    /// Uploads that were given up may have left jobs behind, more than there is room for.
+    fn check_room(&mut self, id: OperationId, submitted: Result<(), QueueFull>) {
+        if submitted.is_err() {
+            let text = "the server's disk does not keep up with its devices; try again later";
+            self.answer(id, Err(Refusal::new(0, ErrorCode::Busy, text)));
+        }
+    }
+
+    fn open_disk(&self) -> DataFolder {
+        self.disk.clone().expect("nothing begins before the folder is open")
+    }
+
+    fn set_step(&mut self, id: OperationId, step: Step) {
+        if let Some(task) = self.running.get_mut(&id) {
+            task.step = step;
+        }
+    }
+
+    /// Takes input of an upload, where it can: see [`News::Taken`]. `ended`: nothing follows it.
+    pub fn feed(&mut self, id: OperationId, bytes: &[u8], ended: bool) {
+        let Some(Task { step: Step::Receiving(upload), .. }) = self.running.get(&id) else {
+            return;
+        };
+        let is_idle = upload.in_flight.is_none();
+        if is_idle && (ended || !bytes.is_empty()) {
+            // The end has a turn of its own, so that all bytes are counted as taken before.
+            self.receive(id, bytes.to_vec(), ended && bytes.is_empty());
+        }
+    }
+
+    /// Has these bytes written, and with `is_all` the file finished.
+    fn receive(&mut self, id: OperationId, bytes: Vec<u8>, is_all: bool) {
+        let disk = self.open_disk();
+        let Some(task) = self.running.get_mut(&id) else { return };
+        let Step::Receiving(upload) = &mut task.step else { unreachable!("the caller has looked") };
+        upload.in_flight = Some(bytes.len());
+        let (stage, hash) = (upload.stage.take(), upload.hash);
+        let write = move || {
+            let mut stage = match stage {
+                Some(stage) => stage,
+                None => Box::new(Stage::begin(disk, id.to_bits())?),
+            };
+            stage.write(&bytes).map(|()| stage)
+        };
+        let job = move || match (write(), is_all) {
+            (Ok(stage), true) => Done::Received(id, stage.finish(hash.as_ref())),
+            (written, _) => Done::Written(id, written),
+        };
+        let submitted = self.pools().receivers.submit(job, Done::Written(id, Err(fault())));
+        self.check_room(id, submitted);
+    }
+
+    /// Puts an act into the inbox, and lets the clerk begin if he is idle.
+    fn put(&mut self, id: Option<OperationId>, act: Act<SessionId, DataFolder>) {
+        self.inbox.push((id, act));
+        self.let_clerk_work();
+    }
+
+    fn let_clerk_work(&mut self) {
+        if self.inbox.is_empty() || !matches!(self.desk, Desk::Idle(_)) {
+            return;
+        }
+        let Desk::Idle(mut folder) = std::mem::replace(&mut self.desk, Desk::Busy) else {
+            unreachable!("it was just looked at");
+        };
+        let inbox = std::mem::take(&mut self.inbox);
+        let job = move || {
+            let (ids, acts): (Vec<_>, Vec<_>) = inbox.into_iter().unzip();
+            let time = clock::log_time(clock::wall_clock());
+            let results = folder.perform(acts, &time);
+            Done::Acts(place::told(folder), ids.into_iter().zip(results).collect())
+        };
+        self.pools().clerk.submit(job, Done::Lost).expect(ROOM);
+    }
+
+    /// What has come of it all since.
+    pub fn take_news(&mut self) -> Vec<News> {
+        while let Some(done) = self.workers.as_ref().and_then(Pools::try_recv) {
+            self.on_done(done);
+        }
+        std::mem::take(&mut self.news)
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Opened(opened) => self.on_opened(opened),
+            Done::Acts(folder, results) => {
+                self.desk = Desk::Idle(folder);
+                for (id, result) in results {
+                    if let Some(id) = id {
+                        self.on_decided(id, result);
+                    }
+                }
+                self.let_clerk_work();
+            }
+            Done::Lost => {
+                self.desk = Desk::Lost;
+                self.inbox.clear();
+                let deciding = |task: &Task| matches!(task.step, Step::Deciding(_));
+                let ids = self.running.iter().filter(|(_, task)| deciding(task));
+                let ids: Vec<_> = ids.map(|(id, _)| *id).collect();
+                ids.into_iter().for_each(|id| self.answer(id, Err(lost())));
+            }
+            Done::Written(id, Err(refusal)) => self.answer(id, Err(refusal)),
+            Done::Written(id, Ok(stage)) => {
+                let task = self.running.get_mut(&id);
+                let Some(Task { step: Step::Receiving(upload), .. }) = task else {
+                    return self.discard(stage);
+                };
+                upload.stage = Some(stage);
+                let count = upload.in_flight.take().unwrap_or(0);
+                self.news.push(News::Taken(id, count));
+            }
+            Done::Received(id, received) => self.on_received(id, received),
+            Done::Counted(id, counted) => self.on_counted(id, counted),
+            Done::Computed(id, computed) => self.answer(id, computed),
+            Done::Dropped => {}
+        }
+    }
+
+    fn on_opened(&mut self, opened: Result<Box<DataFolders>, String>) {
+        let waiting = self.running.iter().filter(|(_, task)| matches!(task.step, Step::Waiting(_)));
+        let mut waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
+        waiting.sort_unstable();
+        match opened {
+            Ok(folder) => {
+                self.disk = Some(folder.disk().clone());
+                self.desk = Desk::Idle(folder);
+                for id in waiting {
+                    self.begin(id);
+                    // Its input may have come meanwhile.
+                    self.news.push(News::Taken(id, 0));
+                }
+            }
+            Err(why) => {
+                log::warn!("{why}");
+                self.desk = Desk::Closed;
+                let refusal = Refusal::new(0, ErrorCode::SystemError, why);
+                waiting.into_iter().for_each(|id| self.answer(id, Err(refusal.clone())));
+            }
+        }
+    }
+
+    fn on_received(&mut self, id: OperationId, received: Result<Staged<DataFolder>, Refusal>) {
+        let staged = match received {
+            Ok(staged) => staged,
+            Err(refusal) => return self.answer(id, Err(refusal)),
+        };
+        let Some(task) = self.running.get_mut(&id) else { return self.discard(staged) };
+        let device = task.device.expect("the hub asks for a name");
+        let Step::Receiving(upload) = std::mem::replace(&mut task.step, Step::Deciding(None))
+        else {
+            unreachable!("an upload is received once");
+        };
+        let Upload { file_id, request, .. } = upload;
+        self.put(Some(id), Act::Upload { device, file_id, request, staged });
+    }
+
+    fn on_counted(&mut self, id: OperationId, counted: Result<Counted, Refusal>) {
+        let Some(task) = self.running.get_mut(&id) else { return };
+        let device = task.device.expect("the hub asks for a name");
+        let Step::Counting(deletion, _) = std::mem::replace(&mut task.step, Step::Deciding(None))
+        else {
+            unreachable!("a file is counted once at a time");
+        };
+        let (file_id, request) = (deletion.file_id, deletion.request.clone());
+        task.step = Step::Deciding(Some(deletion));
+        self.put(Some(id), Act::Delete { device, file_id, request, counted });
+    }
+
+    fn on_decided(&mut self, id: OperationId, done: folder::Done) {
+        let done = match done {
+            Ok(answer) => Ok(answer),
+            Err(Failure::Refused(refusal)) => Err(refusal),
+            Err(Failure::Changed) => {
+                let step = self.running.get_mut(&id).map(|task| &mut task.step);
+                match step {
+                    None => return,
+                    Some(Step::Deciding(deletion)) => match deletion.take() {
+                        Some(deletion) if deletion.counts < COUNTS_MAX => {
+                            return self.count(id, deletion);
+                        }
+                        _ => Err(changing()),
+                    },
+                    Some(_) => unreachable!("the clerk had it"),
+                }
+            }
+        };
+        self.answer(id, done);
+    }
+
+    fn answer(&mut self, id: OperationId, done: Result<EdgeAnswer, Refusal>) {
+        let Some(task) = self.running.get_mut(&id) else { return };
+        let (pieces, outcome) = match done {
+            Err(refusal) => (VecDeque::new(), Outcome::Failed(refusal)),
+            Ok(EdgeAnswer::Devices { devices }) => {
+                let count = devices.len() as u64;
+                let piece = |devices: &[_]| EdgeAnswer::Devices { devices: devices.to_vec() };
+                let mut pieces: VecDeque<_> =
+                    devices.chunks(DEVICES_PER_PIECE).map(piece).collect();
+                if pieces.is_empty() {
+                    pieces.push_back(piece(&[]));
+                }
+                (pieces, Outcome::Counted { count, noun: "devices" })
+            }
+            Ok(answer) => (VecDeque::from([answer]), Outcome::Done),
+        };
+        task.step = Step::Answering(pieces, outcome);
+        self.news.push(News::Ready(id));
+    }
+
+    /// What the operation has to say next; without room only its end.
+    pub fn produce(&mut self, id: OperationId, room: usize) -> Produced {
+        let Some(task) = self.running.get_mut(&id) else { return Produced::Nothing };
+        let Step::Answering(pieces, outcome) = &mut task.step else { return Produced::Nothing };
+        if pieces.is_empty() {
+            return Produced::Over(outcome.clone());
+        }
+        if room == 0 {
+            return Produced::Nothing;
+        }
+        match pieces.pop_front() {
+            None => Produced::Nothing,
+            Some(piece) if task.plain => Produced::Text(piece.text()),
+            Some(piece) => Produced::Object(piece.to_object()),
+        }
+    }
+
+    /// Ends an operation before its time, if that is still possible: what is with the clerk is
+    /// done. True where it is over at once.
+    pub fn terminate(&mut self, id: OperationId) -> bool {
+        match self.running.get(&id).map(|task| &task.step) {
+            Some(Step::Counting(_, cancelled) | Step::Computing(cancelled)) => {
+                cancelled.set();
+                false
+            }
+            Some(Step::Waiting(_) | Step::Receiving(_)) => true,
+            Some(Step::Deciding(_) | Step::Answering(..)) | None => false,
+        }
+    }
+
+    /// Forgets an operation; what it was about to do is not done, if that is still possible.
+    pub fn drop_operation(&mut self, id: OperationId) {
+        match self.running.remove(&id).map(|task| task.step) {
+            Some(Step::Counting(_, cancelled) | Step::Computing(cancelled)) => cancelled.set(),
+            Some(Step::Receiving(Upload { stage: Some(stage), .. })) => self.discard(stage),
+            _ => {}
+        }
+    }
+
+    /// Removes a file that nobody wants, which may wait for the disk.
+    fn discard(&self, staged: impl Send + 'static) {
+        let job = move || {
+            drop(staged);
+            Done::Dropped
+        };
+        // Where there is no room for the job, it is dropped here and now.
+        let _ = self.pools().receivers.submit(job, Done::Dropped);
+    }
+
+    /// The session is gone, and so is its device.
+    pub fn forget_session(&mut self, session: SessionId) {
+        if self.joined.remove(&session) && !matches!(self.desk, Desk::Lost) {
+            self.put(None, Act::Leave { session });
+        }
+    }
+
+    /// True where the operation is one of these, under way.
+    pub fn has(&self, id: OperationId) -> bool {
+        self.running.contains_key(&id)
+    }
+
+    /// True where nothing is left to be done.
+    pub fn is_idle(&self) -> bool {
+        self.inbox.is_empty() && !matches!(self.desk, Desk::Busy)
+    }
+}
+
+impl Pools {
+    fn start(waker: &Arc<mio::Waker>) -> io::Result<Pools> {
+        Ok(Pools {
+            clerk: Workers::new(1, QUEUE_MAX, Arc::clone(waker))?,
+            receivers: Workers::new(2, QUEUE_MAX, Arc::clone(waker))?,
+            readers: Workers::in_background(2, QUEUE_MAX, Arc::clone(waker))?,
+        })
+    }
+
+    fn try_recv(&self) -> Option<Done> {
+        let Pools { clerk, receivers, readers } = self;
+        clerk.try_recv().or_else(|| receivers.try_recv()).or_else(|| readers.try_recv())
+    }
+}
+
+/// Why the clerk's queue takes a job.
+const ROOM: &str = "the clerk has one job at a time";
+
+fn fault() -> Refusal {
+    Refusal::new(0, ErrorCode::SystemError, "a fault of the server; its log says more")
+}
+
+fn lost() -> Refusal {
+    let text = "a fault of the server has closed its data folder; it must be started again";
+    Refusal::new(0, ErrorCode::SystemError, text)
+}
+
+fn changing() -> Refusal {
+    let text = "the file is uploaded again and again while it is to be deleted; try again";
+    Refusal::new(0, ErrorCode::Busy, text)
+}

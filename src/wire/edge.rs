@@ -1,0 +1,493 @@
+//! The requests of the edge network and their answers: devices join, upload files of samples, have
+//! them computed, and delete them. PROTOCOL.md, "The edge network".
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Name, Refusal,
+    control::CallBody,
+    error::ErrorCode::*,
+    event::Object,
+    verbs::{self, Verb},
+};
+use crate::limits::REQUEST_ID_MAX_BYTES;
+
+/// A request of a device. The device is the session's user; its files are its own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EdgeCall {
+    /// It becomes one of the active devices, or tells another port.
+    Join {
+        /// Where it takes files from other devices; 0: nowhere.
+        udp_port: u16,
+    },
+    /// A file of samples.
+    Upload {
+        /// Its number, over an older file of that number.
+        file_id: u32,
+        /// A repeat with the same id is answered again and not stored again.
+        request: Option<RequestId>,
+        /// What its bytes must hash to (BLAKE3), where the client says so.
+        hash: Option<[u8; 32]>,
+        /// The samples themselves; else the file follows as input of the operation.
+        samples: Option<Vec<i64>>,
+    },
+    /// Something about an uploaded file.
+    Compute {
+        /// Its number.
+        file_id: u32,
+        /// What.
+        operation: Statistic,
+    },
+    /// Removes an uploaded file.
+    Delete {
+        /// Its number.
+        file_id: u32,
+        /// As of an upload.
+        request: Option<RequestId>,
+    },
+    /// The other active devices.
+    List,
+    /// It is no active device any more.
+    Leave,
+}
+
+impl EdgeCall {
+    /// Whether input follows.
+    pub fn takes_input(&self) -> bool {
+        matches!(self, EdgeCall::Upload { samples: None, .. })
+    }
+}
+
+/// What names a request for its repeats: 1 to 64 of `A-Z a-z 0-9 _ . -`.
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RequestId(Box<str>);
+
+/// Why a text is no request id.
+pub const REQUEST_ID_RULE: &str = "a request_id is 1 to 64 of A-Z a-z 0-9 _ . -";
+
+impl RequestId {
+    /// `None` where the text breaks [`REQUEST_ID_RULE`].
+    pub fn parse(text: &str) -> Option<RequestId> {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let fits = (1..=REQUEST_ID_MAX_BYTES).contains(&text.len());
+        // A bare hyphen stands for none in the server's journal.
+        (fits && text != "-" && text.bytes().all(is_good)).then(|| RequestId(text.into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, formatter)
+    }
+}
+
+/// What can be computed over a file.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Statistic {
+    /// All samples added, exactly.
+    Sum,
+    /// The sum over their number, with 6 decimals.
+    Average,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+}
+
+impl Statistic {
+    /// All of them, as one types them.
+    pub const ALL: [(Statistic, &'static str); 4] = [
+        (Statistic::Sum, "SUM"),
+        (Statistic::Average, "AVERAGE"),
+        (Statistic::Max, "MAX"),
+        (Statistic::Min, "MIN"),
+    ];
+
+    /// The one of that name, upper case.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn parse(text: &str) -> Result<Statistic, Refusal> {
+        let found = Statistic::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(operation, _)| *operation).ok_or_else(|| {
+            let text = "the operation is unknown; it is SUM, AVERAGE, MAX or MIN";
+            Refusal::new(0, UnknownOperation, text)
+        })
+    }
+
+    /// As one types it.
+    pub fn as_str(self) -> &'static str {
+        Statistic::ALL[self as usize].1
+    }
+}
+
+/// The answer to a request of a device, as its object tells it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "edge", rename_all = "kebab-case")]
+pub enum EdgeAnswer {
+    /// It is one of the active devices.
+    Joined {
+        /// Its name.
+        device: Name,
+        /// Its port.
+        udp_port: u16,
+        /// Since when, in the server's local time.
+        since: String,
+    },
+    /// The file is stored and logged.
+    Uploaded {
+        /// Its number.
+        file_id: u32,
+        /// Samples in it.
+        samples: u64,
+        /// BLAKE3 of its bytes, 64 hexadecimal digits.
+        hash: String,
+        /// As the log has it.
+        time: String,
+        /// Whether it was done before, at that time, by a request with the same id.
+        repeated: bool,
+    },
+    /// A result.
+    Computed {
+        /// The number of the file.
+        file_id: u32,
+        /// What was computed.
+        operation: Statistic,
+        /// A decimal number, as text: it may be beyond what JSON readers take.
+        result: String,
+        /// Samples in the file.
+        samples: u64,
+    },
+    /// The file is gone, and that is logged.
+    Deleted {
+        /// Its number.
+        file_id: u32,
+        /// Samples that were in it.
+        samples: u64,
+        /// As the log has it.
+        time: String,
+        /// As of an upload.
+        repeated: bool,
+    },
+    /// Some of the other active devices, in the order of the log.
+    Devices {
+        /// None where there is none.
+        devices: Vec<Device>,
+    },
+    /// It is no active device any more.
+    Left {
+        /// Its name.
+        device: Name,
+    },
+}
+
+/// An active device.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub device: Name,
+    /// Since when, in the server's local time.
+    pub since: String,
+    /// Where it connected from, of either family.
+    pub ip: String,
+    /// Its port.
+    pub udp_port: u16,
+}
+
+/// What is said where no other device is active.
+pub const NO_DEVICES: &str = "no other active edge devices";
+
+/// What is said of a file that is not there.
+pub const NO_SUCH_DATA: &str = "the file does not exist at the server side";
+
+/// What is said of a number of a file that is none.
+pub const BAD_FILE_ID: &str = "fileID is missing or fileID should be an integer";
+
+impl EdgeAnswer {
+    /// As the members of an object.
+    pub fn to_object(&self) -> Object {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(object)) => object,
+            other => unreachable!("an answer is an object, and this is {other:?}"),
+        }
+    }
+
+    /// The answer that an object tells, if it is one.
+    pub fn of_object(object: &Object) -> Option<EdgeAnswer> {
+        EdgeAnswer::deserialize(serde_json::Value::Object(object.clone())).ok()
+    }
+
+    /// For people, in one line or several, the last without its end.
+    pub fn text(&self) -> String {
+        let again = |repeated: &bool| if *repeated { " (it was before)" } else { "" };
+        match self {
+            EdgeAnswer::Joined { device, udp_port, since } => {
+                format!("{device} is active since {since}, with UDP port {udp_port}")
+            }
+            EdgeAnswer::Uploaded { file_id, samples, repeated, .. } => {
+                let again = again(repeated);
+                format!(
+                    "data file with ID of {file_id} has been uploaded to the central server, \
+                     {samples} samples{again}"
+                )
+            }
+            EdgeAnswer::Computed { file_id, operation, result, .. } => {
+                let name = operation.as_str();
+                format!("computation ({name}) result on the file (ID:{file_id}) is: {result}")
+            }
+            EdgeAnswer::Deleted { file_id, .. } => format!(
+                "file with ID of {file_id} has been successfully removed from the central server"
+            ),
+            EdgeAnswer::Devices { devices } if devices.is_empty() => NO_DEVICES.to_owned(),
+            EdgeAnswer::Devices { devices } => {
+                devices.iter().map(Device::line).collect::<Vec<_>>().join("\n")
+            }
+            EdgeAnswer::Left { device } => format!("goodbye, {device}"),
+        }
+    }
+}
+
+impl Device {
+    fn line(&self) -> String {
+        let Device { device, since, ip, udp_port } = self;
+        format!("{device}, active since {since}, IP address {ip}, UDP port {udp_port}")
+    }
+}
+
+/// A number of a file, or of samples, as people write it: decimal digits and nothing else.
+pub fn parse_integer(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+fn bad(text: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::new(0, BadArguments, text)
+}
+
+/// Reads what stands behind one of the verbs `edge.*`.
+pub(super) fn parse_line(verb: Verb, rest: &str) -> Result<EdgeCall, Refusal> {
+    let entry = verbs::VERBS.iter().find(|entry| entry.verb == verb).expect("all are listed");
+    let wrong = |what: &str| bad(format!("{what}; write `{}`", entry.usage));
+    let mut words = rest.split_ascii_whitespace();
+    let mut file_id = || words.next().and_then(parse_integer).ok_or_else(|| wrong(BAD_FILE_ID));
+    let call = match verb {
+        Verb::EdgeJoin => {
+            let port = words.next().and_then(parse_integer);
+            let port = port.and_then(|port| u16::try_from(port).ok());
+            let udp_port = port.ok_or_else(|| wrong("a UDP port is 0 to 65535"))?;
+            EdgeCall::Join { udp_port }
+        }
+        Verb::EdgeUpload => {
+            let file_id = file_id()?;
+            let samples = words.by_ref().map(parse_sample).collect::<Option<Vec<i64>>>();
+            let samples = samples.ok_or_else(|| wrong("a sample is a 64-bit integer"))?;
+            return upload(file_id, None, None, Some(samples));
+        }
+        Verb::EdgeCompute => {
+            let file_id = file_id()?;
+            let operation = words.next().ok_or_else(|| wrong("no operation is named"))?;
+            EdgeCall::Compute { file_id, operation: Statistic::parse(operation)? }
+        }
+        Verb::EdgeDelete => EdgeCall::Delete { file_id: file_id()?, request: None },
+        Verb::EdgeList => EdgeCall::List,
+        Verb::EdgeLeave => EdgeCall::Leave,
+        _ => unreachable!("the caller has looked"),
+    };
+    match words.next() {
+        None => Ok(call),
+        Some(_) => Err(wrong("there are too many arguments")),
+    }
+}
+
+/// As files of samples have them: no `+`.
+fn parse_sample(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+fn upload(
+    file_id: u32,
+    request: Option<RequestId>,
+    hash: Option<[u8; 32]>,
+    samples: Option<Vec<i64>>,
+) -> Result<EdgeCall, Refusal> {
+    match &samples {
+        Some(samples) if samples.is_empty() => {
+            Err(Refusal::new(0, BadSamples, "there are no samples; name at least one"))
+        }
+        _ => Ok(EdgeCall::Upload { file_id, request, hash, samples }),
+    }
+}
+
+/// The body of `edge.join`.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct JoinBody {
+    /// See [`EdgeCall::Join`].
+    pub udp_port: u16,
+}
+
+/// The body of `edge.upload`.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct UploadBody<'a> {
+    /// See [`EdgeCall::Upload`].
+    pub file_id: u32,
+    /// See [`RequestId`].
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Cow<'a, str>>,
+    /// 64 hexadecimal digits.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Cow<'a, str>>,
+    /// Absent: they follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Vec<i64>>,
+}
+
+/// The body of `edge.compute`.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct ComputeBody<'a> {
+    /// See [`EdgeCall::Compute`].
+    pub file_id: u32,
+    /// See [`Statistic`].
+    #[serde(borrow)]
+    pub operation: Cow<'a, str>,
+}
+
+/// The body of `edge.delete`.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct DeleteBody<'a> {
+    /// See [`EdgeCall::Delete`].
+    pub file_id: u32,
+    /// See [`RequestId`].
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<Cow<'a, str>>,
+}
+
+impl UploadBody<'_> {
+    pub(super) fn check(self) -> Result<EdgeCall, Refusal> {
+        let hash = self.hash.map(|text| blake3::Hash::from_hex(text.as_bytes())).transpose();
+        let hash = hash.map_err(|_| bad("the hash is not 64 hexadecimal digits (BLAKE3)"))?;
+        let request = request_id(self.request_id)?;
+        upload(self.file_id, request, hash.map(|hash| *hash.as_bytes()), self.samples)
+    }
+}
+
+impl ComputeBody<'_> {
+    pub(super) fn check(self) -> Result<EdgeCall, Refusal> {
+        let operation = Statistic::parse(&self.operation)?;
+        Ok(EdgeCall::Compute { file_id: self.file_id, operation })
+    }
+}
+
+impl DeleteBody<'_> {
+    pub(super) fn check(self) -> Result<EdgeCall, Refusal> {
+        Ok(EdgeCall::Delete { file_id: self.file_id, request: request_id(self.request_id)? })
+    }
+}
+
+/// The request as a client writes it.
+impl<'a> From<&'a EdgeCall> for CallBody<'a> {
+    fn from(call: &'a EdgeCall) -> CallBody<'a> {
+        let id = |request: &'a Option<RequestId>| request.as_ref().map(|id| id.as_str().into());
+        match call {
+            EdgeCall::Join { udp_port } => CallBody::EdgeJoin(JoinBody { udp_port: *udp_port }),
+            EdgeCall::Upload { file_id, request, hash, samples } => {
+                CallBody::EdgeUpload(UploadBody {
+                    file_id: *file_id,
+                    request_id: id(request),
+                    hash: hash.map(|hash| blake3::Hash::from(hash).to_string().into()),
+                    samples: samples.clone(),
+                })
+            }
+            EdgeCall::Compute { file_id, operation } => CallBody::EdgeCompute(ComputeBody {
+                file_id: *file_id,
+                operation: operation.as_str().into(),
+            }),
+            EdgeCall::Delete { file_id, request } => {
+                CallBody::EdgeDelete(DeleteBody { file_id: *file_id, request_id: id(request) })
+            }
+            EdgeCall::List => CallBody::EdgeList,
+            EdgeCall::Leave => CallBody::EdgeLeave,
+        }
+    }
+}
+
+fn request_id(text: Option<Cow<'_, str>>) -> Result<Option<RequestId>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    RequestId::parse(&text).map(Some).ok_or_else(|| bad(REQUEST_ID_RULE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_files_are_plain_decimals_of_32_bits() {
+        for (text, number) in [("0", 0), ("1", 1), ("007", 7), ("4294967295", u32::MAX)] {
+            assert_eq!(parse_integer(text), Some(number));
+        }
+        let bad = ["", "-1", "+1", "1e3", "1.0", " 1", "4294967296", "18446744073709551616"];
+        for bad in bad.into_iter().chain(["../1", "0x1", "\u{661}"]) {
+            assert_eq!(parse_integer(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_names_without_surprises() {
+        for good in ["a", "7", "2f1e-4b.c_", &"x".repeat(64)] {
+            assert_eq!(RequestId::parse(good).expect(good).as_str(), good);
+        }
+        for bad in ["", "-", "a b", "a\n", "\u{fc}", "a/b", &"x".repeat(65)] {
+            assert_eq!(RequestId::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_comes_back_from_its_object() {
+        let name = |text| Name::parse(text).expect("a name");
+        let device = Device {
+            device: name("watch"),
+            since: "30 September 2022 10:31:13".into(),
+            ip: "::1".into(),
+            udp_port: 5432,
+        };
+        for answer in [
+            EdgeAnswer::Joined { device: name("a"), udp_port: 1, since: "now".into() },
+            EdgeAnswer::Computed {
+                file_id: 1,
+                operation: Statistic::Average,
+                result: "-0.500000".into(),
+                samples: 2,
+            },
+            EdgeAnswer::Devices { devices: vec![device.clone()] },
+            EdgeAnswer::Devices { devices: vec![] },
+            EdgeAnswer::Left { device: name("a") },
+        ] {
+            assert_eq!(EdgeAnswer::of_object(&answer.to_object()), Some(answer));
+        }
+        assert_eq!(EdgeAnswer::Devices { devices: vec![] }.text(), NO_DEVICES);
+        assert_eq!(
+            EdgeAnswer::Devices { devices: vec![device.clone(), device] }.text(),
+            "watch, active since 30 September 2022 10:31:13, IP address ::1, UDP port 5432\n\
+             watch, active since 30 September 2022 10:31:13, IP address ::1, UDP port 5432"
+        );
+    }
+
+    #[test]
+    fn every_operation_has_its_name_on_the_wire() {
+        for (operation, name) in Statistic::ALL {
+            assert_eq!(Statistic::parse(name), Ok(operation));
+            assert_eq!(operation.as_str(), name);
+            assert_eq!(serde_json::to_value(operation).expect("a string"), name);
+        }
+        for bad in ["sum", "SUM ", "", "MEDIAN"] {
+            assert_eq!(Statistic::parse(bad).expect_err(bad).code, UnknownOperation);
+        }
+    }
+}
