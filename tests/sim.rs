@@ -10,6 +10,8 @@
 mod call;
 #[path = "sim/jobs.rs"]
 mod jobs;
+#[path = "sim/json.rs"]
+mod json;
 #[path = "sim/peer.rs"]
 mod peer;
 #[path = "sim/post.rs"]
@@ -46,6 +48,10 @@ pub const LIMITS: Limits = Limits {
     input_window_bytes: 600,
     operations_max: 3,
     operations_total_max: 7,
+    reply_max_bytes: 3000,
+    replies_session_max_bytes: 3500,
+    replies_total_max_bytes: 12_000,
+    content_max_bytes: 500,
     receipts_max: 20,
     first_request_timeout: Duration::from_millis(300),
     closing_timeout: Duration::from_millis(200),
@@ -83,8 +89,8 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let seen = all_seeds();
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
-         go on, ping, shrunk file, input closed, failed start, long pause, reconnect, \
-         Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
+         go on, ping, truncated reply, content ahead, shrunk file, input closed, failed start, \
+         long pause, reconnect, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
          close NameTaken, close FirstRequestTimeout, close Silent, close Stalled, \
          close SlowConsumer, close BrokenFile, close ShuttingDown";
@@ -172,6 +178,7 @@ impl World {
         world.hub.check_invariants();
         assert_eq!((world.hub.operations_count(), world.jobs.len()), (0, 0));
         world.office.judge_receipts();
+        std::mem::take(&mut world.office.met).into_iter().for_each(|kind| world.saw(kind));
         std::mem::forget(on_panic);
         world
     }
@@ -190,7 +197,7 @@ impl World {
             favourite: rng.percent(40).then(|| rng.range(0, 2)),
         };
         let count = rng.range(3, 6);
-        let dialect = |at: usize| if at.is_multiple_of(2) { Dialect::Frame } else { Dialect::Line };
+        let dialect = |at: usize| [Dialect::Frame, Dialect::Line, Dialect::Json][at % 3];
         World {
             now: 0,
             hub: Hub::new(LIMITS, [seed, 1]),
@@ -422,7 +429,7 @@ impl World {
             let Some(session) = peer.session.filter(|session| is_ready(*session)) else { continue };
             if peer.kernel_full {
                 assert!(!late(peer.refused, LIMITS.stall_timeout), "{session:?} takes nothing");
-            } else if !peer.is_line() && !peer.to_write {
+            } else if peer.dialect == Dialect::Frame && !peer.to_write {
                 let sign = peer.heard.max(peer.taken);
                 assert!(!late(sign, LIMITS.gone_after), "{session:?} says nothing");
             }

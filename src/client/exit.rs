@@ -23,8 +23,8 @@ pub const RUN_FAILED: u8 = 255;
 pub fn of_error(code: ErrorCode) -> u8 {
     use ErrorCode::*;
     match code {
-        UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
-        | TooMany => BAD_ARGUMENTS,
+        UnknownCommand | BadArguments | BadText | BadJson | BadName | BadPath | TextTooLong
+        | LineTooLong | TooMany => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
         NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied => REFUSED,
         NoSuchUser | NoSuchFile | NotAFile | NotAFolder => NOT_FOUND,

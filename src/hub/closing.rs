@@ -95,6 +95,7 @@ impl Hub {
         if !is_empty {
             self.arm(id);
         }
+        self.pump(id);
         self.pull(id);
         self.close_if_stopping(id);
         self.resume(id);
@@ -104,7 +105,7 @@ impl Hub {
     pub(super) fn close_if_finished(&mut self, id: SessionId) {
         let Some(session) = self.session(id) else { return };
         let input = &session.input;
-        let is_done = input.ended && !input.paused && session.operations.is_empty();
+        let is_done = input.ended && !input.paused && !session.has_work();
         if is_done && !session.is_closing() {
             self.shut(id, CloseReason::PeerLeft);
         }
@@ -117,8 +118,8 @@ impl Hub {
         if session.is_closing() {
             return;
         }
-        // Within a file there is no place for words.
-        if session.column != Column::InFile {
+        // Within a file or an object there is no place for words.
+        if !matches!(session.column, Column::InFile | Column::InObject) {
             self.finish_line(id);
             self.release_held(id);
             self.say(id, &Event::Goodbye(why));
@@ -139,6 +140,7 @@ impl Hub {
     /// Removes the session once its outbox is empty.
     fn shut(&mut self, id: SessionId, reason: CloseReason) {
         self.stop_operations(id, Haste::SendQueued);
+        self.drop_replies(id);
         let was = self.release_name(id);
         let deadline = self.closing_deadline(reason);
         let session = self.session_mut(id).expect("the caller has it");
@@ -171,6 +173,7 @@ impl Hub {
             return;
         }
         self.stop_operations(id, Haste::AtOnce);
+        self.drop_replies(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
         self.effects.push_back(Effect::Close { session: id, reason });
@@ -280,7 +283,7 @@ impl Hub {
         for id in self.ids() {
             let text = format!("the server stops in {seconds} s; what still runs then is ended");
             self.hasten(id);
-            let has_work = self.session(id).is_some_and(|it| !it.operations.is_empty());
+            let has_work = self.session(id).is_some_and(Session::has_work);
             if has_work {
                 self.refuse(id, 0, ErrorCode::ShuttingDown, text);
             } else {
@@ -302,7 +305,7 @@ impl Hub {
 
     /// Lets a session go that has nothing under way any more.
     pub(super) fn close_if_stopping(&mut self, id: SessionId) {
-        let is_idle = self.session(id).is_some_and(|it| it.operations.is_empty());
+        let is_idle = self.session(id).is_some_and(|it| !it.has_work());
         if self.stopping.is_some() && is_idle {
             self.close(id, CloseReason::ShuttingDown, Some(&shutting_down()));
         }

@@ -1,10 +1,11 @@
 //! From bytes to requests.
 
-use super::{CloseReason, Hub, Phase, Session, SessionId};
+use super::{CloseReason, Hub, Phase, SessionId};
 use crate::wire::{
-    Dialect, Event,
+    Dialect, Event, Item,
     dialect::{self, Sniffed},
     error::{ErrorCode, Refusal},
+    json::{self, Label},
 };
 
 impl Hub {
@@ -38,8 +39,10 @@ impl Hub {
         let session = self.session_mut(id).expect("the caller has it");
         joined.append(&mut session.input.rest);
         loop {
-            let dialect = self.session(id).and_then(Session::dialect);
-            let missing = dialect.and_then(|dialect| dialect.missing(&joined, bytes));
+            let session = self.session(id);
+            let missing = session.and_then(|session| {
+                session.dialect()?.missing(&joined, bytes, session.input.place)
+            });
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
             let used = self.consume(id, &joined);
@@ -71,6 +74,8 @@ impl Hub {
                 self.remove(id, CloseReason::PeerGone);
             }
             // A few bytes that could still have become another dialect are a line after all.
+            Phase::Greeting { dialect: Dialect::Json, .. }
+            | Phase::Ready { dialect: Dialect::Json, .. } => self.on_bytes(id, b""),
             Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Ready { .. } => {
                 match session.input.rest.last() {
                     None | Some(b'\n') => self.on_bytes(id, b""),
@@ -98,6 +103,13 @@ impl Hub {
 
     /// Executes the requests in `bytes` and returns how many bytes they had.
     fn consume(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let used = self.consume_with(id, bytes, &mut scratch);
+        self.scratch = scratch;
+        used
+    }
+
+    fn consume_with(&mut self, id: SessionId, bytes: &[u8], scratch: &mut Vec<u8>) -> usize {
         let limits = self.limits;
         let mut used = 0;
         loop {
@@ -119,21 +131,33 @@ impl Hub {
                 session.input.paused = true;
                 return used;
             }
-            let scanned = std::mem::take(&mut session.input.scanned);
-            let line_max = session.line_max_bytes();
-            if !is_greeting && let Some(post) = dialect.post(rest, scanned, line_max) {
+            let mut place = std::mem::take(&mut session.input.place);
+            let max = session.request_max_bytes();
+            if !is_greeting && let Some(post) = dialect.post(rest, place, max) {
                 used += post.consumed;
                 self.on_message(id, post.tag, post.to, post.text);
                 continue;
             }
-            match dialect.decode(rest, scanned, line_max) {
+            match dialect.decode(rest, &mut place, max, scratch) {
+                Ok(None) if session.input.ended && session.is_json() && !rest.is_empty() => {
+                    let refusal = json::broken_off();
+                    self.on_labelled(id, is_greeting, &Label::NONE, Err(refusal));
+                    return bytes.len();
+                }
                 Ok(None) => {
-                    session.input.scanned = rest.len();
+                    session.input.place = place;
                     return used;
                 }
-                Ok(Some(item)) => {
-                    used += item.consumed;
-                    match item.request {
+                Ok(Some(Item { request, consumed, label: Some(label) })) => {
+                    if self.awaits_slot(id, &request) {
+                        return used;
+                    }
+                    used += consumed;
+                    self.on_labelled(id, is_greeting, &label, request);
+                }
+                Ok(Some(Item { request, consumed, label: None })) => {
+                    used += consumed;
+                    match request {
                         Ok(request) if is_greeting => self.on_first(id, dialect, request),
                         Ok(request) => self.on_request(id, dialect, request),
                         Err(_) if is_greeting && dialect == Dialect::Frame => {

@@ -13,6 +13,7 @@ mod names;
 mod operation;
 mod operations;
 mod outbox;
+mod replies;
 mod requests;
 mod session;
 mod time;
@@ -27,6 +28,7 @@ use names::Names;
 pub use operation::{Operation, State as OperationState, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
+use replies::{Asked, Replies};
 use session::Column;
 pub use session::{Phase, Session};
 use slab::Slab;
@@ -36,8 +38,9 @@ use timers::{Alarm, Timers};
 use crate::{
     limits::Limits,
     wire::{
-        Outcome, Stream,
+        Dialect, Outcome, Stream,
         event::{Entry, Event, Object},
+        json::Reply,
     },
 };
 
@@ -59,6 +62,13 @@ pub struct Hub {
     pool: Pool,
     /// Where the rest and the news of one session are joined, so that they can be read as one.
     joined: Vec<u8>,
+    /// Where codecs put together what does not lie in one piece.
+    scratch: Vec<u8>,
+    /// The request of a JSON session that is being executed, and the reply to it.
+    asked: Option<Asked>,
+    reply: Reply,
+    /// Bytes that all replies hold which are not written yet.
+    replies_bytes: usize,
     serial: u64,
     /// When the time is over that a stopping server gives its operations.
     stopping: Option<Time>,
@@ -139,7 +149,7 @@ pub enum Input<'a> {
 /// A piece of an operation's output.
 #[derive(Debug)]
 pub enum Chunk<'a> {
-    /// Bytes of a command.
+    /// Bytes of a command, or of a file where [`Hub::wants_content`] says so.
     Output {
         /// Which of its outputs.
         stream: Stream,
@@ -242,6 +252,10 @@ impl Hub {
             timers: Timers::default(),
             pool: Pool::default(),
             joined: Vec::new(),
+            scratch: Vec::new(),
+            asked: None,
+            reply: Reply::default(),
+            replies_bytes: 0,
             serial: 0,
             stopping: None,
             doomed: Vec::new(),
@@ -388,18 +402,27 @@ impl Hub {
         64 + 2 * (self.sessions.capacity() + self.operations.capacity())
     }
 
-    /// Says something to a session. While a line session is in the midst of something, what is
-    /// said waits for the next start of a line.
+    /// Says something to a session. While the session is in the midst of something, what is said
+    /// waits for the next start of a line or of an object.
     fn say(&mut self, id: SessionId, event: &Event<'_>) {
+        let Some(session) = self.session(id) else { return };
+        let Some(dialect) = session.dialect() else { return };
+        if dialect == Dialect::Json && self.answer(id, event) {
+            return;
+        }
+        self.put_words(id, |out| dialect.encode(event, out));
+    }
+
+    /// Appends words that must not come within others, such as the bytes of a file.
+    fn put_words(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(dialect) = session.dialect() else { return };
         if session.column != Column::LineStart {
-            dialect.encode(event, &mut session.held.get_or_insert_default().bytes);
+            write(&mut session.held.get_or_insert_default().bytes);
         } else {
             let was_empty = session.outbox.is_empty();
-            session.outbox.write(&mut self.pool, |out| dialect.encode(event, out));
+            session.outbox.write(&mut self.pool, write);
             if was_empty && !session.outbox.is_empty() {
                 self.effects.push_back(Effect::Flush { session: id });
             }

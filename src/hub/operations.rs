@@ -21,7 +21,7 @@ impl Hub {
             return self.say(id, &Event::End { tag, outcome: &outcome });
         }
         let session = self.session(id).expect("its request is at hand");
-        let verified = session.dialect() == Some(Dialect::Frame);
+        let verified = session.dialect() != Some(Dialect::Line);
         let (work, takes_input, timeout_ms) = match call {
             Call::Download { path } => (Work::Download { path, verified }, false, 0),
             Call::List { path } => (Work::List { path }, false, 0),
@@ -34,7 +34,7 @@ impl Hub {
         };
         let window_bytes = match session.dialect() {
             Some(Dialect::Frame) => u64::from(self.limits.output_window_bytes),
-            // Lines have no credit; the connection itself holds them back.
+            // Lines have no credit; the connection itself holds them back. Replies have a bound.
             _ => u64::MAX,
         };
         let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
@@ -101,12 +101,23 @@ impl Hub {
         }
         let owner = operation.owner;
         let window = operation.window_bytes.min(limits.chunk_max_bytes as u64) as usize;
-        let session = self.session_mut(owner).expect("operations have owners");
-        if window > 0 && session.outbox.unsent_bytes() < limits.outbox_low_bytes {
+        if self.has_room(id) {
             return window;
         }
         self.block(owner, id);
         0
+    }
+
+    /// Whether there is room for a piece of the operation's output.
+    pub(super) fn has_room(&self, id: OperationId) -> bool {
+        let operation = &self.operations[id.slot()];
+        let session = self.session(operation.owner).expect("operations have owners");
+        let is_low = session.outbox.unsent_bytes() < self.limits.outbox_low_bytes;
+        let is_free = match &session.replies {
+            Some(replies) => replies.has_room(operation.tag, is_low, &self.limits),
+            None => is_low,
+        };
+        is_free && operation.window_bytes > 0
     }
 
     /// Makes an operation wait. Who was woken and had no turn before the room was gone keeps its
@@ -127,15 +138,16 @@ impl Hub {
     pub(super) fn pull(&mut self, id: SessionId) {
         let low = self.limits.outbox_low_bytes;
         let Some(session) = self.session_mut(id) else { return };
-        if session.waiting.is_empty() || session.outbox.unsent_bytes() >= low {
+        let is_full = session.outbox.unsent_bytes() >= low && session.replies.is_none();
+        if session.waiting.is_empty() || is_full {
             return;
         }
         let mut waiting = std::mem::take(&mut session.waiting);
         waiting.retain(|id| {
-            let Some(operation) = self.operation_mut(*id) else { return false };
-            if operation.window_bytes == 0 {
+            if self.operation_mut(*id).is_some() && !self.has_room(*id) {
                 return true;
             }
+            let Some(operation) = self.operation_mut(*id) else { return false };
             if let OperationState::Running { blocked } = &mut operation.state {
                 *blocked = false;
                 operation.has_spoken = false;
@@ -181,6 +193,9 @@ impl Hub {
     fn put_output(&mut self, owner: SessionId, tag: Tag, stream: Stream, bytes: &[u8]) {
         let Some(&last) = bytes.last() else { return };
         let session = self.session_mut(owner).expect("operations have owners");
+        if session.is_json() {
+            return self.say(owner, &Event::Output { tag, stream, bytes });
+        }
         // This is what the column tells of; it need not wait for the start of a line.
         session.column = Column::LineStart;
         let is_line = session.dialect() == Some(Dialect::Line);
@@ -198,6 +213,7 @@ impl Hub {
         operation.file_pieces += 1;
         let (owner, tag) = (operation.owner, operation.tag);
         let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
+        assert!(!session.is_json(), "it wants the content");
         let was_empty = session.outbox.is_empty();
         if session.dialect() == Some(Dialect::Frame) {
             let header = |out: &mut Vec<u8>| {
@@ -241,6 +257,7 @@ impl Hub {
             _ => {}
         }
         let owes_bytes = operation.announced && matches!(outcome, Outcome::Failed(_));
+        let because = operation.because;
         operation.state = OperationState::Ending;
         if operation.file_pieces == 0 {
             self.release(id);
@@ -251,9 +268,13 @@ impl Hub {
             // Its size was announced, and nothing but the end can say that it does not come.
             return self.remove(owner, CloseReason::BrokenFile);
         }
-        self.finish_line(owner);
-        self.say(owner, &Event::End { tag, outcome: &outcome });
-        self.release_held(owner);
+        if session.is_json() {
+            self.end_reply(owner, tag, &outcome, because);
+        } else {
+            self.finish_line(owner);
+            self.say(owner, &Event::End { tag, outcome: &outcome });
+            self.release_held(owner);
+        }
         self.close_if_stopping(owner);
         self.resume(owner);
     }

@@ -9,8 +9,8 @@ use crate::wire::{
 const NAMES_PER_EVENT: usize = 512;
 
 impl Hub {
-    /// The first good request of a session. Frames begin with who one is; lines may begin with
-    /// anything, and have no name until they say one.
+    /// The first good request of a session. Frames begin with who one is; lines and JSON may begin
+    /// with anything, and have no name until they say one.
     pub(super) fn on_first(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
         if request == Request::Nothing {
             return;
@@ -20,7 +20,7 @@ impl Hub {
                 return self.close(id, CloseReason::Protocol, Some(&hello_first()));
             }
             Dialect::Frame => {}
-            Dialect::Line => {
+            Dialect::Line | Dialect::Json => {
                 let session = self.session_mut(id).expect("its request is at hand");
                 session.phase = Phase::Ready { dialect, name: None };
             }
@@ -53,7 +53,7 @@ impl Hub {
         if !self.names.claim(name, id) {
             let text = format!("somebody called {name} is here; choose another name");
             return match dialect {
-                Dialect::Line => self.refuse(id, 0, NameTaken, text),
+                Dialect::Line | Dialect::Json => self.refuse(id, 0, NameTaken, text),
                 // The first frame decides: there is nothing a nameless client could do.
                 Dialect::Frame => {
                     let refusal = Refusal::new(0, NameTaken, text);

@@ -4,10 +4,12 @@
 
 use std::collections::VecDeque;
 
-use super::{CloseReason, Held, OperationId, Outbox, SessionId, Time};
+use super::{CloseReason, Held, OperationId, Outbox, Replies, SessionId, Time};
 use crate::{
-    limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
-    wire::{Dialect, Name, Tag},
+    limits::{
+        LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES,
+    },
+    wire::{Dialect, Name, Tag, json::scan::Place},
 };
 
 /// One connection.
@@ -28,10 +30,12 @@ pub struct Session {
     /// Those of them that have something to say and must wait, in the order of their turns: see
     /// [`Hub::block`](super::Hub).
     pub(super) waiting: VecDeque<OperationId>,
-    /// Lines alone: where the output stands, and what must not come in between.
+    /// Lines and JSON: where the output stands, and what must not come in between.
     pub(super) column: Column,
-    /// Lines alone: messages that came while the output stood elsewhere than at a line's start.
+    /// Messages that came while the output stood elsewhere than at a line's start.
     pub(super) held: Option<Box<Held>>,
+    /// JSON alone: what it is owed for its requests.
+    pub(super) replies: Option<Box<Replies>>,
     /// Frames alone: messages whose acknowledgement somebody waits for.
     pub(super) awaiting: Option<Box<Awaiting>>,
     /// To whom it wrote last.
@@ -94,23 +98,27 @@ pub enum Phase {
 pub struct Inbound {
     /// The bytes. Less than one request, unless the session is paused.
     pub(super) rest: Vec<u8>,
-    /// So many of them hold no line end.
-    pub(super) scanned: usize,
+    /// How far they were searched for the end of the request.
+    pub(super) place: Place,
     /// The peer has said that no more requests come.
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
+    /// JSON alone: the next request waits for the end of an operation.
+    pub(super) awaits_slot: bool,
 }
 
-/// Where the output of a line session stands.
+/// Where the output of a session stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Column {
-    /// At the start of a line: anything may follow.
+    /// At the start of a line or of an object: anything may follow.
     LineStart,
     /// Within a line of a command's output.
     MidLine,
     /// Among the bytes of a file.
     InFile,
+    /// Within a JSON object.
+    InObject,
 }
 
 /// Messages whose acknowledgement somebody waits for.
@@ -142,6 +150,7 @@ impl Session {
             waiting: VecDeque::new(),
             column: Column::LineStart,
             held: None,
+            replies: None,
             awaiting: None,
             last_target: SessionId::NOBODY,
             heard: now,
@@ -206,18 +215,33 @@ impl Session {
         matches!(self.phase, Phase::Closing { .. })
     }
 
-    pub(super) fn line_max_bytes(&self) -> usize {
+    /// The longest request that it may send: a line, an object, or the body of a frame.
+    pub(super) fn request_max_bytes(&self) -> usize {
         match self.phase {
+            Phase::Ready { dialect: Dialect::Json, .. } => OBJECT_MAX_BYTES,
+            // Who needs no login may do anything at once, and cost as much.
+            Phase::Greeting { dialect: Dialect::Json, .. } if self.is_local => OBJECT_MAX_BYTES,
+            Phase::Greeting { dialect: Dialect::Json, .. } => OBJECT_FIRST_MAX_BYTES,
             Phase::Ready { .. } => LINE_MAX_BYTES,
             _ => LINE_FIRST_MAX_BYTES,
         }
     }
 
-    /// Whether its next request must wait: for its answers to leave, or, with lines, for the end
-    /// of the request before.
+    /// Whether its next request must wait: for its answers to leave; with lines, for the end of
+    /// the request before; with JSON, for one operation to end where no more may be under way.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
-        let full = self.outbox.unsent_bytes() >= limits.outbox_pause_bytes;
-        full || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
+        if self.outbox.unsent_bytes() >= limits.outbox_pause_bytes {
+            return true;
+        }
+        match self.dialect() {
+            Some(Dialect::Line) => !self.operations.is_empty(),
+            Some(Dialect::Json) => {
+                let is_full = self.operations.len() >= limits.operations_max;
+                let is_backed_up = self.replies.as_ref().is_some_and(|it| it.is_backed_up());
+                is_backed_up || is_full && self.input.awaits_slot
+            }
+            _ => false,
+        }
     }
 
     /// When something has to be done about it if nothing happens.
@@ -229,7 +253,8 @@ impl Session {
         };
         let stalled = self.stalled.map_or(Time::NEVER, |since| since + self.patience(limits));
         let silent = match dialect {
-            Dialect::Line => Time::NEVER,
+            // There the kernel alone asks.
+            Dialect::Line | Dialect::Json => Time::NEVER,
             Dialect::Frame if self.pinged => self.heard + limits.gone_after,
             Dialect::Frame => self.heard + limits.ping_after,
         };
@@ -241,6 +266,29 @@ impl Session {
         match self.overflowed {
             true => limits.slow_consumer_timeout,
             false => limits.stall_timeout,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_to_log_in_may_send_little_before() {
+        let (limits, now) = (Limits::default(), Time(0));
+        for (dialect, first, trusted, later) in [
+            (Dialect::Line, LINE_FIRST_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES),
+            (Dialect::Frame, LINE_FIRST_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES),
+            (Dialect::Json, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES, OBJECT_MAX_BYTES),
+        ] {
+            for (is_local, most) in [(false, first), (true, trusted)] {
+                let mut session = Session::new(SessionId::new(0, 1), now, is_local, &limits);
+                session.phase = Phase::Greeting { dialect, deadline: now };
+                assert_eq!(session.request_max_bytes(), most, "{dialect:?}");
+                session.phase = Phase::Ready { dialect, name: None };
+                assert_eq!(session.request_max_bytes(), later, "{dialect:?}");
+            }
         }
     }
 }

@@ -161,7 +161,7 @@ pub fn decode_within(bytes: &[u8], body_max: usize) -> Result<Option<Item<'_>>, 
         client::GOODBYE => Ok(Request::Goodbye),
         kind => return Err(not_of_a_client(kind)),
     };
-    Ok(Some(Item { request, consumed: frame.length() }))
+    Ok(Some(Item { request, consumed: frame.length(), label: None }))
 }
 
 /// The largest body of each kind that clients send.

@@ -11,6 +11,7 @@ pub mod escape;
 pub mod event;
 pub mod frame;
 pub mod http;
+pub mod json;
 pub mod line;
 pub mod name;
 pub mod path;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{Name, Refusal, SharePath, Text};
+use super::{Name, Refusal, SharePath, Text, json::Label};
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
 /// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
@@ -155,7 +155,7 @@ pub struct Post<'a> {
 impl<'a> From<Post<'a>> for Item<'a> {
     fn from(post: Post<'a>) -> Item<'a> {
         let Post { tag, to, text, consumed } = post;
-        Item { request: Ok(Request::Message { tag, to, text }), consumed }
+        Item { request: Ok(Request::Message { tag, to, text }), consumed, label: None }
     }
 }
 
@@ -166,4 +166,6 @@ pub struct Item<'a> {
     pub request: Result<Request<'a>, Refusal>,
     /// So many bytes belonged to it.
     pub consumed: usize,
+    /// JSON alone: its id, and what else has no place in a request.
+    pub label: Option<Label<'a>>,
 }

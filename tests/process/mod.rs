@@ -1,4 +1,4 @@
-//! A real server process, and clients that speak lines and frames to it.
+//! A real server process, and clients that speak lines, JSON and frames to it.
 //!
 //! Every wait has a limit, so that a fault fails a test and never hangs it.
 
@@ -6,6 +6,7 @@
 
 pub mod canary;
 pub mod framed;
+pub mod json;
 pub mod lines;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 
 pub use canary::Canary;
 pub use framed::{Framed, News};
+pub use json::Json;
 pub use lines::Line;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -142,6 +144,11 @@ impl Server {
         line.send(&format!("user {name}"));
         assert_eq!(line.next(), format!("welcome {name}"));
         line
+    }
+
+    /// A client that speaks JSON and has no name yet.
+    pub fn json(&self, ip: IpAddr) -> Json {
+        Json::new(self.connect(ip))
     }
 
     /// A client that speaks frames and is called `name`.

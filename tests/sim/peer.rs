@@ -15,6 +15,7 @@ use crate::{
     Chances, LIMITS,
     call::{Asked, Call},
     jobs::{What, exit_of, input_byte, output_byte},
+    json::Owed,
     post::Office,
     rng::Rng,
 };
@@ -60,22 +61,24 @@ pub struct Peer {
     /// Asked and not yet answered.
     pub calls: VecDeque<Call>,
     pub last: BTreeMap<usize, usize>,
-    tag: u32,
+    /// JSON: what else is not answered.
+    pub owed: Owed,
+    pub tag: u32,
     pending: Vec<u8>,
     /// Serials that are not acknowledged, and credit that is not granted.
     unacknowledged: Vec<u32>,
     /// Lines: so much of the file at hand is still to come.
     file_left: usize,
-    said_goodbye: bool,
+    pub said_goodbye: bool,
     /// The output at hand breaks off: nothing but the reason may follow.
     is_cut: bool,
 }
 
-fn name_of(number: usize) -> Name {
+pub fn name_of(number: usize) -> Name {
     Name::parse(&format!("p{number}")).expect("a good name")
 }
 
-fn number_of(name: &str) -> usize {
+pub fn number_of(name: &str) -> usize {
     name[1..].parse().expect("names are p and a number")
 }
 
@@ -108,6 +111,7 @@ impl Peer {
             opened: 0,
             calls: VecDeque::new(),
             last: BTreeMap::new(),
+            owed: Owed::default(),
             tag: 0,
             pending: Vec::new(),
             unacknowledged: Vec::new(),
@@ -135,11 +139,13 @@ impl Peer {
     /// Strangers begin with what is not served, unless they come from far and are not anyway.
     pub fn greet(&mut self, rng: &mut Rng, is_far: bool) {
         if self.is_stranger && !(is_far && rng.percent(50)) {
-            let words = [&b"GET / HTTP/1.1\r\n\r\n"[..], b"{\"method\": 1}", b"\x16\x03\x01abc"];
-            self.to_hub.extend(words[rng.range(0, 2)]);
+            let words = [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01abc"];
+            self.to_hub.extend(words[rng.range(0, 1)]);
         } else if self.is_line() {
             (0..rng.range(0, 2)).for_each(|_| self.to_hub.extend(b"\r\n"));
             self.line(&format!("user p{}", self.name));
+        } else if self.dialect == Dialect::Json {
+            self.greet_json();
         } else {
             self.to_hub.extend(frame::MAGIC);
             let user = format!("p{}", self.name).into();
@@ -187,6 +193,10 @@ impl Peer {
         match self.dialect {
             Dialect::Line if rng.percent(50) => self.line(&format!("{text}| {list}")),
             Dialect::Line => self.line(&format!("msg {list} {text}")),
+            Dialect::Json => {
+                let names: Vec<String> = list.split(',').map(str::to_owned).collect();
+                self.write_json_letter(tag, &names, &text);
+            }
             Dialect::Frame => {
                 let mut out = Vec::new();
                 frame::put_message(&mut out, client::MESSAGE, tag, list.as_bytes(), text.as_str());
@@ -208,11 +218,14 @@ impl Peer {
             10 => Asked::Echo("echo".repeat(rng.range(1, 30))),
             _ => Asked::Help,
         };
-        let timeout = asked == Asked::Work(What::Sleep) && rng.percent(50);
+        // With JSON a request that waits for the end of another would hold up the cancel as well.
+        let is_sleep = asked == Asked::Work(What::Sleep);
+        let timeout = is_sleep && (self.dialect == Dialect::Json || rng.percent(50));
         let timeout_ms = if timeout { rng.range(1, 400) as u64 } else { 0 };
         self.tag += 1;
+        let mut call = Call::new(self.tag, asked, timeout_ms);
         match self.dialect {
-            Dialect::Line => self.line(&match &asked {
+            Dialect::Line => self.line(&match &call.asked {
                 Asked::Work(what) if what.is_command() => format!("run {}", what.words()),
                 Asked::Work(what @ What::Folder { .. }) => format!("ls {}", what.words()),
                 Asked::Work(what) => format!("download {}", what.words()),
@@ -220,9 +233,10 @@ impl Peer {
                 Asked::Echo(text) => format!("echo {text}"),
                 Asked::Help => "help".into(),
             }),
-            Dialect::Frame => self.send_call(&asked, timeout_ms),
+            Dialect::Json => self.send_json_call(&mut call),
+            Dialect::Frame => self.send_call(&call.asked, timeout_ms),
         }
-        self.calls.push_back(Call::new(self.tag, asked, timeout_ms));
+        self.calls.push_back(call);
     }
 
     fn send_call(&mut self, asked: &Asked, timeout_ms: u64) {
@@ -251,6 +265,12 @@ impl Peer {
     /// Something about a call that is under way: input, its end, credit, cancellation.
     pub fn go_on(&mut self, rng: &mut Rng, in_earnest: bool) {
         if self.is_line() || self.calls.is_empty() || self.leaving || self.half_closed {
+            return;
+        }
+        if self.dialect == Dialect::Json {
+            if !in_earnest {
+                self.go_on_json(rng);
+            }
             return;
         }
         let at = rng.range(0, self.calls.len() - 1);
@@ -295,8 +315,10 @@ impl Peer {
     }
 
     pub fn ping(&mut self) {
-        if !self.is_line() {
-            self.frame(client::PING, 7, b"");
+        match self.dialect {
+            Dialect::Line => {}
+            Dialect::Json => self.ping_json(),
+            Dialect::Frame => self.frame(client::PING, 7, b""),
         }
     }
 
@@ -304,6 +326,7 @@ impl Peer {
         self.leaving = true;
         match self.dialect {
             Dialect::Line => self.line("quit"),
+            Dialect::Json => self.leave_json(),
             Dialect::Frame => self.frame(client::GOODBYE, 0, b""),
         }
     }
@@ -314,6 +337,7 @@ impl Peer {
         self.leaving = true;
         match self.dialect {
             Dialect::Line => self.line("{\"method\": \"ls\"}"),
+            Dialect::Json => self.to_hub.extend(b"[{\"method\": \"ls\", \"id\": 1}]"),
             Dialect::Frame => self.frame(0x41, 0, b"{}"),
         }
     }
@@ -333,6 +357,7 @@ impl Peer {
         while used < pending.len() {
             let step = match self.dialect {
                 Dialect::Line => self.hear_line(&pending[used..], office, lost),
+                Dialect::Json => self.hear_object(&pending[used..], office),
                 Dialect::Frame => self.hear_frame(&pending[used..], office, lost),
             };
             if step == 0 {
@@ -362,21 +387,27 @@ impl Peer {
         if lost || self.is_stranger || !is_complete {
             return;
         }
-        assert!(self.pending.is_empty(), "{reason:?}: {} of {before} left", self.pending.len());
-        if reason == PeerLeft && self.is_line() {
+        // Who takes too long to fetch a large reply is left with a part of it.
+        let is_cut = self.dialect == Dialect::Json && reason == ShuttingDown;
+        let left = self.pending.len();
+        assert!(left == 0 || is_cut, "{reason:?}: {left} of {before} left");
+        if reason == PeerLeft && (self.is_line() || self.dialect == Dialect::Json && !self.leaving)
+        {
             assert!(self.calls.is_empty(), "left without an answer to {:?}", self.calls);
+            assert!(self.owed.is_empty(), "left without an answer");
         }
-        if reason == PeerLeft && !self.is_line() && self.welcomed {
+        if reason == PeerLeft && self.leaving && !self.is_line() && self.welcomed {
             assert!(self.said_goodbye, "goodbye is answered");
         }
     }
 
     /// Nothing is owed to it.
     pub fn is_content(&self) -> bool {
-        self.calls.is_empty() && self.pending.is_empty() && self.unacknowledged.is_empty()
+        let is_answered = self.calls.is_empty() && self.owed.is_empty();
+        is_answered && self.pending.is_empty() && self.unacknowledged.is_empty()
     }
 
-    fn find(&mut self, tag: u32) -> &mut Call {
+    pub fn find(&mut self, tag: u32) -> &mut Call {
         let mut calls = self.calls.iter_mut();
         calls.find(|call| call.tag == tag).expect("answers belong to what was asked, and end once")
     }
@@ -456,7 +487,7 @@ impl Peer {
     }
 
     /// An error about letters, or about the connection as a whole.
-    fn hear_error(&mut self, tag: u32, code: ErrorCode, text: &str, office: &mut Office) {
+    pub fn hear_error(&mut self, tag: u32, code: ErrorCode, text: &str, office: &mut Office) {
         let first = text.split(' ').next().expect("there is a first word");
         let life = self.life;
         match code {
@@ -474,7 +505,7 @@ impl Peer {
             }
             ErrorCode::ShuttingDown => {}
             // The rest of what it says is of no account: it has no name to say it with.
-            ErrorCode::NotNamed if self.is_line() => {}
+            ErrorCode::NotNamed if self.dialect != Dialect::Frame => {}
             ErrorCode::NameTaken if self.is_line() => self.leave(),
             other => panic!("nobody asked for this: {other}: {text}"),
         }
