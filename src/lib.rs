@@ -9,4 +9,5 @@ pub mod hub;
 pub mod limits;
 pub mod server;
 pub mod sys;
+pub mod transfer;
 pub mod wire;

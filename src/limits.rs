@@ -51,6 +51,15 @@ pub const REFUSAL_TEXT_MAX_BYTES: usize = 512;
 /// Longest command of `run` in bytes. The kernel takes 128 KiB in one argument.
 pub const COMMAND_MAX_BYTES: usize = 64 * 1024;
 
+/// Longest password in bytes. Longer ones are refused before anything is computed from them.
+pub const PASSWORD_MAX_BYTES: usize = 1024;
+
+/// Failed logins in a row that block a name, unless the operator says otherwise.
+pub const LOGIN_ATTEMPTS_DEFAULT: u8 = 3;
+
+/// Most of them that the operator may allow.
+pub const LOGIN_ATTEMPTS_MAX: u8 = 5;
+
 /// Longest path in bytes, and longest part of one: what Linux takes (`PATH_MAX`, `NAME_MAX`).
 pub const PATH_MAX_BYTES: usize = 4095;
 /// See [`PATH_MAX_BYTES`].
@@ -62,6 +71,41 @@ pub const INPUT_WINDOW_BYTES: u32 = 256 * 1024;
 /// Bytes of output that the server may send in one operation before the client has asked for
 /// more with a credit frame.
 pub const OUTPUT_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// What is a rate in the facts about the host is measured for so long, in milliseconds: the kernel
+/// counts time in steps of 10 ms, so less than this says little.
+pub const INFO_INTERVAL_MS: u32 = 500;
+/// The shortest interval that may be asked for.
+pub const INFO_INTERVAL_MIN_MS: u32 = 100;
+/// The longest one: an operation that only waits is not to wait for ever.
+pub const INFO_INTERVAL_MAX_MS: u32 = 60_000;
+
+/// Requests of one ping of another host, as people know it from Windows and from `-c 4`.
+pub const PING_COUNT: u32 = 4;
+/// Seconds after which `ping` ends, whatever came back.
+pub const PING_SECONDS: u32 = 10;
+/// Time that a program which only tells something may take, in milliseconds. It is more than
+/// [`PING_SECONDS`], which `ping` keeps by itself.
+pub const PROGRAM_TIMEOUT_MS: u64 = 15_000;
+
+/// The same for `store`, whose input is written to a disk by a worker: enough for both ends to be
+/// at work at once.
+pub const STORE_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Most bytes in one DATA message of a transfer.
+pub const TRANSFER_DATA_MAX_BYTES: usize = 1024 * 1024;
+
+/// Most entries of a transfer that are announced and not finished: what either end remembers.
+pub const TRANSFER_OPEN_MAX: usize = 1024;
+
+/// The same for the bytes of their paths; one path may go beyond it.
+pub const TRANSFER_OPEN_BYTES_MAX: usize = 256 * 1024;
+
+/// Files up to this size are sent from memory, many in one piece, and never resumed.
+pub const TRANSFER_SMALL_MAX_BYTES: usize = 64 * 1024;
+
+/// Most entries of one transfer, so that a list without an end has one.
+pub const TRANSFER_ENTRIES_MAX: u32 = 10_000_000;
 
 /// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
 /// to be hit.
@@ -83,6 +127,8 @@ pub struct Limits {
     pub output_window_bytes: u32,
     /// Standard input of one command that may wait, [`INPUT_WINDOW_BYTES`] in earnest.
     pub input_window_bytes: u32,
+    /// What is received of one upload and may wait, [`STORE_WINDOW_BYTES`] in earnest.
+    pub store_window_bytes: u32,
     /// Operations of one session under way at once.
     pub operations_max: usize,
     /// Operations of all sessions: each may own a process with four descriptors.
@@ -102,6 +148,22 @@ pub struct Limits {
     pub receipts_max: usize,
     /// Time from the connection to the first valid request, whatever trickles in between.
     pub first_request_timeout: Duration,
+    /// Time from the connection to the login, where the server asks for one: somebody who types has
+    /// to find the password, and a place must not be held for ever by a nobody.
+    pub login_timeout: Duration,
+    /// How long a name is blocked after too many failed logins.
+    pub lockout_time: Duration,
+    /// Names nobody has, whose failed logins are remembered: about 150 bytes each.
+    pub unknown_names_max: usize,
+    /// Passwords checked at once: each may take a core, and 19 MiB, for some 20 ms.
+    pub verifications_max: usize,
+    /// Logins that may wait for that; the next one is told that the server is busy.
+    pub logins_waiting_max: usize,
+    /// Bytes waiting for somebody who must log in and has not, beyond which no more requests of
+    /// theirs are read: nobodies are many, and shall be cheap.
+    pub outbox_nobody_bytes: usize,
+    /// A ping that is unanswered for so long lets a namesake without a password take the name over.
+    pub half_open_after: Duration,
     /// Time a closing connection has to take its last bytes.
     pub closing_timeout: Duration,
     /// Silence of a framed client after which it is asked whether it is there.
@@ -126,6 +188,7 @@ impl Default for Limits {
             chunk_max_bytes: CHUNK_MAX_BYTES,
             output_window_bytes: OUTPUT_WINDOW_BYTES,
             input_window_bytes: INPUT_WINDOW_BYTES,
+            store_window_bytes: STORE_WINDOW_BYTES,
             operations_max: 64,
             operations_total_max: 1024,
             reply_max_bytes: 8 * 1024 * 1024,
@@ -134,6 +197,13 @@ impl Default for Limits {
             content_max_bytes: 1024 * 1024,
             receipts_max: 4096,
             first_request_timeout: Duration::from_secs(10),
+            login_timeout: Duration::from_secs(120),
+            lockout_time: Duration::from_secs(10),
+            unknown_names_max: 65_536,
+            verifications_max: 2,
+            logins_waiting_max: 64,
+            outbox_nobody_bytes: 8 * 1024,
+            half_open_after: Duration::from_secs(2),
             closing_timeout: Duration::from_secs(2),
             ping_after: Duration::from_secs(90),
             gone_after: Duration::from_secs(150),
@@ -152,6 +222,7 @@ impl Limits {
         assert!(self.outbox_pause_bytes < self.outbox_max_bytes);
         assert!(self.content_max_bytes <= self.reply_max_bytes as u64);
         assert!(self.reply_max_bytes <= self.replies_session_max_bytes);
+        assert!(self.verifications_max > 0 && self.unknown_names_max > self.verifications_max);
         assert!(self.ping_after < self.gone_after);
         assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");
     }

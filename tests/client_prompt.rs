@@ -1,116 +1,13 @@
 //! The client at a terminal: a pseudo-terminal with the screen that it paints.
 
 mod process;
+mod terminal;
 
-use std::{
-    fs::File,
-    io::{Read as _, Write as _},
-    net::IpAddr,
-    os::unix::fs::PermissionsExt as _,
-    process::Command,
-    sync::mpsc,
-    thread,
-    time::Instant,
-};
+use std::os::unix::fs::PermissionsExt as _;
 
-use expectrl::{Session, session::OsSession};
-use process::{FAMILIES, PATIENCE, Server, await_true};
-use rustix::{
-    process::{Pid, Signal, kill_process},
-    termios::{LocalModes, tcgetattr},
-};
-use tempfile::TempDir;
-
-const ROWS: u16 = 24;
-const COLUMNS: u16 = 80;
-
-/// A client in a pseudo-terminal.
-struct Terminal {
-    session: OsSession,
-    master: File,
-    bytes: mpsc::Receiver<Vec<u8>>,
-    screen: vt100::Parser,
-    folder: TempDir,
-}
-
-impl Terminal {
-    fn start(server: &Server, ip: IpAddr, user: &str) -> Terminal {
-        let folder = TempDir::new().expect("a folder");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
-        command.args(["--ip", &ip.to_string(), "--port", &server.port.to_string()]);
-        command.args(["--user", user]).current_dir(folder.path());
-        command.env("XDG_STATE_HOME", folder.path()).env("TERM", "xterm-256color");
-        let mut session = Session::spawn(command).expect("the client starts");
-        session.get_process_mut().set_window_size(COLUMNS, ROWS).expect("a window");
-        let master = session.get_process().get_raw_handle().expect("our end");
-        let mut reader = master.try_clone().expect("a descriptor");
-        let (sender, bytes) = mpsc::channel();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // A terminal that is left by its last program gives an error.
-            while let Ok(count @ 1..) = reader.read(&mut buffer)
-                && sender.send(buffer[..count].to_vec()).is_ok()
-            {}
-        });
-        let screen = vt100::Parser::new(ROWS, COLUMNS, 0);
-        let mut terminal = Terminal { session, master, bytes, screen, folder };
-        terminal.await_last(&format!("{user}>"));
-        terminal
-    }
-
-    fn write(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).expect("it takes keys");
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let contents = self.screen.screen().contents();
-        contents.lines().map(|line| line.trim_end().to_owned()).filter(|l| !l.is_empty()).collect()
-    }
-
-    /// Paints until the screen is as it should be.
-    fn await_screen(&mut self, what: &str, is_so: impl Fn(&[String]) -> bool) {
-        let begun = Instant::now();
-        while !is_so(&self.lines()) {
-            let left = PATIENCE.saturating_sub(begun.elapsed());
-            match self.bytes.recv_timeout(left) {
-                Ok(bytes) => self.screen.process(&bytes),
-                Err(_) => panic!("never came: {what}; the screen:\n{}", self.lines().join("\n")),
-            }
-        }
-    }
-
-    fn await_line(&mut self, line: &str) {
-        self.await_screen(line, |lines| lines.iter().any(|it| it == line));
-    }
-
-    fn await_last(&mut self, line: &str) {
-        self.await_screen(line, |lines| lines.last().is_some_and(|it| it == line));
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.session.get_process().pid().as_raw()).expect("a process")
-    }
-
-    /// Waits for the end of the client and gives back its code.
-    fn code(&mut self) -> i32 {
-        use expectrl::process::unix::WaitStatus;
-        let mut code = None;
-        await_true("the end of the client", || {
-            match self.session.get_process().status().expect("it is our child") {
-                WaitStatus::StillAlive => {}
-                WaitStatus::Exited(_, exited) => code = Some(exited),
-                other => panic!("{other:?}"),
-            }
-            code.is_some()
-        });
-        code.expect("it was awaited")
-    }
-
-    fn is_cooked(&self) -> bool {
-        let modes = tcgetattr(&self.master).expect("a terminal").local_modes;
-        modes.contains(LocalModes::ICANON | LocalModes::ISIG)
-    }
-}
+use process::{FAMILIES, Server};
+use rustix::process::{Signal, kill_process};
+use terminal::Terminal;
 
 #[test]
 fn a_message_appears_above_the_line_being_typed() {

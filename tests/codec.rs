@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use sixfour::{
     limits::{FRAME_BODY_MAX_BYTES, LINE_MAX_BYTES, REQUEST_BODY_MAX_BYTES, TEXT_MAX_BYTES},
     wire::{
-        Blob, Call, Dialect, ErrorCode, Event, Name, Outcome, Recipients, Refusal, Request,
+        Blob, Call, Dialect, ErrorCode, Event, Name, Outcome, Recipients, Refusal, Request, Secret,
         SharePath, Stream,
         control::{DeliveredBody, DetailBody, OutcomeBody},
         dialect::{Sniffed, sniff},
@@ -208,6 +208,8 @@ fn any_path() -> impl Strategy<Value = SharePath> {
 fn any_call() -> impl Strategy<Value = Call<'static>> {
     prop_oneof![
         any_path().prop_map(|path| Call::Download { path }),
+        proptest::collection::vec(any_path(), 1..4).prop_map(|paths| Call::Fetch { paths }),
+        proptest::option::of(any_path()).prop_map(|into| Call::Store { into }),
         ("[^\0]{0,30}[a-z]", any::<bool>(), any::<u64>()).prop_map(
             |(command, stdin, timeout_ms)| {
                 Call::Run { command: Cow::Owned(command), stdin, timeout_ms }
@@ -280,7 +282,7 @@ proptest! {
         let to = names.iter().map(Name::as_str).collect::<Vec<_>>().join(",");
         let to = Recipients(to.as_bytes());
         for request in [
-            Request::Login { name: names[0], password: password.as_deref().map(Cow::Borrowed) },
+            Request::Login { name: names[0], password: password.as_deref().map(Secret::from) },
             Request::Message { tag, to, text: text.as_str().into() },
             Request::Call { tag, call },
             Request::Input { tag, bytes: &bytes },

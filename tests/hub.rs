@@ -4,7 +4,10 @@
 mod table;
 
 use sixfour::{
-    hub::{Chunk, CloseReason, Effect, Input, SessionId, Work},
+    hub::{
+        Chunk, CloseReason, Effect, Input, SessionId, Work,
+        admission::{Origin, Owner},
+    },
     limits::Limits,
     wire::{
         ErrorCode, Outcome, Refusal, Stream,
@@ -333,7 +336,7 @@ fn a_file_that_breaks_off_ends_a_line_session_even_after_its_end_was_told() {
         let file = table.started();
         table.get_stuck(alice);
         table.input(Input::Opened { operation: file, name: b"f", size: 9, modified: 0 });
-        let chunk = Chunk::File { offset: 0, length: 9 };
+        let chunk = Chunk::File { file: 0, offset: 0, length: 9 };
         table.input(Input::Chunk { operation: file, chunk });
         if ended_before {
             table.input(Input::Ended { operation: file, outcome: Outcome::Done });
@@ -371,7 +374,7 @@ fn operations_of_one_session_take_turns() {
             let Effect::Pull { operation } = effect else { continue };
             while table.hub.room(operation) > 0 {
                 turns.push(files.iter().position(|file| *file == operation).expect("ours"));
-                let chunk = Chunk::File { offset: 0, length: 10 };
+                let chunk = Chunk::File { file: 0, offset: 0, length: 10 };
                 table.input(Input::Chunk { operation, chunk });
             }
         }
@@ -432,8 +435,8 @@ fn a_stop_lets_go_everybody_within_its_time() {
     assert!(table.heard(idle).starts_with("error shutting-down: "));
     assert_eq!(table.closed(idle), Some(CloseReason::ShuttingDown));
     assert_eq!(table.kinds(busy), [server::ERROR]);
-    let address = "[::1]:9".parse().expect("an address");
-    assert!(table.hub.open(sixfour::hub::Time(1_000), address).is_err());
+    let origin = Origin::new("[::1]:9".parse().expect("an address"), Owner::Ours);
+    assert!(table.hub.open(sixfour::hub::Time(1_000), origin).is_err());
     assert_eq!(table.send(busy, client::REQUEST, 2, br#"{"op": "ls"}"#), [server::END]);
     table.at(8_999);
     assert_eq!(table.closed(busy), None);

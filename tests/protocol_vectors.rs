@@ -100,17 +100,22 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 6, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 8 + 15, "an op has no vector: {calls:?}");
 }
 
-fn op(call: &Call<'_>) -> &'static str {
+fn op(call: &Call<'_>) -> String {
     match call {
-        Call::Download { .. } => "download",
-        Call::Run { .. } => "run",
-        Call::List { .. } => "ls",
-        Call::Who => "who",
-        Call::Echo { .. } => "echo",
-        Call::Help => "help",
+        Call::Download { .. } => "download".into(),
+        Call::Fetch { .. } => "fetch".into(),
+        Call::Store { .. } => "store".into(),
+        Call::Upload { .. } => panic!("frames have `store`"),
+        Call::Run { .. } => "run".into(),
+        Call::List { .. } => "ls".into(),
+        Call::Who => "who".into(),
+        Call::Echo { .. } => "echo".into(),
+        Call::Help => "help".into(),
+        // Each has its own name there.
+        Call::Host(call) => format!("{call:?}"),
         Call::Refused(refusal) => panic!("a vector is no request: {refusal:?}"),
     }
 }
@@ -130,7 +135,8 @@ fn frames_of_servers_are_what_the_document_says() {
     }
     assert!(kinds.into_iter().eq(server::WELCOME..=server::ERROR_DATA), "a kind has no vector");
     let all: String = vectors("server").iter().map(|vector| vector.meaning().to_string()).collect();
-    let words = "File Entries Users Text Done Sent Exit Signal Counted Failed Client Connection";
+    let words =
+        "File Entries Users Text Object Done Sent Exit Signal Counted Failed Client Connection";
     for word in words.split(' ') {
         assert!(all.contains(word), "no vector shows {word}");
     }

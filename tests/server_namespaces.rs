@@ -67,7 +67,12 @@ impl Network {
 
     /// What the server at `address` answers to these bytes, sent from the client's namespace.
     fn ask(&self, address: &str, port: u16, bytes: &[u8]) -> Vec<u8> {
-        let inside = self.inside('c');
+        self.ask_from('c', address, port, bytes)
+    }
+
+    /// The same from either end.
+    fn ask_from(&self, end: char, address: &str, port: u16, bytes: &[u8]) -> Vec<u8> {
+        let inside = self.inside(end);
         // Perl's socket module is everywhere; `nc` has many dialects.
         let script = r#"
             use IO::Socket::IP; alarm 10;
@@ -87,6 +92,35 @@ impl Network {
         let output = child.wait_with_output().expect("it ends");
         assert!(output.status.success(), "the peer could not connect to {address}");
         output.stdout
+    }
+}
+
+impl Network {
+    /// A server in its namespace, with these arguments, and one user.
+    fn server(&self, arguments: &[&str]) -> Server {
+        let folder = process::folder();
+        std::fs::write(folder.path().join("users"), "alice secret\n").expect("a file");
+        let prefix = self.inside('s');
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]).args([env!("CARGO_BIN_EXE_server"), "--port", "0"]);
+        command.args(arguments).current_dir(folder.path());
+        Server::start_sharing(folder, command)
+    }
+
+    /// A client in the other namespace that knows its password: exit code, what it says.
+    fn client(&self, address: &str, port: u16, arguments: &[&str]) -> (Option<i32>, String) {
+        let inside = self.inside('c');
+        let output = Command::new(&inside[0])
+            .args(&inside[1..])
+            .args([env!("CARGO_BIN_EXE_client"), "--user", "alice", "--ip", address])
+            .args(["--port", &port.to_string()])
+            .args(arguments)
+            .env("SIXFOUR_PASSWORD", "secret")
+            .stdin(Stdio::null())
+            .output()
+            .expect("the client starts");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("text"))
     }
 }
 
@@ -146,4 +180,69 @@ fn a_host_without_ipv6_is_served_on_ipv4_and_told_so() {
     let said = network.ask("192.0.2.1", server.port, b"help\n");
     assert!(said.starts_with(b"error denied: "), "{}", String::from_utf8_lossy(&said));
     server.await_log("IPv6");
+}
+
+#[test]
+fn in_protected_mode_the_own_address_of_the_machine_is_not_loopback() {
+    let Some(network) = Network::new("own") else { return };
+    let server = Server::start_inside(&network.inside('s'));
+    for address in SERVER {
+        let said = network.ask_from('s', address, server.port, b"run touch never\n");
+        assert!(said.starts_with(b"error denied: "), "{}", String::from_utf8_lossy(&said));
+    }
+    for address in ["::1", "127.0.0.1", "127.0.0.2"] {
+        assert_eq!(
+            network.ask_from('s', address, server.port, b"echo near\nquit\n"),
+            b"near\ngoodbye\n"
+        );
+    }
+    assert!(!server.path("never").exists());
+}
+
+#[test]
+fn in_clear_no_password_leaves_the_machine_unless_both_ends_do_without() {
+    let Some(network) = Network::new("clear") else { return };
+    let (strict, lax) =
+        (&["--credentials", "users"][..], ["--credentials", "users", "--plaintext"]);
+    let server = network.server(strict);
+    for address in SERVER {
+        // A server that does not say so refuses whatever is sent.
+        let said = network.ask(address, server.port, b"user alice secret\nwho\n");
+        let said = String::from_utf8(said).expect("text");
+        assert!(said.starts_with("error denied: ") && said.contains("--plaintext"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let (code, said) = network.client(address, server.port, &["--plaintext", "who"]);
+        assert_eq!(code, Some(4), "{said}");
+    }
+    let server = network.server(&lax);
+    for address in SERVER {
+        assert_eq!(
+            network.client(address, server.port, &["--plaintext", "who"]),
+            (Some(0), "alice\n".into())
+        );
+        // A client that does not say so sends nothing.
+        let (code, said) = network.client(address, server.port, &["who"]);
+        assert_eq!(code, Some(4), "{said}");
+        assert!(said.contains("not encrypted") && said.contains("--plaintext"), "{said}");
+        let (code, _) = network.client(address, server.port, &["run", "true"]);
+        assert_eq!(code, Some(255));
+    }
+}
+
+#[test]
+fn failures_add_up_over_all_addresses_of_both_families() {
+    let Some(network) = Network::new("lock") else { return };
+    let server = network.server(&["--credentials", "users", "--plaintext", "--attempts", "5"]);
+    let [v6, v4] = SERVER;
+    let guess = |end: char, address: &str| {
+        let said = network.ask_from(end, address, server.port, b"user alice guess\nquit\n");
+        String::from_utf8(said).expect("text")
+    };
+    for (end, address) in [('c', v6), ('c', v4), ('s', "127.0.0.3"), ('s', "::1")] {
+        assert!(guess(end, address).contains("Invalid Password. Please try again"), "{address}");
+    }
+    assert!(guess('c', v4).contains("Your account has been blocked"));
+    for (end, address) in [('s', "::1"), ('s', "127.0.0.1"), ('c', v6)] {
+        assert!(guess(end, address).contains("multiple authentication failures"), "{address}");
+    }
 }

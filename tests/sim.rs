@@ -20,6 +20,8 @@ mod post;
 mod rng;
 #[path = "sim/shell.rs"]
 mod shell;
+#[path = "sim/vault.rs"]
+mod vault;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,15 +29,21 @@ use std::{
     time::Duration,
 };
 
+use call::Asked;
 use jobs::Job;
 use peer::Peer;
 use post::Office;
 use rng::Rng;
 use sixfour::{
-    hub::{Hub, Input, OperationId, Phase, SessionId, Time},
+    hub::{
+        Hub, Input, OperationId, Phase, SessionId, Time,
+        admission::{Mode, Origin, Owner, Policy},
+        rights::Rights,
+    },
     limits::Limits,
     wire::Dialect,
 };
+use vault::{ATTEMPTS, Vault};
 
 /// Small, so that every bound is hit.
 pub const LIMITS: Limits = Limits {
@@ -46,6 +54,7 @@ pub const LIMITS: Limits = Limits {
     chunk_max_bytes: 300,
     output_window_bytes: 1000,
     input_window_bytes: 600,
+    store_window_bytes: 0,
     operations_max: 3,
     operations_total_max: 7,
     reply_max_bytes: 3000,
@@ -54,6 +63,13 @@ pub const LIMITS: Limits = Limits {
     content_max_bytes: 500,
     receipts_max: 20,
     first_request_timeout: Duration::from_millis(300),
+    login_timeout: Duration::from_millis(600),
+    lockout_time: Duration::from_millis(150),
+    unknown_names_max: 4,
+    verifications_max: 2,
+    logins_waiting_max: 1,
+    outbox_nobody_bytes: 200,
+    half_open_after: Duration::from_millis(100),
     closing_timeout: Duration::from_millis(200),
     ping_after: Duration::from_millis(900),
     gone_after: Duration::from_millis(1500),
@@ -90,10 +106,13 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, truncated reply, content ahead, shrunk file, input closed, failed start, \
-         long pause, reconnect, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
+         long pause, reconnect, other password, Right, Wrong, Unchecked, check of a ghost, \
+         login-required, login-failed, blocked, busy login, end all, ListenAgain, Quit, \
+         Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
-         close NameTaken, close FirstRequestTimeout, close Silent, close Stalled, \
-         close SlowConsumer, close BrokenFile, close ShuttingDown";
+         close NameTaken, close NotLoggedIn, close Replaced, close LoginTimeout, \
+         close FirstRequestTimeout, close Silent, close Stalled, \
+         close SlowConsumer, close BrokenFile, close ShuttingDown, close Reset";
     let missing: Vec<_> = kinds.split(", ").filter(|kind| !seen.contains_key(*kind)).collect();
     assert!(missing.is_empty(), "{missing:?} did not occur among {seen:#?}");
 }
@@ -129,6 +148,7 @@ pub struct World {
     peers: Vec<Peer>,
     jobs: Vec<Job>,
     office: Office,
+    vault: Vault,
     /// Ids that are no longer alive: news of them may still be on its way.
     dead_sessions: Vec<SessionId>,
     dead_operations: Vec<OperationId>,
@@ -139,6 +159,8 @@ pub struct World {
     trace: u64,
     is_tracing: bool,
     stopped: Option<u64>,
+    /// Whom the last reset has met.
+    reset: BTreeSet<SessionId>,
     /// Whoever is closed now is out of time, and cut off.
     is_ticking: bool,
     chances: Chances,
@@ -152,6 +174,8 @@ pub struct Chances {
     stranger: usize,
     imposter: usize,
     stop: usize,
+    /// Requests that end all sessions.
+    end_all: usize,
     /// Letters that are long.
     long_letters: usize,
     stars: bool,
@@ -163,6 +187,7 @@ impl World {
     fn run(seed: u64, is_tracing: bool) -> World {
         let mut world = World::new(seed, is_tracing);
         let on_panic = PrintSeed(seed);
+        world.set_accounts(&[]);
         for _ in 0..STEPS {
             world.step(true);
         }
@@ -192,15 +217,22 @@ impl World {
             stranger: rng.range(0, 10),
             imposter: rng.range(0, 10),
             stop: if rng.percent(30) { 4 } else { 0 },
+            end_all: if rng.percent(30) { 4 } else { 0 },
             long_letters: rng.range(0, 70),
             stars: rng.percent(50),
             favourite: rng.percent(40).then(|| rng.range(0, 2)),
         };
         let count = rng.range(3, 6);
         let dialect = |at: usize| [Dialect::Frame, Dialect::Line, Dialect::Json][at % 3];
+        let is_closed = rng.percent(50);
+        let mode = match is_closed {
+            true => Mode::Credentials { grant: Rights::NONE, attempts: ATTEMPTS },
+            false => Mode::Protected,
+        };
         World {
             now: 0,
-            hub: Hub::new(LIMITS, [seed, 1]),
+            hub: Hub::new(LIMITS, [seed, 1], Policy { mode, plaintext: false }),
+            vault: Vault::new(is_closed, count),
             peers: (0..count).map(|at| Peer::new(at, dialect(at))).collect(),
             jobs: Vec::new(),
             office: Office::default(),
@@ -212,6 +244,7 @@ impl World {
             trace: 0,
             is_tracing,
             stopped: None,
+            reset: BTreeSet::new(),
             is_ticking: false,
             chances,
             rng,
@@ -259,6 +292,11 @@ impl World {
                 peer.write_letter(&mut self.rng, &mut self.office, names, &self.chances);
                 self.saw("letter");
             }
+            5 if self.rng.percent(self.chances.end_all) => {
+                let is_last = self.rng.percent(20);
+                peer.end_all(if is_last { Asked::Kill } else { Asked::Reset });
+                self.saw("end all");
+            }
             5 | 6 => {
                 peer.call(&mut self.rng);
                 self.saw("call");
@@ -279,7 +317,8 @@ impl World {
         let local = ["127.0.0.1:7", "[::1]:7", "[::ffff:127.0.0.1]:7", "127.8.9.1:7"];
         let address = if is_far { "[::ffff:10.0.0.1]:7" } else { local[self.rng.range(0, 3)] };
         let address = address.parse().expect("an address");
-        let opened = self.hub.open(Time(self.now), address);
+        let owner = if self.vault.is_closed { Owner::Unknown } else { Owner::Ours };
+        let opened = self.hub.open(Time(self.now), Origin::new(address, owner));
         self.perform_effects();
         let Ok(session) = opened else {
             assert!(self.stopped.is_some() || self.hub.sessions().count() == LIMITS.sessions_max);
@@ -296,6 +335,8 @@ impl World {
         let mut peer = Peer::new(name, self.peers[at].dialect);
         (peer.life, peer.session) = (self.lives, Some(session));
         (peer.opened, peer.heard, peer.taken) = (self.now, self.now, self.now);
+        peer.password = self.vault.password(name);
+        peer.guesses = [10, 25, 60][self.rng.range(0, 2)];
         peer.is_stranger = is_far || self.rng.percent(self.chances.stranger);
         peer.rude = self.rng.percent(20);
         peer.stingy = self.rng.percent(20);
@@ -335,6 +376,7 @@ impl World {
                     self.saw("nonsense");
                 }
             }
+            5 if self.vault.is_closed && self.rng.percent(10) => self.change_password(),
             4 if self.stopped.is_none() && self.rng.percent(stop) => {
                 self.saw("stop");
                 self.stopped = Some(self.now);

@@ -93,6 +93,27 @@ const RULES: &[Rule] = &[
         ],
         except: &["crate::hub::ids"],
     },
+    Rule {
+        layer: "src/transfer",
+        banned: &[
+            "crate::hub",
+            "crate::server",
+            "crate::client",
+            "std::net",
+            "std::process",
+            "std::thread",
+            "Instant",
+            "SystemTime",
+            "mio",
+            "socket2",
+            "serde",
+            "serde_json",
+            "println!",
+            "eprintln!",
+            "dbg!",
+        ],
+        except: &[],
+    },
     Rule { layer: "src/server", banned: &["crate::client", "dbg!"], except: &[] },
     Rule { layer: "src/client", banned: &["crate::server", "dbg!"], except: &[] },
 ];
@@ -115,6 +136,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "memchr",
             "serde",
             "serde_json",
+            "zeroize",
         ],
     ),
     (
@@ -131,6 +153,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "slab",
             "log",
             "siphasher",
+            "zeroize",
         ],
     ),
 ];
@@ -382,7 +405,7 @@ fn the_protocol_speaks_of_every_verb_and_every_error() {
             faults.push(format!("PROTOCOL.md: no row for `{code}`"));
         }
     }
-    let readme = fs::read_to_string("README.md").unwrap_or_default();
+    let readme = fs::read_to_string("README.md").unwrap_or_default().to_lowercase();
     let missing = |entry: &&sixfour::wire::verbs::Entry| {
         !readme.is_empty() && !readme.contains(&format!("`{}", entry.word))
     };

@@ -244,14 +244,16 @@ fn start_nginx(place: &Place, files: &Files) -> Result<(Daemon, u16), String> {
     launch(command, place, port)
 }
 
-fn start_rsync(place: &Place, files: &Files) -> Result<(Daemon, u16), String> {
+/// The rsync daemon, with the source to read and the target to write.
+pub fn start_rsync(place: &Place, files: &Files) -> Result<(Daemon, u16), String> {
     let program = find("rsync", "rsync")?;
     let port = place.free_port()?;
     let user = if rustix::process::getuid().is_root() { "uid = root\ngid = root\n" } else { "" };
     let text = format!(
         "port = {port}\naddress = 127.0.0.1\nuse chroot = no\nreverse lookup = no\n{user}\
-         [share]\npath = {}\nread only = yes\n",
-        files.root().display()
+         [share]\npath = {}\nread only = yes\n[target]\npath = {}\nread only = no\n",
+        files.root().display(),
+        files.target().display()
     );
     let config = place.write("rsyncd.conf", &text)?;
     let mut command = Command::new(program);

@@ -10,6 +10,7 @@ mod load;
 mod machine;
 mod memory;
 mod mixed;
+mod moves;
 mod options;
 mod peers;
 mod pingpong;
@@ -28,6 +29,7 @@ use clap::Parser;
 use crate::{
     download::{Files, Sources, Way},
     load::{Measured, Shape},
+    moves::{Move, Moved, Movers},
     options::{Options, Work},
     peers::{Kind, Peer, Place},
     pingpong::Trips,
@@ -104,6 +106,10 @@ impl Bench<'_> {
         match work {
             Work::Download => return self.download(names),
             Work::Mixed => return self.mixed(),
+            Work::Upload => return self.moves(work, Move::Upload, names),
+            Work::ManyDown => return self.moves(work, Move::ManyDown, names),
+            Work::ManyUp => return self.moves(work, Move::ManyUp, names),
+            Work::Resume => return self.moves(work, Move::Resume, names),
             _ => {}
         }
         for name in names {
@@ -241,6 +247,39 @@ impl Bench<'_> {
     }
 }
 
+impl Bench<'_> {
+    fn moves(&mut self, work: Work, what: Move, names: &[&'static str]) {
+        let files = match Files::make(self.options.file_mib) {
+            Ok(files) => files,
+            Err(reason) => return self.miss(work, "all", reason),
+        };
+        self.place.cores.take_any_core();
+        let movers = Movers::start(&self.place, &files);
+        let mut all: Vec<Result<Vec<Moved>, String>> = names.iter().map(|_| Ok(vec![])).collect();
+        for _ in 0..self.options.rounds {
+            for (name, moved) in names.iter().zip(&mut all) {
+                let Ok(before) = moved else { continue };
+                eprint!("{} {name} ... ", work.name());
+                let movers = movers.as_ref().map_err(String::clone);
+                match movers.and_then(|movers| movers.run(what, *name != "rsync")) {
+                    Ok(one) => {
+                        eprintln!("{:.2?}", one.time);
+                        before.push(one);
+                    }
+                    Err(reason) => {
+                        eprintln!("{reason}");
+                        *moved = Err(reason);
+                    }
+                }
+            }
+        }
+        self.place.cores.take_load_core();
+        for (name, moved) in names.iter().zip(all) {
+            self.rows.push(move_row(work, name, moved, self.options.file_mib));
+        }
+    }
+}
+
 /// Tells whether other programs were at work on the core of the load.
 struct Disturbance {
     begin: Instant,
@@ -309,6 +348,37 @@ fn download_row(way: Way, times: Result<Vec<Duration>, String>, mebibytes: u64) 
         rate: format!("{:.2} GiB/s", mebibytes as f64 / 1024.0 / median),
         cost: Some((median, Unit::Seconds)),
         note: format!("{least:.3} to {most:.3} s; {}", way.verified_by()),
+    }
+}
+
+fn move_row(work: Work, name: &str, moved: Result<Vec<Moved>, String>, size_mib: u64) -> Row {
+    let mut moved = match moved {
+        Ok(moved) => moved,
+        Err(reason) => return Row::absent(work.name(), name, reason),
+    };
+    moved.sort_unstable_by_key(|one| one.time);
+    let median = moved[moved.len() / 2].time.as_secs_f64();
+    let (least, most) = (moved[0].time, moved[moved.len() - 1].time);
+    let mut note = format!("{:.3} to {:.3} s", least.as_secs_f64(), most.as_secs_f64());
+    let worst = |of: fn(&Moved) -> u64| moved.iter().map(of).max().unwrap_or(0) * 1024;
+    if name != "rsync" {
+        let (client, server) = (worst(|one| one.client_kib), worst(|one| one.server_kib));
+        note += &format!("; RSS client {}, server {}", mebibytes(client), mebibytes(server));
+    }
+    if work == Work::Resume {
+        let missing = (size_mib << 20) - (size_mib << 20) * 6 / 10;
+        let sent = moved.iter().map(|one| one.sent_bytes).max().unwrap_or(0);
+        note += &format!("; {} bytes beyond what was missing", sent as i64 - missing as i64);
+    }
+    Row {
+        work: work.name().into(),
+        peer: name.into(),
+        rate: match work {
+            Work::ManyDown | Work::ManyUp => format!("{:.0} files/s", 10_000.0 / median),
+            _ => format!("{:.2} GiB/s", size_mib as f64 / 1024.0 / median),
+        },
+        cost: Some((median, Unit::Seconds)),
+        note,
     }
 }
 

@@ -17,6 +17,14 @@ pub enum Work {
     PingPong,
     /// A large file.
     Download,
+    /// The large file to the server.
+    Upload,
+    /// Many small files from the server.
+    ManyDown,
+    /// The same to the server.
+    ManyUp,
+    /// A download that goes on at 60 %.
+    Resume,
     /// `run true`.
     Run,
     /// Idle sessions.
@@ -27,7 +35,7 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 8] = [
+    pub const ALL: [Work; 12] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -36,6 +44,10 @@ impl Work {
         Work::Memory,
         Work::Mixed,
         Work::Download,
+        Work::Upload,
+        Work::ManyDown,
+        Work::ManyUp,
+        Work::Resume,
     ];
 
     /// The name in the table and for filters.
@@ -46,6 +58,10 @@ impl Work {
             Work::Spread64 => "spread-64",
             Work::PingPong => "ping-pong",
             Work::Download => "download",
+            Work::Upload => "upload",
+            Work::ManyDown => "many-down",
+            Work::ManyUp => "many-up",
+            Work::Resume => "resume",
             Work::Run => "run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
@@ -71,6 +87,8 @@ impl Work {
             }
             Work::Spread64 | Work::Memory => &[Line, Frame, Nats, Redis, Mosquitto],
             Work::Download => return Way::ALL.map(Way::name).to_vec(),
+            Work::Upload | Work::ManyDown | Work::ManyUp => return vec!["sixfour", "rsync"],
+            Work::Resume => return vec!["sixfour"],
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Mixed => return vec![Line.name(), Frame.name()],
         };
@@ -83,7 +101,8 @@ impl Work {
 #[command(name = "peers")]
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
-    /// chat-under-load, download) or of peers (sixfour-line, nats ...); all without any
+    /// chat-under-load, download, upload, many-down, many-up, resume) or of
+    /// peers (sixfour-line, nats ...); all without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(guard::ARGUMENTS[0]) {
         return guard::run_guard();
     }
-    match arguments::Arguments::try_parse() {
+    match arguments::Arguments::try_parse().and_then(arguments::Arguments::checked) {
         Ok(arguments) => server::main(&arguments),
         Err(error) if error.use_stderr() => {
             eprintln!("server: {}", arguments::one_line(&error));

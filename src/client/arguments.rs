@@ -2,24 +2,40 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
-use super::order::{Order, Target};
+use super::{
+    brain::Watch,
+    order::{Local, Order, Target, trim_slash},
+};
 use crate::{
-    limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES},
+    limits::{
+        COMMAND_MAX_BYTES, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS,
+        RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
+    },
     sys::connect::Host,
-    wire::{Name, SharePath, name::NAME_RULE},
+    wire::{
+        HostCall, Name, SharePath,
+        host::{PingHost, Question},
+        name::NAME_RULE,
+    },
 };
 
 /// What the client was asked to do, checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The server.
     pub host: Host,
     /// Its port.
     pub port: u16,
-    /// Who we are.
+    /// Who we are, where no password is asked for.
     pub user: Name,
+    /// Who we are where one is; `None` where nobody has said so.
+    pub account: Option<Name>,
+    /// The file whose first line is the password.
+    pub password_file: Option<PathBuf>,
+    /// A password may be sent in clear, even to another machine.
+    pub plaintext: bool,
     /// Connecting may take so long.
     pub connect_timeout: Duration,
     /// One JSON object a line instead of text.
@@ -30,6 +46,19 @@ pub struct Plan {
     pub verbose: bool,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
+    /// Watch the server.
+    pub watch: Option<Watch>,
+    /// Measure round trips by each family.
+    pub pings: Option<Pings>,
+}
+
+/// Which round trips to measure.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pings {
+    /// How many by each family.
+    pub count: u32,
+    /// Between the answer to one and the next, in milliseconds.
+    pub interval_ms: u64,
 }
 
 impl Plan {
@@ -37,6 +66,11 @@ impl Plan {
     pub fn own_failure(&self) -> Option<u8> {
         let runs = matches!(self.orders.as_deref(), Some([Order::Run { .. }, ..]));
         runs.then_some(super::exit::RUN_FAILED)
+    }
+
+    /// The server, for people.
+    pub fn server(&self) -> String {
+        format!("{} port {}", self.host, self.port)
     }
 }
 
@@ -62,6 +96,15 @@ struct Arguments {
     /// does not collide with your prompt.
     #[arg(long, value_name = "NAME", global = true, value_parser = parse_name)]
     user: Option<Name>,
+    /// The first line of this file is the password, where the server asks for one.
+    ///
+    /// Without it the variable SIXFOUR_PASSWORD is looked at, and then you are asked at the
+    /// terminal. A password is never an argument: others could read it there.
+    #[arg(long, value_name = "FILE", global = true)]
+    password_file: Option<PathBuf>,
+    /// Send a password also to another machine and unencrypted, for all on the way to read.
+    #[arg(long, global = true)]
+    plaintext: bool,
     /// Print one JSON object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -83,8 +126,11 @@ struct Arguments {
 enum Verb {
     /// Send a text to a user, to several (bob,carol), or to everybody else (*).
     Msg(Msg),
-    /// Fetch files of the server; each is saved as client_NAME.
+    /// Fetch files and folders of the server; each is saved as client_NAME. The same line again
+    /// goes on where it was broken off.
     Download(Download),
+    /// Send files and folders to the server. The same line again goes on where it was broken off.
+    Upload(Upload),
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
@@ -101,6 +147,53 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         text: Vec<String>,
     },
+    /// Tell how the server and its host do: name, system, load, memory, disks, addresses, sessions.
+    Info,
+    /// Watch the server: one screen of facts, painted again and again; q or Ctrl-C ends it.
+    ///
+    /// With --json, or where standard output is no terminal, it is one object a line.
+    Top(Top),
+    /// Measure round trips to the server by each family that its host has, or let it ping HOST.
+    Ping(Ping),
+    /// List the addresses of the server's host.
+    Ip,
+    /// Tell the name of the server's host.
+    Name,
+    /// Tell how full the memory of the server's host is.
+    Ram,
+    /// Tell the operating system of the server's host.
+    Os,
+    /// Tell how busy the processors of the server's host are.
+    Cpu,
+    /// End all sessions of the server, and let it listen again.
+    Reset,
+    /// Stop the server.
+    Kill,
+}
+
+#[derive(Debug, Args)]
+struct Top {
+    /// Ask for the facts so often, as in 500ms or 5s.
+    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
+    interval: Duration,
+    /// End after so many.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+struct Ping {
+    /// So many round trips by each family.
+    #[arg(short, long, value_name = "N", default_value_t = 4, conflicts_with = "host",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+    /// Between two of them, as in 200ms or 1s.
+    #[arg(short, long, value_name = "TIME", default_value = "200ms", conflicts_with = "host",
+          value_parser = parse_time)]
+    interval: Duration,
+    /// Another host, which the server is to ping: an address of either family, or a name.
+    #[arg(value_name = "HOST", value_parser = parse_ping_host)]
+    host: Option<PingHost>,
 }
 
 #[derive(Debug, Args)]
@@ -120,12 +213,30 @@ struct Msg {
 
 #[derive(Debug, Args)]
 struct Download {
-    /// Save the file under this name; - is standard output.
+    /// Save it under this name; - is standard output.
     #[arg(short, long, value_name = "NAME")]
     output: Option<PathBuf>,
-    /// The files, relative to what the server shares.
+    /// At most so many bytes a second, as in 500k, 5M or 1G.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    limit: Option<u64>,
+    /// The files and folders, relative to what the server shares; quoted, '*.txt' is looked up
+    /// there.
     #[arg(required = true, value_name = "FILE")]
     paths: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+struct Upload {
+    /// The folder on the server, relative to what it shares; made if it is not there. For
+    /// standard input, the name of the file.
+    #[arg(long, value_name = "DIR")]
+    to: Option<OsString>,
+    /// At most so many bytes a second, as in 500k, 5M or 1G.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    limit: Option<u64>,
+    /// The files and folders; - is standard input, whose name is that after --to.
+    #[arg(required = true, value_name = "FILE")]
+    paths: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -164,7 +275,10 @@ pub fn parse(
         ),
         _ => Told::Wrong(one_line(&error)),
     })?;
-    plan(parsed, login_name, random).map_err(Told::Wrong)
+    let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
+    let again = ["client".into()].into_iter().chain(words.iter().map(|word| quote(word)));
+    let again = again.collect::<Vec<_>>().join(" ");
+    plan(parsed, login_name, random, &again).map_err(Told::Wrong)
 }
 
 /// Text for the user instead of a plan.
@@ -176,8 +290,22 @@ pub enum Told {
     Wrong(String),
 }
 
-fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<Plan, String> {
-    let orders = arguments.verb.map(orders_of).transpose()?;
+fn plan(
+    arguments: Arguments,
+    login_name: Option<&str>,
+    random: u64,
+    again: &str,
+) -> Result<Plan, String> {
+    let (watch, pings) = match &arguments.verb {
+        Some(Verb::Top(top)) => (Some(watch(top)?), None),
+        Some(Verb::Ping(Ping { host: None, count, interval })) => {
+            let interval_ms = interval.as_millis() as u64;
+            (None, Some(Pings { count: *count, interval_ms }))
+        }
+        _ => (None, None),
+    };
+    let orders = arguments.verb.map(|verb| orders_of(verb, again)).transpose()?;
+    let account = arguments.user.or_else(|| login_name.and_then(Name::parse));
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
         (None, Some(_)) => passing_name(login_name, random),
@@ -193,22 +321,49 @@ fn plan(arguments: Arguments, login_name: Option<&str>, random: u64) -> Result<P
         host: arguments.ip,
         port: arguments.port,
         user,
+        account,
+        password_file: arguments.password_file,
+        plaintext: arguments.plaintext,
         connect_timeout: arguments.connect_timeout,
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
         orders,
+        watch,
+        pings,
     })
 }
 
-fn orders_of(verb: Verb) -> Result<Vec<Order>, String> {
+fn watch(top: &Top) -> Result<Watch, String> {
+    let (min, max) = (INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MAX_MS);
+    let interval_ms = u32::try_from(top.interval.as_millis()).unwrap_or(u32::MAX);
+    if !(min..=max).contains(&interval_ms) {
+        return Err(format!("--interval is {min}ms to {}s", max / 1000));
+    }
+    Ok(Watch { interval_ms, count: top.count })
+}
+
+fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
+    let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
-        Verb::Download(download) => downloads(download)?,
+        Verb::Download(it) => vec![download(it, again)?],
+        Verb::Upload(it) => vec![upload(it, again)?],
         Verb::Run(run) => vec![command(run)?],
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Info => ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
+        Verb::Ping(Ping { host: Some(host), .. }) => vec![Order::Host(HostCall::Ping { host })],
+        // These have no orders, but a way of their own.
+        Verb::Top(_) | Verb::Ping(_) => Vec::new(),
+        Verb::Ip => ask(Question::Addresses),
+        Verb::Name => ask(Question::Name),
+        Verb::Ram => ask(Question::Memory),
+        Verb::Os => ask(Question::System),
+        Verb::Cpu => ask(Question::Processor),
+        Verb::Reset => vec![Order::Host(HostCall::Reset)],
+        Verb::Kill => vec![Order::Host(HostCall::Kill)],
     })
 }
 
@@ -230,28 +385,52 @@ fn message(msg: Msg) -> Result<Order, String> {
     Ok(Order::Message { to: msg.to, text, receipt_ms })
 }
 
-fn downloads(download: Download) -> Result<Vec<Order>, String> {
-    if download.output.is_some() && download.paths.len() > 1 {
+fn download(download: Download, again: &str) -> Result<Order, String> {
+    let is_several = download.paths.len() > 1;
+    if download.output.is_some() && is_several {
         return Err("-o NAME goes with one FILE only".to_owned());
     }
-    let mut orders: Vec<Order> = Vec::new();
+    let mut paths: Vec<Vec<u8>> = Vec::new();
     for path in download.paths {
-        let path = path.into_vec();
+        let path = trim_slash(&path.into_vec()).to_vec();
         let shown = crate::wire::escape::escape_bytes(&path).into_owned();
         SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
-        let target = match &download.output {
-            None => Target::beside(&path),
-            Some(output) if output.as_os_str() == "-" => Target::Stdout,
-            Some(output) => Target::File(output.clone()),
-        };
-        let is_taken =
-            |order: &Order| matches!(order, Order::Download { target: t, .. } if *t == target);
-        if orders.iter().any(is_taken) {
+        let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
+        if download.output.is_some() && crate::transfer::glob::is_pattern(&path) {
+            return Err(format!("FILE {shown}: -o NAME goes with one file, not with a pattern"));
+        }
+        if paths.iter().any(|other| last(other) == last(&path)) {
             return Err(format!("FILE {shown}: another one would be saved under the same name"));
         }
-        orders.push(Order::Download { path, target });
+        paths.push(path);
     }
-    Ok(orders)
+    let target = match download.output {
+        None => Target::Beside,
+        Some(output) if output.as_os_str() == "-" => Target::Stdout,
+        Some(output) => Target::File(output),
+    };
+    Ok(Order::Download { paths, target, limit: download.limit, again: again.to_owned() })
+}
+
+fn upload(upload: Upload, again: &str) -> Result<Order, String> {
+    let mut into = match upload.to {
+        None => None,
+        Some(to) => folder(Some(to)).map_err(|text| text.replacen("DIR", "--to", 1))?,
+    };
+    let is_input = |path: &PathBuf| path.as_os_str() == "-";
+    let paths = if upload.paths.iter().any(is_input) {
+        let name = match (into.take(), &upload.paths[..]) {
+            (Some(name), [_]) => name,
+            (None, _) => return Err("standard input needs a name: upload - --to NAME".to_owned()),
+            _ => return Err("standard input goes alone".to_owned()),
+        };
+        let cut = memchr::memrchr(b'/', &name);
+        into = cut.map(|cut| name[..cut].to_vec());
+        vec![Local::Input(name[cut.map_or(0, |cut| cut + 1)..].to_vec())]
+    } else {
+        upload.paths.into_iter().map(Local::Path).collect()
+    };
+    Ok(Order::Upload { paths, into, limit: upload.limit, again: again.to_owned() })
 }
 
 fn command(run: Run) -> Result<Order, String> {
@@ -298,6 +477,10 @@ fn limited(what: &str, text: String) -> Result<String, String> {
     }
 }
 
+fn parse_ping_host(text: &str) -> Result<PingHost, &'static str> {
+    PingHost::parse(text).ok_or("a host is an IPv4 or IPv6 address, fe80::1%eth0, or a host name")
+}
+
 fn parse_name(text: &str) -> Result<Name, String> {
     Name::parse(text).ok_or_else(|| NAME_RULE.to_owned())
 }
@@ -319,6 +502,25 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     match (0.001..=2_592_000.0).contains(&seconds) {
         true => Ok(Duration::from_secs_f64(seconds)),
         false => Err("a time is 1ms to 720h".to_owned()),
+    }
+}
+
+/// `500k`, `5M`, `1.5G`: powers of 1000; a number alone is bytes. At least 1.
+fn parse_rate(text: &str) -> Result<u64, String> {
+    let rule = || "a rate is a number of bytes with k, M or G, as in 500k or 1.5M".to_owned();
+    let cut = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(cut);
+    let number: f64 = number.parse().map_err(|_| rule())?;
+    let bytes = match unit {
+        "" => number,
+        "k" | "K" => number * 1e3,
+        "M" => number * 1e6,
+        "G" => number * 1e9,
+        _ => return Err(rule()),
+    };
+    match (1.0..=1e15).contains(&bytes) {
+        true => Ok(bytes as u64),
+        false => Err("a rate is at least 1 byte a second".to_owned()),
     }
 }
 
@@ -347,7 +549,9 @@ fn one_line(error: &clap::Error) -> String {
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
-            format!("{line}; the verbs are msg, download, run, who, ls and echo")
+            let verbs = Arguments::command();
+            let verbs: Vec<_> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
+            format!("{line}; the verbs are {}", verbs.join(", "))
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")
@@ -357,111 +561,4 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Plan, Told> {
-        let words = ["client"].into_iter().chain(line.split_whitespace());
-        parse(words.map(OsString::from), Some("alice"), 0x0012_3456_789a_bcde)
-    }
-
-    fn orders(line: &str) -> Vec<Order> {
-        parsed(line).expect(line).orders.expect("a verb")
-    }
-
-    fn complaint(line: &str) -> String {
-        match parsed(line) {
-            Err(Told::Wrong(text)) => text,
-            other => panic!("{line}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_prompt_has_the_login_name_and_verbs_a_passing_one() {
-        let plan = parsed("--ip ::1 --port 5001").expect("good");
-        assert_eq!((plan.user.as_str(), plan.port, plan.own_failure()), ("alice", 5001, None));
-        assert!(plan.orders.is_none());
-        assert_eq!(parsed("who").expect("good").user.as_str(), "alice-9abcde");
-        assert_eq!(parsed("who --user bob").expect("good").user.as_str(), "bob");
-        let nobody = parse(["client".into()], Some("no name"), 0);
-        assert!(matches!(nobody, Err(Told::Wrong(text)) if text.contains("--user")));
-    }
-
-    #[test]
-    fn words_after_the_command_are_the_commands() {
-        let run = |command: &str, timeout_ms| Order::Run {
-            command: command.into(),
-            stdin: true,
-            timeout_ms,
-        };
-        assert_eq!(orders("run --timeout 1.5s ls -l --user x"), [run("ls -l --user x", 1500)]);
-        assert_eq!(orders("run -- -x"), [run("-x", 0)]);
-        assert_eq!(orders("run -- sh -c exit"), [run("sh -c exit", 0)]);
-        let quoted =
-            parse(["client", "run", "sh", "-c", "exit 7; it's"].map(OsString::from), None, 0);
-        let quoted = quoted.expect("good").orders.expect("a verb");
-        assert_eq!(quoted, [run(r"sh -c 'exit 7; it'\''s'", 0)]);
-        assert_eq!(parsed("run true").expect("good").own_failure(), Some(255));
-        let text = Order::Message { to: "bob".into(), text: "a -q b".into(), receipt_ms: None };
-        assert_eq!(orders("msg bob a -q b"), [text]);
-    }
-
-    #[test]
-    fn downloads_go_beside_us_or_where_it_is_said() {
-        let file = |path: &str, target| Order::Download { path: path.into(), target };
-        let beside = |name: &str| Target::File(name.into());
-        let two = [file("a/x", beside("client_x")), file("y", beside("client_y"))];
-        assert_eq!(orders("download a/x y"), two);
-        assert_eq!(orders("download a/x -o z"), [file("a/x", beside("z"))]);
-        assert_eq!(orders("download a/x -o -"), [file("a/x", Target::Stdout)]);
-    }
-
-    #[test]
-    fn mistakes_are_told_in_one_line_that_names_the_argument() {
-        for (line, part) in [
-            ("--port 0", "--port"),
-            ("--port 65536", "65535"),
-            ("--port x", "--port"),
-            ("--ip fe80::1", "--ip"),
-            ("--user a|b", "--user"),
-            ("--nonsense", "--nonsense"),
-            ("dance", "the verbs are"),
-            ("msg bob", "TEXT"),
-            ("msg bob,,x hello", "TO"),
-            ("msg --receipt * hello", "--receipt"),
-            ("download", "FILE"),
-            ("download ../x", "FILE"),
-            ("download a/x b/x", "same name"),
-            ("download -o z a b", "-o"),
-            ("--json download -o - a", "--json"),
-            ("run --timeout 5y true", "--timeout"),
-            ("run", "COMMAND"),
-            ("ls /etc", "DIR"),
-            ("-q -v who", "--quiet"),
-            ("127.0.0.1 5000 6000", "edge devices"),
-        ] {
-            let complaint = complaint(line);
-            assert!(complaint.contains(part), "{line}: {complaint}");
-            assert!(!complaint.contains('\n') && !complaint.starts_with("error"), "{complaint}");
-        }
-    }
-
-    #[test]
-    fn help_and_version_are_no_mistakes() {
-        for asked in ["--help", "--version", "run --help"] {
-            assert!(matches!(parsed(asked), Err(Told::Asked(_))), "{asked}");
-        }
-    }
-
-    #[test]
-    fn times_have_units() {
-        for (text, milliseconds) in
-            [("5", 5000), ("500ms", 500), ("1.5m", 90_000), ("2h", 7_200_000)]
-        {
-            assert_eq!(parse_time(text), Ok(Duration::from_millis(milliseconds)), "{text}");
-        }
-        for bad in ["", "s", "-1s", "0", "1e99", "NaN", "inf", "5 y"] {
-            assert!(parse_time(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   order ──▶ task (tag) ──detail, data──▶ ... ──end──▶ shown, task gone ──▶ next order
-//!                  └── download: also waits for the writer to have verified and renamed
+//!                  └── transfer: also waits for our own half of its conversation
 //! ```
 
 use std::{
@@ -27,13 +27,19 @@ use crate::wire::{
     escape::{escape, escape_bytes},
 };
 
-mod download;
+mod host;
+mod login;
 mod news;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
-use download::Download;
-pub use download::Opening;
+use host::{Probe, Watching};
+pub use host::{Trips, Watch};
+use login::Asking;
+pub use login::Login;
+pub use transfer::Opening;
+use transfer::Transfer;
 
 /// Where orders come from, and so what happens between them and at their end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +50,15 @@ pub enum Style {
     Piped,
     /// The arguments: all orders at once, then the end.
     Verb,
+    /// No orders: the server is watched, and a lost one is tried again.
+    Watch,
+}
+
+impl Style {
+    /// Whether a lost server is tried again.
+    fn returns(self) -> bool {
+        matches!(self, Style::Prompt | Style::Watch)
+    }
 }
 
 /// How the client was started, as far as the brain has to know.
@@ -55,12 +70,16 @@ pub struct Setup {
     pub user: Name,
     /// The exit code of every failure of our own, where the verb has one: that of `run`.
     pub own_failure: Option<u8>,
-    /// Tell the progress of downloads at most so often, in milliseconds; `None`: bars do that.
+    /// Tell the progress of transfers at most so often, in milliseconds; `None`: bars do that.
     pub progress_ms: Option<u64>,
+    /// Files within folders are told of one by one, not together.
+    pub tells_every_file: bool,
     /// Output of `run` is shown as lines or objects instead of going out byte for byte.
     pub shows_output: bool,
     /// Messages are shown, and so may be acknowledged.
     pub shows_messages: bool,
+    /// What to watch; only with [`Style::Watch`].
+    pub watch: Option<Watch>,
 }
 
 /// Something to be done by the glue.
@@ -72,22 +91,36 @@ pub enum Effect {
     Seen(Name),
     /// The next order may come.
     Next,
-    /// Start a writer for the download; data of this tag goes to it from now on.
+    /// Start the thread of a transfer; data of this tag goes to it from now on.
     Open(Tag, Opening),
-    /// All data is there: verify it against this hash and give the file its name.
-    Close(Tag, [u8; 32]),
-    /// Drop the writer, and what it has written.
+    /// The connection has taken so many bytes of what that thread said.
+    Taken(Tag, usize),
+    /// The server has ended the transfer: nothing more comes for the thread.
+    Close(Tag),
+    /// Drop the thread.
     Abandon(Tag),
     /// Read standard input; each block goes to [`Brain::handle_input`].
     StartInput,
     /// One more block of standard input may be read.
     MoreInput,
+    /// Ask the user for the password of this name, after this explanation; then call
+    /// [`Brain::handle_password`].
+    Ask {
+        /// Whose password.
+        user: Name,
+        /// Why it is asked for again.
+        why: Option<String>,
+    },
     /// Connect again, then call [`Brain::handle_connected`] or [`Brain::handle_unreachable`].
     Connect,
     /// The server has ended the connection for this reason: call [`Brain::handle_lost`].
     Lost(String),
     /// Drop the connection: it is of no use any more.
     Disconnect,
+    /// The clock of this number starts to run.
+    StartClock(u32),
+    /// It stops: call [`Brain::handle_clock`].
+    StopClock(u32),
     /// All is done: write what waits, then exit with this code.
     Leave(u8),
 }
@@ -104,8 +137,8 @@ pub enum After {
 /// Where the bytes of an operation go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Route {
-    /// To the writer of the download.
-    Writer,
+    /// To the thread of the transfer.
+    Mover,
     /// To our own outputs, byte for byte.
     Outputs,
     /// To [`Brain::handle_output`].
@@ -119,10 +152,12 @@ pub type Piece = (Tag, Stream, Range<usize>);
 
 #[derive(Debug)]
 enum Task {
-    /// `who`, `ls`, `echo`, `help`; what is counted.
+    /// `who`, `ls`, `echo`, `help`, `info` and the like; what is counted.
     Answer(&'static str),
+    /// `ping`, and its answer until the time that it took is known.
+    Pong(String),
     Run(Box<Run>),
-    Download(Box<Download>),
+    Transfer(Box<Transfer>),
 }
 
 #[derive(Debug, Default)]
@@ -169,10 +204,19 @@ enum Online {
     Leaving(Option<Link>),
 }
 
+impl Online {
+    /// No connection, and nothing that brings it back by itself.
+    fn waiting(last_number: Tag) -> Online {
+        Online::Away { last_number, backoff: Backoff::default(), due_ms: None }
+    }
+}
+
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Brain {
     setup: Setup,
+    login: Login,
+    asking: Asking,
     online: Online,
     /// Counts connections, so that an acknowledgement goes to the one it belongs to.
     connection: u32,
@@ -180,6 +224,8 @@ pub struct Brain {
     tasks: BTreeMap<Tag, Task>,
     posted: VecDeque<Posted>,
     receipts: BTreeMap<u32, Receipts>,
+    probe: Option<Probe>,
+    watching: Watching,
     input: Input,
     /// The order source was asked for more and has not answered yet.
     awaiting: bool,
@@ -196,12 +242,16 @@ impl Brain {
     pub fn new(setup: Setup, now_ms: u64) -> Brain {
         Brain {
             setup,
-            online: Online::Here(Link::new(setup.user, 0, now_ms)),
+            login: Login::default(),
+            asking: Asking::default(),
+            online: Online::Here(Link::new(setup.user, None, 0, now_ms)),
             connection: 0,
             was_welcome: false,
             tasks: BTreeMap::new(),
             posted: VecDeque::new(),
             receipts: BTreeMap::new(),
+            probe: None,
+            watching: Watching::default(),
             input: Input::default(),
             awaiting: false,
             orders_ended: false,
@@ -227,7 +277,7 @@ impl Brain {
     /// Where data of this operation goes.
     pub fn route(&self, tag: Tag) -> Route {
         match self.tasks.get(&tag) {
-            Some(Task::Download(download)) if download.is_wanted() => Route::Writer,
+            Some(Task::Transfer(transfer)) if transfer.is_wanted() => Route::Mover,
             Some(Task::Run(_)) if self.setup.shows_output => Route::Screen,
             Some(Task::Run(_)) => Route::Outputs,
             _ => Route::Nowhere,
@@ -309,18 +359,17 @@ impl Brain {
                 let shown = Shown::Output { stream, bytes };
                 self.effects.push_back(Effect::Show(shown, Some(After::Consumed(tag, count))));
             }
-            None => self.handle_after(After::Consumed(tag, count), 0),
+            None => self.handle_after(After::Consumed(tag, count)),
         }
     }
 
-    /// Something was shown, or taken by the writer of a download.
-    pub fn handle_after(&mut self, after: After, now_ms: u64) {
+    /// Something was shown, or taken by the thread of a transfer.
+    pub fn handle_after(&mut self, after: After) {
         match after {
             After::Consumed(tag, bytes) => {
                 if let Some(link) = self.link() {
                     link.consumed(tag, bytes);
                 }
-                self.handle_progress(tag, bytes.into(), now_ms);
             }
             After::Acknowledge(serial, connection) if connection == self.connection => {
                 if let Online::Here(link) = &mut self.online {
@@ -353,7 +402,7 @@ impl Brain {
         let commands = || self.tasks.iter().filter(|(_, task)| matches!(task, Task::Run(_)));
         let newest = commands().next_back().map(|(tag, _)| *tag);
         match self.setup.style {
-            Style::Prompt if number == 2 => {
+            Style::Prompt if number == 2 && self.asking != Asking::Now => {
                 if let Some(tag) = newest.or(self.tasks.keys().next_back().copied()) {
                     self.cancel(tag);
                 }
@@ -363,6 +412,8 @@ impl Brain {
                 self.orders_ended = true;
                 self.cancel_all();
             }
+            // The way out of what has no other.
+            Style::Watch if number == 2 => self.leave(Some(exit::DONE)),
             _ => {
                 self.cancel_all();
                 self.leave(Some(exit::of_signal(number)));
@@ -383,7 +434,7 @@ impl Brain {
         };
         self.effects.push_back(Effect::Disconnect);
         self.drop_tasks();
-        if self.setup.style != Style::Prompt || greeting {
+        if !self.setup.style.returns() || greeting {
             let code = if greeting { exit::CANNOT_CONNECT } else { exit::FAILED };
             self.fail(code);
             self.show(Shown::Error { code: "lost", text: format!("connection lost: {why}") });
@@ -392,7 +443,7 @@ impl Brain {
         }
         let text = format!("connection lost: {}; trying to get it back", escape(why));
         self.show(Shown::Notice(text));
-        self.online = Online::Away { last_number, backoff: Backoff::default(), due_ms: None };
+        self.online = Online::waiting(last_number);
         self.retry(now_ms, random);
     }
 
@@ -400,11 +451,17 @@ impl Brain {
     pub fn handle_connected(&mut self, now_ms: u64) {
         let Online::Away { last_number, .. } = &self.online else { return };
         self.connection += 1;
-        self.online = Online::Here(Link::new(self.setup.user, *last_number, now_ms));
+        let (user, password) = (self.setup.user, self.login.password.as_ref());
+        self.online = Online::Here(Link::new(user, password, *last_number, now_ms));
     }
 
-    /// The attempt to connect again failed.
-    pub fn handle_unreachable(&mut self, now_ms: u64, random: u64) {
+    /// The attempt to connect again failed, for this reason.
+    pub fn handle_unreachable(&mut self, why: &str, now_ms: u64, random: u64) {
+        if self.is_first() && matches!(self.online, Online::Away { .. }) {
+            self.fail(exit::CANNOT_CONNECT);
+            self.show(Shown::Error { code: "cannot-connect", text: why.to_owned() });
+            return self.leave(self.code);
+        }
         self.retry(now_ms, random);
     }
 
@@ -416,7 +473,7 @@ impl Brain {
             Online::Away { due_ms, .. } => *due_ms,
             Online::Leaving(_) => None,
         };
-        receipts.chain(online).min()
+        receipts.chain(online).chain(self.host_due_ms()).min()
     }
 
     /// Time has passed.
@@ -429,6 +486,7 @@ impl Brain {
             self.show(Shown::refusal(ErrorCode::TimedOut, text));
             self.settle();
         }
+        self.handle_host_timeout(now_ms);
         match &mut self.online {
             Online::Here(link) => {
                 if let Err(why) = link.handle_timeout(now_ms) {
@@ -452,14 +510,21 @@ impl Brain {
             Order::Message { to, text, receipt_ms } => {
                 return self.post(to, text, *receipt_ms, now_ms);
             }
-            Order::Download { path, target } => {
-                let call = CallBody::Download { path: Blob::borrowed(path) };
-                let download = Download::new(path.clone(), target.clone(), now_ms);
-                (call, Task::Download(Box::new(download)))
+            Order::Download { paths, target, again, .. } => {
+                let names = paths.iter().map(|path| Blob::borrowed(path)).collect();
+                let (paths, target) = (paths.clone(), target.clone());
+                let transfer = Transfer::fetch(paths, target, again.clone(), now_ms);
+                (CallBody::Fetch { paths: names }, Task::Transfer(Box::new(transfer)))
+            }
+            Order::Upload { into, again, .. } => {
+                let transfer = Transfer::store(into.clone(), again.clone(), now_ms);
+                let into = into.as_deref().map(Blob::borrowed);
+                (CallBody::Store { into }, Task::Transfer(Box::new(transfer)))
             }
             Order::Run { command, stdin, timeout_ms } => {
                 let (stdin, timeout_ms) = (*stdin, *timeout_ms);
-                let call = CallBody::Run { command: command.into(), stdin, timeout_ms };
+                let (command, interpreter) = (command.into(), None);
+                let call = CallBody::Run { command, stdin, timeout_ms, interpreter };
                 (call, Task::Run(Box::new(Run { takes_input: stdin, ..Run::default() })))
             }
             Order::List { path } => {
@@ -469,11 +534,28 @@ impl Brain {
             Order::Who => (CallBody::Who, Task::Answer("users")),
             Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
             Order::Help => (CallBody::Help, Task::Answer("")),
+            Order::Host(call) => (call.into(), host::task_of(call)),
+            Order::Probe { route, count, interval_ms } => {
+                return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
+            }
             Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
         };
         let tag = link.request(&call);
+        let credit_step_bytes = link.credit_step_bytes();
+        let opening = match order {
+            Order::Download { paths, target, limit, .. } => {
+                Some(Opening::Fetch { paths, target, limit, credit_step_bytes })
+            }
+            Order::Upload { paths, limit, .. } => Some(Opening::Store { paths, limit }),
+            _ => None,
+        };
+        let open = |opening| Effect::Open(tag, opening);
+        self.effects.extend(opening.map(open));
         if matches!(&task, Task::Run(run) if run.takes_input) {
             self.effects.push_back(Effect::StartInput);
+        }
+        if matches!(&task, Task::Pong(_)) {
+            self.effects.push_back(Effect::StartClock(tag));
         }
         self.tasks.insert(tag, task);
     }
@@ -497,13 +579,7 @@ impl Brain {
         if let Some(link) = self.link() {
             link.cancel(tag);
         }
-        if let Some(Task::Download(download)) = self.tasks.get(&tag) {
-            if self.setup.style == Style::Prompt {
-                let path = escape_bytes(download.path()).into_owned();
-                self.show(Shown::Notice(format!("{path}: cancelled")));
-            }
-            self.abandon(tag);
-        }
+        self.abandon(tag);
     }
 
     fn cancel_all(&mut self) {
@@ -535,7 +611,11 @@ impl Brain {
         if !self.was_welcome || matches!(self.online, Online::Leaving(_)) || self.awaiting {
             return;
         }
+        if let Some(watch) = self.setup.watch {
+            return self.watch_on(watch);
+        }
         let idle = self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
+        let idle = idle && self.probe.is_none();
         if !self.orders_ended && (idle || self.setup.style == Style::Prompt) {
             self.awaiting = true;
             self.effects.push_back(Effect::Next);
@@ -569,6 +649,7 @@ impl Brain {
         self.tasks.clear();
         self.posted.clear();
         self.receipts.clear();
+        self.probe = None;
         self.input = Input::default();
     }
 

@@ -26,11 +26,13 @@ pub fn of_error(code: ErrorCode) -> u8 {
         UnknownCommand | BadArguments | BadText | BadJson | BadName | BadPath | TextTooLong
         | LineTooLong | TooMany => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
-        NotNamed | NameTaken | AlreadyNamed | Denied | PermissionDenied => REFUSED,
+        NotNamed | NameTaken | LoginRequired | LoginFailed | Blocked | Replaced | AlreadyNamed
+        | Denied | PermissionDenied | ReadOnly => REFUSED,
         NoSuchUser | NoSuchFile | NotAFile | NotAFolder => NOT_FOUND,
         TimedOut => TIMED_OUT,
-        Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | SystemError | CannotStart
-        | Busy | ShuttingDown | SlowConsumer => FAILED,
+        Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | NotVerified | NoSpace
+        | QuotaExceeded | FileTooLarge | NameTooLong | SystemError | CannotStart | Busy
+        | NoInterpreter | ShuttingDown | Reset | SlowConsumer => FAILED,
     }
 }
 

@@ -11,10 +11,12 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
+use super::outgoing::{FilePart, Outgoing};
+
 use crate::{
     limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, Limits},
     wire::{
-        ErrorCode, Name, Refusal, Stream, Tag,
+        ErrorCode, Name, Refusal, Secret, Stream, Tag,
         control::{
             CallBody, DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION,
             WelcomeBody,
@@ -65,9 +67,8 @@ pub enum Heard<'a> {
 #[derive(Debug)]
 pub struct Link {
     state: State,
-    /// Bytes for the socket; those before `sent` are gone already.
-    out: Vec<u8>,
-    sent: usize,
+    /// What waits for the socket.
+    out: Outgoing,
     /// The data frame that has begun: bytes of it are still to come.
     data: Option<(Tag, Stream, usize)>,
     operations: BTreeMap<Tag, Operation>,
@@ -101,14 +102,13 @@ struct Operation {
 }
 
 impl Link {
-    /// Introduces `user` on a fresh connection. Numbers continue after `last_number`, so that late
-    /// news about operations of an older connection reach nobody.
-    pub fn new(user: Name, last_number: Tag, now_ms: u64) -> Link {
+    /// Introduces `user` on a fresh connection, with the password if there is one. Numbers continue
+    /// after `last_number`, so that late news about operations of an older connection reach nobody.
+    pub fn new(user: Name, password: Option<&Secret<'_>>, last_number: Tag, now_ms: u64) -> Link {
         let limits = Limits::default();
         let mut link = Link {
             state: State::Greeting,
-            out: frame::MAGIC.to_vec(),
-            sent: 0,
+            out: Outgoing::default(),
             data: None,
             operations: BTreeMap::new(),
             last_number,
@@ -120,10 +120,13 @@ impl Link {
         let hello = HelloBody {
             version: VERSION,
             user: user.as_str().into(),
-            password: None,
+            password: password.map(Secret::borrowed),
             capabilities: Vec::new(),
         };
-        frame::put_json(&mut link.out, client::HELLO, 0, &hello);
+        link.out.write(|out| {
+            out.extend_from_slice(&frame::MAGIC);
+            frame::put_json(out, client::HELLO, 0, &hello);
+        });
         link
     }
 
@@ -156,7 +159,10 @@ impl Link {
             unreachable!("requests are made between the welcome and the goodbye")
         };
         let tag = self.next_number();
-        let takes_input = matches!(call, CallBody::Run { stdin: true, .. });
+        let takes_input = matches!(
+            call,
+            CallBody::Run { stdin: true, .. } | CallBody::Fetch { .. } | CallBody::Store { .. }
+        );
         let operation = Operation {
             output_room: window_bytes.into(),
             owed: 0,
@@ -164,14 +170,14 @@ impl Link {
             input_open: takes_input,
         };
         self.operations.insert(tag, operation);
-        frame::put_json(&mut self.out, client::REQUEST, tag, call);
+        self.out.write(|out| frame::put_json(out, client::REQUEST, tag, call));
         tag
     }
 
     /// Sends a text; with `receipt` the number returned comes back once for each recipient.
     pub fn message(&mut self, to: &str, text: &str, receipt: bool) -> u32 {
         let number = if receipt { self.next_number() } else { 0 };
-        frame::put_message(&mut self.out, client::MESSAGE, number, to.as_bytes(), text);
+        self.out.write(|out| frame::put_message(out, client::MESSAGE, number, to.as_bytes(), text));
         number
     }
 
@@ -188,9 +194,17 @@ impl Link {
         let taken = bytes.len().min(operation.input_room as usize);
         operation.input_room -= taken as u32;
         for piece in bytes[..taken].chunks(CHUNK_MAX_BYTES) {
-            frame::put(&mut self.out, client::DATA, tag, piece);
+            self.out.write(|out| frame::put(out, client::DATA, tag, piece));
         }
         taken
+    }
+
+    /// Sends a part of a file as input, no larger than a chunk and than [`Link::input_room`].
+    pub fn input_file(&mut self, tag: Tag, part: FilePart) {
+        let Some(operation) = self.operations.get_mut(&tag) else { return };
+        operation.input_room -= part.length as u32;
+        self.out.write(|out| frame::put_header(out, client::DATA, tag, part.length));
+        self.out.put_file(part);
     }
 
     /// Says that no more input follows.
@@ -198,7 +212,7 @@ impl Link {
         if let Some(operation) = self.operations.get_mut(&tag)
             && std::mem::take(&mut operation.input_open)
         {
-            frame::put(&mut self.out, client::END, tag, b"");
+            self.out.write(|out| frame::put(out, client::END, tag, b""));
         }
     }
 
@@ -210,51 +224,65 @@ impl Link {
         if operation.owed >= step {
             let credit = std::mem::take(&mut operation.owed);
             operation.output_room += u64::from(credit);
-            frame::put(&mut self.out, client::CREDIT, tag, &credit.to_be_bytes());
+            self.out.write(|out| frame::put(out, client::CREDIT, tag, &credit.to_be_bytes()));
         }
     }
 
     /// Wants no more of an operation; its end still comes.
     pub fn cancel(&mut self, tag: Tag) {
         if self.operations.contains_key(&tag) {
-            frame::put(&mut self.out, client::CANCEL, tag, b"");
+            self.out.write(|out| frame::put(out, client::CANCEL, tag, b""));
         }
     }
 
     /// The message with this serial was shown.
     pub fn acknowledge(&mut self, serial: u32) {
-        frame::put(&mut self.out, client::ACKNOWLEDGE, serial, b"");
+        self.out.write(|out| frame::put(out, client::ACKNOWLEDGE, serial, b""));
     }
 
     /// Asks for a [`Heard::Pong`] with the number returned. The server works in order: whatever
     /// it has to say to what was sent before comes first.
     pub fn ping(&mut self) -> u32 {
         let number = self.next_number();
-        frame::put(&mut self.out, client::PING, number, b"");
+        self.out.write(|out| frame::put(out, client::PING, number, b""));
         number
     }
 
     /// Takes leave. Nothing can be asked afterwards.
     pub fn goodbye(&mut self) {
         if self.state != State::Over {
-            frame::put(&mut self.out, client::GOODBYE, 0, b"");
+            self.out.write(|out| frame::put(out, client::GOODBYE, 0, b""));
             self.state = State::Over;
         }
     }
 
-    /// Bytes that wait for the socket.
+    /// Bytes that are next for the socket; empty where [`Link::outgoing_file`] is, or nothing.
     pub fn outgoing(&self) -> &[u8] {
-        &self.out[self.sent..]
+        self.out.bytes()
     }
 
-    /// The socket has taken so many of [`Link::outgoing`].
+    /// The part of a file that goes to the socket behind these bytes.
+    pub fn outgoing_file(&self) -> Option<&FilePart> {
+        self.out.file()
+    }
+
+    /// Bytes that wait for the socket, those of files included.
+    pub fn waiting(&self) -> usize {
+        self.out.waiting()
+    }
+
+    /// The socket has taken so many of what is next.
     pub fn advance(&mut self, bytes: usize) {
-        self.sent += bytes;
-        debug_assert!(self.sent <= self.out.len());
-        if self.sent == self.out.len() {
-            self.out.clear();
-            self.sent = 0;
+        if self.state == State::Greeting {
+            // There may be a password in it.
+            self.out.forget(bytes);
         }
+        self.out.advance(bytes);
+    }
+
+    /// The socket takes nothing any more.
+    pub fn give_up(&mut self) {
+        self.out.clear();
     }
 
     /// Reads the next thing that the server has said at the head of `bytes`: how many bytes it
@@ -369,7 +397,7 @@ impl Link {
             Said::Error(number, body) => Heard::Error(number, body),
             _ if early => return Err(wrong("something else than a welcome")),
             Said::Ping(number) => {
-                frame::put(&mut self.out, client::PONG, number, b"");
+                self.out.write(|out| frame::put(out, client::PONG, number, b""));
                 return Ok(None);
             }
             Said::Pong(number) => Heard::Pong(number),
@@ -433,7 +461,7 @@ mod tests {
 
     /// A link after its welcome, nothing waiting for the socket.
     fn ready() -> Link {
-        let mut link = Link::new(name("alice"), 0, 0);
+        let mut link = Link::new(name("alice"), None, 0, 0);
         let welcome = encoded(&[Event::Welcome { name: name("alice") }]);
         let (taken, heard) = link.handle(&welcome, 0).expect("a welcome");
         assert!(taken == welcome.len() && matches!(heard, Some(Heard::Welcome(_))));
@@ -459,16 +487,22 @@ mod tests {
     }
 
     fn run(stdin: bool) -> CallBody<'static> {
-        CallBody::Run { command: "x".into(), stdin, timeout_ms: 0 }
+        CallBody::Run { command: "x".into(), stdin, timeout_ms: 0, interpreter: None }
     }
 
     #[test]
     fn introduces_itself_with_the_magic_and_its_name() {
-        let link = Link::new(name("alice"), 0, 0);
-        let rest = link.outgoing().strip_prefix(&frame::MAGIC).expect("the magic first");
-        let item = frame::decode(rest).expect("a frame").expect("all of it");
-        let login = Request::Login { name: name("alice"), password: None };
-        assert_eq!(item.request, Ok(login));
+        for password in [None, Some(Secret::from("two words"))] {
+            let mut link = Link::new(name("alice"), password.as_ref(), 0, 0);
+            let rest = link.outgoing().strip_prefix(&frame::MAGIC).expect("the magic first");
+            let item = frame::decode(rest).expect("a frame").expect("all of it");
+            let login = Request::Login { name: name("alice"), password };
+            assert_eq!(item.request, Ok(login));
+            // Once it is sent, nothing is left of it.
+            let sent = link.outgoing().len() - 1;
+            link.advance(sent);
+            assert!(link.out.sent_bytes().iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]
@@ -577,7 +611,7 @@ mod tests {
             Event::Delivered { tag: 1, to, by },
             Event::Text { tag: 1, text: "x" },
         ] {
-            let mut link = Link::new(name("alice"), 0, 0);
+            let mut link = Link::new(name("alice"), None, 0, 0);
             assert!(link.handle(&encoded(&[early]), 0).is_err());
         }
         for late in [

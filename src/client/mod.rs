@@ -1,28 +1,41 @@
 //! The client: its own pure brain, and the glue between that, the network and the terminal.
 //!
-//! [`brain`], [`link`], [`order`] and [`screen`] are pure; [`session`] is the loop, and the other
-//! modules are the threads beside it.
+//! [`brain`], [`link`], [`order`], [`screen`] and [`top`] are pure; [`session`] is the loop, and
+//! the other modules are the threads beside it.
 
 pub mod arguments;
 pub mod backoff;
 pub mod blocks;
 pub mod brain;
+pub mod canvas;
 pub mod exit;
+pub mod facts;
 pub mod input;
 pub mod link;
+pub mod mover;
 pub mod order;
+pub mod outgoing;
 pub mod outlet;
+pub mod password;
 pub mod post;
 pub mod progress;
 pub mod prompt;
 pub mod screen;
 pub mod session;
-pub mod writer;
+pub mod top;
 
-use std::io::Write as _;
+use std::{io::Write as _, net::TcpStream};
 
-use crate::sys::{connect::connect, terminal::TerminalState};
-use arguments::{Plan, Told};
+use crate::{
+    sys::{
+        connect::{self, connect},
+        password::PASSWORD_VARIABLE,
+        terminal::TerminalState,
+    },
+    wire::Secret,
+};
+use arguments::{Pings, Plan, Told};
+use order::{Order, Route};
 use screen::{Screen, Shown, Where};
 use session::Session;
 
@@ -30,7 +43,24 @@ use session::Session;
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     let login_name = std::env::var("USER").ok();
     match arguments::parse(arguments, login_name.as_deref(), session::random()) {
-        Ok(plan) => run_plan(&plan),
+        Ok(plan) => {
+            let variable = std::env::var_os(PASSWORD_VARIABLE);
+            match password::find(plan.password_file.as_deref(), variable) {
+                Ok((password, warning)) => {
+                    if let Some(warning) = warning.filter(|_| !plan.quiet) {
+                        print(Where::Err, format!("client: {warning}\n").as_bytes());
+                    }
+                    match plan.pings {
+                        Some(pings) => run_pings(&plan, password, pings),
+                        None => run_plan(&plan, password),
+                    }
+                }
+                Err(line) => {
+                    print(Where::Err, format!("client: {line}\n").as_bytes());
+                    exit::BAD_ARGUMENTS
+                }
+            }
+        }
         Err(Told::Asked(text)) => {
             print(Where::Out, text.as_bytes());
             exit::DONE
@@ -42,19 +72,62 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     }
 }
 
-fn run_plan(plan: &Plan) -> u8 {
-    let stream = match connect(&plan.host, plan.port, plan.connect_timeout) {
-        Ok(stream) => stream,
-        Err(error) => {
-            return fail(plan, "cannot-connect", &error.to_string(), exit::CANNOT_CONNECT);
-        }
+fn run_plan(plan: &Plan, password: Option<Secret<'static>>) -> u8 {
+    match connect(&plan.host, plan.port, plan.connect_timeout) {
+        Ok(stream) => run_session(plan, password, stream),
+        Err(error) => fail(plan, "cannot-connect", &error.to_string(), exit::CANNOT_CONNECT),
+    }
+}
+
+/// A session after the other, by each family that the host has. One that answers is enough for a
+/// good end, but for a server that refuses us.
+fn run_pings(plan: &Plan, password: Option<Secret<'static>>, pings: Pings) -> u8 {
+    let cannot_connect = |text: String| fail(plan, "cannot-connect", &text, exit::CANNOT_CONNECT);
+    let families = match connect::families(&plan.host, plan.port, plan.connect_timeout) {
+        Ok(families) => families,
+        Err(error) => return cannot_connect(error.to_string()),
     };
+    let (mut reached, mut code) = (false, exit::DONE);
+    for family in families {
+        let stream = match family.connect(&plan.host, plan.connect_timeout) {
+            Ok(stream) => stream,
+            Err(error) => {
+                cannot_connect(error.to_string());
+                continue;
+            }
+        };
+        let peer = stream.peer_addr().map(|peer| peer.ip().to_string());
+        let address = peer.unwrap_or_else(|_| plan.host.to_string());
+        let route = Route { family: family.name().to_string(), address };
+        let Pings { count, interval_ms } = pings;
+        let orders = Some(vec![Order::Probe { route, count, interval_ms }]);
+        let ended = run_session(&Plan { orders, ..plan.clone() }, password.clone(), stream);
+        reached = true;
+        code = if code == exit::DONE { ended } else { code };
+    }
+    if reached { code } else { exit::CANNOT_CONNECT }
+}
+
+fn run_session(plan: &Plan, password: Option<Secret<'static>>, stream: TcpStream) -> u8 {
+    if password.is_some() && plan.account.is_none() {
+        let text = "a password needs a name: say who you are with --user NAME";
+        print(Where::Err, format!("client: {text}\n").as_bytes());
+        return exit::BAD_ARGUMENTS;
+    }
+    if password.is_some()
+        && let Err(why) = password::check_connection(plan, &stream)
+    {
+        return fail(plan, "not-encrypted", &why, exit::REFUSED);
+    }
     // Put back on the way out, however that is: line editing changes the terminal's modes.
     let terminal = TerminalState::save();
     if let Some(terminal) = &terminal {
-        terminal.note_bracketed_paste();
+        match session::takes_whole_terminal(plan) {
+            true => terminal.hand_over_keys(),
+            false => terminal.note_bracketed_paste(),
+        }
     }
-    let ended = Session::new(plan, stream)
+    let ended = Session::new(plan, password, stream)
         .and_then(|session| session.run().map_err(|error| error.to_string()));
     drop(terminal);
     ended.unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED))
@@ -63,11 +136,15 @@ fn run_plan(plan: &Plan) -> u8 {
 /// Says what failed before there was a session, or beneath it.
 fn fail(plan: &Plan, code: &'static str, text: &str, exit_code: u8) -> u8 {
     let screen = Screen { json: plan.json, ..Screen::default() };
-    let shown = Shown::Error { code, text: text.to_owned() };
-    if let Some((place, bytes)) = screen.render(&shown) {
+    show(&screen, &Shown::Error { code, text: text.to_owned() });
+    plan.own_failure().unwrap_or(exit_code)
+}
+
+/// Shows what is to be shown where nothing else is in the way.
+fn show(screen: &Screen, shown: &Shown) {
+    if let Some((place, bytes)) = screen.render(shown) {
         print(place, &bytes);
     }
-    plan.own_failure().unwrap_or(exit_code)
 }
 
 /// Nobody can be told where this fails.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     limits::LINE_MAX_BYTES,
-    wire::{Call, ErrorCode, Refusal, Request, line},
+    wire::{Call, ErrorCode, HostCall, Refusal, Request, line},
 };
 
 /// One thing to do.
@@ -19,12 +19,27 @@ pub enum Order {
         /// Wait for the deliveries, at most so many milliseconds.
         receipt_ms: Option<u64>,
     },
-    /// Fetch a file.
+    /// Fetch files and folders.
     Download {
-        /// Relative to the server's root.
-        path: Vec<u8>,
-        /// Where it goes.
+        /// Relative to the server's root; the names may be patterns.
+        paths: Vec<Vec<u8>>,
+        /// Where they go.
         target: Target,
+        /// Bytes a second, at most.
+        limit: Option<u64>,
+        /// The line that goes on with it after an interruption.
+        again: String,
+    },
+    /// Send files and folders to the server.
+    Upload {
+        /// Which.
+        paths: Vec<Local>,
+        /// The folder there; `None` is the root.
+        into: Option<Vec<u8>>,
+        /// Bytes a second, at most.
+        limit: Option<u64>,
+        /// As in [`Order::Download`].
+        again: String,
     },
     /// Run a command.
     Run {
@@ -49,30 +64,51 @@ pub enum Order {
     },
     /// What one can do.
     Help,
+    /// Something about the server's host, or the server itself.
+    Host(HostCall<'static>),
+    /// Measure round trips to the server.
+    Probe {
+        /// By which way we are connected.
+        route: Route,
+        /// How many.
+        count: u32,
+        /// Between the answer to one and the next, in milliseconds.
+        interval_ms: u64,
+    },
     /// Clear the screen.
     Clear,
     /// Leave.
     Quit,
 }
 
+/// The way to a server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Route {
+    /// `IPv6` or `IPv4`.
+    pub family: String,
+    /// The address of the server.
+    pub address: String,
+}
+
 /// Where a download goes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
-    /// A file; written under a temporary name first.
+    /// `client_<name>` in the current folder. The name is the last part of the path that we asked
+    /// for: what the server calls it does not matter.
+    Beside,
+    /// This file or folder.
     File(PathBuf),
     /// Standard output.
     Stdout,
 }
 
-impl Target {
-    /// `client_<name>` in the current folder. The name is the last part of the path that we asked
-    /// for: what the server calls the file does not matter.
-    pub fn beside(path: &[u8]) -> Target {
-        use std::os::unix::ffi::OsStringExt as _;
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        let name = [b"client_", name].concat();
-        Target::File(PathBuf::from(std::ffi::OsString::from_vec(name)))
-    }
+/// Something to be uploaded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Local {
+    /// A file or a folder.
+    Path(PathBuf),
+    /// Standard input, under this name.
+    Input(Vec<u8>),
 }
 
 /// Reads a typed line: the language of the line dialect, with what only a client can do.
@@ -87,8 +123,8 @@ pub fn parse(typed: &str) -> Result<Vec<Order>, Refusal> {
     match word {
         "" => return Ok(Vec::new()),
         "exit" if rest.is_empty() => return Ok(vec![Order::Quit]),
-        "clear" if rest.is_empty() => return Ok(vec![Order::Clear]),
-        "download" => return parse_download(rest),
+        "download" => return parse_download(rest, typed),
+        "upload" => return parse_upload(rest, typed),
         _ => {}
     }
     let bytes = format!("{typed}\n").into_bytes();
@@ -111,7 +147,6 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         }
     };
     Ok(match call {
-        Call::Download { path } => download(path.as_bytes().to_vec()),
         Call::Run { command, .. } => {
             Order::Run { command: command.into_owned(), stdin: false, timeout_ms: 0 }
         }
@@ -119,27 +154,59 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         Call::Who => Order::Who,
         Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
+        Call::Host(HostCall::Clear) => Order::Clear,
+        Call::Host(HostCall::Disconnect) => Order::Quit,
+        Call::Host(call) => Order::Host(call.into_owned()),
         Call::Refused(refusal) => return Err(refusal),
+        Call::Download { .. } | Call::Fetch { .. } | Call::Store { .. } | Call::Upload { .. } => {
+            unreachable!("transfers are told by their first word")
+        }
     })
 }
 
-fn download(path: Vec<u8>) -> Order {
-    let target = Target::beside(&path);
-    Order::Download { path, target }
+fn parse_download(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
+    let paths = words_of(rest, "no file is named; write `download FILE [FILE...]`")?;
+    let paths = paths.into_iter().map(|word| {
+        let path = crate::wire::SharePath::parse(trim_slash(word.as_bytes()));
+        path.map(|path| path.as_bytes().to_vec())
+            .map_err(|fault| Refusal::new(0, ErrorCode::BadPath, fault.to_string()))
+    });
+    let paths = paths.collect::<Result<_, _>>()?;
+    let (target, again) = (Target::Beside, typed.to_owned());
+    Ok(vec![Order::Download { paths, target, limit: None, again }])
 }
 
-fn parse_download(rest: &str) -> Result<Vec<Order>, Refusal> {
+fn parse_upload(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
+    let words = words_of(rest, "no file is named; write `upload FILE [FILE...] [--to DIR]`")?;
+    let (mut paths, mut into) = (Vec::new(), None);
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        if word != "--to" {
+            paths.push(Local::Path(PathBuf::from(word)));
+            continue;
+        }
+        let folder = words.next().unwrap_or_default();
+        let folder = crate::wire::SharePath::parse(trim_slash(folder.as_bytes()));
+        let folder = folder.map_err(|fault| {
+            Refusal::new(0, ErrorCode::BadPath, format!("the folder after --to: {fault}"))
+        })?;
+        into = Some(folder.as_bytes().to_vec());
+    }
+    if paths.is_empty() {
+        return Err(Refusal::new(0, ErrorCode::BadArguments, "no file is named before --to"));
+    }
+    Ok(vec![Order::Upload { paths, into, limit: None, again: typed.to_owned() }])
+}
+
+fn words_of(rest: &str, nothing: &'static str) -> Result<Vec<String>, Refusal> {
     let bad = |text: &'static str| Refusal::new(0, ErrorCode::BadArguments, text);
     let words = split_words(rest).ok_or_else(|| bad("a quote is not closed"))?;
-    if words.is_empty() {
-        return Err(bad("no file is named; write `download FILE [FILE...]`"));
-    }
-    let check = |word: String| {
-        let path = crate::wire::SharePath::parse(word.as_bytes());
-        path.map(|path| download(path.as_bytes().to_vec()))
-            .map_err(|fault| Refusal::new(0, ErrorCode::BadPath, fault.to_string()))
-    };
-    words.into_iter().map(check).collect()
+    if words.is_empty() { Err(bad(nothing)) } else { Ok(words) }
+}
+
+/// A folder may be named with a `/` at its end.
+pub(super) fn trim_slash(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b"/").filter(|path| !path.is_empty()).unwrap_or(path)
 }
 
 /// Words as a shell splits them: at spaces, but for those after a backslash or within quotes.
@@ -171,13 +238,16 @@ fn split_words(text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::host::{PingHost, Question};
 
     fn message(to: &str, text: &str) -> Vec<Order> {
         vec![Order::Message { to: to.into(), text: text.into(), receipt_ms: None }]
     }
 
-    fn file(path: &str, target: &str) -> Order {
-        Order::Download { path: path.into(), target: Target::File(target.into()) }
+    fn files(typed: &str, paths: &[&str]) -> Vec<Order> {
+        let paths = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        let (target, again) = (Target::Beside, typed.to_owned());
+        vec![Order::Download { paths, target, limit: None, again }]
     }
 
     #[test]
@@ -198,11 +268,34 @@ mod tests {
     }
 
     #[test]
-    fn several_files_are_several_downloads_saved_under_their_last_part() {
-        let two = vec![file("a.txt", "client_a.txt"), file("b/c d.txt", "client_c d.txt")];
-        assert_eq!(parse("download a.txt 'b/c d.txt'"), Ok(two.clone()));
-        assert_eq!(parse(r#"download  a.txt  b/c\ d.txt "#), Ok(two.clone()));
-        assert_eq!(parse(r#"download a.txt b/"c d".txt"#), Ok(two));
+    fn host_commands_are_known_in_any_case_and_some_are_our_own() {
+        let ask = |question| Ok(vec![Order::Host(HostCall::Ask(question))]);
+        assert_eq!(parse("IP"), ask(Question::Addresses));
+        assert_eq!(parse(" Ram "), ask(Question::Memory));
+        let host = PingHost::parse("::1").expect("a host");
+        assert_eq!(parse("PING ::1"), Ok(vec![Order::Host(HostCall::Ping { host })]));
+        assert_eq!(parse("Clear"), Ok(vec![Order::Clear]));
+        assert_eq!(parse("DISCONNECT"), Ok(vec![Order::Quit]));
+        assert_eq!(parse("name your price|bob"), Ok(message("bob", "name your price")));
+        let run =
+            |command: &str| Order::Run { command: command.into(), stdin: false, timeout_ms: 0 };
+        assert_eq!(parse("Linux:ls | wc"), Ok(vec![run("ls | wc")]));
+    }
+
+    #[test]
+    fn several_files_are_one_transfer() {
+        for typed in [
+            "download a.txt 'b/c d.txt'",
+            r#"download  a.txt  b/c\ d.txt"#,
+            r#"download a.txt b/"c d".txt"#,
+        ] {
+            assert_eq!(parse(typed), Ok(files(typed, &["a.txt", "b/c d.txt"])));
+        }
+        assert_eq!(parse("download docs/ "), Ok(files("download docs/", &["docs"])));
+        let typed = "upload a 'b c' --to d/e/";
+        let paths = ["a", "b c"].map(|path| Local::Path(path.into())).to_vec();
+        let (into, again) = (Some(b"d/e".to_vec()), typed.to_owned());
+        assert_eq!(parse(typed), Ok(vec![Order::Upload { paths, into, limit: None, again }]));
     }
 
     #[test]
@@ -218,7 +311,11 @@ mod tests {
             ("download", ErrorCode::BadArguments),
             ("download 'a", ErrorCode::BadArguments),
             ("download ../x", ErrorCode::BadPath),
-            ("download a/", ErrorCode::BadPath),
+            ("download a//", ErrorCode::BadPath),
+            ("upload", ErrorCode::BadArguments),
+            ("upload --to x", ErrorCode::BadArguments),
+            ("upload a --to ../x", ErrorCode::BadPath),
+            ("upload a --to", ErrorCode::BadPath),
             ("ls /etc", ErrorCode::BadPath),
         ] {
             assert_eq!(parse(typed).expect_err(typed).code, code, "{typed}");

@@ -77,6 +77,11 @@ impl Outlet {
         let _ = self.sender.send(Item::Chunk(chunk, tag));
     }
 
+    /// Whether all text is written that was given.
+    pub fn is_idle(&self) -> bool {
+        self.backlog_bytes.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether so much text waits that it is better not to ask for more.
     pub fn is_full(&self) -> bool {
         self.backlog_bytes.load(Ordering::Relaxed) > BACKLOG_MAX_BYTES

@@ -5,7 +5,11 @@ use std::{net::TcpStream, sync::Arc, sync::mpsc};
 use mio::Waker;
 
 use super::brain::After;
-use crate::{sys::terminal::StdoutError, wire::Tag};
+use crate::{
+    sys::terminal::StdoutError,
+    transfer::{Fault, Report, Segment, source::DiskFile},
+    wire::{Secret, Tag},
+};
 
 /// What other threads tell the loop.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub enum News {
     Interrupted,
     /// No more lines will come; why, if that is worth saying.
     LinesEnd(Option<String>),
+    /// A key that means: it is enough.
+    Enough,
     /// A block of standard input, empty at its end.
     Input(Vec<u8>),
     /// Something was shown, or taken by a writer.
@@ -26,10 +32,14 @@ pub enum News {
     OutputFailed(StdoutError),
     /// An output has written all that it was given.
     OutputDone,
-    /// The download is verified and has its name.
-    Saved(Tag),
-    /// The download failed here.
-    Unsaved(Tag, String),
+    /// The transfer has something to say to the server.
+    Said(Tag, Vec<Segment<DiskFile>>),
+    /// This has happened to its files.
+    Reports(Tag, Vec<Report>),
+    /// Our half of the transfer is over.
+    Moved(Tag, Result<(), Fault>),
+    /// The user has typed a password; `None` where that was not to be.
+    Password(Option<Secret<'static>>),
     /// There is a connection again.
     Connected(TcpStream),
     /// There is still none.

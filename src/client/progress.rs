@@ -4,7 +4,10 @@ use std::fmt;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::wire::escape::escape_bytes;
+use crate::{
+    transfer::{Report, SIZE_UNKNOWN},
+    wire::escape::escape_bytes,
+};
 
 /// Bytes as people read them: `812 B`, `12.3 MB`; three digits, powers of 1000.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,92 @@ impl Bars {
     pub fn suspend<T>(&self, action: impl FnOnce() -> T) -> T {
         self.0.suspend(action)
     }
+}
+
+/// The bars of one transfer: of the file at hand, and of all where there are several.
+#[derive(Debug)]
+pub struct Meter {
+    bars: Bars,
+    file: Option<ProgressBar>,
+    total: Option<ProgressBar>,
+    files: u64,
+    bytes: u64,
+    /// Bytes that are dealt with: moved, or there already.
+    done: u64,
+    current_done: u64,
+    current_size: u64,
+}
+
+/// A smaller file is over before its bar is read.
+const BAR_MIN_BYTES: u64 = 256 * 1024;
+
+impl Meter {
+    /// A meter that shows nothing yet.
+    pub fn new(bars: Bars) -> Meter {
+        let (files, bytes, done, current_done, current_size) = (0, 0, 0, 0, 0);
+        Meter { bars, file: None, total: None, files, bytes, done, current_done, current_size }
+    }
+
+    /// Takes in what has happened.
+    pub fn note(&mut self, report: &Report) {
+        match report {
+            Report::Found(size) => {
+                self.files += 1;
+                self.bytes += if *size == SIZE_UNKNOWN { 0 } else { *size };
+                if self.files == 2 {
+                    let total = self.bars.add(b"total", self.bytes);
+                    self.total = Some(begun_at(total, self.done));
+                }
+                if let Some(total) = &self.total {
+                    total.set_length(self.bytes);
+                }
+            }
+            Report::Begun { name, size, from, .. } => {
+                (self.current_done, self.current_size) = (*from, *size);
+                self.done += from;
+                if let Some(total) = self.total.take() {
+                    // What was there already is no speed.
+                    self.total = Some(if *from > 0 { begun_at(total, self.done) } else { total });
+                }
+                if *size >= BAR_MIN_BYTES {
+                    let size = if *size == SIZE_UNKNOWN { 0 } else { *size };
+                    self.file = Some(begun_at(self.bars.add(name, size), *from));
+                }
+            }
+            Report::Moved(bytes) => {
+                self.done += bytes;
+                self.current_done += bytes;
+                let bars = self.file.iter().chain(&self.total);
+                bars.for_each(|bar| bar.inc(*bytes));
+            }
+            Report::Stored { .. } | Report::Failed { .. } => {
+                if self.current_done >= self.current_size || matches!(report, Report::Failed { .. })
+                {
+                    self.file.take().into_iter().for_each(|bar| bar.finish_and_clear());
+                }
+            }
+        }
+    }
+
+    /// Takes the bars away.
+    pub fn clear(&mut self) {
+        let bars = self.file.take().into_iter().chain(self.total.take());
+        bars.for_each(|bar| bar.finish_and_clear());
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// The bar at `done`, from where its rate and the time left are counted.
+fn begun_at(bar: ProgressBar, done: u64) -> ProgressBar {
+    bar.set_position(done);
+    bar.tick();
+    bar.reset_eta();
+    bar
 }
 
 /// A name that leaves room for the bar beside it.

@@ -16,7 +16,10 @@ use super::{
     outlet::Printer,
     post::{News, Post},
 };
-use crate::wire::{Name, verbs::VERBS};
+use crate::wire::{
+    Name,
+    verbs::{Entry, VERBS, Verb},
+};
 
 /// Lines that the history keeps.
 const HISTORY_MAX_LINES: usize = 2000;
@@ -82,7 +85,9 @@ fn read_lines(editor: &mut LineEditor, user: Name, asked: &mpsc::Receiver<()>, p
     for () in asked {
         let news = match editor.readline(&prompt) {
             Ok(line) => {
-                if !line.trim().is_empty() && matches!(editor.add_history_entry(&line), Ok(true)) {
+                // A password may be typed in the belief that this is how one logs in.
+                let is_kept = !line.trim().is_empty() && !line.trim_start().starts_with("user ");
+                if is_kept && matches!(editor.add_history_entry(&line), Ok(true)) {
                     append_history(editor, history.as_deref());
                 }
                 News::Line(line)
@@ -153,7 +158,6 @@ impl Completer for Completion {
 /// after `|`, and after `msg`.
 fn candidates<'a>(line: &str, names: impl Iterator<Item = &'a str>) -> (usize, Vec<String>) {
     let after = |char: char| line.rfind(char).map(|at| at + 1);
-    let verbs = VERBS.iter().map(|entry| entry.word).chain(["clear", "exit"]);
     if let Some(bar) = after('|') {
         let start = after(',').filter(|comma| *comma > bar).unwrap_or(bar);
         return (start, beginning(&line[start..], names, ""));
@@ -164,9 +168,21 @@ fn candidates<'a>(line: &str, names: impl Iterator<Item = &'a str>) -> (usize, V
             (start, beginning(&line[start..], names, " "))
         }
         None if !line.contains(' ') => {
-            (0, beginning(line, verbs.filter(|verb| *verb != "user"), " "))
+            let commands = VERBS.iter().filter(|entry| entry.verb != Verb::User).map(command);
+            let starts = |command: &String| command.to_ascii_lowercase().starts_with(line);
+            (0, commands.chain(["exit ".to_owned()]).filter(starts).collect())
         }
         _ => (line.len(), Vec::new()),
+    }
+}
+
+/// What is typed of a command before its arguments: an interpreter's begin behind its colon.
+fn command(entry: &Entry) -> String {
+    let head = entry.usage.split_inclusive(':').next().unwrap_or(entry.usage);
+    match entry.verb {
+        _ if head.ends_with(':') => head.to_owned(),
+        Verb::Python => format!("{head} "),
+        _ => format!("{} ", entry.word),
     }
 }
 
@@ -187,6 +203,10 @@ mod tests {
         assert_eq!(complete("dow"), (0, vec!["download ".to_owned()]));
         assert_eq!(complete("w"), (0, vec!["who ".to_owned()]));
         assert_eq!(complete("run w"), (5, vec![]));
+        let all = |words: &[&str]| (0, words.iter().map(|word| (*word).to_owned()).collect());
+        assert_eq!(complete("p"), all(&["ping ", "python --version ", "PowerShell:"]));
+        assert_eq!(complete("d"), all(&["download ", "DOS:", "disconnect "]));
+        assert_eq!(complete("e"), all(&["echo ", "exit "]));
     }
 
     #[test]

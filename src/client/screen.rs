@@ -8,14 +8,20 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::progress::{Rate, Size};
+use super::{
+    brain::Trips,
+    facts,
+    order::Route,
+    progress::{Rate, Size},
+};
 use crate::{
     sys::clock::local_minutes,
     wire::{
         Blob, ErrorCode, Name, Stream,
         control::OutcomeBody,
         escape::{escape, escape_bytes},
-        event::{Ended, Entry, EntryKind, Witness},
+        event::{Ended, Entry, EntryKind, Object, Witness},
+        info::Info,
     },
 };
 
@@ -61,6 +67,29 @@ pub enum Shown {
     },
     /// An answer in lines.
     Text(String),
+    /// Facts about the server and its host.
+    Info(Object),
+    /// The server has answered after so many microseconds.
+    Pong {
+        /// In its words.
+        text: String,
+        /// From the question to the answer.
+        us: u64,
+    },
+    /// A ping has come back.
+    RoundTrip {
+        /// By this way.
+        route: Route,
+        /// After so many microseconds.
+        us: u64,
+    },
+    /// All pings by one way have come back.
+    RoundTrips {
+        /// The way.
+        route: Route,
+        /// What they took.
+        trips: Trips,
+    },
     /// Output of a command: whole lines for people, bytes as they came for programs.
     Output {
         /// Which of the two.
@@ -100,6 +129,23 @@ pub enum Shown {
         size: u64,
         /// BLAKE3 in hexadecimal.
         hash: String,
+        /// How long it took.
+        seconds: f64,
+        /// It is on the server, not here.
+        is_upload: bool,
+        /// It was there already, and proved to be the same.
+        was_there: bool,
+    },
+    /// Files within folders are in their places, and verified.
+    SavedFolder {
+        /// How many.
+        files: u64,
+        /// Bytes of them all.
+        size: u64,
+        /// So many were there already.
+        was_there: u64,
+        /// They are on the server, not here.
+        is_upload: bool,
         /// How long it took.
         seconds: f64,
     },
@@ -206,11 +252,8 @@ impl Screen {
                 (Err, format!("{from}: {}\n", escape(text)))
             }
             Shown::Delivered { to, by } if !self.quiet => {
-                let witness = match by {
-                    Witness::Client => "",
-                    Witness::Connection => " (its connection took it)",
-                };
-                (Err, self.line(Err, DIM, &format!("delivered to {to}{witness}")))
+                let by = if *by == Witness::Client { "" } else { " (its connection took it)" };
+                (Err, self.line(Err, DIM, &format!("delivered to {to}{by}")))
             }
             Shown::Sent { to } if self.verbose => {
                 (Err, self.line(Err, DIM, &format!("sent to {}", escape(to))))
@@ -223,6 +266,13 @@ impl Screen {
                 (Err, self.line(Err, DIM, &format!("[{count} {what}]")))
             }
             Shown::Text(text) => (Out, text.lines().map(|l| format!("{}\n", escape(l))).collect()),
+            Shown::Info(object) => (Out, table_of(object)),
+            Shown::Pong { text, us } => {
+                (Out, format!("{}, round trip {}\n", escape(text), Milliseconds(*us)))
+            }
+            Shown::RoundTrip { .. } if !self.verbose => return None,
+            Shown::RoundTrip { route, us } => (Err, self.line(Err, DIM, &round_trip(route, *us))),
+            Shown::RoundTrips { route, trips } => (Out, round_trips(route, trips)),
             Shown::Output { stream, bytes } => {
                 let place = if *stream == Stream::Stdout { Out } else { Err };
                 (place, escape_lines(bytes))
@@ -233,8 +283,20 @@ impl Screen {
                 let (path, rate) = (escape_bytes(path), Rate(*per_second));
                 (Err, self.line(Err, DIM, &format!("{path}: {percent} % {rate}")))
             }
-            Shown::Saved { target: Some(target), size, seconds, .. } if !self.quiet => {
-                (Err, self.saved(target, *size, *seconds))
+            Shown::Saved { target: Some(target), size, seconds, is_upload, was_there, .. }
+                if !self.quiet =>
+            {
+                let name = self.paint(Err, GREEN, &escape_bytes(target)).into_owned();
+                let more = if *was_there { ", unchanged" } else { "" };
+                (Err, saved(*is_upload, &name, *size, *seconds, more))
+            }
+            Shown::SavedFolder { files, size, was_there, is_upload, seconds } if !self.quiet => {
+                let more = match was_there {
+                    0 => String::new(),
+                    some => format!(", {some} unchanged"),
+                };
+                let name = format!("{files} files in folders");
+                (Err, saved(*is_upload, &name, *size, *seconds, &more))
             }
             Shown::Error { code, text } => {
                 let head = match *code {
@@ -270,15 +332,6 @@ impl Screen {
         })
     }
 
-    fn saved(&self, target: &[u8], size: u64, seconds: f64) -> String {
-        let target = escape_bytes(target);
-        let name = self.paint(Where::Err, GREEN, &target);
-        let per_second = (size as f64 / seconds.max(1e-3)) as u64;
-        // The rate of something that took no time is no news.
-        let rate = if seconds < 0.5 { String::new() } else { format!(", {}", Rate(per_second)) };
-        format!("saved {name} ({}{rate}, verified)\n", Size(size))
-    }
-
     fn entry(&self, entry: &Entry) -> String {
         let time = local_minutes(entry.modified);
         let name = escape_bytes(&entry.name);
@@ -304,6 +357,43 @@ impl Screen {
             _ => text.into(),
         }
     }
+}
+
+/// Microseconds as people read them: `0.081 ms`.
+struct Milliseconds(u64);
+
+impl std::fmt::Display for Milliseconds {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{:03} ms", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+fn round_trip(Route { family, address }: &Route, us: u64) -> String {
+    format!("{family} {address}: {}", Milliseconds(us))
+}
+
+fn round_trips(Route { family, address }: &Route, trips: &Trips) -> String {
+    let average = Milliseconds(trips.average_us());
+    let (count, min, max) = (trips.count, Milliseconds(trips.min_us), Milliseconds(trips.max_us));
+    format!("{family} {address}: {count} round trips, min {min}, avg {average}, max {max}\n")
+}
+
+/// Facts that are of another form than we know are shown as they came.
+fn table_of(object: &Object) -> String {
+    let lines = match Info::of(object) {
+        Some(info) => facts::table(&info),
+        None => vec![escape(&Value::Object(object.clone()).to_string()).into_owned()],
+    };
+    lines.into_iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn saved(is_upload: bool, name: &str, size: u64, seconds: f64, more: &str) -> String {
+    let verb = if is_upload { "stored" } else { "saved" };
+    let per_second = (size as f64 / seconds.max(1e-3)) as u64;
+    // The rate of something that took no time is no news, nor is that of nothing.
+    let is_quick = seconds < 0.5 || !more.is_empty();
+    let rate = if is_quick { String::new() } else { format!(", {}", Rate(per_second)) };
+    format!("{verb} {name} ({}{rate}{more}, verified)\n", Size(size))
 }
 
 /// Lines of a command's output, each harmless.
@@ -332,6 +422,21 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
         Shown::Delivered { to, by } => json!({"event": "delivered", "to": to, "by": by}),
         Shown::Counted { count, what } => json!({"event": "end", "count": count, "of": what}),
         Shown::Text(text) => json!({"event": "text", "text": text}),
+        Shown::Info(object) => {
+            let mut object = object.clone();
+            object.insert("event".to_owned(), "info".into());
+            Value::Object(object)
+        }
+        Shown::Pong { text, us } => json!({"event": "pong", "text": text, "microseconds": us}),
+        Shown::RoundTrip { route, us } => json!({
+            "event": "round-trip", "family": route.family, "address": route.address,
+            "microseconds": us,
+        }),
+        Shown::RoundTrips { route, trips } => json!({
+            "event": "round-trips", "family": route.family, "address": route.address,
+            "count": trips.count, "min_microseconds": trips.min_us,
+            "avg_microseconds": trips.average_us(), "max_microseconds": trips.max_us,
+        }),
         Shown::Output { stream, bytes } => {
             let name = if *stream == Stream::Stdout { "stdout" } else { "stderr" };
             json!({"event": name, "data": blob(bytes)})
@@ -346,10 +451,12 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
             "event": "progress", "path": blob(path), "bytes": received, "size": size,
             "bytes_per_second": per_second,
         }),
-        Shown::Saved { path, target, size, hash, seconds } => json!({
-            "event": "saved", "path": blob(path), "file": target.as_deref().map(blob),
-            "size": size, "blake3": hash, "seconds": seconds,
+        Shown::Saved { path, target, size, hash, seconds, is_upload, was_there } => json!({
+            "event": if *is_upload { "stored" } else { "saved" }, "path": blob(path),
+            "file": target.as_deref().map(blob), "size": size, "blake3": hash,
+            "seconds": seconds, "unchanged": was_there,
         }),
+        Shown::SavedFolder { .. } => return None,
         Shown::Error { code, text } => json!({"event": "error", "code": code, "text": text}),
         Shown::Notice(text) => json!({"event": "notice", "text": text}),
         Shown::Clear => return None,
@@ -431,6 +538,8 @@ mod tests {
             Shown::Progress { path: evil_bytes.clone(), received: 1, size: 2, per_second: 3 },
             Shown::refusal(ErrorCode::NoSuchFile, evil),
             Shown::Notice(evil.into()),
+            Shown::Pong { text: evil.into(), us: 1 },
+            Shown::Info([("load".into(), evil.into())].into_iter().collect()),
         ] {
             for json in [false, true] {
                 let screen = Screen { json, verbose: true, ..PROMPT };
@@ -509,6 +618,8 @@ mod tests {
             size: 12_300_000,
             hash: "00".into(),
             seconds,
+            is_upload: false,
+            was_there: false,
         };
         let quick = "saved client_report.pdf (12.3 MB, verified)\n";
         assert_eq!(text(PROMPT, &saved(0.1)), quick);

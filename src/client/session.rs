@@ -8,35 +8,39 @@ use std::{
     io,
     net::TcpStream,
     ops::Range,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
     arguments::Plan,
     blocks::Inbox,
-    brain::{Brain, Effect, Opening, Route, Setup, Style},
+    brain::{Brain, Effect, Login, Opening, Route, Setup, Style},
+    canvas::{self, Canvas},
     exit, input,
+    mover::Mover,
     order::{self, Order},
+    outgoing::FilePart,
     outlet::{Mouth, Outlet},
+    password,
     post::{News, Post},
     progress::Bars,
     prompt::{self, Names},
     screen::{Screen, Shown, Where},
-    writer::DownloadWriter,
 };
 use crate::{
     sys::{
+        ask,
         connect::connect,
-        terminal::{self, StdoutError, Stream as Standard},
+        terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
-    wire::{Stream, Tag},
+    wire::{Name, Secret, Stream, Tag},
 };
 
 const SOCKET: Token = Token(0);
@@ -66,18 +70,26 @@ pub struct Session<'a> {
     brain: Brain,
     screen: Screen,
     bars: Bars,
+    /// What is on the whole of the terminal, where the server is watched on one.
+    canvas: Option<Canvas>,
+    /// When the clocks of the brain began to run.
+    clocks: HashMap<Tag, Instant>,
     /// The only output of a prompt; else standard output.
     out: Option<Outlet>,
     /// Standard error, where it leads elsewhere.
     err: Option<Outlet>,
     outlets_open: usize,
-    writers: HashMap<Tag, DownloadWriter>,
+    movers: HashMap<Tag, Mover>,
     source: Source,
     /// A line was asked for and has not come: the cursor is behind a prompt.
     asked: bool,
     /// Allows the reader of standard input one more block.
     input: Option<mpsc::Sender<()>>,
     names: Names,
+    /// Why no password may be sent on the present connection, if so.
+    unsafe_because: Option<String>,
+    /// The terminal before it was asked for a password, while it is.
+    asked_terminal: Option<TerminalState>,
     leaving: Option<Leaving>,
     began: Instant,
 }
@@ -104,12 +116,22 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The system, or the terminal, does not give what a session needs; a sentence.
-    pub fn new(plan: &'a Plan, stream: TcpStream) -> Result<Session<'a>, String> {
+    pub fn new(
+        plan: &'a Plan,
+        password: Option<Secret<'static>>,
+        stream: TcpStream,
+    ) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
         let poll = Poll::new().map_err(system)?;
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
+        let takes_whole_terminal = takes_whole_terminal(plan);
+        if takes_whole_terminal {
+            signals.add_signal(SIGWINCH).map_err(system)?;
+        }
+        // A write beyond the file size limit is an error then, and not the end.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
         let style = style_of(plan);
         let screen = screen_of(plan, style);
@@ -123,11 +145,16 @@ impl<'a> Session<'a> {
                 let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
                 (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer)), None))
             }
+            (Style::Watch, _) => (Source::Ended, both(&bars)),
             (_, Some(orders)) => (Source::Given(orders.clone()), both(&bars)),
             (_, None) => (Source::Asked(input::start_lines(post.clone())), both(&bars)),
         };
         let outlets_open = usize::from(out.is_some()) + usize::from(err.is_some());
+        if takes_whole_terminal && terminal::is_terminal(Standard::Stdin) {
+            canvas::start_keys(post.clone());
+        }
         let began = Instant::now();
+        let login = Login { account: plan.account, password, can_ask: ask::can_ask() };
         let mut session = Session {
             plan,
             style,
@@ -139,17 +166,21 @@ impl<'a> Session<'a> {
             readable: false,
             read_closed: false,
             inbox: Inbox::default(),
-            brain: Brain::new(setup_of(plan, style, screen), 0),
+            brain: Brain::with_login(setup_of(plan, style, screen), login, 0),
             screen,
             bars,
+            canvas: takes_whole_terminal.then(|| Canvas::open(plan.server())),
+            clocks: HashMap::new(),
             out,
             err,
             outlets_open,
-            writers: HashMap::new(),
+            movers: HashMap::new(),
             source,
             asked: false,
             input: None,
             names,
+            unsafe_because: None,
+            asked_terminal: None,
             leaving: None,
             began,
         };
@@ -169,6 +200,9 @@ impl<'a> Session<'a> {
                 if self.style == Style::Prompt && self.asked {
                     // What comes next on the terminal is not for the prompt.
                     let _ = terminal::write_stdout(b"\r\n");
+                }
+                if let Some(error) = self.canvas.take().and_then(Canvas::close) {
+                    super::show(&self.screen, &error);
                 }
                 return Ok(code);
             }
@@ -239,6 +273,7 @@ impl<'a> Session<'a> {
 /// The connection.
 impl Session<'_> {
     fn adopt(&mut self, stream: TcpStream) -> io::Result<()> {
+        self.unsafe_because = password::check_connection(self.plan, &stream).err();
         stream.set_nonblocking(true)?;
         let mut transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -306,9 +341,9 @@ impl Session<'_> {
         let ranges = std::mem::take(&mut batch.ranges);
         match self.brain.route(tag) {
             Route::Nowhere => {}
-            Route::Writer => {
-                if let Some(writer) = self.writers.get(&tag) {
-                    writer.chunk(self.inbox.chunk(&ranges));
+            Route::Mover => {
+                if let Some(mover) = self.movers.get(&tag) {
+                    mover.chunk(self.inbox.chunk(&ranges));
                 }
             }
             Route::Outputs => {
@@ -326,17 +361,26 @@ impl Session<'_> {
     }
 
     fn write(&mut self) {
-        let Some(transport) = &mut self.transport else { return };
-        let Some(link) = self.brain.link() else { return };
-        while !link.outgoing().is_empty() {
-            match transport.write(link.outgoing(), false) {
-                Ok(count) => link.advance(count),
+        while let Some(transport) = &mut self.transport
+            && let Some(link) = self.brain.link()
+        {
+            let sent = match (link.outgoing(), link.outgoing_file()) {
+                ([], None) => return,
+                ([], Some(part)) => send_part(transport, part),
+                (bytes, file) => transport.write(bytes, file.is_some()),
+            };
+            match sent {
+                Ok(count) => {
+                    link.advance(count);
+                    self.brain.pump();
+                    self.perform_effects();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The reason for it may still be there to be read.
                 Err(_) => {
                     self.readable = true;
-                    return link.advance(link.outgoing().len());
+                    return link.give_up();
                 }
             }
         }
@@ -356,6 +400,10 @@ impl Session<'_> {
     fn handle_signals(&mut self) {
         let numbers: Vec<_> = self.signals.pending().collect();
         for number in numbers {
+            if number == SIGWINCH {
+                self.paint();
+                continue;
+            }
             match &mut self.leaving {
                 // Somebody does not want to wait for the outputs.
                 Some(leaving) => (leaving.code, leaving.at_once) = (exit::of_signal(number), true),
@@ -390,28 +438,33 @@ impl Session<'_> {
                 }
                 match self.style {
                     Style::Prompt => self.brain.handle_order(Ok(Order::Quit), now_ms),
-                    Style::Piped | Style::Verb => self.brain.handle_orders_end(),
+                    Style::Piped | Style::Verb | Style::Watch => self.brain.handle_orders_end(),
                 }
             }
+            News::Enough => self.brain.handle_order(Ok(Order::Quit), now_ms),
             News::Input(bytes) => self.brain.handle_input(bytes),
-            News::After(after) => self.brain.handle_after(after, now_ms),
+            News::After(after) => self.brain.handle_after(after),
             News::Drained => {}
             News::OutputFailed(StdoutError::Closed) => self.brain.handle_output_closed(),
             News::OutputFailed(StdoutError::Failed(error)) => self.fail_output(&error),
             News::OutputDone => self.outlets_open -= 1,
-            News::Saved(tag) => {
-                self.writers.remove(&tag);
-                self.brain.handle_saved(tag, now_ms);
+            News::Said(tag, segments) => self.brain.handle_said(tag, segments),
+            News::Reports(tag, reports) => self.brain.handle_reports(tag, reports, now_ms),
+            News::Moved(tag, outcome) => self.brain.handle_moved(tag, outcome, now_ms),
+            News::Password(typed) => {
+                self.asked_terminal = None;
+                self.brain.handle_password(typed);
             }
-            News::Unsaved(tag, why) => {
-                self.writers.remove(&tag);
-                self.brain.handle_unsaved(tag, &why);
-            }
-            News::Connected(stream) => match self.adopt(stream) {
-                Ok(()) => self.brain.handle_connected(now_ms),
-                Err(_) => self.brain.handle_unreachable(now_ms, random()),
+            News::Connected(stream) => match password::check_connection(self.plan, &stream) {
+                Err(why) if self.brain.has_password() => self.brain.handle_unsafe(&why),
+                _ => match self.adopt(stream) {
+                    Ok(()) => self.brain.handle_connected(now_ms),
+                    Err(error) => {
+                        self.brain.handle_unreachable(&error.to_string(), now_ms, random());
+                    }
+                },
             },
-            News::Unreachable(_) => self.brain.handle_unreachable(now_ms, random()),
+            News::Unreachable(why) => self.brain.handle_unreachable(&why, now_ms, random()),
         }
     }
 }
@@ -432,10 +485,11 @@ impl Session<'_> {
             }
             Effect::Next => self.ask(),
             Effect::Open(tag, opening) => self.open(tag, opening),
-            Effect::Close(tag, hash) => {
-                self.writers.get(&tag).into_iter().for_each(|writer| writer.close(hash));
+            Effect::Taken(tag, bytes) => {
+                self.movers.get(&tag).into_iter().for_each(|mover| mover.taken(bytes));
             }
-            Effect::Abandon(tag) => drop(self.writers.remove(&tag)),
+            Effect::Close(tag) => self.movers.get(&tag).into_iter().for_each(Mover::end),
+            Effect::Abandon(tag) => drop(self.movers.remove(&tag)),
             Effect::StartInput => self.input = Some(input::start_blocks(self.post.clone())),
             Effect::MoreInput => {
                 // At the end of the input nobody asks for more.
@@ -443,21 +497,38 @@ impl Session<'_> {
                     let _ = go.send(());
                 }
             }
+            Effect::Ask { user, why } => self.ask_password(user, why),
             Effect::Connect => self.connect(),
             Effect::Lost(why) => self.lose(&why),
             Effect::Disconnect => {
                 self.transport = None;
                 self.readable = false;
             }
+            Effect::StartClock(number) => drop(self.clocks.insert(number, Instant::now())),
+            Effect::StopClock(number) => {
+                if let Some(began) = self.clocks.remove(&number) {
+                    let us = began.elapsed().as_micros() as u64;
+                    self.brain.handle_clock(number, us, self.now_ms());
+                }
+            }
             Effect::Leave(code) => self.leave(code),
         }
     }
 
+    fn paint(&self) {
+        if let (Some(canvas), Some(out)) = (&self.canvas, &self.out) {
+            canvas.paint(out);
+        }
+    }
+
     fn show(&mut self, shown: &Shown, after: Option<super::brain::After>) {
+        if let (Some(canvas), Some(out)) = (&mut self.canvas, &self.out) {
+            return canvas.show(shown, out);
+        }
         let rendered = self.screen.render(shown);
         match rendered.and_then(|(place, bytes)| Some((self.outlet(place)?, bytes))) {
             Some((outlet, bytes)) => outlet.text(bytes, after),
-            None => after.into_iter().for_each(|after| self.brain.handle_after(after, 0)),
+            None => after.into_iter().for_each(|after| self.brain.handle_after(after)),
         }
     }
 
@@ -486,12 +557,8 @@ impl Session<'_> {
     }
 
     fn open(&mut self, tag: Tag, opening: Opening) {
-        let bar = match (self.style, &opening.target) {
-            (Style::Verb, _) => self.bars.add(&opening.path, opening.size),
-            _ => indicatif::ProgressBar::hidden(),
-        };
-        let writer = DownloadWriter::start(tag, opening, bar, self.post.clone());
-        self.writers.insert(tag, writer);
+        let mover = Mover::start(tag, opening, self.bars.clone(), self.post.clone());
+        self.movers.insert(tag, mover);
     }
 
     fn connect(&self) {
@@ -502,6 +569,20 @@ impl Session<'_> {
                 Ok(stream) => News::Connected(stream),
                 Err(error) => News::Unreachable(error.to_string()),
             })
+        });
+    }
+
+    fn ask_password(&mut self, user: Name, why: Option<String>) {
+        if let Some(why) = &self.unsafe_because {
+            return self.brain.handle_unsafe(why);
+        }
+        // Put back on the way out, should that come before the answer.
+        self.asked_terminal = TerminalState::save_controlling();
+        let post = self.post.clone();
+        let why = why.map_or(String::new(), |why| format!("{why}\n"));
+        thread::spawn(move || {
+            let typed = ask::password(&format!("{why}Password for {user}: "));
+            post.send(News::Password(typed.ok().map(|it| Secret::from(it.as_str()).into_owned())))
         });
     }
 
@@ -545,7 +626,24 @@ impl Batch {
     }
 }
 
+/// Whether the server is watched on a terminal, by somebody who wants no objects.
+pub fn takes_whole_terminal(plan: &Plan) -> bool {
+    let is_terminal = terminal::is_terminal(Standard::Stdout);
+    plan.watch.is_some() && !plan.json && is_terminal && prompt::can_edit()
+}
+
+/// Sends a part of a file; zeros where the file has lost it: the receiver sees by the hash.
+fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
+    match transport.send_file(part.file.file(), &mut { part.offset }, part.length) {
+        Ok(0) => transport.write(&vec![0; part.length], false),
+        sent => sent,
+    }
+}
+
 fn style_of(plan: &Plan) -> Style {
+    if plan.watch.is_some() {
+        return Style::Watch;
+    }
     let terminal = [Standard::Stdin, Standard::Stdout].into_iter().all(terminal::is_terminal);
     match plan.orders {
         Some(_) => Style::Verb,
@@ -556,7 +654,7 @@ fn style_of(plan: &Plan) -> Style {
 
 fn screen_of(plan: &Plan, style: Style) -> Screen {
     Screen {
-        json: plan.json,
+        json: plan.json || style == Style::Watch && !takes_whole_terminal(plan),
         prompt: style == Style::Prompt,
         quiet: plan.quiet,
         verbose: plan.verbose,
@@ -573,10 +671,12 @@ fn setup_of(plan: &Plan, style: Style, screen: Screen) -> Setup {
         progress_ms: match style {
             _ if plan.json => Some(1000),
             Style::Prompt => Some(3000),
-            Style::Piped | Style::Verb => None,
+            Style::Piped | Style::Verb | Style::Watch => None,
         },
+        tells_every_file: plan.json,
         shows_output: plan.json || screen.prompt,
-        shows_messages: !plan.quiet || plan.json || screen.prompt,
+        shows_messages: style != Style::Watch && (!plan.quiet || plan.json || screen.prompt),
+        watch: plan.watch,
     }
 }
 

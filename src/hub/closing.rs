@@ -30,8 +30,14 @@ pub enum CloseReason {
     NotAdmitted,
     /// Its name belongs to somebody else.
     NameTaken,
+    /// It has no password, a wrong one, or one that holds no more.
+    NotLoggedIn,
+    /// Somebody else has logged in under its name.
+    Replaced,
     /// It said nothing valid in time.
     FirstRequestTimeout,
+    /// It did not log in in time.
+    LoginTimeout,
     /// It was silent, and did not answer the ping.
     Silent,
     /// It took nothing of what waited for it.
@@ -42,6 +48,8 @@ pub enum CloseReason {
     BrokenFile,
     /// The server stops.
     ShuttingDown,
+    /// Somebody has ended all sessions; the server goes on.
+    Reset,
 }
 
 impl Hub {
@@ -67,7 +75,7 @@ impl Hub {
             // ping may lie unread meanwhile, since its requests wait for room.
             if count > 0 {
                 session.heard = now;
-                session.pinged = false;
+                session.pinged = None;
             }
         }
         if let Some((name, dialect)) = reader {
@@ -105,7 +113,9 @@ impl Hub {
     pub(super) fn close_if_finished(&mut self, id: SessionId) {
         let Some(session) = self.session(id) else { return };
         let input = &session.input;
-        let is_done = input.ended && !input.paused && !session.has_work();
+        let is_checked = matches!(session.phase, Phase::Verifying { .. });
+        let is_busy = input.paused || is_checked || session.has_work();
+        let is_done = input.ended && !is_busy;
         if is_done && !session.is_closing() {
             self.shut(id, CloseReason::PeerLeft);
         }
@@ -141,6 +151,7 @@ impl Hub {
     fn shut(&mut self, id: SessionId, reason: CloseReason) {
         self.stop_operations(id, Haste::SendQueued);
         self.drop_replies(id);
+        self.logins.forget(id);
         let was = self.release_name(id);
         let deadline = self.closing_deadline(reason);
         let session = self.session_mut(id).expect("the caller has it");
@@ -174,6 +185,7 @@ impl Hub {
         }
         self.stop_operations(id, Haste::AtOnce);
         self.drop_replies(id);
+        self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
         self.effects.push_back(Effect::Close { session: id, reason });
@@ -253,6 +265,10 @@ impl Hub {
                 self.close(id, CloseReason::FirstRequestTimeout, Some(&too_late(&limits)));
             }
             Phase::Closing { reason, .. } => self.remove(id, reason),
+            Phase::Verifying { .. } => {}
+            Phase::Ready { .. } if session.login_by.is_some_and(|by| by <= now) => {
+                self.close(id, CloseReason::LoginTimeout, Some(&no_login(&limits)));
+            }
             Phase::Ready { .. } => {
                 let patience = session.patience(&limits);
                 if session.stalled.is_some_and(|since| since + patience <= now) {
@@ -262,10 +278,10 @@ impl Hub {
                     };
                     return self.remove(id, reason);
                 }
-                if session.pinged {
+                if session.pinged.is_some() {
                     return self.remove(id, CloseReason::Silent);
                 }
-                session.pinged = true;
+                session.pinged = Some(now);
                 self.say(id, &Event::Ping { number: now.0 as u32 });
             }
         }
@@ -293,7 +309,7 @@ impl Hub {
     }
 
     /// Gives a session that is on its way out no more time than the server has.
-    fn hasten(&mut self, id: SessionId) {
+    pub(super) fn hasten(&mut self, id: SessionId) {
         let Some(end) = self.stopping else { return };
         let last = end + self.limits.closing_timeout;
         let session = self.session_mut(id).expect("the caller has it");
@@ -317,7 +333,7 @@ impl Hub {
         }
     }
 
-    fn ids(&self) -> Vec<SessionId> {
+    pub(super) fn ids(&self) -> Vec<SessionId> {
         self.sessions().map(|session| session.id).collect()
     }
 }
@@ -338,6 +354,12 @@ fn shutting_down() -> Refusal {
 fn too_late(limits: &Limits) -> Refusal {
     let seconds = limits.first_request_timeout.as_secs();
     let text = format!("no request came within {seconds} s; `help` lists them");
+    Refusal::new(0, ErrorCode::TimedOut, text)
+}
+
+fn no_login(limits: &Limits) -> Refusal {
+    let seconds = limits.login_timeout.as_secs();
+    let text = format!("nobody logged in within {seconds} s; connect again, and log in first");
     Refusal::new(0, ErrorCode::TimedOut, text)
 }
 

@@ -1,12 +1,28 @@
 //! From bytes to requests.
 
-use super::{CloseReason, Hub, Phase, SessionId};
+use zeroize::Zeroize as _;
+
+use super::{CloseReason, Hub, Phase, SessionId, rights::Right, session::Raw};
 use crate::wire::{
-    Dialect, Event, Item,
+    Dialect, Event, Item, Outcome, Refusal, Request,
     dialect::{self, Sniffed},
-    error::{ErrorCode, Refusal},
+    frame,
     json::{self, Label},
 };
+
+/// A rest of more bytes than this is not copied for every portion that follows it; a smaller one
+/// takes no more memory than it needs.
+const LARGE_REST_BYTES: usize = 32 * 1024;
+
+/// What became of bytes that may be no request.
+enum Passed {
+    /// They are one, or its beginning.
+    Request,
+    /// So many of them are passed on.
+    Some(usize),
+    /// More are needed, or room for them.
+    Wait,
+}
 
 impl Hub {
     pub(super) fn on_bytes(&mut self, id: SessionId, bytes: &[u8]) {
@@ -14,7 +30,7 @@ impl Hub {
         let Some(session) = self.session_mut(id) else { return };
         if !bytes.is_empty() {
             session.heard = now;
-            if std::mem::take(&mut session.pinged) {
+            if session.pinged.take().is_some() {
                 self.arm(id);
             }
         }
@@ -37,9 +53,17 @@ impl Hub {
         let mut joined = std::mem::take(&mut self.joined);
         joined.clear();
         let session = self.session_mut(id).expect("the caller has it");
-        joined.append(&mut session.input.rest);
+        let rest = &mut session.input.rest;
+        let is_large = rest.len() > LARGE_REST_BYTES;
+        if is_large {
+            std::mem::swap(&mut joined, rest);
+        }
+        let mut spare = std::mem::take(rest);
+        if !is_large {
+            joined.append(&mut spare);
+        }
         loop {
-            let session = self.session(id);
+            let session = self.session(id).filter(|session| session.input.data.is_none());
             let missing = session.and_then(|session| {
                 session.dialect()?.missing(&joined, bytes, session.input.place)
             });
@@ -56,11 +80,21 @@ impl Hub {
             // Nothing was made of it: either it is not all there, or it must wait.
             if bytes.is_empty() || used + head.len() == 0 {
                 joined.extend_from_slice(bytes);
-                self.keep(id, &joined);
+                self.keep_joined(id, &mut joined);
                 break;
             }
         }
-        self.joined = joined;
+        if self.heard_secret {
+            joined.zeroize();
+        }
+        self.joined = if is_large { spare } else { joined };
+    }
+
+    pub(super) fn on_secured(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        let is_new = matches!(session.phase, Phase::Sniffing { .. } | Phase::Closing { .. });
+        assert!(is_new && session.input.rest.is_empty(), "TLS begins with the first byte");
+        session.secured = true;
     }
 
     pub(super) fn on_end_of_input(&mut self, id: SessionId) {
@@ -68,20 +102,29 @@ impl Hub {
         session.input.ended = true;
         match session.phase {
             Phase::Closing { .. } => {}
+            Phase::Ready { dialect: Dialect::Line, .. } if session.input.raw.is_some() => {
+                // The file ends too early; whoever writes it finds that out.
+                let raw = session.input.raw.take().expect("it was looked at");
+                self.end_raw(id, raw);
+                self.close_if_finished(id);
+            }
             // Frames have a goodbye. Whoever leaves without it did not mean to.
             Phase::Greeting { dialect: Dialect::Frame, .. }
+            | Phase::Verifying { dialect: Dialect::Frame }
             | Phase::Ready { dialect: Dialect::Frame, .. } => {
                 self.remove(id, CloseReason::PeerGone);
             }
             // A few bytes that could still have become another dialect are a line after all.
             Phase::Greeting { dialect: Dialect::Json, .. }
+            | Phase::Verifying { dialect: Dialect::Json }
             | Phase::Ready { dialect: Dialect::Json, .. } => self.on_bytes(id, b""),
-            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Ready { .. } => {
-                match session.input.rest.last() {
-                    None | Some(b'\n') => self.on_bytes(id, b""),
-                    Some(_) => self.on_bytes(id, b"\n"),
-                }
-            }
+            Phase::Sniffing { .. }
+            | Phase::Greeting { .. }
+            | Phase::Verifying { .. }
+            | Phase::Ready { .. } => match session.input.rest.last() {
+                None | Some(b'\n') => self.on_bytes(id, b""),
+                Some(_) => self.on_bytes(id, b"\n"),
+            },
         }
     }
 
@@ -125,15 +168,26 @@ impl Hub {
                     None => return used,
                 },
                 Phase::Greeting { dialect, .. } => (dialect, true),
-                Phase::Ready { dialect, .. } => (dialect, false),
+                Phase::Verifying { dialect } | Phase::Ready { dialect, .. } => (dialect, false),
             };
             if session.must_pause(&limits) {
                 session.input.paused = true;
                 return used;
             }
+            match self.pass_on(id, dialect, is_greeting, rest) {
+                Passed::Wait => return used,
+                Passed::Some(count) => {
+                    used += count;
+                    continue;
+                }
+                Passed::Request => {}
+            }
+            let Some(session) = self.session_mut(id) else { return bytes.len() };
             let mut place = std::mem::take(&mut session.input.place);
             let max = session.request_max_bytes();
-            if !is_greeting && let Some(post) = dialect.post(rest, place, max) {
+            // Without the right the long way is taken, at whose end it is denied.
+            let may_post = !is_greeting && session.rights.has(Right::Message);
+            if may_post && let Some(post) = dialect.post(rest, place, max) {
                 used += post.consumed;
                 self.on_message(id, post.tag, post.to, post.text);
                 continue;
@@ -148,23 +202,17 @@ impl Hub {
                     session.input.place = place;
                     return used;
                 }
-                Ok(Some(Item { request, consumed, label: Some(label) })) => {
-                    if self.awaits_slot(id, &request) {
+                Ok(Some(Item { request, consumed, label })) => {
+                    if label.is_some() && self.awaits_slot(id, &request) {
                         return used;
                     }
                     used += consumed;
-                    self.on_labelled(id, is_greeting, &label, request);
-                }
-                Ok(Some(Item { request, consumed, label: None })) => {
-                    used += consumed;
-                    match request {
-                        Ok(request) if is_greeting => self.on_first(id, dialect, request),
-                        Ok(request) => self.on_request(id, dialect, request),
-                        Err(_) if is_greeting && dialect == Dialect::Frame => {
-                            let refusal = super::requests::hello_first();
-                            self.close(id, CloseReason::Protocol, Some(&refusal));
-                        }
-                        Err(refusal) => self.say(id, &Event::Error(&refusal)),
+                    if let Ok(Request::Login { password: Some(_), .. }) = &request {
+                        self.heard_secret = true;
+                    }
+                    match label {
+                        Some(label) => self.on_labelled(id, is_greeting, &label, request),
+                        None => self.on_item(id, dialect, is_greeting, request),
                     }
                 }
                 Err(refusal) => {
@@ -172,6 +220,94 @@ impl Hub {
                     return bytes.len();
                 }
             }
+        }
+    }
+
+    fn on_item(
+        &mut self,
+        id: SessionId,
+        dialect: Dialect,
+        is_greeting: bool,
+        request: Result<Request<'_>, Refusal>,
+    ) {
+        match request {
+            Ok(request) if is_greeting => self.on_first(id, dialect, request),
+            Ok(request) => self.on_request(id, dialect, request),
+            Err(_) if is_greeting && dialect == Dialect::Frame => {
+                let refusal = super::requests::hello_first();
+                self.close(id, CloseReason::Protocol, Some(&refusal));
+            }
+            Err(refusal) => self.say(id, &Event::Error(&refusal)),
+        }
+    }
+
+    /// Passes bytes on that are no request, as they come.
+    fn pass_on(&mut self, id: SessionId, dialect: Dialect, is_early: bool, rest: &[u8]) -> Passed {
+        let session = self.session_mut(id).expect("the caller has it");
+        if session.input.raw.is_some() {
+            return self.consume_raw(id, rest).map_or(Passed::Wait, Passed::Some);
+        }
+        if dialect != Dialect::Frame || is_early {
+            return Passed::Request;
+        }
+        if let Some((tag, left)) = session.input.data {
+            let part = &rest[..rest.len().min(left)];
+            session.input.data = (part.len() < left).then_some((tag, left - part.len()));
+            if part.is_empty() {
+                return Passed::Wait;
+            }
+            self.on_input(id, tag, part);
+            return Passed::Some(part.len());
+        }
+        match frame::begun_data(rest) {
+            Some(begun) => {
+                session.input.data = Some(begun);
+                Passed::Some(frame::HEADER_BYTES)
+            }
+            None => Passed::Request,
+        }
+    }
+
+    /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
+    fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
+        let room = self.operation_of(id, 0).and_then(|operation| operation.input_room());
+        let session = self.session_mut(id).expect("the caller has it");
+        let mut raw = session.input.raw.take().expect("the caller has looked");
+        let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
+        let left = usize::try_from(raw.left).unwrap_or(usize::MAX);
+        let count = bytes.len().min(left).min(room);
+        raw.left -= count as u64;
+        let is_end = raw.left == 0;
+        if count == 0 && !is_end {
+            session.input.paused = !bytes.is_empty();
+            session.input.raw = Some(raw);
+            return None;
+        }
+        let is_wanted = raw.refusal.is_none();
+        match is_end {
+            true => {
+                if is_wanted && count > 0 {
+                    self.on_input(id, 0, &bytes[..count]);
+                }
+                self.end_raw(id, raw);
+            }
+            false => {
+                session.input.raw = Some(raw);
+                if is_wanted {
+                    self.on_input(id, 0, &bytes[..count]);
+                }
+            }
+        }
+        Some(count)
+    }
+
+    fn end_raw(&mut self, id: SessionId, raw: Raw) {
+        match raw.refusal {
+            Some(refusal) => {
+                let outcome = Outcome::Failed(refusal);
+                self.say(id, &Event::End { tag: 0, outcome: &outcome });
+            }
+            None => self.on_input_end(id, 0),
         }
     }
 
@@ -188,19 +324,35 @@ impl Hub {
             Sniffed::Undecided => return None,
             sniffed => sniffed,
         };
-        let is_local = session.is_local;
-        if let Sniffed::Speaks(dialect, skipped) = sniffed
-            && is_local
-        {
-            session.phase = Phase::Greeting { dialect, deadline };
-            return Some(skipped);
-        }
-        let (reason, refusal) = match dialect::unserved(sniffed) {
-            Some(refusal) => (CloseReason::NotServed, refusal),
-            None => (CloseReason::NotAdmitted, not_local()),
+        let (origin, secured) = (session.origin, session.secured);
+        let admitted = match dialect::unserved(sniffed) {
+            Some(refusal) => Err((CloseReason::NotServed, refusal)),
+            None => self
+                .policy
+                .admit(&origin, secured)
+                .map_err(|refusal| (CloseReason::NotAdmitted, refusal)),
+        };
+        let (reason, refusal) = match (sniffed, admitted) {
+            (Sniffed::Speaks(dialect, skipped), Ok(())) => {
+                let session = self.session_mut(id).expect("the caller has it");
+                session.phase = Phase::Greeting { dialect, deadline };
+                return Some(skipped);
+            }
+            (_, Err(refused)) => refused,
+            (_, Ok(())) => unreachable!("what is served is spoken"),
         };
         self.close_with(id, reason, &dialect::farewell(sniffed, &refusal));
         Some(bytes.len())
+    }
+
+    /// The same for bytes that have a buffer of their own.
+    fn keep_joined(&mut self, id: SessionId, joined: &mut Vec<u8>) {
+        match self.session_mut(id).filter(|session| !session.is_closing()) {
+            Some(session) if joined.len() > LARGE_REST_BYTES => {
+                session.input.rest = std::mem::take(joined);
+            }
+            _ => self.keep(id, joined),
+        }
     }
 
     fn keep(&mut self, id: SessionId, rest: &[u8]) {
@@ -212,11 +364,4 @@ impl Hub {
             session.input.rest = rest.to_vec();
         }
     }
-}
-
-/// One line for whoever is not on this machine.
-fn not_local() -> Refusal {
-    let text = "this server serves connections from its own machine only (::1 and 127.0.0.1); \
-                log in there, or forward a port by ssh";
-    Refusal::new(0, ErrorCode::Denied, text)
 }

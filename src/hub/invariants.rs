@@ -12,6 +12,7 @@ impl Hub {
         assert!(self.doomed.is_empty(), "whoever is doomed is removed within the same input");
         assert!(self.asked.is_none(), "a request is executed within the same input");
         self.check_names();
+        self.check_logins();
         self.check_operations();
         for (slot, session) in &self.sessions {
             assert_eq!(session.id.slot(), slot, "a session knows where it lies");
@@ -30,6 +31,19 @@ impl Hub {
         }
         let named = self.sessions().filter(|session| session.name().is_some()).count();
         assert_eq!(named, self.names.len(), "every named session is in the index");
+    }
+
+    fn check_logins(&self) {
+        let (waiting, running) = self.logins.counts(self.limits.unknown_names_max);
+        assert!(waiting <= self.limits.logins_waiting_max);
+        assert!(running <= self.limits.verifications_max);
+        let checked = |session: &&Session| matches!(session.phase, Phase::Verifying { .. });
+        for session in self.sessions().filter(checked) {
+            assert!(self.logins.has(session.id), "{:?} waits for no check", session.id);
+        }
+        // The checks of those who have gone go on; nobody else waits for one.
+        let here = self.sessions().filter(checked).count();
+        assert!((waiting..=waiting + running).contains(&here), "{here} are checked");
     }
 
     fn check_operations(&self) {
@@ -82,8 +96,11 @@ impl Hub {
         let operations = session.operations.len();
         assert!(operations <= self.limits.operations_max);
         match session.phase {
-            Phase::Sniffing { .. } | Phase::Greeting { .. } => {
+            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => {
                 assert_eq!(operations, 0, "{id:?} has said nothing valid and started something");
+            }
+            Phase::Ready { name: None, .. } if session.login_by.is_some() => {
+                assert_eq!(operations, 0, "{id:?} has not logged in and started something");
             }
             Phase::Ready { dialect: Dialect::Line, .. } => {
                 assert!(operations <= 1, "lines wait for the operation before");
@@ -91,6 +108,7 @@ impl Hub {
             Phase::Ready { dialect: Dialect::Json, .. } => {}
             Phase::Ready { dialect: Dialect::Frame, name } => {
                 assert!(name.is_some(), "frames begin with a name");
+                assert!(session.login_by.is_none(), "{id:?} is in without a login");
                 assert_eq!(session.column, Column::LineStart, "frames have no columns");
             }
             Phase::Closing { .. } => {

@@ -87,6 +87,7 @@ impl Hub {
         let was_empty = recipient.outbox.is_empty();
         match recipient.take_in(letter, &mut self.pool, &self.limits) {
             Ok(()) => {
+                self.messages += 1;
                 if was_empty && !recipient.outbox.is_empty() {
                     self.effects.push_back(Effect::Flush { session: target });
                 }

@@ -3,11 +3,15 @@
 //! No socket, no open file, no process, no clock and no randomness come in here: only bytes,
 //! numbers, and what the shell says has happened. So a whole server runs in a simulation.
 
+pub mod admission;
 mod closing;
 mod held;
+mod host;
 mod ids;
 mod inbound;
 mod invariants;
+mod lockout;
+mod logins;
 mod messages;
 mod names;
 mod operation;
@@ -15,20 +19,26 @@ mod operations;
 mod outbox;
 mod replies;
 mod requests;
+pub mod rights;
 mod session;
 mod time;
 mod timers;
 
-use std::{collections::VecDeque, net::SocketAddr};
+use std::collections::VecDeque;
 
+use admission::{Mode, Origin, Policy};
 pub use closing::CloseReason;
 use held::Held;
 pub use ids::{OperationId, SessionId};
-use names::Names;
-pub use operation::{Operation, State as OperationState, Work};
+use lockout::Lockout;
+use logins::Logins;
+pub use logins::Verdict;
+use names::{Keyed, Names};
+pub use operation::{Operation, Program, State as OperationState, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 use replies::{Asked, Replies};
+use rights::Rights;
 use session::Column;
 pub use session::{Phase, Session};
 use slab::Slab;
@@ -36,9 +46,9 @@ pub use time::Time;
 use timers::{Alarm, Timers};
 
 use crate::{
-    limits::Limits,
+    limits::{LINE_FIRST_MAX_BYTES, LOGIN_ATTEMPTS_DEFAULT, Limits},
     wire::{
-        Dialect, Outcome, Stream,
+        Dialect, Name, Outcome, Secret, Stream,
         event::{Entry, Event, Object},
         json::Reply,
     },
@@ -53,9 +63,11 @@ use crate::{
 /// [`Effect::Stop`] or [`Effect::Release`].
 pub struct Hub {
     limits: Limits,
+    policy: Policy,
     now: Time,
     sessions: Slab<Session>,
     names: Names,
+    logins: Logins,
     operations: Slab<Operation>,
     effects: VecDeque<Effect>,
     timers: Timers,
@@ -69,7 +81,11 @@ pub struct Hub {
     reply: Reply,
     /// Bytes that all replies hold which are not written yet.
     replies_bytes: usize,
+    /// Whether a password was among the bytes of the last input.
+    heard_secret: bool,
     serial: u64,
+    /// Messages that were handed to somebody.
+    messages: u64,
     /// When the time is over that a stopping server gives its operations.
     stopping: Option<Time>,
     /// Sessions that must go once the input at hand is dealt with.
@@ -85,6 +101,11 @@ pub enum Input<'a> {
         session: SessionId,
         /// Not kept longer than this call but for an incomplete rest.
         bytes: &'a [u8],
+    },
+    /// Its bytes are protected by TLS from now on. Nothing was read of it before that but TLS.
+    Secured {
+        /// Whose.
+        session: SessionId,
     },
     /// The peer will say no more, and may still listen.
     EndOfInput {
@@ -102,6 +123,20 @@ pub enum Input<'a> {
         session: SessionId,
         /// Bytes.
         count: usize,
+    },
+    /// The answer to [`Effect::Verify`]; exactly one follows each, also where the session has gone.
+    Verified {
+        /// Whose password it was.
+        session: SessionId,
+        /// Whether it was right.
+        verdict: Verdict,
+    },
+    /// Who has a password: at the start, and whenever that changes.
+    Accounts {
+        /// All of them, with what each may do.
+        accounts: &'a [(Name, Rights)],
+        /// Those who have another password than before.
+        changed: &'a [Name],
     },
     /// A file is open and about to be sent.
     Opened {
@@ -124,6 +159,13 @@ pub enum Input<'a> {
     /// The command took so many bytes of [`Hub::standard_input`].
     InputTaken {
         /// Which command.
+        operation: OperationId,
+        /// Bytes.
+        count: usize,
+    },
+    /// So many bytes of what [`Hub::take_input`] gave are dealt with.
+    InputDone {
+        /// Of which operation.
         operation: OperationId,
         /// Bytes.
         count: usize,
@@ -156,8 +198,10 @@ pub enum Chunk<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
-    /// A part of the open file.
+    /// A part of an open file.
     File {
+        /// Which of the operation's files, as the shell numbers them.
+        file: u32,
         /// Where it begins.
         offset: u64,
         /// Bytes, not 0.
@@ -198,6 +242,16 @@ pub enum Effect {
         /// Why.
         reason: CloseReason,
     },
+    /// Check this password, and report [`Input::Verified`]. At most so many are asked for at once
+    /// as [`Limits::verifications_max`] says.
+    Verify {
+        /// For whom.
+        session: SessionId,
+        /// Whose password it should be.
+        name: Name,
+        /// What was given.
+        password: Secret<'static>,
+    },
     /// Start this.
     Start {
         /// Its id.
@@ -232,6 +286,23 @@ pub enum Effect {
         /// Which.
         operation: OperationId,
     },
+    /// Close the listeners and open them again, on the same port.
+    ListenAgain,
+    /// Listen no more, and leave as soon as [`Hub::is_finished`].
+    Quit,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counts {
+    /// Sessions, named or not.
+    pub sessions: usize,
+    /// Names that are taken.
+    pub users: usize,
+    /// Operations under way.
+    pub operations: usize,
+    /// Messages that were handed to somebody since the start: one to three users counts thrice.
+    pub messages: u64,
 }
 
 /// No more sessions can be opened.
@@ -240,13 +311,21 @@ pub struct Full;
 
 impl Hub {
     /// A hub without sessions. `name_key` must be random and secret in earnest: see [`Names`].
-    pub fn new(limits: Limits, name_key: [u64; 2]) -> Hub {
+    pub fn new(limits: Limits, name_key: [u64; 2], policy: Policy) -> Hub {
         limits.check();
+        let attempts = match policy.mode {
+            Mode::Credentials { attempts, .. } => attempts,
+            Mode::Protected | Mode::Open { .. } => LOGIN_ATTEMPTS_DEFAULT,
+        };
+        let key = Keyed(name_key);
+        let lockout = Lockout::new(attempts, limits.lockout_time, limits.unknown_names_max, key);
         Hub {
             limits,
+            policy,
             now: Time(0),
             sessions: Slab::new(),
-            names: Names::new(name_key),
+            names: Names::new(key),
+            logins: Logins::new(lockout, key),
             operations: Slab::new(),
             effects: VecDeque::new(),
             timers: Timers::default(),
@@ -256,14 +335,16 @@ impl Hub {
             asked: None,
             reply: Reply::default(),
             replies_bytes: 0,
+            heard_secret: false,
             serial: 0,
+            messages: 0,
             stopping: None,
             doomed: Vec::new(),
         }
     }
 
-    /// Takes in a connection from `peer`.
-    pub fn open(&mut self, now: Time, peer: SocketAddr) -> Result<SessionId, Full> {
+    /// Takes in a connection.
+    pub fn open(&mut self, now: Time, origin: Origin) -> Result<SessionId, Full> {
         self.begin(now);
         if self.sessions.len() >= self.limits.sessions_max || self.stopping.is_some() {
             return Err(Full);
@@ -271,8 +352,7 @@ impl Hub {
         let serial = self.next_serial();
         let entry = self.sessions.vacant_entry();
         let id = SessionId::new(entry.key(), serial);
-        let is_local = peer.ip().to_canonical().is_loopback();
-        entry.insert(Session::new(id, now, is_local, &self.limits));
+        entry.insert(Session::new(id, now, origin, &self.policy, &self.limits));
         self.arm(id);
         Ok(id)
     }
@@ -282,14 +362,18 @@ impl Hub {
         self.begin(now);
         match input {
             Input::Bytes { session, bytes } => self.on_bytes(session, bytes),
+            Input::Secured { session } => self.on_secured(session),
             Input::EndOfInput { session } => self.on_end_of_input(session),
             Input::Gone { session } => self.remove(session, CloseReason::PeerGone),
             Input::Sent { session, count } => self.on_sent(session, count),
+            Input::Verified { session, verdict } => self.on_verified(session, verdict),
+            Input::Accounts { accounts, changed } => self.on_accounts(accounts, changed),
             Input::Opened { operation, name, size, modified } => {
                 self.on_opened(operation, name, size, modified);
             }
             Input::Chunk { operation, chunk } => self.on_chunk(operation, chunk),
             Input::InputTaken { operation, count } => self.on_input_taken(operation, count),
+            Input::InputDone { operation, count } => self.on_input_done(operation, count),
             Input::InputClosed { operation } => self.on_input_closed(operation),
             Input::Ended { operation, outcome } => self.on_ended(operation, outcome),
             Input::Tick => self.on_tick(),
@@ -321,6 +405,21 @@ impl Hub {
         self.session(session).map_or(0, |session| session.outbox.unsent_bytes())
     }
 
+    /// Whether there was a password among the bytes handed in since it was last asked: then
+    /// whoever has them overwrites them.
+    pub fn take_heard_secret(&mut self) -> bool {
+        std::mem::take(&mut self.heard_secret)
+    }
+
+    /// Bytes of the session that may be read at once: few while it is a nobody's, so that the
+    /// rest of them, which is kept, is small.
+    pub fn input_max_bytes(&self, session: SessionId) -> usize {
+        match self.session(session) {
+            Some(session) if session.is_nobody() => LINE_FIRST_MAX_BYTES,
+            _ => usize::MAX,
+        }
+    }
+
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
     pub fn wants_input(&mut self, session: SessionId) -> bool {
         let limits = self.limits;
@@ -340,6 +439,16 @@ impl Hub {
     /// How many operations are under way.
     pub fn operations_count(&self) -> usize {
         self.operations.len()
+    }
+
+    /// How much there is of everything.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            sessions: self.sessions.len(),
+            users: self.names.len(),
+            operations: self.operations.len(),
+            messages: self.messages,
+        }
     }
 
     /// True once the server was told to stop and everybody has gone.

@@ -19,8 +19,9 @@ pub struct Names {
     sessions: HashMap<Name, SessionId, Keyed>,
 }
 
+/// The secret key of such a hash.
 #[derive(Clone, Copy, Debug)]
-struct Keyed([u64; 2]);
+pub struct Keyed(pub [u64; 2]);
 
 impl BuildHasher for Keyed {
     type Hasher = Hash13;
@@ -32,7 +33,7 @@ impl BuildHasher for Keyed {
 
 /// SipHash-1-3 without the length prefix and the terminator that `std` adds: the keys of this
 /// map are whole byte strings, nothing is concatenated.
-struct Hash13(SipHasher13);
+pub struct Hash13(SipHasher13);
 
 impl Hasher for Hash13 {
     fn write(&mut self, bytes: &[u8]) {
@@ -48,8 +49,8 @@ impl Hasher for Hash13 {
 
 impl Names {
     /// An empty index under a secret key.
-    pub fn new(key: [u64; 2]) -> Names {
-        Names { sessions: HashMap::with_hasher(Keyed(key)) }
+    pub fn new(key: Keyed) -> Names {
+        Names { sessions: HashMap::with_hasher(key) }
     }
 
     /// The session of the user whose name is `name`; bytes that are no name find nobody.

@@ -4,7 +4,11 @@
 //! room for a piece of its output, and is told how it ended.
 
 use super::{OperationId, SessionId};
-use crate::wire::{SharePath, Tag, event::Ended};
+use crate::wire::{
+    Refusal, SharePath, Tag,
+    event::Ended,
+    host::{Interpreter, PingHost, Question},
+};
 
 /// Something that takes time, on behalf of one session.
 ///
@@ -51,6 +55,10 @@ pub enum State {
 #[derive(Debug, Default)]
 pub struct Input {
     pub(super) bytes: Vec<u8>,
+    /// Bytes that the shell has taken and not dealt with.
+    pub(super) taken: usize,
+    /// Bytes that may wait.
+    pub(super) window: usize,
     /// The client has said that no more comes.
     pub(super) ended: bool,
     /// The command has closed its end: what comes is dropped.
@@ -67,6 +75,24 @@ pub enum Work {
         /// Whether the outcome is to carry the file's hash: lines have no place for it.
         verified: bool,
     },
+    /// Send files by the conversation of transfers.
+    Fetch {
+        /// Below the root; the names in them may be patterns.
+        paths: Vec<SharePath>,
+    },
+    /// Receive files by the conversation of transfers.
+    Store {
+        /// The folder, `None` being the root.
+        into: Option<SharePath>,
+    },
+    /// Receive one file, whose bytes come as input. All of them are to be taken, whatever
+    /// happens: the session cannot go on before.
+    Upload {
+        /// Where it goes, or why that is no place.
+        path: Result<SharePath, Refusal>,
+        /// Bytes that come.
+        size: u64,
+    },
     /// Run a command under `/bin/sh -c`, in the folder of the session.
     Run {
         /// As the shell gets it.
@@ -79,12 +105,43 @@ pub enum Work {
         /// Below the root.
         path: Option<SharePath>,
     },
+    /// Answer a question about the host.
+    Ask(Question),
+    /// Run a program of the host without a shell, in the folder of the session.
+    Program {
+        /// Which.
+        program: Program,
+        /// Whether standard input may follow; else it is empty from the start.
+        stdin: bool,
+    },
+}
+
+/// A program of the host, by what it is for: where it is, the shell finds out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Program {
+    /// What pings this host a few times, and ends by itself.
+    Ping(PingHost),
+    /// What tells the version of Python.
+    PythonVersion,
+    /// An interpreter with a command for it.
+    Script {
+        /// Which.
+        interpreter: Interpreter,
+        /// As it gets it.
+        command: String,
+    },
 }
 
 impl Operation {
     /// Whose it is.
     pub fn owner(&self) -> SessionId {
         self.owner
+    }
+
+    /// Bytes of input that may come; `None` where it takes none any more.
+    pub(super) fn input_room(&self) -> Option<usize> {
+        let input = self.input.as_ref().filter(|input| !input.closed)?;
+        Some(input.window.saturating_sub(input.bytes.len() + input.taken))
     }
 
     /// Where it stands.

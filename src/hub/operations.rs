@@ -2,8 +2,10 @@
 
 use super::{
     Chunk, CloseReason, Column, Effect, Hub, OperationId, OperationState, Session, SessionId, Time,
+    host,
     operation::{self, Operation, Work},
     outbox::FilePiece,
+    session::Raw,
     timers::Alarm,
 };
 use crate::wire::{
@@ -16,18 +18,31 @@ use crate::wire::{
 impl Hub {
     /// Starts what `call` asks for, or says why not.
     pub(super) fn on_start(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
+        let raw_bytes = self.raw_bytes_of(id, &call);
         if let Err(refusal) = self.may_start(id, tag) {
-            let outcome = Outcome::Failed(refusal);
-            return self.say(id, &Event::End { tag, outcome: &outcome });
+            return self.refuse_call(id, &call, refusal);
         }
         let session = self.session(id).expect("its request is at hand");
         let verified = session.dialect() != Some(Dialect::Line);
+        let limits = self.limits;
+        let store_window = limits.store_window_bytes.max(limits.input_window_bytes);
+        let mut window = limits.input_window_bytes;
         let (work, takes_input, timeout_ms) = match call {
             Call::Download { path } => (Work::Download { path, verified }, false, 0),
             Call::List { path } => (Work::List { path }, false, 0),
+            Call::Fetch { paths } => (Work::Fetch { paths }, true, 0),
+            Call::Store { into } => {
+                window = store_window;
+                (Work::Store { into }, true, 0)
+            }
+            Call::Upload { path, size } => {
+                window = store_window;
+                (Work::Upload { path, size }, true, 0)
+            }
             Call::Run { command, stdin, timeout_ms } => {
                 (Work::Run { command: command.into_owned(), stdin }, stdin, timeout_ms)
             }
+            Call::Host(call) => host::work_of(call),
             Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
                 unreachable!("answered at once")
             }
@@ -50,14 +65,41 @@ impl Hub {
             file_pieces: 0,
             announced: false,
             has_spoken: false,
-            input: takes_input.then(Box::default),
+            input: takes_input.then(|| {
+                Box::new(operation::Input { window: window as usize, ..Default::default() })
+            }),
             because: None,
         });
         if let Some(deadline) = deadline {
             self.set_alarm(deadline, Alarm::Operation(operation));
         }
-        self.session_mut(id).expect("its request is at hand").operations.push(operation);
+        let session = self.session_mut(id).expect("its request is at hand");
+        session.operations.push(operation);
+        session.input.raw = raw_bytes.map(|left| Raw { left, refusal: None });
         self.effects.push_back(Effect::Start { operation, session: id, work });
+        // Everybody knows of the smaller window; the rest of a larger one is granted at once.
+        self.grant(id, tag, (window - limits.input_window_bytes) as usize);
+    }
+
+    /// Bytes that follow the call and are no requests.
+    fn raw_bytes_of(&self, id: SessionId, call: &Call<'_>) -> Option<u64> {
+        let is_line = self.session(id).and_then(Session::dialect) == Some(Dialect::Line);
+        match *call {
+            Call::Upload { size, .. } if is_line => Some(size),
+            _ => None,
+        }
+    }
+
+    /// Answers a call that is not to start with its end. Bytes that follow it all the same are taken
+    /// first: none of them is a request.
+    pub(super) fn refuse_call(&mut self, id: SessionId, call: &Call<'_>, refusal: Refusal) {
+        if let Some(left) = self.raw_bytes_of(id, call) {
+            let session = self.session_mut(id).expect("its request is at hand");
+            session.input.raw = Some(Raw { left, refusal: Some(refusal) });
+            return;
+        }
+        let tag = refusal.tag;
+        self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
     }
 
     fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
@@ -183,7 +225,7 @@ impl Hub {
         operation.has_spoken = true;
         match chunk {
             Chunk::Output { stream, bytes } => self.put_output(owner, tag, stream, bytes),
-            Chunk::File { offset, length } => self.put_file(id, offset, length),
+            Chunk::File { file, offset, length } => self.put_file(id, file, offset, length),
             Chunk::Entries(entries) => self.say(owner, &Event::Entries { tag, entries }),
             Chunk::Text(text) => self.say(owner, &Event::Text { tag, text }),
             Chunk::Object(object) => self.say(owner, &Event::Object { tag, object }),
@@ -207,7 +249,7 @@ impl Hub {
         }
     }
 
-    fn put_file(&mut self, id: OperationId, offset: u64, length: usize) {
+    fn put_file(&mut self, id: OperationId, file: u32, offset: u64, length: usize) {
         assert!(length > 0, "a piece of a file has bytes");
         let operation = self.operation_mut(id).expect("the caller has it");
         operation.file_pieces += 1;
@@ -221,7 +263,7 @@ impl Hub {
             };
             session.outbox.write(&mut self.pool, header);
         }
-        let piece = FilePiece { operation: id, offset, length };
+        let piece = FilePiece { operation: id, file, offset, length };
         session.outbox.put_file(&mut self.pool, piece);
         if was_empty {
             self.effects.push_back(Effect::Flush { session: owner });
@@ -347,7 +389,6 @@ impl Hub {
 
     pub(super) fn on_input(&mut self, id: SessionId, tag: Tag, bytes: &[u8]) {
         // The command may have ended while this was on its way.
-        let window = self.limits.input_window_bytes as usize;
         let Some(operation) = self.operation_of(id, tag) else { return };
         let operation_id = operation.id;
         let Some(input) = operation.input.as_mut() else {
@@ -358,7 +399,8 @@ impl Hub {
         if input.closed {
             return self.grant(id, tag, bytes.len());
         }
-        if input.ended || input.bytes.len() + bytes.len() > window {
+        let window = input.window;
+        if input.ended || input.bytes.len() + input.taken + bytes.len() > window {
             let text = format!(
                 "at most {window} bytes of input may be on their way, and none \
                                 after its end"
@@ -383,6 +425,26 @@ impl Hub {
         let operation = self.operations.get(id.slot()).filter(|operation| operation.id == id)?;
         let input: &operation::Input = operation.input.as_ref()?;
         Some((&input.bytes, input.ended))
+    }
+
+    /// The same, to be kept by the shell, which says when it has dealt with it
+    /// ([`super::Input::InputDone`]).
+    ///
+    /// `spare` is an empty buffer in which what comes next gathers: the one that was taken before.
+    pub fn take_input(&mut self, id: OperationId, spare: Vec<u8>) -> Option<(Vec<u8>, bool)> {
+        let input = self.operation_mut(id)?.input.as_mut()?;
+        let bytes = std::mem::replace(&mut input.bytes, spare);
+        input.taken += bytes.len();
+        Some((bytes, input.ended))
+    }
+
+    pub(super) fn on_input_done(&mut self, id: OperationId, count: usize) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        let (owner, tag) = (operation.owner, operation.tag);
+        let Some(input) = operation.input.as_mut() else { return };
+        input.taken -= count;
+        self.grant(owner, tag, count);
+        self.resume(owner);
     }
 
     pub(super) fn on_input_taken(&mut self, id: OperationId, count: usize) {

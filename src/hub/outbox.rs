@@ -41,6 +41,8 @@ struct Queue {
 pub struct FilePiece {
     /// Whose file.
     pub operation: OperationId,
+    /// Which of its files.
+    pub file: u32,
     /// Where in the file the rest of the piece begins, in bytes.
     pub offset: u64,
     /// Bytes of the rest.
@@ -242,14 +244,14 @@ mod tests {
         let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
         let operation = OperationId::new(0, 1);
         outbox.write(&mut pool, |out| out.extend(b"head"));
-        outbox.put_file(&mut pool, FilePiece { operation, offset: 10, length: 5 });
+        outbox.put_file(&mut pool, FilePiece { operation, file: 0, offset: 10, length: 5 });
         outbox.write(&mut pool, |out| out.extend(b"tail"));
         assert_eq!(outbox.unsent_bytes(), 13);
         assert_eq!(outbox.piece(), Some(Piece::Bytes { bytes: b"head", more: true }));
         assert_eq!(sent(&mut outbox, &mut pool, 3), (vec![], 0));
         assert_eq!(outbox.piece(), Some(Piece::Bytes { bytes: b"d", more: true }));
         assert_eq!(sent(&mut outbox, &mut pool, 3), (vec![], 0));
-        let rest = FilePiece { operation, offset: 12, length: 3 };
+        let rest = FilePiece { operation, file: 0, offset: 12, length: 3 };
         assert_eq!(outbox.piece(), Some(Piece::File(rest)));
         assert_eq!(sent(&mut outbox, &mut pool, 4), (vec![operation], 0));
         assert_eq!(outbox.piece(), Some(Piece::Bytes { bytes: b"ail", more: false }));

@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
 };
 
-use super::{Column, Effect, Hub, OperationId, Session, SessionId, operation};
+use super::{Column, Effect, Hub, OperationId, Session, SessionId};
 use crate::{
     limits::Limits,
     wire::{
@@ -86,9 +86,10 @@ impl Replies {
         self.last_tag
     }
 
-    /// Whether nothing is owed but what comes unasked.
+    /// Whether nothing is owed but what comes unasked, and the answer to a login.
     pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.ready.is_empty()
+        let is_login = |open: &OpenReply| open.answered_by == AnsweredBy::Login;
+        self.open.iter().all(is_login) && self.ready.is_empty()
     }
 
     /// Whether a reply waits for the socket.
@@ -462,12 +463,12 @@ impl Hub {
         tags.len() as u64
     }
 
-    /// Takes in all of a command's standard input at once.
+    /// Takes in all of an operation's input at once.
     fn on_whole_input(&mut self, id: SessionId, tag: Tag, bytes: &[u8]) {
         let Some(operation) = self.operation_of(id, tag) else { return };
         let (operation_id, bytes) = (operation.id, bytes.to_vec());
         if let Some(input) = operation.input.as_mut() {
-            **input = operation::Input { bytes, ended: true, closed: false };
+            (input.bytes, input.ended) = (bytes, true);
             self.effects.push_back(Effect::Feed { operation: operation_id });
         }
     }
@@ -484,7 +485,8 @@ impl Hub {
 impl Asked {
     fn is_meant(&self, event: &Event<'_>) -> bool {
         match event {
-            Event::Error(refusal) if refusal.tag == 0 => self.answered_by != AnsweredBy::Nothing,
+            _ if self.answered_by == AnsweredBy::Nothing => false,
+            Event::Error(refusal) if refusal.tag == 0 => true,
             Event::Pong { .. } | Event::Goodbye(None) => true,
             _ => is_meant(self.tag, self.answered_by, event),
         }

@@ -1,8 +1,11 @@
 //! What each request does.
 
-use super::{CloseReason, Hub, Phase, SessionId};
+use super::{
+    CloseReason, Hub, Phase, SessionId,
+    rights::{Need, need_of},
+};
 use crate::wire::{
-    Call, Dialect, Event, Name, Outcome, Request, Tag, error::ErrorCode::*, error::Refusal, verbs,
+    Call, Dialect, Event, Outcome, Request, Tag, error::ErrorCode::*, error::Refusal, verbs,
 };
 
 /// Names in one event: at most 36 bytes of JSON each.
@@ -29,9 +32,12 @@ impl Hub {
     }
 
     pub(super) fn on_request(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
+        if let Err(refusal) = self.may(id, &request) {
+            return self.deny(id, &request, refusal);
+        }
         match request {
             Request::Message { tag, to, text } => self.on_message(id, tag, to, text),
-            Request::Login { name, .. } => self.on_login(id, dialect, name),
+            Request::Login { name, password } => self.on_login(id, dialect, name, password),
             Request::Call { tag, call } => self.on_call(id, tag, call),
             Request::Input { tag, bytes } => self.on_input(id, tag, bytes),
             Request::InputEnd { tag } => self.on_input_end(id, tag),
@@ -44,27 +50,33 @@ impl Hub {
         }
     }
 
-    fn on_login(&mut self, id: SessionId, dialect: Dialect, name: Name) {
+    /// Whether the session may ask for this: the one place where that is decided.
+    fn may(&self, id: SessionId, request: &Request<'_>) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
-        if let Some(own) = session.name() {
-            let text = format!("you are {own}; to be somebody else, connect again");
-            return self.refuse(id, 0, AlreadyNamed, text);
+        match need_of(request) {
+            Need::Nothing => Ok(()),
+            _ if session.login_by.is_some() => {
+                let text = "log in first: `user NAME PASSWORD`; until then there are help, echo \
+                            and quit";
+                Err(Refusal::new(0, LoginRequired, text))
+            }
+            Need::Login => Ok(()),
+            Need::Right(right) if session.rights.has(right) => Ok(()),
+            Need::Right(right) => Err(Refusal::new(0, Denied, right.denial())),
         }
-        if !self.names.claim(name, id) {
-            let text = format!("somebody called {name} is here; choose another name");
-            return match dialect {
-                Dialect::Line | Dialect::Json => self.refuse(id, 0, NameTaken, text),
-                // The first frame decides: there is nothing a nameless client could do.
-                Dialect::Frame => {
-                    let refusal = Refusal::new(0, NameTaken, text);
-                    self.close(id, CloseReason::NameTaken, Some(&refusal));
-                }
-            };
+    }
+
+    /// Answers a request that its session may not make, as any that fails.
+    fn deny(&mut self, id: SessionId, request: &Request<'_>, refusal: Refusal) {
+        match *request {
+            Request::Call { tag, ref call } if !self.is_in_use(id, tag) => {
+                self.refuse_call(id, call, Refusal { tag, ..refusal });
+            }
+            Request::Call { tag, .. } | Request::Message { tag, .. } => {
+                self.say(id, &Event::Error(&Refusal { tag, ..refusal }));
+            }
+            _ => self.say(id, &Event::Error(&refusal)),
         }
-        let session = self.session_mut(id).expect("its request is at hand");
-        session.phase = Phase::Ready { dialect, name: Some(name) };
-        self.arm(id);
-        self.say(id, &Event::Welcome { name });
     }
 
     fn on_call(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
@@ -84,10 +96,16 @@ impl Hub {
                 let outcome = Outcome::Counted { count: names.len() as u64, noun: "users" };
                 self.say(id, &Event::End { tag, outcome: &outcome });
             }
+            Call::Host(call) => self.on_host_call(id, tag, call),
             Call::Refused(refusal) => {
                 self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
             }
-            Call::Download { .. } | Call::Run { .. } | Call::List { .. } => {
+            Call::Download { .. }
+            | Call::Fetch { .. }
+            | Call::Store { .. }
+            | Call::Upload { .. }
+            | Call::Run { .. }
+            | Call::List { .. } => {
                 self.on_start(id, tag, call);
             }
         }

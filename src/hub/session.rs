@@ -4,12 +4,16 @@
 
 use std::collections::VecDeque;
 
-use super::{CloseReason, Held, OperationId, Outbox, Replies, SessionId, Time};
+use super::{
+    CloseReason, Held, OperationId, Outbox, Replies, SessionId, Time,
+    admission::{Origin, Policy},
+    rights::Rights,
+};
 use crate::{
     limits::{
         LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES,
     },
-    wire::{Dialect, Name, Tag, json::scan::Place},
+    wire::{Dialect, Name, Refusal, Tag, json::scan::Place},
 };
 
 /// One connection.
@@ -19,8 +23,14 @@ pub struct Session {
     pub(super) id: SessionId,
     /// Where the conversation stands.
     pub(super) phase: Phase,
-    /// Where the peer is: only loopback is served so far.
-    pub(super) is_local: bool,
+    /// Where the peer is.
+    pub(super) origin: Origin,
+    /// Whether TLS protects it.
+    pub(super) secured: bool,
+    /// What it may do.
+    pub(super) rights: Rights,
+    /// Until when it must have logged in; `None` where that is not asked, or done.
+    pub(super) login_by: Option<Time>,
     /// What was read and is not yet a request.
     pub(super) input: Inbound,
     /// What waits for the socket.
@@ -47,8 +57,8 @@ pub struct Session {
     pub(super) stalled: Option<Time>,
     /// Whether a message was refused because the outbox was full, since it was last empty.
     pub(super) overflowed: bool,
-    /// Whether a ping is unanswered.
-    pub(super) pinged: bool,
+    /// Since when a ping is unanswered.
+    pub(super) pinged: Option<Time>,
     /// For when the earliest valid alarm is set.
     pub(super) armed: Time,
 }
@@ -56,9 +66,10 @@ pub struct Session {
 /// Where the conversation stands. Each state carries what only it needs.
 ///
 /// ```text
-///   Sniffing --first bytes--> Greeting --a good request--> Ready
-///       \                         \                          |
-///        \_________________________\_________________________v
+///   Sniffing --first bytes--> Greeting --a good request--> Ready <--right, or lines--+
+///       \                         \  \                       |  \                     |
+///        \                         \  `---a password---------|---`---> Verifying -----+
+///         \_________________________\________________________v_____________/ wrong
 ///                                                         Closing --outbox empty--> gone
 /// ```
 #[derive(Debug)]
@@ -74,6 +85,11 @@ pub enum Phase {
         dialect: Dialect,
         /// Until when a valid request is due.
         deadline: Time,
+    },
+    /// The password that it has given is being checked; its next requests wait.
+    Verifying {
+        /// What it speaks.
+        dialect: Dialect,
     },
     /// Requests are served.
     Ready {
@@ -100,12 +116,27 @@ pub struct Inbound {
     pub(super) rest: Vec<u8>,
     /// How far they were searched for the end of the request.
     pub(super) place: Place,
+    /// Frames alone: the data frame that has begun, and how many bytes of it are still to come.
+    /// They are passed on as they come, and never put together.
+    pub(super) data: Option<(Tag, usize)>,
+    /// Lines alone: so many bytes that come are no requests but a file's, for the operation under
+    /// way or, where that was refused, for nobody.
+    pub(super) raw: Option<Raw>,
     /// The peer has said that no more requests come.
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
     /// JSON alone: the next request waits for the end of an operation.
     pub(super) awaits_slot: bool,
+}
+
+/// Bytes of a file among lines.
+#[derive(Debug)]
+pub struct Raw {
+    /// Bytes still to come.
+    pub(super) left: u64,
+    /// What is said after them, where nobody takes them.
+    pub(super) refusal: Option<Refusal>,
 }
 
 /// Where the output of a session stands.
@@ -139,11 +170,20 @@ pub struct Receipt {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, now: Time, is_local: bool, limits: &Limits) -> Session {
+    pub(super) fn new(
+        id: SessionId,
+        now: Time,
+        origin: Origin,
+        policy: &Policy,
+        limits: &Limits,
+    ) -> Session {
         Session {
             id,
             phase: Phase::Sniffing { deadline: now + limits.first_request_timeout },
-            is_local,
+            origin,
+            secured: false,
+            rights: policy.rights_of_anybody(),
+            login_by: policy.asks_for_passwords().then_some(now + limits.login_timeout),
             input: Inbound::default(),
             outbox: Outbox::default(),
             operations: Vec::new(),
@@ -156,7 +196,7 @@ impl Session {
             heard: now,
             stalled: None,
             overflowed: false,
-            pinged: false,
+            pinged: None,
             armed: Time::NEVER,
         }
     }
@@ -179,7 +219,9 @@ impl Session {
     /// The language it speaks, once that is known and while it is served.
     pub fn dialect(&self) -> Option<Dialect> {
         match self.phase {
-            Phase::Greeting { dialect, .. } | Phase::Ready { dialect, .. } => Some(dialect),
+            Phase::Greeting { dialect, .. }
+            | Phase::Verifying { dialect }
+            | Phase::Ready { dialect, .. } => Some(dialect),
             Phase::Sniffing { .. } | Phase::Closing { .. } => None,
         }
     }
@@ -215,26 +257,45 @@ impl Session {
         matches!(self.phase, Phase::Closing { .. })
     }
 
+    /// Whether it has not said anything valid, or has to log in before it may do anything.
+    pub(super) fn is_nobody(&self) -> bool {
+        match self.phase {
+            Phase::Ready { .. } => self.login_by.is_some(),
+            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => true,
+            Phase::Closing { .. } => false,
+        }
+    }
+
     /// The longest request that it may send: a line, an object, or the body of a frame.
     pub(super) fn request_max_bytes(&self) -> usize {
         match self.phase {
-            Phase::Ready { dialect: Dialect::Json, .. } => OBJECT_MAX_BYTES,
             // Who needs no login may do anything at once, and cost as much.
-            Phase::Greeting { dialect: Dialect::Json, .. } if self.is_local => OBJECT_MAX_BYTES,
-            Phase::Greeting { dialect: Dialect::Json, .. } => OBJECT_FIRST_MAX_BYTES,
-            Phase::Ready { .. } => LINE_MAX_BYTES,
+            Phase::Greeting { dialect: Dialect::Json, .. }
+            | Phase::Ready { dialect: Dialect::Json, .. }
+                if self.login_by.is_none() =>
+            {
+                OBJECT_MAX_BYTES
+            }
+            Phase::Ready { .. } if self.login_by.is_none() => LINE_MAX_BYTES,
+            _ if self.is_json() => OBJECT_FIRST_MAX_BYTES,
             _ => LINE_FIRST_MAX_BYTES,
         }
     }
 
-    /// Whether its next request must wait: for its answers to leave; with lines, for the end of
-    /// the request before; with JSON, for one operation to end where no more may be under way.
+    /// Whether its next request must wait: for its answers to leave; for its password to be
+    /// checked; with lines, for the end of the request before; with JSON, for one operation to end
+    /// where no more may be under way.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
-        if self.outbox.unsent_bytes() >= limits.outbox_pause_bytes {
+        let most = match self.is_nobody() {
+            true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
+            false => limits.outbox_pause_bytes,
+        };
+        let is_checked = matches!(self.phase, Phase::Verifying { .. });
+        if is_checked || self.outbox.unsent_bytes() >= most {
             return true;
         }
         match self.dialect() {
-            Some(Dialect::Line) => !self.operations.is_empty(),
+            Some(Dialect::Line) => !self.operations.is_empty() && self.input.raw.is_none(),
             Some(Dialect::Json) => {
                 let is_full = self.operations.len() >= limits.operations_max;
                 let is_backed_up = self.replies.as_ref().is_some_and(|it| it.is_backed_up());
@@ -249,16 +310,18 @@ impl Session {
         let dialect = match self.phase {
             Phase::Sniffing { deadline } | Phase::Greeting { deadline, .. } => return deadline,
             Phase::Closing { deadline, .. } => return deadline,
+            // A check takes its time, and is always answered.
+            Phase::Verifying { .. } => return Time::NEVER,
             Phase::Ready { dialect, .. } => dialect,
         };
         let stalled = self.stalled.map_or(Time::NEVER, |since| since + self.patience(limits));
         let silent = match dialect {
             // There the kernel alone asks.
             Dialect::Line | Dialect::Json => Time::NEVER,
-            Dialect::Frame if self.pinged => self.heard + limits.gone_after,
+            Dialect::Frame if self.pinged.is_some() => self.heard + limits.gone_after,
             Dialect::Frame => self.heard + limits.ping_after,
         };
-        stalled.min(silent)
+        stalled.min(silent).min(self.login_by.unwrap_or(Time::NEVER))
     }
 
     /// How long the socket may take nothing.
@@ -272,21 +335,31 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::admission::{Mode, Owner},
+        *,
+    };
 
     #[test]
     fn who_has_to_log_in_may_send_little_before() {
-        let (limits, now) = (Limits::default(), Time(0));
+        let origin = Origin::new("[::1]:9".parse().expect("an address"), Owner::Ours);
+        let credentials = Mode::Credentials { grant: Rights::NONE, attempts: 3 };
         for (dialect, first, trusted, later) in [
             (Dialect::Line, LINE_FIRST_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES),
             (Dialect::Frame, LINE_FIRST_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES),
             (Dialect::Json, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES, OBJECT_MAX_BYTES),
         ] {
-            for (is_local, most) in [(false, first), (true, trusted)] {
-                let mut session = Session::new(SessionId::new(0, 1), now, is_local, &limits);
+            for (mode, begin, ready) in
+                [(credentials, first, first), (Mode::Protected, trusted, later)]
+            {
+                let policy = Policy { mode, plaintext: false };
+                let (id, now) = (SessionId::new(0, 1), Time(0));
+                let mut session = Session::new(id, now, origin, &policy, &Limits::default());
                 session.phase = Phase::Greeting { dialect, deadline: now };
-                assert_eq!(session.request_max_bytes(), most, "{dialect:?}");
+                assert_eq!(session.request_max_bytes(), begin, "{dialect:?}");
                 session.phase = Phase::Ready { dialect, name: None };
+                assert_eq!(session.request_max_bytes(), ready, "{dialect:?}");
+                session.login_by = None;
                 assert_eq!(session.request_max_bytes(), later, "{dialect:?}");
             }
         }

@@ -2,20 +2,34 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, error::ErrorKind};
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use crate::sys::listen::Families;
+use super::credentials::DEFAULT_PATH;
+use crate::{
+    hub::rights::{Right, Rights},
+    limits::{LOGIN_ATTEMPTS_DEFAULT, LOGIN_ATTEMPTS_MAX},
+    sys::listen::Families,
+    wire::{Name, name::NAME_RULE},
+};
 
 /// Serves messages, files and commands between named peers, over IPv6 and IPv4 on one port.
 ///
 /// Two sockets are opened, one on [::] for IPv6 and one on 0.0.0.0 for IPv4; a host that has only
 /// one of the two is served on that one. Ctrl-C and SIGTERM stop the server.
 ///
-/// Only connections from this machine are served, but from any of its accounts: each may read the
-/// shared folder, and run commands as the account that started the server.
+/// Without a credentials file the server is in protected mode: it serves the account that runs it,
+/// and root, from this machine alone. `server passwd NAME` makes the file and adds users to it.
 #[derive(Debug, Parser)]
-#[command(name = "server", version, disable_help_subcommand = true)]
+#[command(
+    name = "server",
+    version,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The TCP port to listen on, 0 for any free one [default: 5000]; `server 5000` says the same
     #[arg(long, short, value_name = "PORT", conflicts_with = "positional_port",
           value_parser = parse_port)]
@@ -23,6 +37,44 @@ pub struct Arguments {
 
     #[arg(value_name = "PORT", hide = true, value_parser = parse_port)]
     positional_port: Option<u16>,
+
+    /// Failed logins in a row that block a name for 10 s, 1 to 5 [default: 3]; `server 5000 3` says
+    /// the same
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "positional_attempts",
+        allow_negative_numbers = true
+    )]
+    attempts: Option<String>,
+
+    #[arg(value_name = "ATTEMPTS", hide = true, allow_negative_numbers = true)]
+    positional_attempts: Option<String>,
+
+    /// Serve those whom this file names, with their passwords, from anywhere; a line is
+    /// `name password [rights]` [default: credentials.txt, if it is there]
+    ///
+    /// The password stands there in plain or as `server passwd` writes it. The rights are words
+    /// with commas between them: message, files, upload, edge (these four unless any are named),
+    /// run, admin. SIGHUP has the file read again.
+    #[arg(long, value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+
+    /// Serve anybody, with the rights message, files and edge, but not run, upload and admin
+    #[arg(long, conflicts_with = "credentials")]
+    pub open: bool,
+
+    /// Give these rights to everybody who is served: run, or upload,run
+    #[arg(long, value_name = "RIGHT,...", value_parser = parse_rights)]
+    pub grant: Option<Rights>,
+
+    /// Serve other machines without TLS too: everybody on the way can read passwords and all else
+    #[arg(long)]
+    pub plaintext: bool,
+
+    /// Look owners of connections up in /proc, where the kernel's sock_diag tells nonsense
+    #[arg(long, hide = true)]
+    pub no_sock_diag: bool,
 
     /// The folder that is shared, and in which commands begin
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -45,6 +97,31 @@ pub struct Arguments {
     pub quiet: bool,
 }
 
+/// What the program does instead of serving.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Add a user to the credentials file, or give one another password.
+    Passwd(Passwd),
+}
+
+/// Asks for the password twice at a terminal, or takes one line from standard input. It is kept as
+/// an argon2id hash. A new file can be read by its owner alone; other lines stay as they are.
+#[derive(Args, Debug)]
+pub struct Passwd {
+    /// The user: 1 to 32 of A-Z a-z 0-9 _ . -
+    #[arg(value_name = "NAME", value_parser = parse_name)]
+    pub name: Name,
+
+    /// What the user may do: message, files, upload, edge, run, admin, with commas between them
+    /// [default: what the user has; message,files,upload,edge for a new one]
+    #[arg(long, value_name = "RIGHT,...", value_parser = parse_rights)]
+    pub rights: Option<Rights>,
+
+    /// The credentials file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub credentials: PathBuf,
+}
+
 /// The port that clients try too.
 pub const PORT_DEFAULT: u16 = 5000;
 
@@ -52,6 +129,32 @@ impl Arguments {
     /// The port to listen on.
     pub fn port(&self) -> u16 {
         self.port.or(self.positional_port).unwrap_or(PORT_DEFAULT)
+    }
+
+    /// Checks what stands by itself in no form of its own.
+    ///
+    /// # Errors
+    /// The number of attempts is none.
+    pub fn checked(self) -> Result<Arguments, clap::Error> {
+        match self.attempts_text() {
+            Some(text) if parse_attempts(text).is_none() => {
+                let text = format!(
+                    "Invalid number of allowed failed consecutive attempts: {text}. The valid \
+                     value of argument number is an integer between 1 and {LOGIN_ATTEMPTS_MAX}"
+                );
+                Err(clap::Error::raw(ErrorKind::ValueValidation, text))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    fn attempts_text(&self) -> Option<&str> {
+        self.attempts.as_deref().or(self.positional_attempts.as_deref())
+    }
+
+    /// Failed logins in a row that block a name.
+    pub fn attempts(&self) -> u8 {
+        self.attempts_text().and_then(parse_attempts).unwrap_or(LOGIN_ATTEMPTS_DEFAULT)
     }
 
     /// The address families to listen on.
@@ -78,6 +181,21 @@ fn parse_port(text: &str) -> Result<u16, &'static str> {
     text.parse().map_err(|_| "a port is a whole number from 0 to 65535")
 }
 
+fn parse_attempts(text: &str) -> Option<u8> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_number);
+    number.filter(|number| (1..=LOGIN_ATTEMPTS_MAX).contains(number))
+}
+
+fn parse_name(text: &str) -> Result<Name, &'static str> {
+    Name::parse(text).ok_or(NAME_RULE)
+}
+
+fn parse_rights(text: &str) -> Result<Rights, String> {
+    let all = Right::ALL.map(Right::as_str).join(", ");
+    Rights::parse(text).ok_or(format!("rights are {all}, with commas between them"))
+}
+
 /// The one line that says what is wrong with an argument.
 ///
 /// clap says it in a paragraph; scripts and people who know their way want a line.
@@ -89,6 +207,10 @@ pub fn one_line(error: &clap::Error) -> String {
     let parts = lines.take_while(is_said).filter(|line| !line.starts_with("tip:"));
     let line = parts.collect::<Vec<_>>().join("; ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
+    // Any word behind the port may be meant as a subcommand, in the eyes of clap.
+    if let Some(word) = line.strip_prefix("the subcommand ").and_then(|it| it.split(' ').next()) {
+        return format!("unexpected argument {word} found; `server --help` lists what is valid");
+    }
     match error.kind() {
         ErrorKind::UnknownArgument => format!("{line}; `server --help` lists what is valid"),
         _ => line.to_owned(),
@@ -101,7 +223,29 @@ mod tests {
 
     fn complaint(line: &str) -> String {
         let words = ["server"].into_iter().chain(line.split_whitespace());
-        one_line(&Arguments::try_parse_from(words).expect_err(line))
+        one_line(&parsed(words).expect_err(line))
+    }
+
+    fn parsed<'a>(words: impl Iterator<Item = &'a str>) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(words).and_then(Arguments::checked)
+    }
+
+    #[test]
+    fn the_number_of_attempts_is_1_to_5_and_else_refused_in_the_words_that_were_agreed() {
+        let words = |line: &'static str| ["server"].into_iter().chain(line.split(' '));
+        for (line, attempts) in [("5000", 3), ("5000 1", 1), ("5000 5", 5), ("--attempts 2", 2)] {
+            assert_eq!(parsed(words(line)).expect(line).attempts(), attempts, "{line}");
+        }
+        for bad in ["0", "6", "2.5", "-1", "x", "+3", "300", "3x"] {
+            for line in [format!("5000 {bad}"), format!("--port 5000 --attempts {bad}")] {
+                let told = complaint(&line);
+                let wanted = format!(
+                    "Invalid number of allowed failed consecutive attempts: {bad}. The valid \
+                     value of argument number is an integer between 1 and 5"
+                );
+                assert!(told == wanted || bad == "x" && told.contains("'x'"), "{line}: {told}");
+            }
+        }
     }
 
     #[test]
@@ -109,10 +253,19 @@ mod tests {
         for (line, named) in [
             ("--port x", "invalid value 'x' for '--port <PORT>': a port is a whole number"),
             ("65536", "invalid value '65536' for '[PORT]': a port is a whole number"),
-            ("5000 3", "unexpected argument '3' found; `server --help` lists what is valid"),
+            ("5000 3 4", "unexpected argument '4' found; `server --help` lists what is valid"),
             ("--bogus", "unexpected argument '--bogus' found; `server --help`"),
             ("--root", "a value is required for '--root <DIR>'"),
             ("--ipv6-only --ipv4-only", "'--ipv6-only' cannot be used with '--ipv4-only'"),
+            ("--open --credentials x", "'--open' cannot be used with '--credentials <FILE>'"),
+            ("--grant fly", "invalid value 'fly' for '--grant <RIGHT,...>': rights are message"),
+            ("5000 3 --attempts 3", "'[ATTEMPTS]' cannot be used with '--attempts <N>'"),
+            ("passwd", "<NAME>"),
+            ("passwd -rf", "-r"),
+            ("passwd a|b", "a name is 1 to 32 of"),
+            ("passwd alice --rights all", "rights are message, files"),
+            ("5000 passwd alice", "unexpected argument 'alice'"),
+            ("passwd alice secret", "unexpected argument 'secret'"),
         ] {
             let told = complaint(line);
             assert!(told.contains(named) && !told.contains("tip"), "{line}: {told}");

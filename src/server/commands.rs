@@ -22,12 +22,15 @@ use mio::{
     unix::{SourceFd, pipe},
 };
 
-use super::token::{Pipe, Source};
+use super::{
+    programs::{Invocation, resolve},
+    token::{Pipe, Source},
+};
 use crate::{
-    hub::{OperationId, SessionId},
+    hub::{OperationId, Program, SessionId},
     sys::{
         guard::Guard,
-        process::{self, Exit, Pid, Process, Spawn, endings::Endings},
+        process::{self, Exit, Pid, Process, Spawn, endings::Endings, programs::search_path},
     },
     wire::{ErrorCode, Outcome, Refusal, Stream},
 };
@@ -124,23 +127,49 @@ impl Commands {
             stdin,
             environment: &[],
         };
-        let started = process::spawn(&spawn).and_then(|process| {
+        let spawned = process::spawn(&spawn);
+        self.watch(spawned, id, session, registry)?;
+        if changes_directory && let Some(command) = self.running.get_mut(&id) {
+            command.directory = Some(Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Starts a program without a shell; the refusal says why it could not be, which may be that
+    /// it is not there.
+    pub fn start_program(
+        &mut self,
+        id: OperationId,
+        session: SessionId,
+        program: &Program,
+        stdin: bool,
+        registry: &Registry,
+    ) -> Result<(), Refusal> {
+        let Invocation { program, arguments } = resolve(program, &search_path())?;
+        let directory = self.directories.get(&session).unwrap_or(&self.root);
+        let spawned = process::spawn_program(&program, &arguments, directory, stdin);
+        self.watch(spawned, id, session, registry)
+    }
+
+    fn watch(
+        &mut self,
+        spawned: io::Result<Process>,
+        id: OperationId,
+        session: SessionId,
+        registry: &Registry,
+    ) -> Result<(), Refusal> {
+        let watched = spawned.and_then(|process| {
             let group = process.group();
             self.guard.watch(group);
             // Where it fails the process is dropped, and its group with it.
             Command::watch(process, id, session, registry).inspect_err(|_| self.guard.forget(group))
         });
-        match started {
-            Ok(mut command) => {
-                command.directory = changes_directory.then(Vec::new);
-                self.running.insert(id, command);
-                Ok(())
-            }
-            Err(error) => {
-                let text = format!("the command could not be started: {error}");
-                Err(Refusal::new(0, ErrorCode::CannotStart, text))
-            }
-        }
+        let command = watched.map_err(|error| {
+            let text = format!("the command could not be started: {error}");
+            Refusal::new(0, ErrorCode::CannotStart, text)
+        })?;
+        self.running.insert(id, command);
+        Ok(())
     }
 
     /// Notes that something of a command is ready; false where it is gone.
@@ -276,6 +305,11 @@ impl Commands {
             left.as_micros().div_ceil(1000) as u64
         });
         drain.into_iter().chain(ending).min()
+    }
+
+    /// How many commands are under way.
+    pub fn count(&self) -> usize {
+        self.running.len()
     }
 
     /// True where nothing runs and no group is being ended.

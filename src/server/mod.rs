@@ -8,29 +8,40 @@
 //! thread fast. Nobody gets more than a budget in one turn.
 
 mod acceptor;
+mod answers;
 pub mod arguments;
 mod commands;
 mod connections;
+pub mod credentials;
+mod exchanges;
+mod identity;
 mod lingering;
+mod passwd;
+mod programs;
+mod questions;
 mod token;
 mod transfers;
+mod upload;
 mod work;
 
-use std::{
-    collections::VecDeque, io, net::SocketAddr, path::Path, process::ExitCode, sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use acceptor::Acceptor;
 use commands::Commands;
 use connections::Connections;
+use exchanges::Exchanges;
+use identity::{Identity, Plan};
 use lingering::Lingering;
-use mio::{Events, Interest, Poll, Waker, event::Event};
+use mio::{Events, Interest, Poll, Waker, event::Event, net::TcpStream};
+use questions::Questions;
 use token::{Pipe, Source};
 use transfers::Transfers;
+use zeroize::Zeroize as _;
 
 use crate::{
-    hub::{CloseReason, Effect, Hub, Input, Piece, SessionId, Time},
+    hub::{
+        CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time, admission::Origin,
+    },
     limits::Limits,
     sys::{
         clock::Clock,
@@ -71,6 +82,11 @@ pub struct Server {
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
+    questions: Questions,
+    exchanges: Exchanges,
+    /// Conversations for which something has come.
+    fed: Vec<OperationId>,
+    identity: Identity,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -90,7 +106,7 @@ enum Course {
 }
 
 impl Server {
-    /// A server for these listeners, sharing the folder `root`.
+    /// A server for these listeners, sharing the folder `root` with those whom `plan` names.
     ///
     /// # Errors
     /// The folder cannot be opened, or the system lacks descriptors or threads.
@@ -98,6 +114,7 @@ impl Server {
         listeners: Listeners,
         root: &Path,
         limits: Limits,
+        plan: Plan,
         guard: Guard,
     ) -> io::Result<Server> {
         let poll = Poll::new()?;
@@ -106,16 +123,26 @@ impl Server {
         registry.register(&mut signals, Source::Signals.token(), Interest::READABLE)?;
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
+        let mut share = Share::open(&root)?;
+        plan.hidden_paths().try_for_each(|path| share.hide(&path))?;
+        let mut hub = Hub::new(limits, random_key(), plan.policy());
+        let identity = Identity::new(plan, &limits, Arc::clone(&waker))?;
+        let accounts = identity.accounts();
+        hub.handle(Time(0), Input::Accounts { accounts: &accounts, changed: &[] });
         Ok(Server {
             acceptor: Acceptor::new(listeners, registry)?,
-            hub: Hub::new(limits, random_key()),
+            hub,
+            identity,
             clock: Clock::start(),
             now: 0,
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
-            transfers: Transfers::new(Share::open(&root)?, waker)?,
+            questions: Questions::new(Arc::clone(&waker))?,
+            exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
+            transfers: Transfers::new(share, waker)?,
             commands: Commands::new(root, guard),
+            fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
             buffer: vec![0; BUDGET_BYTES].into_boxed_slice(),
@@ -164,15 +191,18 @@ impl Server {
             self.read(id);
         }
         self.do_work();
+        self.move_fed();
         for id in self.commands.tick(self.now) {
             self.produce(id);
         }
+        self.take_answers();
         for id in std::mem::take(&mut self.connections.to_write) {
             self.write(id);
         }
         self.do_work();
         self.input(Input::Tick);
         self.do_work();
+        self.move_fed();
         self.lingering.expire(self.now);
         self.accept();
         Course::GoOn
@@ -188,6 +218,7 @@ impl Server {
         [
             self.hub.poll_timeout().map(|time| at(time.0)),
             self.commands.next_timeout_ms(now),
+            self.questions.next_deadline().map(at),
             self.lingering.next_deadline().map(at),
             self.acceptor.next_deadline().map(at),
             self.stop_by.map(at),
@@ -256,7 +287,7 @@ impl Server {
     fn on_signal(&mut self, signal: Signal) -> Course {
         match signal {
             Signal::Reload => {
-                log::info!("SIGHUP: there is nothing to read again");
+                self.identity.reload();
                 Course::GoOn
             }
             Signal::Stop if self.stop_by.is_some() => {
@@ -265,22 +296,54 @@ impl Server {
             }
             Signal::Stop => {
                 log::info!("stopping: no new connections, what runs may finish");
-                self.stop_by = Some(self.now + STOP_MAX_MS);
-                self.acceptor.close();
+                self.quit();
                 self.input(Input::Stop);
                 Course::GoOn
             }
         }
     }
 
+    /// Takes in nobody any more; the end comes when the hub has let everybody go.
+    fn quit(&mut self) {
+        self.stop_by.get_or_insert(self.now + STOP_MAX_MS);
+        self.acceptor.close();
+        self.questions.hurry(self.now);
+    }
+
+    /// Closes the listeners and opens them again: who waits to be taken in is let go as well.
+    fn listen_again(&mut self) {
+        if self.stop_by.is_none() {
+            log::info!("listening again");
+            self.acceptor.open_again(self.now, self.poll.registry());
+        }
+    }
+
     fn accept(&mut self) {
-        let Server { acceptor, hub, connections, poll, now, .. } = self;
+        let Server { acceptor, identity, hub, connections, poll, now, .. } = self;
+        acceptor.tick(*now, poll.registry());
         acceptor.accept(*now, |stream, peer| {
-            let transport = Transport::Plain(stream);
-            if let Err(error) = take_in(transport, peer, hub, connections, poll, *now) {
-                log::warn!("a connection from {peer} could not be taken in: {error}");
+            if let Some((stream, origin)) = identity.receive(stream, peer) {
+                take_in(stream, origin, hub, connections, poll, *now);
             }
         });
+    }
+
+    /// Takes in what is known now of who is who.
+    fn take_identities(&mut self) {
+        while let Some(news) = self.identity.try_recv() {
+            match news {
+                identity::News::Arrived(stream, origin) => {
+                    let Server { hub, connections, poll, now, .. } = self;
+                    take_in(stream, origin, hub, connections, poll, *now);
+                }
+                identity::News::Verified(session, verdict) => {
+                    self.input(Input::Verified { session, verdict });
+                }
+                identity::News::Accounts(accounts, changed) => {
+                    self.input(Input::Accounts { accounts: &accounts, changed: &changed });
+                }
+            }
+        }
     }
 
     /// Reads what a session has sent, at most a budget of it.
@@ -290,7 +353,8 @@ impl Server {
         if !connection.readable || connection.ended || !self.hub.wants_input(id) {
             return;
         }
-        match connection.transport.read(&mut self.buffer) {
+        let most = self.hub.input_max_bytes(id).min(self.buffer.len());
+        match connection.transport.read(&mut self.buffer[..most]) {
             Ok(0) => {
                 connection.ended = true;
                 connection.readable = false;
@@ -298,7 +362,7 @@ impl Server {
             }
             Ok(count) => {
                 // A short read has emptied the socket, unless its end is still to be read.
-                if count == self.buffer.len() || connection.read_closed {
+                if count == most || connection.read_closed {
                     self.connections.list_to_read(id);
                 } else {
                     connection.readable = false;
@@ -306,6 +370,9 @@ impl Server {
                 let listed = self.connections.to_write.len();
                 let bytes = &self.buffer[..count];
                 self.hub.handle(Time(self.now), Input::Bytes { session: id, bytes });
+                if self.hub.take_heard_secret() {
+                    self.buffer[..count].zeroize();
+                }
                 self.take_effects();
                 self.write_large(listed);
                 self.drop_if_broken(id);
@@ -342,6 +409,9 @@ impl Server {
                 Piece::Bytes { bytes, more } => {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
                     connection.transport.write(bytes, more)
+                }
+                Piece::File(piece) if self.exchanges.has(piece.operation) => {
+                    self.exchanges.send(piece, &mut connection.transport, left)
                 }
                 Piece::File(piece) => self.transfers.send(piece, &mut connection.transport, left),
             };
@@ -402,8 +472,22 @@ impl Server {
 }
 
 fn take_in(
+    stream: TcpStream,
+    origin: Origin,
+    hub: &mut Hub,
+    connections: &mut Connections,
+    poll: &Poll,
+    now: u64,
+) {
+    let transport = Transport::Plain(stream);
+    if let Err(error) = try_to_take_in(transport, origin, hub, connections, poll, now) {
+        log::warn!("a connection from {} could not be taken in: {error}", origin.address());
+    }
+}
+
+fn try_to_take_in(
     mut transport: Transport,
-    peer: SocketAddr,
+    origin: Origin,
     hub: &mut Hub,
     connections: &mut Connections,
     poll: &Poll,
@@ -411,7 +495,7 @@ fn take_in(
 ) -> io::Result<()> {
     let Transport::Plain(stream) = &transport;
     listen::prepare(stream)?;
-    let Ok(id) = hub.open(Time(now), peer) else {
+    let Ok(id) = hub.open(Time(now), origin) else {
         let _ = transport.write(b"error busy: the server has no room for more sessions\n", false);
         return Ok(());
     };
@@ -420,7 +504,7 @@ fn take_in(
     }
     let interest = Interest::READABLE | Interest::WRITABLE;
     poll.registry().register(&mut transport, Source::Session(id).token(), interest)?;
-    log::debug!("{id:?} from {peer}");
+    log::debug!("{id:?} from {}", origin.address());
     connections.insert(id, transport);
     Ok(())
 }
@@ -444,6 +528,9 @@ fn random_key() -> [u64; 2] {
 ///
 /// Exit codes: 0 after a signal to stop, 1 where serving failed.
 pub fn main(arguments: &arguments::Arguments) -> ExitCode {
+    if let Some(arguments::Command::Passwd(arguments)) = &arguments.command {
+        return passwd::run(arguments);
+    }
     logger::start(arguments.log_level());
     match serve(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -456,18 +543,19 @@ pub fn main(arguments: &arguments::Arguments) -> ExitCode {
 }
 
 fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
-    // The guard first: it must not inherit the listeners.
+    let plan = Plan::prepare(arguments)?;
+    // The guard before the listeners, which it must not inherit.
     let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
     let listeners = listen::listen(arguments.port(), arguments.families());
     let listeners = listeners.map_err(|error| error.to_string())?;
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
     let where_to = describe(&listeners);
     let root = &arguments.root;
-    let server = Server::new(listeners, root, Limits::default(), guard)
+    let server = Server::new(listeners, root, Limits::default(), plan, guard)
         .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
     // Whoever started us may have closed our output; serving goes on.
     let _ = terminal::write_stdout(format!("sixfour server listening on {where_to}\n").as_bytes());
-    log::info!("serving {} to connections from this machine", root.display());
+    log::info!("serving {}; {}", root.display(), server.identity.describe());
     server.run().map_err(|error| format!("the event loop failed: {error}"))?;
     log::info!("stopped");
     logger::flush();

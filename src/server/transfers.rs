@@ -41,7 +41,7 @@ pub enum Done {
     /// A file is open, or could not be.
     Opened(OperationId, Result<OpenedFile, FileError>),
     /// A folder is listed, or could not be.
-    Listed(OperationId, Result<Listing, FileError>),
+    Listed(OperationId, Result<Listed, FileError>),
     /// A file is hashed, or could not be.
     Hashed(OperationId, Result<[u8; 32], std::io::Error>),
 }
@@ -51,8 +51,18 @@ enum Transfer {
     Opening(Kind),
     /// A file on its way.
     File(Outgoing),
-    /// A listing on its way, and how much of it is said.
-    Listing { entries: Vec<Entry>, said: usize, truncated: bool },
+    /// A listing on its way.
+    Listing(Listed),
+}
+
+/// A folder's entries, given away a few at a time: to turn a hundred thousand of them into what
+/// is said, or to free them, takes longer than the loop has.
+pub struct Listed {
+    left: std::vec::IntoIter<Entry>,
+    /// Those that are being said.
+    some: Vec<Entry>,
+    count: usize,
+    truncated: bool,
 }
 
 enum Kind {
@@ -149,7 +159,7 @@ impl Transfers {
     ) -> Result<(), Refusal> {
         let share = Arc::clone(&self.share);
         let name = path.map_or(OsString::new(), |path| path.as_path().as_os_str().to_owned());
-        let job = move || Done::Listed(id, share.list(&name, LISTING_MAX));
+        let job = move || Done::Listed(id, share.list(&name, LISTING_MAX).map(Listed::from));
         let on_panic =
             Done::Listed(id, Err(FileError::Io(std::io::Error::other("a fault of ours"))));
         self.openers.submit(job, on_panic).map_err(|_| busy())?;
@@ -233,13 +243,12 @@ impl Transfers {
     pub fn on_listed(
         &mut self,
         id: OperationId,
-        listed: Result<Listing, FileError>,
+        listed: Result<Listed, FileError>,
     ) -> Option<Result<(), Refusal>> {
         let Some(Transfer::Opening(Kind::Listing)) = self.running.get(&id) else { return None };
         Some(match listed {
-            Ok(Listing { entries, truncated }) => {
-                let entries = entries.into_iter().map(entry_of).collect();
-                self.running.insert(id, Transfer::Listing { entries, said: 0, truncated });
+            Ok(listed) => {
+                self.running.insert(id, Transfer::Listing(listed));
                 Ok(())
             }
             Err(error) => Err(refusal_of(error, "folder")),
@@ -250,17 +259,7 @@ impl Transfers {
     pub fn produce(&mut self, id: OperationId, room: usize) -> Produced<'_> {
         match self.running.get_mut(&id) {
             None | Some(Transfer::Opening(_)) => Produced::Nothing,
-            Some(Transfer::Listing { entries, said, truncated }) => {
-                if *said == entries.len() {
-                    return Produced::Over(counted(entries.len(), *truncated));
-                }
-                if room == 0 {
-                    return Produced::Nothing;
-                }
-                let start = *said;
-                *said = entries.len().min(start + crate::hub::ENTRIES_MAX);
-                Produced::Entries(&entries[start..*said])
-            }
+            Some(Transfer::Listing(listed)) => listed.produce(room),
             Some(Transfer::File(outgoing)) => outgoing.produce(room),
         }
     }
@@ -289,9 +288,39 @@ impl Transfers {
         }
     }
 
+    /// How many files are under way.
+    pub fn count(&self) -> usize {
+        let is_file = |transfer: &&Transfer| {
+            matches!(transfer, Transfer::File(_) | Transfer::Opening(Kind::Download { .. }))
+        };
+        self.running.values().filter(is_file).count()
+    }
+
     /// True where the operation is a transfer that is under way.
     pub fn has(&self, id: OperationId) -> bool {
         self.running.contains_key(&id)
+    }
+}
+
+impl From<Listing> for Listed {
+    fn from(Listing { entries, truncated }: Listing) -> Listed {
+        let entries: Vec<Entry> = entries.into_iter().map(entry_of).collect();
+        let count = entries.len();
+        Listed { left: entries.into_iter(), some: Vec::new(), count, truncated }
+    }
+}
+
+impl Listed {
+    fn produce(&mut self, room: usize) -> Produced<'_> {
+        if self.left.len() == 0 {
+            return Produced::Over(counted(self.count, self.truncated));
+        }
+        if room == 0 {
+            return Produced::Nothing;
+        }
+        self.some.clear();
+        self.some.extend(self.left.by_ref().take(crate::hub::ENTRIES_MAX));
+        Produced::Entries(&self.some)
     }
 }
 

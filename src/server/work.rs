@@ -2,7 +2,11 @@
 
 use std::{io, os::unix::fs::FileExt as _};
 
-use super::{Server, commands, transfers};
+use super::{
+    Server, commands, exchanges,
+    questions::{self, Busy, Piece},
+    transfers,
+};
 use crate::{
     hub::{Chunk, Effect, FilePiece, Input, OperationId, SessionId, Work},
     sys::transport::Transport,
@@ -11,6 +15,9 @@ use crate::{
 
 /// An error of the disk (errno(3)).
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+
+/// So much of an upload is worth a worker, though more of it is at hand.
+const GATHER_BYTES: usize = 256 * 1024;
 
 /// What fills the place of bytes that a file has lost while it was sent: the frame was announced.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -25,11 +32,20 @@ impl Server {
         {
             match effect {
                 Effect::Start { operation, session, work } => self.start(operation, session, work),
+                Effect::Verify { session, name, password } => {
+                    if let Err(verdict) = self.identity.verify(session, name, password) {
+                        self.input(Input::Verified { session, verdict });
+                    }
+                }
                 Effect::Pull { operation } => self.produce(operation),
                 Effect::Feed { operation } => self.feed(operation),
                 Effect::Terminate { operation } => self.terminate(operation),
+                Effect::ListenAgain => self.listen_again(),
+                Effect::Quit => self.quit(),
                 Effect::Stop { operation } | Effect::Release { operation } => {
                     self.transfers.drop_transfer(operation);
+                    self.questions.drop_question(operation);
+                    self.exchanges.drop_exchange(operation);
                     self.commands.drop_command(operation);
                 }
                 Effect::Flush { .. } | Effect::Resume { .. } | Effect::Close { .. } => {
@@ -43,13 +59,37 @@ impl Server {
         let started = match work {
             Work::Download { path, verified } => self.transfers.start_download(id, path, verified),
             Work::List { path } => self.transfers.start_listing(id, path),
+            Work::Fetch { paths } => self.exchanges.start_fetch(id, session, &paths),
+            Work::Store { into } => self.exchanges.start_store(id, session, into.as_ref()),
+            Work::Upload { path, size } => self.exchanges.start_upload(id, session, path, size),
             Work::Run { command, stdin } => {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())
             }
+            Work::Program { program, stdin } => {
+                self.starts_left -= 1;
+                self.commands.start_program(id, session, &program, stdin, self.poll.registry())
+            }
+            Work::Ask(question) => {
+                let busy = self.busy();
+                let started = self.questions.start(id, question, &busy);
+                // Some are answered at once.
+                self.todo.push_back(Effect::Pull { operation: id });
+                started
+            }
         };
         if let Err(refusal) = started {
             self.end(id, Outcome::Failed(refusal));
+        }
+    }
+
+    /// What the server has to do at the moment.
+    fn busy(&self) -> Busy {
+        Busy {
+            now: self.now,
+            counts: self.hub.counts(),
+            transfers: self.transfers.count(),
+            commands: self.commands.count(),
         }
     }
 
@@ -58,7 +98,8 @@ impl Server {
     }
 
     fn terminate(&mut self, id: OperationId) {
-        if self.transfers.has(id) {
+        let answers = [self.transfers.has(id), self.exchanges.has(id), self.questions.has(id)];
+        if answers.contains(&true) {
             let text = "cancelled by the client";
             let refusal = Refusal::new(0, ErrorCode::Cancelled, text);
             self.end(id, Outcome::Failed(refusal));
@@ -72,9 +113,14 @@ impl Server {
     /// The end needs no room.
     pub(super) fn produce(&mut self, operation: OperationId) {
         let room = self.hub.room(operation);
-        let goes_on = match self.transfers.has(operation) {
-            true => self.produce_transfer(operation, room),
-            false => self.produce_command(operation, room),
+        let goes_on = if self.transfers.has(operation) {
+            self.produce_transfer(operation, room)
+        } else if self.questions.has(operation) {
+            self.produce_answer(operation, room)
+        } else if self.exchanges.has(operation) {
+            self.produce_exchange(operation, room)
+        } else {
+            self.produce_command(operation, room)
         };
         if goes_on {
             self.todo.push_back(Effect::Pull { operation });
@@ -93,7 +139,7 @@ impl Server {
                 if self.hub.wants_content(operation) {
                     return self.produce_content(operation, offset, length);
                 }
-                Chunk::File { offset, length }
+                Chunk::File { file: 0, offset, length }
             }
             transfers::Produced::Entries(entries) => Chunk::Entries(entries),
         };
@@ -116,6 +162,102 @@ impl Server {
         true
     }
 
+    fn produce_answer(&mut self, operation: OperationId, room: usize) -> bool {
+        let piece = match self.questions.produce(operation, room) {
+            questions::Produced::Nothing => return false,
+            questions::Produced::Over(outcome) => {
+                self.end(operation, outcome);
+                return false;
+            }
+            questions::Produced::Piece(piece) => piece,
+        };
+        let chunk = match &piece {
+            Piece::Text(text) => Chunk::Text(text),
+            Piece::Object(object) => Chunk::Object(object),
+        };
+        self.input(Input::Chunk { operation, chunk });
+        true
+    }
+
+    fn produce_exchange(&mut self, operation: OperationId, room: usize) -> bool {
+        let now = crate::hub::Time(self.now);
+        let produced = self.exchanges.produce(operation, room);
+        let chunk = match &produced {
+            exchanges::Produced::Nothing => return false,
+            exchanges::Produced::Over(outcome) => {
+                self.end(operation, outcome.clone());
+                return false;
+            }
+            exchanges::Produced::Text(text) => Chunk::Text(text),
+            exchanges::Produced::Bytes(bytes) => Chunk::Output { stream: Stream::Stdout, bytes },
+            exchanges::Produced::Piece { file, offset, length } => {
+                Chunk::File { file: *file, offset: *offset, length: *length }
+            }
+        };
+        self.hub.handle(now, Input::Chunk { operation, chunk });
+        self.take_effects();
+        if self.exchanges.wants_to_go_on(operation) {
+            self.move_exchange(operation);
+        }
+        true
+    }
+
+    /// Sends the party of a conversation to a worker, with what has come for it.
+    fn move_exchange(&mut self, operation: OperationId) {
+        let spare = self.exchanges.take_spare(operation);
+        if let Some((bytes, ended)) = self.hub.take_input(operation, spare) {
+            self.exchanges.go_on(operation, bytes, ended);
+        }
+    }
+
+    fn note_fed(&mut self, operation: OperationId) {
+        if !self.fed.contains(&operation) {
+            self.fed.push(operation);
+        }
+    }
+
+    /// Sends those to a worker for whom something has come. While more is at hand for one it
+    /// gathers: a worker that is woken for every read costs more than what it does.
+    pub(super) fn move_fed(&mut self) {
+        for operation in std::mem::take(&mut self.fed) {
+            // Who is away looks for more when it comes home.
+            if !self.exchanges.is_at_home(operation) {
+                continue;
+            }
+            let gathered = match self.hub.standard_input(operation) {
+                Some((bytes, false)) => bytes.len(),
+                _ => usize::MAX,
+            };
+            let session = self.exchanges.session(operation);
+            let connection = session.and_then(|id| self.connections.get(id));
+            if gathered < GATHER_BYTES && connection.is_some_and(|it| it.listed_to_read) {
+                self.fed.push(operation);
+            } else {
+                self.move_exchange(operation);
+            }
+        }
+    }
+
+    /// Takes in what workers have done for conversations.
+    fn take_exchange_results(&mut self) {
+        while let Some((operation, count)) = self.exchanges.try_recv() {
+            if count > 0 {
+                self.input(Input::InputDone { operation, count });
+            }
+            let has_input = |(bytes, ended): (&[u8], bool)| !bytes.is_empty() || ended;
+            let is_fed = self.hub.standard_input(operation).is_some_and(has_input);
+            let is_home = self.exchanges.is_at_home(operation);
+            if is_home && is_fed {
+                self.note_fed(operation);
+            } else if self.exchanges.wants_to_go_on(operation) {
+                self.move_exchange(operation);
+            }
+            if self.exchanges.has(operation) {
+                self.produce(operation);
+            }
+        }
+    }
+
     fn produce_command(&mut self, operation: OperationId, room: usize) -> bool {
         match self.commands.produce(operation, &mut self.buffer, room) {
             commands::Produced::Nothing => false,
@@ -134,6 +276,9 @@ impl Server {
     }
 
     fn feed(&mut self, operation: OperationId) {
+        if self.exchanges.has(operation) {
+            return self.note_fed(operation);
+        }
         let Some((bytes, ended)) = self.hub.standard_input(operation) else { return };
         let left = bytes.len();
         match self.commands.feed(operation, bytes, ended) {
@@ -145,6 +290,8 @@ impl Server {
 
     /// Takes in what the workers have done.
     pub(super) fn take_results(&mut self) {
+        self.take_exchange_results();
+        self.take_identities();
         while let Some(done) = self.transfers.try_recv() {
             match done {
                 transfers::Done::Opened(id, opened) => match self.transfers.on_opened(id, opened) {
@@ -167,6 +314,19 @@ impl Server {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes in what has been found out about the host, and what is due of it.
+    pub(super) fn take_answers(&mut self) {
+        while let Some(done) = self.questions.try_recv() {
+            let busy = self.busy();
+            for id in self.questions.on_done(done, &busy) {
+                self.produce(id);
+            }
+        }
+        for id in self.questions.tick(self.now) {
+            self.produce(id);
         }
     }
 

@@ -42,6 +42,13 @@ pub fn wall_clock() -> i64 {
     }
 }
 
+/// What the wall clock shows, in UTC and to the millisecond, as in `2026-11-21T03:15:02.123Z`
+/// (RFC 3339).
+#[must_use]
+pub fn wall_clock_text() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
 /// `seconds` since 1970 in the zone of this machine for listings, as in `2026-11-21 03:15`.
 #[must_use]
 pub fn local_minutes(seconds: i64) -> String {
@@ -98,5 +105,9 @@ mod tests {
     #[test]
     fn the_wall_clock_is_of_this_century() {
         assert!(wall_clock() > 1_700_000_000);
+        let text = wall_clock_text();
+        let now = text.parse::<Timestamp>().expect("RFC 3339");
+        assert!((wall_clock() - now.as_second()).abs() <= 1);
+        assert_eq!(text.len(), "2026-11-21T03:15:02.123Z".len(), "{text}");
     }
 }

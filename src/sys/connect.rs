@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV6, TcpStream, ToSocketAddrs as _};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, ToSocketAddrs as _,
+};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 mod host;
 mod race;
 
+use super::listen::{Family, has_loopback};
 pub use host::Host;
 use host::Kind;
 pub use race::{End, Race, Step};
@@ -100,10 +103,72 @@ impl fmt::Display for Failures {
 pub fn connect(host: &Host, port: u16, timeout: Duration) -> Result<TcpStream, ConnectError> {
     let begun = Instant::now();
     let addresses = interleave(addresses(host, port, timeout)?);
-    let left = timeout.saturating_sub(begun.elapsed());
-    run_race(&addresses, left).map_err(|(end, attempts)| {
+    race_to(host, &addresses, timeout.saturating_sub(begun.elapsed()))
+}
+
+/// The addresses that a host has in one family.
+#[derive(Clone, Debug)]
+pub struct FamilyOf {
+    family: Family,
+    addresses: Vec<SocketAddr>,
+}
+
+/// The families that a host has addresses of, IPv6 first. `localhost` has those that this machine
+/// has, whatever its table of hosts says (RFC 6761, section 6.3).
+///
+/// # Errors
+/// [`ConnectError::Name`].
+pub fn families(host: &Host, port: u16, timeout: Duration) -> Result<Vec<FamilyOf>, ConnectError> {
+    let all = match is_localhost(host) {
+        true => own_loopbacks().map(|ip| (ip, port).into()).collect(),
+        false => interleave(addresses(host, port, timeout)?),
+    };
+    let (v6, v4) = all.into_iter().partition(SocketAddr::is_ipv6);
+    let mut families = vec![
+        FamilyOf { family: Family::V6, addresses: v6 },
+        FamilyOf { family: Family::V4, addresses: v4 },
+    ];
+    families.retain(|family| !family.addresses.is_empty());
+    Ok(families)
+}
+
+fn own_loopbacks() -> impl Iterator<Item = IpAddr> {
+    let loopbacks: [(Family, IpAddr); 2] =
+        [(Family::V6, Ipv6Addr::LOCALHOST.into()), (Family::V4, Ipv4Addr::LOCALHOST.into())];
+    let there = loopbacks.into_iter().filter(|(family, _)| has_loopback(*family));
+    there.map(|(_, ip)| ip)
+}
+
+fn is_localhost(host: &Host) -> bool {
+    let Kind::Name(name) = &host.0 else { return false };
+    name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost")
+}
+
+impl FamilyOf {
+    /// Which family it is.
+    #[must_use]
+    pub fn name(&self) -> Family {
+        self.family
+    }
+
+    /// As [`connect`], but to addresses of this family alone.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn connect(&self, host: &Host, timeout: Duration) -> Result<TcpStream, ConnectError> {
+        race_to(host, &self.addresses, timeout)
+    }
+}
+
+fn race_to(
+    host: &Host,
+    addresses: &[SocketAddr],
+    timeout: Duration,
+) -> Result<TcpStream, ConnectError> {
+    run_race(addresses, timeout).map_err(|(end, attempts)| {
         let slow = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::TimedOut;
         let all_slow = attempts.iter().all(slow);
+        let port = addresses.first().map_or(0, SocketAddr::port);
         let failures = Failures { host: host.to_string(), port, attempts };
         if end == End::TimedOut || all_slow {
             ConnectError::TimedOut(failures)
@@ -268,7 +333,7 @@ fn settle(socket: Socket) -> io::Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+    use std::net::TcpListener;
 
     use super::race::ATTEMPT_DELAY;
     use super::*;
@@ -430,6 +495,23 @@ mod tests {
         assert!(matches!(error, ConnectError::TimedOut(_)));
         assert!(begun.elapsed() >= ms(120) && begun.elapsed() < LONG);
         assert!(error.to_string().ends_with(&format!("{silent} timed out")), "{error}");
+    }
+
+    #[test]
+    fn each_family_of_a_host_is_connected_by_itself() {
+        let host = |text: &str| Host::parse(text).unwrap();
+        for ip in loopbacks() {
+            let listener = TcpListener::bind((ip, 0)).unwrap();
+            let address = listener.local_addr().unwrap();
+            let families = families(&host(&ip.to_string()), address.port(), LONG).unwrap();
+            let [family] = &families[..] else { panic!("{families:?}") };
+            assert_eq!(family.name() == Family::V6, ip.is_ipv6());
+            let stream = family.connect(&host("::1"), LONG).unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), address);
+        }
+        let of_localhost = families(&host("LocalHost."), 7, LONG).unwrap();
+        assert_eq!(of_localhost.len(), loopbacks().len());
+        assert!(of_localhost.windows(2).all(|two| two[0].name() == Family::V6));
     }
 
     #[test]

@@ -18,6 +18,10 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::partfile::PART_PREFIX;
 
+mod hidden;
+
+use hidden::{Hidden, identity_of_stat};
+
 /// Bytes read at a time where files are read as a whole; BLAKE3 is at full speed from 64 KiB on.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -28,6 +32,8 @@ const RESOLVE_ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub struct Share {
     root: OwnedFd,
+    /// What is below it and not shared.
+    hidden: Hidden,
 }
 
 /// A regular file of a [`Share`], open for reading, and what it was at that moment.
@@ -138,7 +144,24 @@ impl Share {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { root })
+        Ok(Self { root, hidden: Hidden::default() })
+    }
+
+    /// Never serves this file, or this folder and what is in it, by whatever name; nor lets
+    /// anybody put a file in its place. There may be nothing there yet.
+    ///
+    /// # Errors
+    /// The path is empty, or the working folder is gone.
+    pub fn hide(&mut self, path: &Path) -> io::Result<()> {
+        self.hidden.add(path)
+    }
+
+    /// To be asked before a file is given this name in a folder of [`Share::open_folder`].
+    ///
+    /// # Errors
+    /// [`FileError::Denied`] where that is the place of something hidden.
+    pub fn check_place(&self, folder: impl AsFd, name: &OsStr) -> Result<(), FileError> {
+        self.hidden.check_place(folder, name)
     }
 
     /// Opens a regular file for reading. Never waits for a FIFO's writer or a slow device.
@@ -151,6 +174,7 @@ impl Share {
         if !metadata.is_file() {
             return Err(FileError::NotRegular);
         }
+        self.hidden.check(&file)?;
         Ok(OpenedFile {
             size: metadata.len(),
             modified: (metadata.mtime(), nanoseconds(metadata.mtime_nsec())),
@@ -168,7 +192,9 @@ impl Share {
     pub fn open_folder(&self, relative: &OsStr) -> Result<OwnedFd, FileError> {
         let relative = if relative.is_empty() { OsStr::new(".") } else { relative };
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        self.resolve_with(relative, flags, ResolveFlags::NO_SYMLINKS)
+        let folder = self.resolve_with(relative, flags, ResolveFlags::NO_SYMLINKS)?;
+        self.hidden.check(&folder)?;
+        Ok(folder)
     }
 
     /// Lists a folder, or tells of one file; an empty name is the shared folder itself. Blocks on
@@ -184,6 +210,8 @@ impl Share {
             Err(FileError::NotFound) => return self.list_file(relative),
             Err(error) => return Err(error),
         };
+        self.hidden.check(&folder)?;
+        let hidden = self.hidden.identities();
         let mut listing = Listing { entries: Vec::new(), truncated: false };
         for found in Dir::read_from(&folder)? {
             let found = found?;
@@ -196,9 +224,9 @@ impl Share {
                 break;
             }
             let name = OsString::from_vec(name.to_vec());
-            match self.entry(&folder, relative, name) {
-                Ok(entry) => listing.entries.push(entry),
-                Err(Errno::NOENT) => {}
+            match self.entry(&folder, relative, name, &hidden) {
+                Ok(Some(entry)) => listing.entries.push(entry),
+                Ok(None) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
@@ -214,7 +242,14 @@ impl Share {
         Ok(Listing { entries: vec![entry], truncated: false })
     }
 
-    fn entry(&self, folder: &OwnedFd, relative: &OsStr, name: OsString) -> Result<Entry, Errno> {
+    /// `None` where it is hidden.
+    fn entry(
+        &self,
+        folder: &OwnedFd,
+        relative: &OsStr,
+        name: OsString,
+        hidden: &[(u64, u64)],
+    ) -> Result<Option<Entry>, Errno> {
         let mut stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             // What a link stands for is asked below the share's root, as open_file will do. A link
@@ -224,13 +259,16 @@ impl Share {
                 stat = rustix::fs::fstat(&target)?;
             }
         }
+        if hidden.contains(&identity_of_stat(&stat)) {
+            return Ok(None);
+        }
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => EntryKind::File,
             FileType::Directory => EntryKind::Directory,
             _ => EntryKind::Other,
         };
         let size = if kind == EntryKind::File { size_of_stat(&stat) } else { 0 };
-        Ok(Entry { name, kind, size, modified: modified_of_stat(&stat) })
+        Ok(Some(Entry { name, kind, size, modified: modified_of_stat(&stat) }))
     }
 
     fn resolve(&self, relative: &OsStr, flags: OFlags) -> Result<OwnedFd, FileError> {
@@ -243,21 +281,43 @@ impl Share {
         flags: OFlags,
         further: ResolveFlags,
     ) -> Result<OwnedFd, FileError> {
-        if relative.as_bytes().contains(&0) {
-            return Err(FileError::NotFound);
-        }
-        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | further;
-        for _ in 0..RESOLVE_ATTEMPTS {
-            match rustix::fs::openat2(&self.root, relative, flags, Mode::empty(), resolve) {
-                // The kernel could not rule out that `..` met a rename just now (openat2(2)).
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-                Ok(opened) => return Ok(opened),
-            }
-        }
-        Err(FileError::Io(Errno::AGAIN.into()))
+        open_beneath(&self.root, relative, flags, further)
     }
+
+    /// The folder itself, to open below it by [`open_beneath`].
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn try_clone_root(&self) -> io::Result<OwnedFd> {
+        self.root.try_clone()
+    }
+}
+
+/// Opens `relative` for reading below the folder `root`, by way of nothing that leads out of it
+/// (openat2(2), `RESOLVE_BENEATH`), nor of what `further` forbids.
+///
+/// # Errors
+/// [`FileError`].
+pub fn open_beneath(
+    root: impl AsFd,
+    relative: &OsStr,
+    flags: OFlags,
+    further: ResolveFlags,
+) -> Result<OwnedFd, FileError> {
+    if relative.as_bytes().contains(&0) {
+        return Err(FileError::NotFound);
+    }
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | further;
+    for _ in 0..RESOLVE_ATTEMPTS {
+        match rustix::fs::openat2(&root, relative, flags, Mode::empty(), resolve) {
+            // The kernel could not rule out that `..` met a rename just now (openat2(2)).
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+            Ok(opened) => return Ok(opened),
+        }
+    }
+    Err(FileError::Io(Errno::AGAIN.into()))
 }
 
 fn nanoseconds(nanoseconds: impl TryInto<u32>) -> u32 {

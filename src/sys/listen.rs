@@ -95,6 +95,8 @@ pub struct Listeners {
     pub v4: Option<TcpListener>,
     /// The port of both; the one found where 0 was asked for.
     pub port: u16,
+    /// The families that were asked for.
+    pub families: Families,
     /// Sentences for the operator, such as that this host has no IPv6.
     pub notes: Vec<String>,
 }
@@ -111,12 +113,12 @@ pub fn listen(port: u16, families: Families) -> Result<Listeners, ListenError> {
     if v4.is_some() && !has_loopback(Family::V4) {
         notes.push(absence_note(Family::V4));
     }
-    Ok(Listeners { v6, v4, port, notes })
+    Ok(Listeners { v6, v4, port, families, notes })
 }
 
 /// False if not even the loopback address of the family can be used. With IPv6 switched off by
 /// `net.ipv6.conf.all.disable_ipv6` the kernel still lets `[::]` listen, to nobody.
-fn has_loopback(family: Family) -> bool {
+pub(super) fn has_loopback(family: Family) -> bool {
     let address: IpAddr = match family {
         Family::V4 => Ipv4Addr::LOCALHOST.into(),
         Family::V6 => Ipv6Addr::LOCALHOST.into(),

@@ -1,14 +1,20 @@
 //! Everything that touches the world, one file a thing. Knows no user names and no rules.
 
+pub mod ask;
 pub mod clock;
 pub mod connect;
 pub mod files;
 pub mod guard;
+pub mod host;
 pub mod listen;
 pub mod logger;
 pub mod partfile;
+pub mod password;
+pub mod peer_owner;
 pub mod process;
 pub mod signals;
+pub mod stage;
 pub mod terminal;
 pub mod transport;
+pub mod trusted_file;
 pub mod workers;

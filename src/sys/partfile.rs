@@ -1,8 +1,7 @@
 //! A file being received: written under a temporary name beside its place, then put there whole.
 //!
-//! The final name never holds partial bytes. Resuming is to come: the name then has to be found
-//! again, so `part_name` is where a stable ending takes the place of the random one, and the
-//! `Drop` of [`PartFile`] is where the file is kept instead of removed.
+//! The final name never holds partial bytes. What is to be resumed has a [`super::stage::Stage`]
+//! instead, whose name is found again.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
@@ -108,25 +107,7 @@ impl PartFile {
     /// # Errors
     /// `StorageFull` or `FileTooLarge`; a file system that cannot do it is no error.
     pub fn preallocate(&self, size_bytes: u64) -> io::Result<()> {
-        if size_bytes == 0 {
-            return Ok(());
-        }
-        let disk = rustix::fs::fstatfs(&self.file)?;
-        if disk.f_type == TMPFS_MAGIC {
-            // In memory, taking the space costs as much as filling it: half a second for 2 GiB in
-            // which nothing is received. To look whether it is there must do.
-            let free = disk.f_bavail.saturating_mul(disk.f_bsize.unsigned_abs());
-            let fits = disk.f_blocks == 0 || size_bytes <= free;
-            return if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) };
-        }
-        loop {
-            let flags = FallocateFlags::KEEP_SIZE;
-            match rustix::fs::fallocate(&self.file, flags, 0, size_bytes) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        preallocate(&self.file, size_bytes)
     }
 
     /// Appends bytes.
@@ -207,6 +188,29 @@ impl Drop for PartFile {
     }
 }
 
+/// See [`PartFile::preallocate`].
+pub(super) fn preallocate(file: &File, size_bytes: u64) -> io::Result<()> {
+    if size_bytes == 0 {
+        return Ok(());
+    }
+    let disk = rustix::fs::fstatfs(file)?;
+    if disk.f_type == TMPFS_MAGIC {
+        // In memory, taking the space costs as much as filling it: half a second for 2 GiB in
+        // which nothing is received. To look whether it is there must do.
+        let free = disk.f_bavail.saturating_mul(disk.f_bsize.unsigned_abs());
+        let fits = disk.f_blocks == 0 || size_bytes <= free;
+        return if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) };
+    }
+    loop {
+        let flags = FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(file, flags, 0, size_bytes) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// The temporary name for `target`: `.part-<target>-<16 random hex digits>`, cut to 255 bytes.
 fn part_name(target: &OsStr) -> OsString {
     // Each state has keys from the system's random source, which makes its hash of nothing a
@@ -228,7 +232,7 @@ fn part_name(target: &OsStr) -> OsString {
 
 /// Refuses a target that must not be replaced: a folder, and whatever is or links to a device,
 /// pipe or socket (`/dev/null`, `/dev/stdout`), which root could destroy for the whole machine.
-fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+pub(super) fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let look = |flags| rustix::fs::statat(folder, name, flags);
     let kind = match look(AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => FileType::from_raw_mode(stat.st_mode),
@@ -254,20 +258,20 @@ fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
 }
 
 /// Takes for done what a file system cannot do (FAT has no modes) and what no content hangs on.
-fn tolerate(result: Result<(), Errno>) -> io::Result<()> {
+pub(super) fn tolerate(result: Result<(), Errno>) -> io::Result<()> {
     match result {
         Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
         other => Ok(other?),
     }
 }
 
-fn names_no_file(name: &OsStr) -> io::Error {
+pub(super) fn names_no_file(name: &OsStr) -> io::Error {
     let text = format!("{name:?} names no file; give a file name");
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// The error with the name it is about, escaped since it may come from anybody; its kind stays.
-fn with_context(what: &str, name: &OsStr, errno: Errno) -> io::Error {
+pub(super) fn with_context(what: &str, name: &OsStr, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
     io::Error::new(error.kind(), format!("{what} {name:?}: {error}"))
 }

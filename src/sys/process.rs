@@ -9,7 +9,7 @@
 //! Nothing here blocks but the start itself, which std does with `posix_spawn`: its cost does not
 //! grow with the memory of the server. That is why there is no `pre_exec` here, and must not be.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -26,6 +26,9 @@ use rustix::process::{
 };
 
 pub mod endings;
+pub mod programs;
+
+use super::password::PASSWORD_VARIABLE;
 
 const SHELL: &str = "/bin/sh";
 
@@ -106,23 +109,40 @@ pub fn check_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn spawn_with_shell(spawn: &Spawn, shell: &str) -> io::Result<Process> {
-    // A missing folder and a missing shell are the same error of posix_spawn: ask first.
-    check_directory(spawn.directory)?;
-    let mut child = Command::new(shell)
-        .arg("-c")
-        // Without this a command that begins with `-` or `+` would be options of the shell.
-        .arg("--")
-        .arg(spawn.command)
-        .current_dir(spawn.directory)
-        .envs(spawn.environment.iter().copied())
-        .process_group(0)
-        .stdin(if spawn.stdin { Stdio::piped() } else { Stdio::null() })
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| {
-            io::Error::new(error.kind(), format!("{shell} could not be started: {error}"))
-        })?;
+    let mut command = Command::new(shell);
+    // Without `--` a command that begins with `-` or `+` would be options of the shell.
+    command.arg("-c").arg("--").arg(spawn.command).envs(spawn.environment.iter().copied());
+    begin(command, spawn.directory, spawn.stdin)
+}
+
+/// Starts a program with these arguments, without a shell. Standard input is a pipe or, without
+/// `stdin`, `/dev/null`.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_program(
+    program: &Path,
+    arguments: &[OsString],
+    directory: &Path,
+    stdin: bool,
+) -> io::Result<Process> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    begin(command, directory, stdin)
+}
+
+fn begin(mut command: Command, directory: &Path, stdin: bool) -> io::Result<Process> {
+    // A missing folder and a missing program are the same error of posix_spawn: ask first.
+    check_directory(directory)?;
+    command.current_dir(directory).process_group(0);
+    // It is for a client that is started in the same place, and for nobody else.
+    command.env_remove(PASSWORD_VARIABLE);
+    command.stdin(if stdin { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| {
+        let program = Path::new(command.get_program()).display();
+        io::Error::new(error.kind(), format!("{program} could not be started: {error}"))
+    })?;
     match Process::adopt(&mut child) {
         Ok(process) => Ok(process),
         Err(error) => {

@@ -7,10 +7,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
+};
 
 /// Switches off that pasted text arrives in brackets (xterm control sequences, mode 2004).
 const BRACKETED_PASTE_OFF: &[u8] = b"\x1b[?2004l";
+
+/// The second screen, no cursor, no wrapping (xterm control sequences, modes 1049, 25 and 7).
+const ALTERNATE_SCREEN_ON: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[?7l";
+const ALTERNATE_SCREEN_OFF: &[u8] = b"\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// A special character that does nothing (`_POSIX_VDISABLE`, fpathconf(3)).
+const DISABLED: u8 = 0;
 
 /// One of the three streams every process starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +52,17 @@ pub fn width() -> Option<u16> {
 fn width_of(stream: impl AsFd) -> Option<u16> {
     let size = rustix::termios::tcgetwinsize(stream).ok()?;
     Some(size.ws_col).filter(|&columns| columns > 0)
+}
+
+/// The columns and rows of standard output, if that is a terminal and knows them.
+#[must_use]
+pub fn size() -> Option<(u16, u16)> {
+    size_of(io::stdout())
+}
+
+fn size_of(stream: impl AsFd) -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
 /// True if the stream should carry colour: a terminal that is not `TERM=dumb`, unless the user
@@ -85,6 +105,12 @@ impl TerminalState {
         Self::save_of(io::stdin())
     }
 
+    /// The same for the terminal that controls this process, wherever its streams lead.
+    #[must_use]
+    pub fn save_controlling() -> Option<Self> {
+        Self::save_of(std::fs::File::options().read(true).write(true).open("/dev/tty").ok()?)
+    }
+
     fn save_of(stream: impl AsFd) -> Option<Self> {
         let modes = tcgetattr(&stream).ok()?;
         // A descriptor of its own: standard input may be closed before the process ends.
@@ -95,6 +121,23 @@ impl TerminalState {
     /// Notes that line editing switches bracketed paste on, so that restoring switches it off.
     pub fn note_bracketed_paste(&self) {
         self.pastes_in_brackets.store(true, Ordering::Relaxed);
+    }
+
+    /// Hands over each key as it is pressed and does not show it. Ctrl-C still interrupts; Ctrl-Z,
+    /// which would stop this process with its screen left as it is, does nothing.
+    ///
+    /// Does nothing in the background, as [`TerminalState::restore`].
+    pub fn hand_over_keys(&self) {
+        if self.is_in_background() {
+            return;
+        }
+        let mut modes = self.modes.clone();
+        modes.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        modes.special_codes[SpecialCodeIndex::VSUSP] = DISABLED;
+        // Where it fails keys come with the line that they are in, and nothing else is lost.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &modes);
     }
 
     /// Puts the terminal back as it was; may be called often and from any thread.
@@ -131,6 +174,27 @@ fn own_group() -> Option<i32> {
 impl Drop for TerminalState {
     fn drop(&mut self) {
         self.restore();
+    }
+}
+
+/// The second screen of the terminal on standard output, without a cursor and without a line that
+/// goes on in the next one. Dropped, the first one is back as it was.
+#[derive(Debug)]
+pub struct AlternateScreen(());
+
+impl AlternateScreen {
+    /// Switches to it.
+    #[must_use]
+    pub fn enter() -> Self {
+        // Whoever cannot write now learns that by the first picture.
+        let _ = write_stdout(ALTERNATE_SCREEN_ON);
+        Self(())
+    }
+}
+
+impl Drop for AlternateScreen {
+    fn drop(&mut self) {
+        let _ = write_stdout(ALTERNATE_SCREEN_OFF);
     }
 }
 
@@ -178,7 +242,7 @@ mod tests {
     use std::io::Read as _;
 
     use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-    use rustix::termios::{LocalModes, Winsize, tcsetwinsize};
+    use rustix::termios::{Winsize, tcsetwinsize};
 
     use super::*;
 
@@ -226,6 +290,21 @@ mod tests {
         make_raw(&terminal);
         drop(state);
         assert!(is_cooked(&terminal));
+    }
+
+    #[test]
+    fn keys_are_handed_over_one_by_one_until_it_is_restored() {
+        let (_master, terminal) = pseudo_terminal();
+        let state = TerminalState::save_of(&terminal).unwrap();
+        state.hand_over_keys();
+        let modes = tcgetattr(&terminal).unwrap();
+        assert!(!modes.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO));
+        assert!(modes.local_modes.contains(LocalModes::ISIG), "Ctrl-C still interrupts");
+        assert_eq!(modes.special_codes[SpecialCodeIndex::VSUSP], DISABLED);
+        state.restore();
+        let modes = tcgetattr(&terminal).unwrap();
+        assert!(modes.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO));
+        assert_ne!(modes.special_codes[SpecialCodeIndex::VSUSP], DISABLED);
     }
 
     #[test]

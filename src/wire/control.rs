@@ -7,12 +7,13 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blob, Call, ErrorCode, Name, Outcome, Refusal, SharePath, Tag,
+    Blob, Call, ErrorCode, HostCall, Name, Outcome, Refusal, Secret, SharePath, Tag,
     error::ErrorCode::*,
     event::{Ended, Entry, Object, Witness},
+    host::{self, Interpreter, Question},
     line,
 };
-use crate::limits::{OUTPUT_WINDOW_BYTES, TEXT_MAX_BYTES};
+use crate::limits::{INFO_INTERVAL_MS, OUTPUT_WINDOW_BYTES, TEXT_MAX_BYTES};
 
 /// The version of the framed dialect that this code speaks.
 pub const VERSION: u32 = 1;
@@ -27,7 +28,7 @@ pub struct HelloBody<'a> {
     pub user: Cow<'a, str>,
     /// What proves it, where the server asks for that.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub password: Option<Cow<'a, str>>,
+    pub password: Option<Secret<'a>>,
     /// What the client can do beyond version 1; none so far.
     #[serde(default)]
     pub capabilities: Vec<String>,
@@ -75,6 +76,17 @@ pub enum CallBody<'a> {
         /// Relative to the root.
         path: Blob<'a>,
     },
+    /// See [`Call::Fetch`].
+    Fetch {
+        /// Relative to the root.
+        paths: Vec<Blob<'a>>,
+    },
+    /// See [`Call::Store`].
+    Store {
+        /// Relative to the root; absent for the root itself.
+        #[serde(default)]
+        into: Option<Blob<'a>>,
+    },
     /// See [`Call::Run`].
     Run {
         /// As the shell gets it.
@@ -86,6 +98,9 @@ pub enum CallBody<'a> {
         /// Milliseconds; 0 is no limit.
         #[serde(default)]
         timeout_ms: u64,
+        /// What runs it; absent for `/bin/sh`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interpreter: Option<Interpreter>,
     },
     /// See [`Call::List`].
     Ls {
@@ -103,6 +118,42 @@ pub enum CallBody<'a> {
     },
     /// See [`Call::Help`].
     Help,
+    /// See [`Question::Addresses`].
+    Ip,
+    /// See [`Question::Name`].
+    Name,
+    /// See [`Question::Memory`].
+    Ram,
+    /// See [`Question::System`].
+    Os,
+    /// See [`Question::Processor`].
+    Cpu,
+    /// See [`Question::Info`].
+    Info {
+        /// Milliseconds.
+        #[serde(default = "info_interval_ms")]
+        interval_ms: u32,
+    },
+    /// See [`Question::Pong`] and, with a host, [`HostCall::Ping`].
+    Ping {
+        /// Whom the server is to ping.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        host: Option<Cow<'a, str>>,
+    },
+    /// See [`HostCall::PythonVersion`].
+    PythonVersion,
+    /// See [`HostCall::Clear`].
+    Clear,
+    /// See [`HostCall::Disconnect`].
+    Disconnect,
+    /// See [`HostCall::Reset`].
+    Reset,
+    /// See [`HostCall::Kill`].
+    Kill,
+}
+
+fn info_interval_ms() -> u32 {
+    INFO_INTERVAL_MS
 }
 
 impl<'a> CallBody<'a> {
@@ -113,12 +164,27 @@ impl<'a> CallBody<'a> {
                 Ok(path) => Ok(Call::Download { path }),
                 Err(fault) => Err(Refusal::new(tag, BadPath, fault.to_string())),
             },
+            CallBody::Fetch { paths } if paths.is_empty() => {
+                Err(Refusal::new(tag, BadArguments, "no file is named"))
+            }
+            CallBody::Fetch { paths } => paths
+                .iter()
+                .map(|path| SharePath::parse(&path.0))
+                .collect::<Result<_, _>>()
+                .map(|paths| Call::Fetch { paths })
+                .map_err(|fault| Refusal::new(tag, BadPath, fault.to_string())),
+            CallBody::Store { into } => {
+                let bytes = into.as_ref().map_or(&b""[..], |path| &path.0);
+                line::list_path(bytes).map(|into| Call::Store { into })
+            }
             CallBody::Run { command, .. } if command.trim().is_empty() => {
                 Err(Refusal::new(tag, BadArguments, "the command is empty"))
             }
-            CallBody::Run { command, stdin, timeout_ms } => line::check_command(&command)
-                .map(drop)
-                .map(|()| Call::Run { command, stdin, timeout_ms }),
+            CallBody::Run { command, stdin, timeout_ms, interpreter } => {
+                let interpreter = interpreter.unwrap_or(Interpreter::Linux);
+                let checked = line::check_command(&command).map(drop);
+                checked.map(|()| host::script(interpreter, command, stdin, timeout_ms))
+            }
             CallBody::Ls { path } => {
                 let bytes = path.as_ref().map_or(&b""[..], |path| &path.0);
                 line::list_path(bytes).map(|path| Call::List { path })
@@ -130,8 +196,49 @@ impl<'a> CallBody<'a> {
             }
             CallBody::Echo { text } => Ok(Call::Echo { text }),
             CallBody::Help => Ok(Call::Help),
+            CallBody::Info { interval_ms } => host::info(interval_ms),
+            CallBody::Ping { host: Some(host) } => host::ping(&host),
+            CallBody::Ping { host: None } => Ok(Call::Host(HostCall::Ask(Question::Pong))),
+            CallBody::Ip => Ok(Call::Host(HostCall::Ask(Question::Addresses))),
+            CallBody::Name => Ok(Call::Host(HostCall::Ask(Question::Name))),
+            CallBody::Ram => Ok(Call::Host(HostCall::Ask(Question::Memory))),
+            CallBody::Os => Ok(Call::Host(HostCall::Ask(Question::System))),
+            CallBody::Cpu => Ok(Call::Host(HostCall::Ask(Question::Processor))),
+            CallBody::PythonVersion => Ok(Call::Host(HostCall::PythonVersion)),
+            CallBody::Clear => Ok(Call::Host(HostCall::Clear)),
+            CallBody::Disconnect => Ok(Call::Host(HostCall::Disconnect)),
+            CallBody::Reset => Ok(Call::Host(HostCall::Reset)),
+            CallBody::Kill => Ok(Call::Host(HostCall::Kill)),
         };
         checked.map_err(|refusal| Refusal { tag, ..refusal })
+    }
+}
+
+impl<'a> From<&'a HostCall<'_>> for CallBody<'a> {
+    fn from(call: &'a HostCall<'_>) -> CallBody<'a> {
+        match call {
+            HostCall::Ask(Question::Addresses) => CallBody::Ip,
+            HostCall::Ask(Question::Name) => CallBody::Name,
+            HostCall::Ask(Question::Memory) => CallBody::Ram,
+            HostCall::Ask(Question::System) => CallBody::Os,
+            HostCall::Ask(Question::Processor) => CallBody::Cpu,
+            HostCall::Ask(Question::Pong) => CallBody::Ping { host: None },
+            HostCall::Ask(Question::Info { interval_ms }) => {
+                CallBody::Info { interval_ms: *interval_ms }
+            }
+            HostCall::Ping { host } => CallBody::Ping { host: Some(host.as_str().into()) },
+            HostCall::PythonVersion => CallBody::PythonVersion,
+            HostCall::Script { interpreter, command, stdin, timeout_ms } => CallBody::Run {
+                command: Cow::Borrowed(command),
+                stdin: *stdin,
+                timeout_ms: *timeout_ms,
+                interpreter: Some(*interpreter),
+            },
+            HostCall::Clear => CallBody::Clear,
+            HostCall::Disconnect => CallBody::Disconnect,
+            HostCall::Reset => CallBody::Reset,
+            HostCall::Kill => CallBody::Kill,
+        }
     }
 }
 

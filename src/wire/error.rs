@@ -43,6 +43,14 @@ pub enum ErrorCode {
     NotNamed,
     /// Somebody of that name is here already.
     NameTaken,
+    /// The server asks for a password, and none was given; or the session has not logged in.
+    LoginRequired,
+    /// The name or the password is wrong.
+    LoginFailed,
+    /// Too many logins of that name have failed; nothing is checked for a while.
+    Blocked,
+    /// Somebody else has logged in under the name of this session; the connection ends.
+    Replaced,
     /// This session has a name already.
     AlreadyNamed,
     /// The id of a new operation belongs to one that still runs.
@@ -57,10 +65,24 @@ pub enum ErrorCode {
     PermissionDenied,
     /// The file changed while it was read.
     FileChanged,
-    /// The server's system refused; the text says how.
+    /// The bytes that came are not those that were sent.
+    NotVerified,
+    /// There is no space left where it is to be written.
+    NoSpace,
+    /// The quota of the disk is used up.
+    QuotaExceeded,
+    /// The file system is read-only.
+    ReadOnly,
+    /// The file is larger than it may be there.
+    FileTooLarge,
+    /// The name is longer than the file system takes.
+    NameTooLong,
+    /// The system refused; the text says how.
     SystemError,
     /// The command could not be started.
     CannotStart,
+    /// The host has not the program that would be needed.
+    NoInterpreter,
     /// The server lacks something at the moment; later it may work.
     Busy,
     /// Something took longer than it may.
@@ -71,6 +93,8 @@ pub enum ErrorCode {
     Denied,
     /// The server is stopping.
     ShuttingDown,
+    /// Somebody has ended all sessions; the server goes on.
+    Reset,
     /// The peer took nothing for too long.
     SlowConsumer,
 }
@@ -96,6 +120,10 @@ impl ErrorCode {
             NotDelivered => "not-delivered",
             NotNamed => "not-named",
             NameTaken => "name-taken",
+            LoginRequired => "login-required",
+            LoginFailed => "login-failed",
+            Blocked => "blocked",
+            Replaced => "replaced",
             AlreadyNamed => "already-named",
             IdInUse => "id-in-use",
             NoSuchFile => "no-such-file",
@@ -103,15 +131,33 @@ impl ErrorCode {
             NotAFolder => "not-a-folder",
             PermissionDenied => "permission-denied",
             FileChanged => "file-changed",
+            NotVerified => "not-verified",
+            NoSpace => "no-space",
+            QuotaExceeded => "quota-exceeded",
+            ReadOnly => "read-only",
+            FileTooLarge => "file-too-large",
+            NameTooLong => "name-too-long",
             SystemError => "system-error",
             CannotStart => "cannot-start",
+            NoInterpreter => "no-interpreter",
             Busy => "busy",
             TimedOut => "timed-out",
             Cancelled => "cancelled",
             Denied => "denied",
             ShuttingDown => "shutting-down",
+            Reset => "reset",
             SlowConsumer => "slow-consumer",
         }
+    }
+}
+
+impl ErrorCode {
+    /// The error of this name.
+    pub fn parse(name: &[u8]) -> Option<ErrorCode> {
+        use serde::de::{IntoDeserializer, value};
+        let name = std::str::from_utf8(name).ok()?;
+        let name: value::StrDeserializer<'_, value::Error> = name.into_deserializer();
+        ErrorCode::deserialize(name).ok()
     }
 }
 

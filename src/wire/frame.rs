@@ -141,6 +141,17 @@ pub fn post(bytes: &[u8]) -> Option<Post<'_>> {
     Some(Post { tag, to, text, consumed: HEADER_BYTES + body.len() })
 }
 
+/// The data frame at the head of `bytes` that is not all there: its tag, and the bytes of its body.
+/// They can be taken as they come; whole frames are left to [`decode`].
+#[inline]
+pub fn begun_data(bytes: &[u8]) -> Option<(Tag, usize)> {
+    let header = bytes.first_chunk::<HEADER_BYTES>()?;
+    let [client::DATA, _, _, _, a, b, c, d] = *header else { return None };
+    let body = length(header) - HEADER_BYTES;
+    let is_begun = body <= CHUNK_MAX_BYTES && bytes.len() < HEADER_BYTES + body;
+    is_begun.then_some((u32::from_be_bytes([a, b, c, d]), body))
+}
+
 /// The same for a peer that may send bodies of at most `body_max` bytes: one that has not said
 /// anything valid yet.
 pub fn decode_within(bytes: &[u8], body_max: usize) -> Result<Option<Item<'_>>, Refusal> {

@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 
 use super::{
-    Call, ErrorCode, Event, Item, Name, Outcome, Post, Recipients, Refusal, Request, SharePath,
-    Text,
+    Call, ErrorCode, Event, Item, Name, Outcome, Post, Recipients, Refusal, Request, Secret,
+    SharePath, Text,
     error::ErrorCode::*,
     escape::{escape, escape_bytes, is_plain, plain_length},
     event::{Ended, Entry, EntryKind},
+    host,
     name::NAME_RULE,
     verbs::{self, Verb},
 };
@@ -34,6 +35,12 @@ pub fn decode(bytes: &[u8], scanned: usize, line_max: usize) -> Result<Option<It
         None if line.trim_ascii().is_empty() => Ok(Request::Nothing),
         None => parse(line),
     };
+    if let Err(refusal) = &request
+        && first_word(line.trim_ascii_start()) == b"upload"
+    {
+        // Its bytes follow, and must not be taken for requests.
+        return Err(refusal.clone());
+    }
     Ok(Some(Item { request, consumed: end + 1, label: None }))
 }
 
@@ -164,6 +171,9 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
     let line = line.trim_ascii_start();
     let word = first_word(line);
     match verbs::find(word) {
+        Some(verb) if verb.has_no_bar() && memchr::memchr(b'|', line).is_some() => {
+            parse_message(line)
+        }
         Some(verb) => {
             let rest = std::str::from_utf8(&line[word.len()..]).expect("it was checked");
             parse_verb(verb, rest.trim_ascii_start())
@@ -172,10 +182,14 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
     }
 }
 
-/// The bytes before the first space; of a long word only the beginning, for no verb is long.
+/// The bytes before the first space, or up to the first colon, which belongs to the words of
+/// interpreters; of a long word only the beginning, for no verb is long.
 fn first_word(line: &[u8]) -> &[u8] {
     let head = &line[..line.len().min(verbs::WORD_MAX_BYTES + 1)];
-    &head[..head.iter().position(|byte| *byte == b' ').unwrap_or(head.len())]
+    match head.iter().position(|byte| matches!(byte, b' ' | b':')) {
+        Some(at) if head[at] == b':' => &head[..=at],
+        end => &head[..end.unwrap_or(head.len())],
+    }
 }
 
 fn parse_message(line: &[u8]) -> Result<Request<'_>, Refusal> {
@@ -211,7 +225,7 @@ pub(super) fn message<'a>(
 }
 
 fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
-    let entry = verbs::VERBS.iter().find(|entry| entry.verb == verb).expect("all are listed");
+    let entry = verbs::entry(verb);
     let usage = format_args!("write `{}`", entry.usage);
     let bare = rest.trim_ascii_end();
     let call = match verb {
@@ -225,6 +239,10 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
             let path = SharePath::parse(bare.as_bytes());
             Call::Download { path: path.map_err(|fault| bad_path(fault.to_string()))? }
         }
+        Verb::Upload => parse_upload(bare).ok_or_else(|| {
+            let text = format!("no size is told, so nobody knows where the bytes end; {usage}");
+            Refusal::new(0, BadArguments, text)
+        })?,
         Verb::Run if bare.is_empty() => {
             return Err(Refusal::new(0, BadArguments, format!("no command is named; {usage}")));
         }
@@ -237,14 +255,24 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
             let text = format!("`{}` takes no arguments; {usage}", entry.word);
             return Err(Refusal::new(0, BadArguments, text));
         }
+        verb => host::parse(verb, bare)?,
     };
     Ok(Request::Call { tag: 0, call })
+}
+
+/// A size in plain decimals and a name; `None` where the size is none.
+fn parse_upload(rest: &str) -> Option<Call<'_>> {
+    let (size, name) = rest.split_once(' ').unwrap_or((rest, ""));
+    let is_plain = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_digit());
+    let size = size.parse().ok().filter(|_| is_plain)?;
+    let path = SharePath::parse(name.trim_ascii_start().as_bytes());
+    Some(Call::Upload { path: path.map_err(|fault| bad_path(fault.to_string())), size })
 }
 
 fn parse_user(rest: &str) -> Result<Request<'_>, Refusal> {
     let (name, password) = match rest.split_once(' ') {
         Some((name, password)) => {
-            (name, Some(password).filter(|it| !it.is_empty()).map(Cow::Borrowed))
+            (name, Some(password).filter(|it| !it.is_empty()).map(Secret::from))
         }
         None => (rest, None),
     };

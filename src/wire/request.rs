@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{Name, Refusal, SharePath, Text, json::Label};
+use super::{HostCall, Name, Refusal, Secret, SharePath, Text, json::Label};
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
 /// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
@@ -16,7 +16,7 @@ pub enum Request<'a> {
         /// The name to be known by.
         name: Name,
         /// What the client said to prove it.
-        password: Option<Cow<'a, str>>,
+        password: Option<Secret<'a>>,
     },
     /// A text for other users.
     Message {
@@ -84,6 +84,23 @@ pub enum Call<'a> {
         /// Which.
         path: SharePath,
     },
+    /// Send files and folders by the conversation of transfers, whose other half comes as input.
+    Fetch {
+        /// Which; the names in them may be patterns.
+        paths: Vec<SharePath>,
+    },
+    /// Receive files and folders by the same conversation.
+    Store {
+        /// Into this folder, `None` being the root.
+        into: Option<SharePath>,
+    },
+    /// Receive one file, whose bytes follow as they are. For dialects that cannot do better.
+    Upload {
+        /// Where it goes; where that is no place, its bytes still follow.
+        path: Result<SharePath, Refusal>,
+        /// Bytes that follow.
+        size: u64,
+    },
     /// Run a command under `/bin/sh -c`.
     Run {
         /// As the shell gets it.
@@ -107,6 +124,8 @@ pub enum Call<'a> {
     },
     /// What one can ask.
     Help,
+    /// Something about the server's host, or the server itself.
+    Host(HostCall<'a>),
     /// What should have been one of these and is none: it is answered by its end, as they all are.
     Refused(Refusal),
 }

@@ -6,7 +6,7 @@
 use sixfour::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES},
     wire::{
-        Blob, Call, Dialect, Event, Item, Refusal, Request, Text,
+        Blob, Call, Dialect, Event, Item, Refusal, Request, SharePath, Text,
         control::{CallBody, HelloBody, VERSION},
         frame::{self, Said, client, server},
         json::scan::Place,
@@ -145,9 +145,18 @@ pub fn encode_request(request: &Request<'_>, number: u32) -> Vec<u8> {
 fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
     match call {
         Call::Download { path } => CallBody::Download { path: Blob::borrowed(path.as_bytes()) },
+        Call::Fetch { paths } => {
+            let path = |path: &'a SharePath| Blob::borrowed(path.as_bytes());
+            CallBody::Fetch { paths: paths.iter().map(path).collect() }
+        }
+        Call::Store { into } => {
+            CallBody::Store { into: into.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
+        }
+        Call::Upload { .. } => panic!("frames have `store`"),
         Call::Run { command, stdin, timeout_ms } => {
             let command = command.as_ref().into();
-            CallBody::Run { command, stdin: *stdin, timeout_ms: *timeout_ms }
+            let (stdin, timeout_ms) = (*stdin, *timeout_ms);
+            CallBody::Run { command, stdin, timeout_ms, interpreter: None }
         }
         Call::List { path } => {
             CallBody::Ls { path: path.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
@@ -155,6 +164,7 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Who => CallBody::Who,
         Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
         Call::Help => CallBody::Help,
+        Call::Host(call) => call.into(),
         Call::Refused(_) => panic!("what is no request has no form"),
     }
 }

@@ -1,11 +1,18 @@
 //! A small vocabulary: bytes in, replies, effects and close reasons out.
 
+#![allow(dead_code, reason = "every test takes what it needs")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sixfour::{
-    hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
+    hub::{
+        CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time, Verdict,
+        admission::{Mode, Origin, Owner, Policy},
+        rights::Rights,
+    },
     limits::Limits,
     wire::{
+        Name,
         control::HelloBody,
         frame::{self, Frame, client},
     },
@@ -28,8 +35,21 @@ impl Table {
     }
 
     pub fn with(limits: Limits) -> Table {
+        Table::with_policy(limits, Policy { mode: Mode::Protected, plaintext: false })
+    }
+
+    /// One at which these users log in with passwords, and which blocks a name after so many
+    /// failures.
+    pub fn with_users(limits: Limits, attempts: u8, users: &[(&str, Rights)]) -> Table {
+        let mode = Mode::Credentials { grant: Rights::NONE, attempts };
+        let mut table = Table::with_policy(limits, Policy { mode, plaintext: false });
+        table.set_users(users, &[]);
+        table
+    }
+
+    pub fn with_policy(limits: Limits, policy: Policy) -> Table {
         Table {
-            hub: Hub::new(limits, [1, 2]),
+            hub: Hub::new(limits, [1, 2], policy),
             now: 0,
             heard: BTreeMap::new(),
             closed: BTreeMap::new(),
@@ -43,8 +63,46 @@ impl Table {
     }
 
     pub fn open_from(&mut self, address: &str) -> SessionId {
-        let address = address.parse().expect("an address");
-        self.hub.open(Time(self.now), address).expect("there is room")
+        self.open_as(address, Owner::Ours)
+    }
+
+    pub fn open_as(&mut self, address: &str, owner: Owner) -> SessionId {
+        let origin = Origin::new(address.parse().expect("an address"), owner);
+        self.hub.open(Time(self.now), origin).expect("there is room")
+    }
+
+    pub fn set_users(&mut self, users: &[(&str, Rights)], changed: &[&str]) {
+        let name = |text: &str| Name::parse(text).expect("a name");
+        let accounts: Vec<_> = users.iter().map(|(text, rights)| (name(text), *rights)).collect();
+        let changed: Vec<_> = changed.iter().map(|text| name(text)).collect();
+        self.input(Input::Accounts { accounts: &accounts, changed: &changed });
+    }
+
+    /// Those whose password is to be checked, and what they gave, since it was asked last.
+    pub fn checks(&mut self) -> Vec<(SessionId, String, String)> {
+        let effects = std::mem::take(&mut self.effects);
+        let mut checks = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Verify { session, name, password } => {
+                    checks.push((session, name.to_string(), password.reveal().to_owned()));
+                }
+                other => self.effects.push(other),
+            }
+        }
+        checks
+    }
+
+    /// The one check that is asked for ends like this; what the session hears then.
+    pub fn check(&mut self, verdict: Verdict) -> String {
+        let checks = self.checks();
+        let [(session, ..)] = &checks[..] else { panic!("not one check but {checks:?}") };
+        self.verified(*session, verdict)
+    }
+
+    pub fn verified(&mut self, session: SessionId, verdict: Verdict) -> String {
+        self.input(Input::Verified { session, verdict });
+        self.heard(session)
     }
 
     /// Somebody with lines.
@@ -176,7 +234,12 @@ pub fn frame_of(kind: u8, number: u32, body: &[u8]) -> Vec<u8> {
 }
 
 pub fn hello(name: &str) -> Vec<u8> {
-    let hello = HelloBody { version: 1, user: name.into(), password: None, capabilities: vec![] };
+    hello_with(name, None)
+}
+
+pub fn hello_with(name: &str, password: Option<&str>) -> Vec<u8> {
+    let (user, password) = (name.into(), password.map(Into::into));
+    let hello = HelloBody { version: 1, user, password, capabilities: vec![] };
     let mut out = Vec::new();
     frame::put_json(&mut out, client::HELLO, 0, &hello);
     out

@@ -6,6 +6,7 @@
 
 pub mod canary;
 pub mod framed;
+pub mod identity;
 pub mod json;
 pub mod lines;
 
@@ -84,8 +85,23 @@ impl Server {
         Server::start_command(command)
     }
 
-    fn start_command(mut command: Command) -> Server {
-        let root = folder();
+    /// Kills it, and starts another one on the same folder.
+    pub fn kill_and_restart(mut self) -> Server {
+        self.signal(Signal::KILL);
+        self.wait();
+        let root = std::mem::replace(&mut self.root, folder());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+        command.args(["--port", "0"]);
+        Server::start_sharing(root, command)
+    }
+
+    /// The same from a command that lacks the shared folder alone.
+    pub fn start_command(command: Command) -> Server {
+        Server::start_sharing(folder(), command)
+    }
+
+    /// The same, sharing this folder.
+    pub fn start_sharing(root: TempDir, mut command: Command) -> Server {
         command.arg("--root").arg(root.path()).env_remove("RUST_LOG");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
@@ -299,7 +315,7 @@ pub fn run_server(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// A folder in memory where there is such a thing: a sparse file of 4 GiB then costs no page cache.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let in_memory = TempDir::new_in("/dev/shm");
     in_memory.or_else(|_| TempDir::new()).expect("a folder for the test")
 }

@@ -31,7 +31,15 @@ pub enum Asked {
     Who,
     Echo(String),
     Help,
+    Clear,
+    /// What ends its own session too.
+    Disconnect,
+    Reset,
+    Kill,
 }
+
+/// What clears a screen.
+pub const CLEAR: &[u8] = b"\x1b[H\x1b[2J\x1b[3J\n";
 
 impl Call {
     pub fn new(tag: u32, asked: Asked, timeout_ms: u64) -> Call {
@@ -69,6 +77,7 @@ impl Call {
                     output_byte(seed, at)
                 }
                 Asked::Work(What::Repeat) => input_byte(at),
+                Asked::Clear => CLEAR[at],
                 _ => panic!("{self:?} has no bytes"),
             };
             assert_eq!(*byte, wanted, "byte {at} of {:?} is another", self.asked);
@@ -126,7 +135,15 @@ impl Call {
                 assert!(self.timeout_ms > 0);
             }
             (Asked::Who, OutcomeBody::Counted { count }) => assert_eq!(*count as usize, self.got),
-            (Asked::Echo(_) | Asked::Help, OutcomeBody::Done) => {}
+            (Asked::Work(What::Question { pieces }), OutcomeBody::Done) => {
+                assert_eq!(self.got, *pieces);
+            }
+            (Asked::Clear, OutcomeBody::Done) => assert_eq!(self.got, CLEAR.len()),
+            (Asked::Reset, OutcomeBody::Failed { code: ErrorCode::ShuttingDown, .. }) => {}
+            (
+                Asked::Echo(_) | Asked::Help | Asked::Disconnect | Asked::Reset | Asked::Kill,
+                OutcomeBody::Done,
+            ) => {}
             (asked, outcome) => panic!("{asked:?} has ended with {outcome:?}"),
         }
     }

@@ -1,8 +1,8 @@
 //! The fake world: files and commands whose bytes are known to who asks for them.
 
 use sixfour::{
-    hub::{OperationId, SessionId, Work},
-    wire::Stream,
+    hub::{OperationId, Program, SessionId, Work},
+    wire::{Stream, host::Question},
 };
 
 /// An operation as the shell has it.
@@ -40,6 +40,8 @@ pub enum What {
     Repeat,
     /// A command that ends only when it is ended.
     Sleep,
+    /// A question that is answered in so many pieces.
+    Question { pieces: usize },
     /// Something that cannot be started.
     Failure,
 }
@@ -54,6 +56,7 @@ impl What {
             What::Output { total, seed } => format!("out {total} {seed}"),
             What::Repeat => "cat".into(),
             What::Sleep => "sleep".into(),
+            What::Question { .. } => "info".into(),
             What::Failure => "x".into(),
         }
     }
@@ -88,6 +91,11 @@ impl Job {
             Work::Download { path: it, .. } => path(it),
             Work::List { path: it } => path(it.as_ref().expect("never the root")),
             Work::Run { command, .. } => What::parse(command),
+            Work::Program { program: Program::Script { command, .. }, .. } => What::parse(command),
+            Work::Ask(Question::Info { interval_ms }) => {
+                What::Question { pieces: pieces_of(*interval_ms) }
+            }
+            other => panic!("nobody asks for this: {other:?}"),
         };
         Job {
             id,
@@ -104,6 +112,16 @@ impl Job {
             input_closed: false,
         }
     }
+}
+
+/// How many pieces the facts have that are measured for so long.
+pub fn pieces_of(interval_ms: u32) -> usize {
+    interval_ms as usize % 7
+}
+
+/// The text in a piece of an answer; every other one is an object that holds it.
+pub fn fact(at: usize) -> String {
+    format!("fact {at}")
 }
 
 /// The byte at `at` of the file of this size. Never 0: those are what is owed and not there.

@@ -9,7 +9,7 @@ use sixfour::wire::{ErrorCode, Stream, control::OutcomeBody, event::Ended};
 use crate::{
     LIMITS,
     call::{Asked, Call},
-    jobs::{What, input_byte, output_stream},
+    jobs::{What, fact, input_byte, output_stream},
     peer::{Peer, name_of, number_of},
     post::Office,
     rng::Rng,
@@ -47,8 +47,9 @@ impl Peer {
         self.object(&object);
     }
 
-    pub fn greet_json(&mut self) {
-        self.other(json!({"op": "login", "user": name_of(self.name).as_str()}));
+    pub fn greet_json(&mut self, password: Option<String>) {
+        let user = name_of(self.name);
+        self.other(json!({"op": "login", "user": user.as_str(), "password": password}));
     }
 
     /// The tag is 0 where no receipt is wanted.
@@ -64,7 +65,7 @@ impl Peer {
         self.object(&message);
     }
 
-    pub fn send_json_call(&mut self, call: &mut Call) {
+    pub fn send_json_call(&mut self, call: &mut Call, interval_ms: u32) {
         let id = call.tag;
         let words = match &call.asked {
             Asked::Work(what) => what.words(),
@@ -79,12 +80,21 @@ impl Peer {
                 json!({"method": words, "id": id, "stdin": {"base64": STANDARD.encode(input)}})
             }
             Asked::Work(what) if what.is_command() => {
-                json!({"command": words, "id": id, "timeout_ms": call.timeout_ms})
+                let prefix = ["", "dos:", "PowerShell: ", "LINUX:"][id as usize % 4];
+                let command = format!("{prefix}{words}");
+                json!({"command": command, "id": id, "timeout_ms": call.timeout_ms})
+            }
+            Asked::Work(What::Question { .. }) => {
+                json!({"op": "info", "interval_ms": interval_ms, "id": id})
             }
             Asked::Work(_) => json!({"op": "download", "id": id, "path": words}),
             Asked::Who => json!({"op": "who", "id": id}),
             Asked::Echo(text) => json!({"id": id, "text": text, "op": "echo"}),
             Asked::Help => json!({"op": "help", "id": id}),
+            Asked::Clear => json!({"op": "clear", "id": id}),
+            Asked::Reset => json!({"op": "reset", "id": id}),
+            Asked::Kill => json!({"op": "kill", "id": id}),
+            Asked::Disconnect => unreachable!("that is no call here"),
         };
         self.object(&object);
     }
@@ -113,7 +123,8 @@ impl Peer {
     }
 
     pub fn leave_json(&mut self) {
-        self.other(json!({"op": "quit"}));
+        let op = ["quit", "disconnect"][self.tag as usize % 2];
+        self.other(json!({ "op": op }));
     }
 
     pub fn hear_object(&mut self, bytes: &[u8], office: &mut Office) -> usize {
@@ -172,8 +183,7 @@ impl Peer {
             self.welcomed |= reply.get("user").is_some();
             self.said_goodbye |= self.leaving && self.owed.others.is_empty();
             if let Some((code, text)) = error_of(reply) {
-                assert_eq!(code, ErrorCode::NameTaken, "{text}");
-                self.leave();
+                self.hear_refused_login(code, &text);
             }
             return;
         }
@@ -183,6 +193,19 @@ impl Peer {
         if reply.get("truncated").is_some() {
             office.met.insert("truncated reply");
         }
+    }
+
+    fn hear_refused_login(&mut self, code: ErrorCode, text: &str) {
+        assert!(!self.welcomed, "{code}: {text}");
+        match code {
+            ErrorCode::NameTaken => return self.leave(),
+            ErrorCode::Busy => self.refused_logins.push("busy login"),
+            ErrorCode::LoginRequired | ErrorCode::LoginFailed | ErrorCode::Blocked => {
+                self.refused_logins.push(code.as_str());
+            }
+            other => panic!("nobody asked for this: {other}: {text}"),
+        }
+        self.is_refused = true;
     }
 
     /// What has become of a letter at once: errors name those who did not get it.
@@ -241,6 +264,9 @@ fn judge(call: &mut Call, reply: &Value) {
     if let (Asked::Echo(text), Some(said)) = (&call.asked, reply.get("text")) {
         assert_eq!(said, text);
     }
+    if let Asked::Work(What::Question { .. }) = call.asked {
+        take_facts(call, reply);
+    }
     if reply.get("truncated").is_some() {
         assert_eq!(reply["errorcode"], 4);
         return assert!(call.got <= LIMITS.reply_max_bytes);
@@ -265,6 +291,27 @@ fn take_both(call: &mut Call, stdout: &[u8], stderr: &[u8]) {
         call.take_data(&[*byte], Some(stream));
     }
     assert!(stdout.next().is_none() && stderr.next().is_none(), "bytes are missing");
+}
+
+/// The pieces of an answer: texts and objects take turns.
+fn take_facts(call: &mut Call, reply: &Value) {
+    let texts = reply.get("text").and_then(Value::as_str).into_iter().flat_map(str::lines);
+    let objects = match (reply.get("object"), reply.get("objects")) {
+        (Some(object), None) => vec![object.clone()],
+        (None, Some(objects)) => objects.as_array().expect("a list").clone(),
+        (None, None) => Vec::new(),
+        both => panic!("{both:?}"),
+    };
+    let mut objects = objects.iter().map(|object| object["fact"].as_str().expect("a fact"));
+    for text in texts {
+        assert_eq!(text, fact(call.got));
+        call.got += 1;
+        if let Some(text) = objects.next() {
+            assert_eq!(text, fact(call.got));
+            call.got += 1;
+        }
+    }
+    assert_eq!(objects.next(), None);
 }
 
 fn outcome_of(reply: &Value) -> OutcomeBody<'static> {

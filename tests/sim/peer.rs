@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sixfour::{
     hub::{CloseReason, SessionId},
+    limits::INFO_INTERVAL_MS,
     wire::{
         Blob, Dialect, ErrorCode, Name,
         control::{CallBody, DetailBody, HelloBody},
         frame::{self, Said, client},
+        host::Interpreter,
     },
 };
 
 use crate::{
     Chances, LIMITS,
-    call::{Asked, Call},
-    jobs::{What, exit_of, input_byte, output_byte},
+    call::{Asked, CLEAR, Call},
+    jobs::{What, exit_of, fact, input_byte, output_byte, pieces_of},
     json::Owed,
     post::Office,
     rng::Rng,
@@ -58,6 +60,13 @@ pub struct Peer {
     /// Pings heard since its bytes last came to the hub.
     pub pings: usize,
     pub opened: u64,
+    /// Where the server asks for it; how often it says another one, in percent.
+    pub password: Option<String>,
+    pub guesses: usize,
+    /// Its login was refused, and it has not tried again.
+    pub is_refused: bool,
+    /// The names of the errors with which logins were refused.
+    pub refused_logins: Vec<&'static str>,
     /// Asked and not yet answered.
     pub calls: VecDeque<Call>,
     pub last: BTreeMap<usize, usize>,
@@ -109,6 +118,10 @@ impl Peer {
             refused: 0,
             pings: 0,
             opened: 0,
+            password: None,
+            guesses: 0,
+            is_refused: false,
+            refused_logins: Vec::new(),
             calls: VecDeque::new(),
             last: BTreeMap::new(),
             owed: Owed::default(),
@@ -143,16 +156,46 @@ impl Peer {
             self.to_hub.extend(words[rng.range(0, 1)]);
         } else if self.is_line() {
             (0..rng.range(0, 2)).for_each(|_| self.to_hub.extend(b"\r\n"));
-            self.line(&format!("user p{}", self.name));
+            self.say_who(rng);
         } else if self.dialect == Dialect::Json {
-            self.greet_json();
+            self.say_who(rng);
         } else {
             self.to_hub.extend(frame::MAGIC);
             let user = format!("p{}", self.name).into();
-            let hello = HelloBody { version: 1, user, password: None, capabilities: vec![] };
+            let password = self.say_password(rng).map(Into::into);
+            let hello = HelloBody { version: 1, user, password, capabilities: vec![] };
             let mut out = Vec::new();
             frame::put_json(&mut out, client::HELLO, 0, &hello);
             self.to_hub.extend(out);
+        }
+    }
+
+    /// The password, or none, or another one.
+    fn say_password(&self, rng: &mut Rng) -> Option<String> {
+        let password = self.password.clone()?;
+        match rng.percent(self.guesses) {
+            false => Some(password),
+            true => rng.percent(80).then(|| format!("{password}?")),
+        }
+    }
+
+    fn say_who(&mut self, rng: &mut Rng) {
+        match self.say_password(rng) {
+            password if self.dialect == Dialect::Json => self.greet_json(password),
+            Some(password) => self.line(&format!("user p{} {password}", self.name)),
+            None => self.line(&format!("user p{}", self.name)),
+        }
+    }
+
+    /// Tries again after a refused login, gives up, or just stays.
+    pub fn go_on_logging_in(&mut self, rng: &mut Rng) {
+        if !std::mem::take(&mut self.is_refused) || self.leaving || self.half_closed {
+            return;
+        }
+        match rng.range(0, 9) {
+            0 => {}
+            1 => self.leave(),
+            _ => self.say_who(rng),
         }
     }
 
@@ -207,7 +250,9 @@ impl Peer {
 
     pub fn call(&mut self, rng: &mut Rng) {
         let size = if rng.percent(20) { rng.range(0, 9000) } else { rng.range(0, 900) };
-        let asked = match rng.range(0, 11) {
+        let interval_ms =
+            if self.is_line() { INFO_INTERVAL_MS } else { rng.range(100, 120) as u32 };
+        let asked = match rng.range(0, 14) {
             0..=2 => Asked::Work(What::File { size, shrinks: rng.percent(15) }),
             3 | 4 => Asked::Work(What::Output { total: size, seed: rng.range(0, 999) }),
             5 if !self.is_line() => Asked::Work(What::Repeat),
@@ -216,6 +261,8 @@ impl Peer {
             8 => Asked::Work(What::Failure),
             9 => Asked::Who,
             10 => Asked::Echo("echo".repeat(rng.range(1, 30))),
+            11 => Asked::Clear,
+            12 | 13 => Asked::Work(What::Question { pieces: pieces_of(interval_ms) }),
             _ => Asked::Help,
         };
         // With JSON a request that waits for the end of another would hold up the cancel as well.
@@ -223,23 +270,45 @@ impl Peer {
         let timeout = is_sleep && (self.dialect == Dialect::Json || rng.percent(50));
         let timeout_ms = if timeout { rng.range(1, 400) as u64 } else { 0 };
         self.tag += 1;
+        let words = ["run ", "dos:", "PowerShell: ", "LINUX:"][rng.range(0, 3)];
         let mut call = Call::new(self.tag, asked, timeout_ms);
         match self.dialect {
             Dialect::Line => self.line(&match &call.asked {
-                Asked::Work(what) if what.is_command() => format!("run {}", what.words()),
+                Asked::Work(what) if what.is_command() => format!("{words}{}", what.words()),
+                Asked::Work(What::Question { .. }) => "Info".into(),
                 Asked::Work(what @ What::Folder { .. }) => format!("ls {}", what.words()),
                 Asked::Work(what) => format!("download {}", what.words()),
                 Asked::Who => "who".into(),
                 Asked::Echo(text) => format!("echo {text}"),
                 Asked::Help => "help".into(),
+                Asked::Clear => "CLEAR".into(),
+                other => unreachable!("{other:?} is no call"),
             }),
-            Dialect::Json => self.send_json_call(&mut call),
-            Dialect::Frame => self.send_call(&call.asked, timeout_ms),
+            Dialect::Json => self.send_json_call(&mut call, interval_ms),
+            Dialect::Frame => self.send_call(&call.asked, timeout_ms, interval_ms),
         }
         self.calls.push_back(call);
     }
 
-    fn send_call(&mut self, asked: &Asked, timeout_ms: u64) {
+    /// Has the server end all sessions, or the server end.
+    pub fn end_all(&mut self, asked: Asked) {
+        self.tag += 1;
+        match (self.dialect, &asked) {
+            (Dialect::Line, Asked::Reset) => self.line("reset"),
+            (Dialect::Line, _) => self.line("Kill"),
+            (Dialect::Json, _) => {
+                let mut call = Call::new(self.tag, asked, 0);
+                self.send_json_call(&mut call, 0);
+                return self.calls.push_back(call);
+            }
+            (Dialect::Frame, _) => self.send_call(&asked, 0, 0),
+        }
+        if !self.is_line() {
+            self.calls.push_back(Call::new(self.tag, asked, 0));
+        }
+    }
+
+    fn send_call(&mut self, asked: &Asked, timeout_ms: u64, interval_ms: u32) {
         let words = match asked {
             Asked::Work(what) => what.words(),
             _ => String::new(),
@@ -251,11 +320,17 @@ impl Peer {
                 command: words.clone().into(),
                 stdin: *what == What::Repeat,
                 timeout_ms,
+                interpreter: [None, Some(Interpreter::Dos)][words.len() % 2],
             },
+            Asked::Work(What::Question { .. }) => CallBody::Info { interval_ms },
             Asked::Work(_) => CallBody::Download { path },
             Asked::Who => CallBody::Who,
             Asked::Echo(text) => CallBody::Echo { text: text.into() },
             Asked::Help => CallBody::Help,
+            Asked::Clear => CallBody::Clear,
+            Asked::Disconnect => CallBody::Disconnect,
+            Asked::Reset => CallBody::Reset,
+            Asked::Kill => CallBody::Kill,
         };
         let mut out = Vec::new();
         frame::put_json(&mut out, client::REQUEST, self.tag, &body);
@@ -324,9 +399,16 @@ impl Peer {
 
     pub fn leave(&mut self) {
         self.leaving = true;
+        // There are two ways to say it.
+        self.tag += 1;
         match self.dialect {
+            Dialect::Line if self.tag.is_multiple_of(2) => self.line("Disconnect"),
             Dialect::Line => self.line("quit"),
             Dialect::Json => self.leave_json(),
+            Dialect::Frame if self.tag.is_multiple_of(2) => {
+                self.send_call(&Asked::Disconnect, 0, 0);
+                self.calls.push_back(Call::new(self.tag, Asked::Disconnect, 0));
+            }
             Dialect::Frame => self.frame(client::GOODBYE, 0, b""),
         }
     }
@@ -387,8 +469,9 @@ impl Peer {
         if lost || self.is_stranger || !is_complete {
             return;
         }
-        // Who takes too long to fetch a large reply is left with a part of it.
-        let is_cut = self.dialect == Dialect::Json && reason == ShuttingDown;
+        // Whoever is made to leave within a large reply is left with a part of it.
+        let is_orderly = matches!(reason, PeerLeft | Protocol);
+        let is_cut = self.dialect == Dialect::Json && !is_orderly;
         let left = self.pending.len();
         assert!(left == 0 || is_cut, "{reason:?}: {left} of {before} left");
         if reason == PeerLeft && (self.is_line() || self.dialect == Dialect::Json && !self.leaving)
@@ -464,7 +547,12 @@ impl Peer {
                 }
             }
             Said::Pong(number) => assert_eq!(number, 7),
-            Said::Goodbye(_) => self.said_goodbye = true,
+            Said::Goodbye(why) => {
+                if why.is_some_and(|why| why.code == ErrorCode::Busy) {
+                    self.refused_logins.push("busy login");
+                }
+                self.said_goodbye = true;
+            }
         }
         used
     }
@@ -482,6 +570,14 @@ impl Peer {
             (DetailBody::Users { names }, Asked::Who) => call.got += names.len(),
             (DetailBody::Text { text }, Asked::Echo(wanted)) => assert_eq!(text, wanted),
             (DetailBody::Text { .. }, Asked::Help) => {}
+            (DetailBody::Text { text }, Asked::Work(What::Question { .. })) => {
+                assert_eq!(*text, fact(call.got));
+                call.got += 1;
+            }
+            (DetailBody::Object { object }, Asked::Work(What::Question { .. })) => {
+                assert_eq!(object["fact"], fact(call.got));
+                call.got += 1;
+            }
             other => panic!("that answers nothing: {other:?}"),
         }
     }
@@ -507,6 +603,12 @@ impl Peer {
             // The rest of what it says is of no account: it has no name to say it with.
             ErrorCode::NotNamed if self.dialect != Dialect::Frame => {}
             ErrorCode::NameTaken if self.is_line() => self.leave(),
+            ErrorCode::LoginRequired | ErrorCode::LoginFailed | ErrorCode::Blocked
+                if self.is_line() && !self.welcomed =>
+            {
+                self.is_refused = true;
+                self.refused_logins.push(code.as_str());
+            }
             other => panic!("nobody asked for this: {other}: {text}"),
         }
     }
@@ -544,9 +646,14 @@ impl Peer {
         use ErrorCode::*;
         let is_refused_start = code == ShuttingDown && text == "the server is stopping";
         match code {
+            Busy if !self.welcomed => {
+                self.is_refused = true;
+                self.refused_logins.push("busy login");
+            }
+            LoginRequired if self.welcomed => self.said_goodbye = true,
             NoSuchFile | CannotStart | FileChanged | Busy => drop(self.calls.pop_front()),
             _ if is_refused_start => drop(self.calls.pop_front()),
-            TimedOut | Protocol | SlowConsumer => self.said_goodbye = true,
+            TimedOut | Protocol | SlowConsumer | Replaced | Reset => self.said_goodbye = true,
             _ => self.hear_error(0, code, text, office),
         }
     }
@@ -587,6 +694,15 @@ impl Peer {
             }
             Asked::Who if is_over => assert_eq!(line, format!("[{} users]", call.got)),
             Asked::Work(What::Folder { .. }) | Asked::Who => call.got += 1,
+            Asked::Work(What::Question { pieces }) => {
+                assert!(line.contains(&fact(call.got)), "{line} is not the next piece");
+                call.got += 1;
+                is_over = call.got == *pieces;
+            }
+            Asked::Clear => {
+                assert_eq!(line.as_bytes(), &CLEAR[..CLEAR.len() - 1]);
+                is_over = true;
+            }
             Asked::Echo(text) => {
                 assert_eq!(line, text);
                 is_over = true;

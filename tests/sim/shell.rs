@@ -3,7 +3,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use sixfour::{
-    hub::{Chunk, CloseReason, Effect, FilePiece, Input, OperationId, Piece, SessionId, Time},
+    hub::{
+        Chunk, CloseReason, Effect, FilePiece, Input, OperationId, Phase, Piece, SessionId, Time,
+        Verdict,
+    },
     wire::{
         Dialect, ErrorCode, Outcome, Refusal, Stream,
         event::{Entry, EntryKind},
@@ -12,7 +15,7 @@ use sixfour::{
 
 use crate::{
     LIMITS, World,
-    jobs::{Job, TURN_BYTES, What, exit_of, file_byte, output_byte, output_stream},
+    jobs::{Job, TURN_BYTES, What, exit_of, fact, file_byte, output_byte, output_stream},
     peer::Peer,
 };
 
@@ -106,6 +109,10 @@ impl World {
         }
         let count = self.rng.portion(peer.to_peer.len());
         peer.hear(count, &mut self.office, false);
+        peer.go_on_logging_in(&mut self.rng);
+        let refused = std::mem::take(&mut peer.refused_logins);
+        refused.into_iter().for_each(|code| self.saw(code));
+        let peer = &mut self.peers[at];
         if peer.kernel_full && peer.to_peer.len() < KERNEL_BYTES {
             // Now it is writable again.
             (peer.to_write, peer.kernel_full) = (true, false);
@@ -114,6 +121,9 @@ impl World {
 
     /// Some operation has something to tell, or wants to.
     pub fn work(&mut self) {
+        if self.rng.percent(8) {
+            self.end_check();
+        }
         if self.jobs.is_empty() {
             return;
         }
@@ -183,7 +193,7 @@ impl World {
                     return self.hand_in_content(at, length);
                 }
                 self.jobs[at].at += length;
-                let chunk = Chunk::File { offset: from as u64, length };
+                let chunk = Chunk::File { file: 0, offset: from as u64, length };
                 self.input(Input::Chunk { operation, chunk });
             }
             What::Folder { entries } if from == entries => {
@@ -222,6 +232,17 @@ impl World {
                 self.end(operation, Outcome::Signal { number: 15, because: None });
             }
             What::Sleep => return false,
+            What::Question { pieces } if from == pieces => self.end(operation, Outcome::Done),
+            What::Question { .. } => {
+                self.jobs[at].at += 1;
+                let text = fact(from);
+                let object = [("fact".to_string(), text.clone().into())].into_iter().collect();
+                let chunk = match from % 2 {
+                    0 => Chunk::Text(&text),
+                    _ => Chunk::Object(&object),
+                };
+                self.input(Input::Chunk { operation, chunk });
+            }
             What::Failure => unreachable!("it never starts"),
         }
         true
@@ -297,10 +318,13 @@ impl World {
     /// News of what is gone may still be on its way. It must do nothing.
     pub fn ghost_speaks(&mut self) {
         let pick = self.rng.range(0, usize::MAX - 1);
-        let kind = self.rng.range(0, 7);
+        let kind = self.rng.range(0, 8);
         let now = Time(self.now);
-        if kind < 4 && !self.dead_sessions.is_empty() {
+        if (kind < 4 || kind == 8) && !self.dead_sessions.is_empty() {
             let session = self.dead_sessions[pick % self.dead_sessions.len()];
+            if kind == 8 && self.vault.is_checking(session) {
+                return;
+            }
             assert!(self.hub.piece(session).is_none() && !self.hub.wants_input(session));
             self.hub.handle(
                 now,
@@ -308,11 +332,12 @@ impl World {
                     0 => Input::Bytes { session, bytes: b"user ghost\n" },
                     1 => Input::Sent { session, count: 0 },
                     2 => Input::EndOfInput { session },
+                    8 => Input::Verified { session, verdict: Verdict::Right },
                     _ => Input::Gone { session },
                 },
             );
             self.saw("ghost session");
-        } else if kind >= 4 && !self.dead_operations.is_empty() {
+        } else if (4..8).contains(&kind) && !self.dead_operations.is_empty() {
             let operation = self.dead_operations[pick % self.dead_operations.len()];
             assert!(self.hub.room(operation) == 0);
             assert!(self.hub.standard_input(operation).is_none());
@@ -355,6 +380,10 @@ impl World {
                     self.peer_of(session).parked = false;
                 }
                 Effect::Close { session, reason } => self.close(session, reason),
+                Effect::Verify { session, name, password } => {
+                    self.saw("Verify");
+                    self.begin_check(session, name, password.reveal());
+                }
                 Effect::Start { operation, session, work } => {
                     self.saw("Start");
                     assert!(self.jobs.iter().all(|job| job.id != operation), "started twice");
@@ -381,6 +410,14 @@ impl World {
                     }
                     self.drop_job(operation);
                 }
+                Effect::ListenAgain => {
+                    self.saw("ListenAgain");
+                    self.reset = self.peers.iter().filter_map(|peer| peer.session).collect();
+                }
+                Effect::Quit => {
+                    self.saw("Quit");
+                    self.stopped.get_or_insert(self.now);
+                }
                 Effect::Release { operation } => {
                     self.saw("Release");
                     // A session on its way out may fetch what is queued of its files.
@@ -389,6 +426,10 @@ impl World {
                     self.drop_job(operation);
                 }
             }
+        }
+        for session in self.hub.sessions() {
+            let must_go = self.reset.contains(&session.id());
+            assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
         }
         for operation in fed {
             self.feed(operation);
@@ -436,12 +477,22 @@ impl World {
     /// Nobody may be closed without cause.
     fn judge_reason(&mut self, session: SessionId, reason: CloseReason) {
         let (now, is_stopping) = (self.now, self.stopped.is_some());
+        let was_reset = self.reset.contains(&session);
+        let is_closed = self.vault.is_closed;
         let peer = self.peer_of(session);
         let since = |time: u64, limit: std::time::Duration| time + limit.as_millis() as u64 <= now;
         let is_just = match reason {
             CloseReason::PeerLeft => peer.leaving || peer.half_closed,
             CloseReason::PeerGone | CloseReason::NameTaken | CloseReason::BrokenFile => true,
             CloseReason::Protocol => peer.broken,
+            CloseReason::NotLoggedIn => is_closed,
+            CloseReason::Replaced => {
+                let is_silent = since(peer.heard, LIMITS.half_open_after);
+                is_closed || is_silent
+            }
+            CloseReason::LoginTimeout => {
+                is_closed && !peer.welcomed && since(peer.opened, LIMITS.login_timeout)
+            }
             CloseReason::NotServed | CloseReason::NotAdmitted => peer.is_stranger,
             CloseReason::FirstRequestTimeout => since(peer.opened, LIMITS.first_request_timeout),
             CloseReason::Silent => {
@@ -450,6 +501,7 @@ impl World {
             CloseReason::Stalled => since(peer.taken, LIMITS.stall_timeout),
             CloseReason::SlowConsumer => since(peer.taken, LIMITS.slow_consumer_timeout),
             CloseReason::ShuttingDown => is_stopping,
+            CloseReason::Reset => was_reset,
         };
         assert!(is_just, "{session:?} was closed as {reason:?} without cause");
     }

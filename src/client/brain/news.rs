@@ -1,8 +1,7 @@
 //! What the server says, and what follows from it.
 
 use super::{
-    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Style, Tag, Task,
-    exit,
+    After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
 use crate::wire::control::{DetailBody, OutcomeBody, RefusalBody};
 
@@ -23,9 +22,12 @@ impl Brain {
                 self.effects.push_back(Effect::Seen(from));
                 self.effects.push_back(Effect::Show(shown, after));
             }
-            Heard::Detail(tag, detail) => self.handle_detail(tag, detail, now_ms),
+            Heard::Detail(tag, detail) => self.handle_detail(tag, detail),
             Heard::End(tag, outcome) => self.handle_end(tag, outcome, now_ms),
-            Heard::InputRoom(_) => self.send_input(),
+            Heard::InputRoom(_) => {
+                self.send_input();
+                self.pump();
+            }
             Heard::Pong(number) => self.handle_pong(number),
             Heard::Delivered(number, body) => {
                 self.show(Shown::Delivered { to: body.to, by: body.by });
@@ -38,7 +40,7 @@ impl Brain {
         self.settle();
     }
 
-    fn handle_detail(&mut self, tag: Tag, detail: DetailBody<'_>, now_ms: u64) {
+    fn handle_detail(&mut self, tag: Tag, detail: DetailBody<'_>) {
         match (self.tasks.get_mut(&tag), detail) {
             (Some(Task::Answer(_)), DetailBody::Users { names }) => {
                 self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
@@ -50,8 +52,12 @@ impl Brain {
             (Some(Task::Answer(_)), DetailBody::Text { text }) => {
                 self.show(Shown::Text(text.into_owned()));
             }
-            (Some(Task::Download(_)), DetailBody::File { size, modified, .. }) => {
-                self.handle_file(tag, size, modified, now_ms);
+            (Some(Task::Answer(_)), DetailBody::Object { object }) => {
+                self.count_facts();
+                self.show(Shown::Info(object.into_owned()));
+            }
+            (Some(Task::Pong(_)), DetailBody::Text { text }) => {
+                self.handle_pong_text(tag, text.into_owned());
             }
             // A newer server may tell more than we know.
             _ => {}
@@ -59,12 +65,17 @@ impl Brain {
     }
 
     fn handle_end(&mut self, tag: Tag, outcome: OutcomeBody<'_>, now_ms: u64) {
-        if matches!(self.tasks.get(&tag), Some(Task::Download(_))) {
-            return self.handle_download_end(tag, outcome, now_ms);
+        if matches!(self.tasks.get(&tag), Some(Task::Transfer(_))) {
+            return self.handle_transfer_end(tag, outcome, now_ms);
         }
         let task = self.tasks.remove(&tag);
         if let OutcomeBody::Failed { code, text } = &outcome {
-            return self.refuse(*code, text);
+            if !self.ask_again(*code, now_ms) {
+                self.refuse(*code, text);
+                // What is refused once is refused again.
+                self.setup.watch.into_iter().for_each(|_| self.leave(None));
+            }
+            return;
         }
         match task {
             Some(Task::Run(run)) => self.handle_run_end(*run, outcome),
@@ -73,7 +84,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Download(_)) | None => {}
+            Some(Task::Transfer(_) | Task::Pong(_)) | None => {}
         }
     }
 
@@ -102,6 +113,9 @@ impl Brain {
     }
 
     fn handle_pong(&mut self, number: u32) {
+        if self.handle_probe_pong(number) {
+            return;
+        }
         if self.posted.front().is_none_or(|posted| posted.pong != number) {
             return;
         }
@@ -134,14 +148,19 @@ impl Brain {
             let text = "the server has said goodbye".to_owned();
             return self.effects.push_back(Effect::Lost(text));
         };
+        if self.ask_after(&why) {
+            return;
+        }
         // What was refused now is refused again, but for a name that our own lost connection may
         // still hold.
-        let again = self.was_welcome && self.setup.style == Style::Prompt;
-        let lasting = matches!(why.code, ErrorCode::Denied | ErrorCode::NotSupported);
+        let again = self.was_welcome && self.setup.style.returns();
+        use ErrorCode::{Denied, LoginFailed, LoginRequired, NotSupported, Replaced};
+        let lasting =
+            matches!(why.code, Denied | NotSupported | LoginRequired | LoginFailed | Replaced);
         if !matches!(self.online, Online::Leaving(_)) && (lasting || !again) {
             self.drop_tasks();
             self.code = None;
-            self.refuse(why.code, &why.text);
+            self.refuse_login(&why);
             self.online = Online::Leaving(None);
             return self.leave(self.code);
         }

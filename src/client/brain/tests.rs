@@ -1,10 +1,14 @@
 //! The brain against a server that only its frames make: no socket, no clock.
 
+mod hosts;
+
 use super::*;
 use crate::{
+    client::order::Local,
     limits::OUTPUT_WINDOW_BYTES,
+    transfer::{Fault, Report, Segment},
     wire::{
-        Event, Item, Outcome, Request, Text,
+        Event, HostCall, Item, Outcome, Request, Secret, Text,
         event::{Ended, Witness},
         frame,
     },
@@ -27,7 +31,8 @@ fn run(stdin: bool) -> Order {
 }
 
 fn download(path: &str) -> Order {
-    Order::Download { path: path.into(), target: Target::beside(path.as_bytes()) }
+    let (paths, again) = (vec![path.as_bytes().to_vec()], "again".to_owned());
+    Order::Download { paths, target: Target::Beside, limit: None, again }
 }
 
 /// A client after its welcome, and the server's view of it.
@@ -43,8 +48,10 @@ impl Table {
             user: name("alice"),
             own_failure: None,
             progress_ms: Some(1000),
+            tells_every_file: false,
             shows_output: style == Style::Prompt,
             shows_messages: true,
+            watch: None,
         })
     }
 
@@ -208,9 +215,9 @@ fn a_message_is_acknowledged_once_it_was_seen() {
         Effect::Show(Shown::Message { .. }, after) => after,
         _ => None,
     });
-    table.brain.handle_after(after.expect("something to report"), 0);
+    table.brain.handle_after(after.expect("something to report"));
     assert_eq!(table.requests(), ["acknowledge 9"]);
-    table.brain.handle_after(After::Acknowledge(9, 77), 0);
+    table.brain.handle_after(After::Acknowledge(9, 77));
     assert_eq!(table.requests(), [""; 0], "of another connection");
 }
 
@@ -221,8 +228,10 @@ fn run_gives_the_commands_code_and_255_for_failures_of_its_own() {
         user: name("alice"),
         own_failure: Some(255),
         progress_ms: None,
+        tells_every_file: false,
         shows_output: false,
         shows_messages: true,
+        watch: None,
     };
     let failed = Outcome::Failed(refusal(ErrorCode::CannotStart));
     let signal = Outcome::Signal { number: 15, because: Some(Ended::TimedOut) };
@@ -289,70 +298,152 @@ fn an_interrupt_at_the_prompt_ends_the_newest_command_and_nothing_else() {
     assert_eq!(table.left_with(), Some(143));
 }
 
-#[test]
-fn a_download_is_done_when_its_writer_says_so() {
-    let mut table = Table::new(Style::Verb);
-    table.order(download("a/b.txt"));
-    table.brain.handle_orders_end();
-    assert_eq!(table.brain.route(1), Route::Nowhere);
-    table.say(Event::File { tag: 1, name: b"../../evil", size: 10, modified: 5 });
-    let opened = table.effects().into_iter().find_map(|effect| match effect {
-        Effect::Open(1, opening) => Some(opening),
-        _ => None,
-    });
-    let opening = opened.expect("a writer");
-    assert_eq!(opening.target, Target::File("client_b.txt".into()), "we choose the name");
-    assert_eq!((opening.size, opening.modified), (10, 5));
-    assert_eq!(table.brain.route(1), Route::Writer);
-    table.end(1, Outcome::Sent { hash: [3; 32] });
-    assert_eq!(table.effects(), [Effect::Close(1, [3; 32])]);
-    table.brain.handle_saved(1, 500);
-    let shown = table.effects();
-    assert!(matches!(&shown[0], Effect::Show(Shown::Saved { size: 10, .. }, None)), "{shown:?}");
-    assert_eq!(shown.last(), Some(&Effect::Leave(0)));
+fn begun(name: &[u8], size: u64, from: u64, starts_over: bool) -> Report {
+    Report::Begun { name: name.to_vec(), size, from, starts_over }
 }
 
 #[test]
-fn a_download_that_fails_here_is_cancelled_there_and_counts_once() {
+fn a_transfer_is_done_when_both_halves_are() {
+    let mut table = Table::new(Style::Verb);
+    table.order(download("a/b.txt"));
+    table.brain.handle_orders_end();
+    let opened = table.effects().into_iter().find_map(|effect| match effect {
+        Effect::Open(1, Opening::Fetch { paths, .. }) => Some(paths),
+        _ => None,
+    });
+    assert_eq!(opened.expect("a thread"), [b"a/b.txt"]);
+    assert_eq!(table.brain.route(1), Route::Mover);
+    let stored = Report::Stored {
+        name: b"client_b.txt".to_vec(),
+        size: 10,
+        hash: [3; 32],
+        was_there: false,
+    };
+    let reports = vec![Report::Found(10), begun(b"client_b.txt", 10, 0, false), stored];
+    table.brain.handle_reports(1, reports, 100);
+    let shown = table.shown();
+    let is_saved = |shown: &Shown| {
+        matches!(shown, Shown::Saved { path, target: Some(target), .. }
+            if path == b"a/b.txt" && target == b"client_b.txt")
+    };
+    assert!(shown.iter().any(is_saved), "{shown:?}");
+    table.end(1, Outcome::Done);
+    assert_eq!(table.effects(), [Effect::Close(1)]);
+    table.brain.handle_moved(1, Ok(()), 500);
+    assert_eq!(table.effects(), [Effect::Abandon(1), Effect::Leave(0)]);
+}
+
+#[test]
+fn a_half_that_fails_here_is_ended_there_and_counts_once() {
     let mut table = Table::new(Style::Verb);
     table.order(download("x"));
     table.order(download("y"));
     table.brain.handle_orders_end();
-    table.say(Event::File { tag: 1, name: b"x", size: 10, modified: 0 });
     table.requests();
-    table.brain.handle_unsaved(1, "the disk is full");
-    assert_eq!(table.requests(), ["cancel 1"]);
+    let fault = Fault::new(ErrorCode::SystemError, "the disk is gone");
+    table.brain.handle_moved(1, Err(fault), 0);
+    assert_eq!(table.requests(), ["input end", "cancel 1"]);
     assert_eq!(table.brain.route(1), Route::Nowhere);
     table.end(1, Outcome::Failed(refusal(ErrorCode::Cancelled)));
-    table.end(2, Outcome::Failed(refusal(ErrorCode::NoSuchFile)));
+    let failed = Report::Failed {
+        name: b"y".to_vec(),
+        fault: Fault::new(ErrorCode::NoSuchFile, "there is no such file"),
+    };
+    table.brain.handle_reports(2, vec![failed], 0);
+    table.brain.handle_moved(2, Ok(()), 0);
+    table.end(2, Outcome::Done);
     let errors: Vec<_> = table
         .effects()
         .into_iter()
         .filter(|it| matches!(it, Effect::Show(Shown::Error { .. }, _)))
         .collect();
-    assert_eq!(errors.len(), 2);
+    assert_eq!(errors.len(), 2, "{errors:?}");
     table.brain.handle_orders_end();
     assert_eq!(table.brain.code, Some(exit::FAILED));
 }
 
 #[test]
-fn a_server_that_ends_a_download_out_of_order_gets_no_file() {
+fn the_reason_of_the_server_is_told_where_ours_is_only_that_it_ended() {
     let mut table = Table::new(Style::Verb);
     table.order(download("x"));
     table.brain.handle_orders_end();
-    table.end(1, Outcome::Sent { hash: [0; 32] });
-    assert_eq!(table.left_with(), Some(exit::CANNOT_CONNECT));
+    table.end(1, Outcome::Failed(refusal(ErrorCode::Busy)));
+    let own = Fault::new(ErrorCode::Protocol, "it ended");
+    table.brain.handle_moved(1, Err(own), 0);
+    let shown = table.shown();
+    assert_eq!(shown.iter().map(error_code).collect::<Vec<_>>(), ["busy"]);
 }
 
 #[test]
-fn progress_is_told_now_and_then() {
+fn what_the_thread_says_goes_out_as_the_server_takes_it() {
+    let mut table = Table::new(Style::Verb);
+    let (paths, again) = (vec![Local::Path("x".into())], "again".to_owned());
+    table.order(Order::Upload { paths, into: None, limit: None, again });
+    table.requests();
+    table.effects();
+    let window = crate::limits::INPUT_WINDOW_BYTES as usize;
+    table.brain.handle_said(1, vec![Segment::Bytes(vec![7; window + 1000])]);
+    let mut sent = 0;
+    loop {
+        let requests = table.requests();
+        table.brain.pump();
+        let size = |text: &String| text["input ".len()..].parse::<usize>().expect("a number");
+        match requests.iter().map(size).sum::<usize>() {
+            0 => break,
+            some => sent += some,
+        }
+    }
+    assert_eq!(sent, window);
+    table.say(Event::Credit { tag: 1, bytes: 5000 });
+    assert_eq!(table.requests(), ["input 1000"]);
+    let taken: usize = table
+        .effects()
+        .iter()
+        .map(|effect| if let Effect::Taken(1, count) = effect { *count } else { 0 })
+        .sum();
+    assert_eq!(taken, window + 1000);
+}
+
+#[test]
+fn going_on_starting_over_and_breaking_off_are_said() {
     let mut table = Table::new(Style::Prompt);
     table.order(download("x"));
-    table.say(Event::File { tag: 1, name: b"x", size: 10_000_000, modified: 0 });
+    table.effects();
+    table.brain.handle_reports(1, vec![begun(b"client_x", 1000, 600, false)], 0);
+    table.brain.handle_reports(1, vec![begun(b"client_x", 1000, 0, true)], 0);
+    table.brain.handle_interrupt(2);
+    let notices: Vec<String> = table
+        .shown()
+        .into_iter()
+        .filter_map(|shown| match shown {
+            Shown::Notice(text) => Some(text),
+            _ => None,
+        })
+        .collect();
+    let parts = ["going on at 600 B of 1.00 kB", "starting over", "go on with: again"];
+    assert_eq!(notices.len(), parts.len(), "{notices:?}");
+    for (notice, part) in notices.iter().zip(parts) {
+        assert!(notice.contains(part), "{notice}");
+    }
+    assert_eq!(table.brain.route(1), Route::Nowhere);
+}
+
+#[test]
+fn progress_is_told_now_and_then_and_counts_from_where_it_went_on() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(download("x"));
+    table.brain.handle_reports(1, vec![begun(b"client_x", 90_000_000, 50_000_000, false)], 0);
     table.effects();
     for (now_ms, told) in [(100, false), (999, false), (1000, true), (1500, false), (2000, true)] {
-        table.brain.handle_after(After::Consumed(1, 1_000_000), now_ms);
-        assert_eq!(!table.shown().is_empty(), told, "at {now_ms}");
+        table.brain.handle_reports(1, vec![Report::Moved(1_000_000)], now_ms);
+        let shown = table.shown();
+        assert_eq!(!shown.is_empty(), told, "at {now_ms}");
+        if now_ms == 1000 {
+            let Shown::Progress { received, per_second, .. } = shown[0] else {
+                panic!("{shown:?}")
+            };
+            assert_eq!((received, per_second), (53_000_000, 3_000_000));
+        }
     }
 }
 
@@ -371,7 +462,7 @@ fn output_above_a_prompt_comes_in_whole_lines_and_credit_follows_it() {
     let one = output(Stream::Stdout, b"one\n");
     assert_eq!(effects, [Effect::Show(one, Some(After::Consumed(1, 6)))]);
     table.requests();
-    table.brain.handle_after(After::Consumed(1, half), 0);
+    table.brain.handle_after(After::Consumed(1, half));
     assert_eq!(table.requests().len(), 1, "credit");
     table.end(1, Outcome::Exit { code: 3, directory: None });
     let ended = Shown::Ended(Ending::Exit(3));
@@ -397,7 +488,7 @@ fn a_lost_server_is_said_at_once_and_tried_again() {
     assert_eq!(table.effects(), []);
     table.brain.handle_timeout(1500, 0);
     assert_eq!((table.effects(), table.brain.poll_timeout_ms()), (vec![Effect::Connect], None));
-    table.brain.handle_unreachable(2000, 700);
+    table.brain.handle_unreachable("nobody is there", 2000, 700);
     assert_eq!(table.brain.poll_timeout_ms(), Some(2700));
     table.brain.handle_timeout(2700, 0);
     table.brain.handle_connected(3000);
@@ -454,4 +545,144 @@ fn a_reader_that_has_enough_ends_it_quietly() {
     table.brain.handle_output_closed();
     assert_eq!(table.requests(), ["cancel 1", "goodbye"]);
     assert_eq!(table.left_with(), Some(141));
+}
+
+/// A client before its welcome, which can be asked at a terminal or not.
+fn stranger(style: Style, password: Option<&'static str>, can_ask: bool) -> Table {
+    let setup = Setup { style, user: name("alice-3f9a1c"), ..Table::new(style).brain.setup };
+    let account = Some(name("alice"));
+    let login = Login { account, password: password.map(Secret::from), can_ask };
+    Table { brain: Brain::with_login(setup, login, 0), now_ms: 0 }
+}
+
+impl Table {
+    /// The hello that waits for the socket: name and password.
+    fn hello(&mut self) -> (String, Option<String>) {
+        let link = self.brain.link().expect("a link");
+        let bytes = link.outgoing().to_vec();
+        link.advance(bytes.len());
+        let item = frame::decode(&bytes[frame::MAGIC.len()..]).expect("a frame").expect("whole");
+        let Ok(Request::Login { name, password }) = item.request else { panic!("no hello") };
+        (name.to_string(), password.map(|it| it.reveal().to_owned()))
+    }
+
+    fn goodbye(&mut self, code: ErrorCode) -> Vec<Effect> {
+        self.say(Event::Goodbye(Some(&refusal(code))));
+        self.effects()
+    }
+}
+
+fn asks(effects: &[Effect], why: Option<&str>) -> bool {
+    let ask = Effect::Ask { user: name("alice"), why: why.map(str::to_owned) };
+    effects.contains(&Effect::Disconnect) && effects.last() == Some(&ask)
+}
+
+#[test]
+fn a_known_password_goes_with_the_first_hello_and_under_the_own_name() {
+    let mut table = stranger(Style::Verb, Some("secret"), true);
+    assert_eq!(table.hello(), ("alice".to_owned(), Some("secret".to_owned())));
+    // A wrong one that nobody has typed is not asked for.
+    let effects = table.goodbye(ErrorCode::LoginFailed);
+    assert_eq!(effects.last(), Some(&Effect::Leave(exit::REFUSED)));
+    let mut table = stranger(Style::Verb, None, true);
+    assert_eq!(table.hello(), ("alice-3f9a1c".to_owned(), None));
+}
+
+#[test]
+fn a_password_is_asked_for_when_the_server_wants_one_and_again_after_a_wrong_one() {
+    for style in [Style::Prompt, Style::Piped, Style::Verb] {
+        let mut table = stranger(style, None, true);
+        table.hello();
+        assert!(asks(&table.goodbye(ErrorCode::LoginRequired), None));
+        assert_eq!(table.brain.poll_timeout_ms(), None, "people take their time");
+        table.brain.handle_password(Some(Secret::from("")));
+        assert!(matches!(table.effects()[..], [Effect::Ask { why: None, .. }]));
+        table.brain.handle_password(Some(Secret::from("guess")));
+        assert_eq!(table.effects(), [Effect::Connect]);
+        table.brain.handle_connected(5);
+        assert_eq!(table.hello(), ("alice".to_owned(), Some("guess".to_owned())));
+        assert!(asks(&table.goodbye(ErrorCode::LoginFailed), Some("so it is")));
+        table.brain.handle_password(Some(Secret::from("secret")));
+        table.effects();
+        table.brain.handle_connected(6);
+        assert_eq!(table.hello().1, Some("secret".to_owned()));
+        table.say(Event::Welcome { name: name("alice") });
+        assert_eq!(table.effects().last(), Some(&Effect::Next), "{style:?}");
+    }
+}
+
+#[test]
+fn a_blocked_name_ends_the_client_with_the_reason() {
+    let mut table = stranger(Style::Verb, None, true);
+    table.goodbye(ErrorCode::LoginRequired);
+    table.brain.handle_password(Some(Secret::from("guess")));
+    table.brain.handle_connected(5);
+    let effects = table.goodbye(ErrorCode::Blocked);
+    let shown = Shown::Error { code: "blocked", text: "so it is".to_owned() };
+    assert!(effects.contains(&Effect::Show(shown, None)), "{effects:?}");
+    assert_eq!(effects.last(), Some(&Effect::Leave(exit::REFUSED)));
+}
+
+#[test]
+fn where_nobody_can_be_asked_the_ways_to_give_a_password_are_named() {
+    for (can_ask, typed) in [(false, false), (true, true)] {
+        let mut table = stranger(Style::Verb, None, can_ask);
+        let mut effects = table.goodbye(ErrorCode::LoginRequired);
+        if typed {
+            table.brain.handle_password(None);
+            effects = table.effects();
+        } else {
+            let Effect::Show(Shown::Error { text, .. }, _) = &effects[0] else { panic!() };
+            assert!(text.contains("--password-file") && text.contains("SIXFOUR_PASSWORD"));
+        }
+        assert_eq!(effects.last(), Some(&Effect::Leave(exit::REFUSED)));
+    }
+    let mut table = stranger(Style::Verb, None, true);
+    table.brain.login.account = None;
+    let effects = table.goodbye(ErrorCode::LoginRequired);
+    assert!(format!("{effects:?}").contains("--user NAME"), "{effects:?}");
+}
+
+#[test]
+fn ctrl_c_at_the_question_ends_the_client() {
+    for style in [Style::Prompt, Style::Verb] {
+        let mut table = stranger(style, None, true);
+        table.goodbye(ErrorCode::LoginRequired);
+        table.brain.handle_interrupt(2);
+        assert_eq!(table.left_with(), Some(130));
+    }
+}
+
+#[test]
+fn a_prompt_that_was_replaced_does_not_fight_for_its_name_and_one_that_was_lost_has_its_password() {
+    let mut table = stranger(Style::Prompt, Some("secret"), true);
+    table.hello();
+    table.say(Event::Welcome { name: name("alice") });
+    table.effects();
+    table.brain.handle_lost("it broke", 1000, 500);
+    table.brain.handle_timeout(1500, 0);
+    table.brain.handle_connected(1500);
+    assert_eq!(table.hello().1, Some("secret".to_owned()));
+    // Somebody else's guesses have blocked the name: that passes.
+    let effects = table.goodbye(ErrorCode::Blocked);
+    assert!(effects.contains(&Effect::Lost("so it is".into())), "{effects:?}");
+    table.brain.handle_lost("so it is", 1600, 500);
+    table.effects();
+    table.brain.handle_connected(2500);
+    table.say(Event::Welcome { name: name("alice") });
+    table.effects();
+    let effects = table.goodbye(ErrorCode::Replaced);
+    assert_eq!(effects.last(), Some(&Effect::Leave(exit::REFUSED)));
+}
+
+#[test]
+fn a_server_that_has_gone_while_the_password_was_typed_cannot_be_connected_to() {
+    let mut table = stranger(Style::Prompt, None, true);
+    table.goodbye(ErrorCode::LoginRequired);
+    table.brain.handle_password(Some(Secret::from("x")));
+    table.brain.handle_unreachable("nobody is there", 9, 9);
+    assert_eq!(table.left_with(), Some(exit::CANNOT_CONNECT));
+    let mut table = stranger(Style::Verb, None, true);
+    table.brain.handle_unsafe("not encrypted");
+    assert_eq!(table.left_with(), Some(exit::REFUSED));
 }

@@ -511,8 +511,11 @@ impl ErrorCode {
         use ErrorCode::*;
         match self {
             BadJson | Protocol => errorcode::PARSE_ERROR,
-            SystemError | CannotStart | Busy | TimedOut | Cancelled | FileChanged
-            | ShuttingDown | SlowConsumer => errorcode::INTERNAL_ERROR,
+            NoInterpreter => errorcode::INVALID_COMMAND,
+            SystemError | CannotStart | Busy | TimedOut | Cancelled | FileChanged | NotVerified
+            | NoSpace | QuotaExceeded | ReadOnly | ShuttingDown | Reset | SlowConsumer => {
+                errorcode::INTERNAL_ERROR
+            }
             _ => errorcode::INVALID_REQUEST,
         }
     }

@@ -1,7 +1,8 @@
 //! From the members of an object to a request.
 //!
-//! What belongs to a session (login, messages, cancel, ping, quit) is read here. Everything else
-//! is a [`CallBody`], the same as in frames: a verb that is added there is here too.
+//! What belongs to a session (login, messages, cancel, ping, quit) is read here, and so is what
+//! comes with its input. Everything else is a [`CallBody`], the same as in frames: a verb that is
+//! added there is here too.
 
 use std::borrow::Cow;
 
@@ -18,8 +19,8 @@ use super::{
 use crate::{
     limits::ID_MAX_BYTES,
     wire::{
-        Blob, Name, Refusal, Request, Text, control::CallBody, error::ErrorCode::*, line,
-        name::NAME_RULE,
+        Blob, Call, Name, Refusal, Request, Secret, SharePath, Text, control::CallBody,
+        error::ErrorCode::*, host::split_interpreter, line, name::NAME_RULE,
     },
 };
 
@@ -73,9 +74,13 @@ fn request<'a>(
         "echo" => echo(members),
         "message" => message(members, scratch),
         "login" => login(members),
+        "upload" => upload(members, label),
         "cancel" => cancel(members, label),
         "ping" if members.get("host").is_none() => Ok(Request::Ping { number: 0 }),
         "quit" => Ok(Request::Goodbye),
+        "fetch" | "store" => {
+            bad(format!("`{op}` is a conversation in frames; here are `download` and `upload`"))
+        }
         _ => call(members.iter().map(|it| (it.key.text(), Raw(it.value.raw())))),
     }
 }
@@ -105,9 +110,7 @@ fn run<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'a>>
         (Some(command), None) | (None, Some(command)) => command,
         (None, None) => return bad("the request has neither `method` nor another `op`"),
     };
-    if command.string().is_none() {
-        return bad("the command is a string");
-    }
+    let Some(text) = command.string() else { return bad("the command is a string") };
     label.input = match members.get("stdin") {
         None => None,
         Some(input) => standard_input(input)?,
@@ -117,21 +120,50 @@ fn run<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'a>>
     let stdin = if label.input.is_some() { "true" } else { "false" };
     let begin = [("op", "\"run\""), ("command", command.raw()), ("stdin", stdin)];
     let begin = begin.into_iter().map(|(key, value)| (Cow::Borrowed(key), Raw(value)));
-    call(begin.chain(others.map(|it| (it.key.text(), Raw(it.value.raw())))))
+    let mut body = body(begin.chain(others.map(|it| (it.key.text(), Raw(it.value.raw())))))?;
+    // As in lines, a prefix chooses the interpreter, unless a member does.
+    if let CallBody::Run { command, interpreter: interpreter @ None, .. } = &mut body
+        && let Some((chosen, rest)) = split_interpreter(&text.text())
+    {
+        (*interpreter, *command) = (Some(chosen), Cow::Owned(rest.to_owned()));
+    }
+    Ok(Request::Call { tag: 0, call: body.check(0)? })
 }
 
 /// All of a command's standard input; without it, it is empty.
 fn standard_input<'a>(input: Value<'a>) -> Checked<Option<Cow<'a, [u8]>>> {
-    if input.is_null() || input.boolean() == Some(false) {
-        return Ok(None);
+    match input.is_null() || input.boolean() == Some(false) {
+        true => Ok(None),
+        false => blob(input, "stdin").map(Some),
     }
-    if let Some(bytes) = input.string().and_then(|string| string.plain()) {
-        return Ok(Some(Cow::Borrowed(bytes)));
+}
+
+/// The bytes of this member.
+fn blob<'a>(value: Value<'a>, name: &str) -> Checked<Cow<'a, [u8]>> {
+    if let Some(bytes) = value.string().and_then(|string| string.plain()) {
+        return Ok(Cow::Borrowed(bytes));
     }
-    match serde_json::from_str::<Blob<'a>>(input.raw()) {
-        Ok(blob) => Ok(Some(blob.0)),
-        Err(error) => bad(format!("`stdin` is a string or {{\"base64\": \"...\"}}: {error}")),
+    match serde_json::from_str::<Blob<'a>>(value.raw()) {
+        Ok(blob) => Ok(blob.0),
+        Err(error) => bad(format!("`{name}` is a string or {{\"base64\": \"...\"}}: {error}")),
     }
+}
+
+/// A file, all of which stands in the request.
+fn upload<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'a>> {
+    let path = match members.get("path") {
+        Some(path) => blob(path, "path")?,
+        None => return bad("the request has no `path`"),
+    };
+    let Some(content) = members.get("content") else {
+        return bad("the request has no `content`");
+    };
+    let content = blob(content, "content")?;
+    let size = content.len() as u64;
+    label.input = Some(content);
+    let path = SharePath::parse(&path);
+    let path = path.map_err(|fault| Refusal::new(0, BadPath, fault.to_string()))?;
+    Ok(Request::Call { tag: 0, call: Call::Upload { path: Ok(path), size } })
 }
 
 fn echo<'a>(members: &Members<'a>) -> Checked<Request<'a>> {
@@ -193,7 +225,7 @@ fn login<'a>(members: &Members<'a>) -> Checked<Request<'a>> {
     let name = Name::parse(&user).ok_or_else(|| Refusal::new(0, BadName, NAME_RULE))?;
     let password = match members.get("password") {
         Some(password) if password.is_null() => None,
-        _ => string(members, "password")?.map(|password| password.text()),
+        _ => string(members, "password")?.map(|password| Secret::from(password.text())),
     };
     Ok(Request::Login { name, password })
 }
@@ -209,8 +241,12 @@ fn cancel<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'
 
 /// Everything else, by the one type that names it.
 fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<Request<'a>> {
+    Ok(Request::Call { tag: 0, call: body(members)?.check(0)? })
+}
+
+fn body<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<CallBody<'a>> {
     match CallBody::deserialize(MapDeserializer::new(members)) {
-        Ok(body) => Ok(Request::Call { tag: 0, call: body.check(0)? }),
+        Ok(body) => Ok(body),
         Err(error) => bad(format!("the request is not as it should be: {error}")),
     }
 }

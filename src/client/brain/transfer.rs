@@ -1,0 +1,361 @@
+//! Downloads and uploads, as the brain sees them: asked for, under way, ended at both sides.
+
+use std::{collections::VecDeque, path::Path};
+
+use super::{Brain, Effect, OutcomeBody, Shown, Tag, Target, Task, escape_bytes, exit};
+use crate::{
+    client::{order::Local, outgoing::FilePart, progress::Size},
+    limits::CHUNK_MAX_BYTES,
+    transfer::{Fault, Report, Segment, source::DiskFile},
+    wire::ErrorCode,
+};
+
+/// While more than this waits for the connection, nothing of a transfer is put behind it: what
+/// the user says meanwhile waits for no more.
+const LINK_LOW_BYTES: usize = 128 * 1024;
+
+/// What the thread of a transfer has to know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Opening {
+    /// Files of the server come.
+    Fetch {
+        /// What was asked for.
+        paths: Vec<Vec<u8>>,
+        /// Where it goes.
+        target: Target,
+        /// Bytes a second, at most.
+        limit: Option<u64>,
+        /// Bytes that may be taken before they are reported.
+        credit_step_bytes: u32,
+    },
+    /// Files of ours go.
+    Store {
+        /// Which.
+        paths: Vec<Local>,
+        /// Bytes a second, at most.
+        limit: Option<u64>,
+    },
+}
+
+impl Opening {
+    /// Bytes a second, at most.
+    pub fn limit(&self) -> Option<u64> {
+        match self {
+            Opening::Fetch { limit, .. } | Opening::Store { limit, .. } => *limit,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Transfer {
+    kind: Kind,
+    /// The line that goes on with it.
+    again: String,
+    began_ms: u64,
+    /// What our half of the conversation says and the connection has not taken.
+    queue: VecDeque<Segment<DiskFile>>,
+    /// How the server has ended it, if it failed with a name.
+    ended: Option<Result<(), Fault>>,
+    /// How our half has ended.
+    over: Option<Result<(), Fault>>,
+    /// It was given up: nothing of it is shown any more.
+    is_abandoned: bool,
+    /// The file at hand, its size and what is there of it.
+    current: (Vec<u8>, u64, u64),
+    /// When the progress was told last, and what was there then.
+    told: (u64, u64),
+    /// Files within folders, which are told of together.
+    nested_files: u64,
+    nested_bytes: u64,
+    was_there_files: u64,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Fetch { paths: Vec<Vec<u8>>, target: Target },
+    Store { into: Option<Vec<u8>> },
+}
+
+impl Transfer {
+    pub(super) fn fetch(
+        paths: Vec<Vec<u8>>,
+        target: Target,
+        again: String,
+        now_ms: u64,
+    ) -> Transfer {
+        Transfer::new(Kind::Fetch { paths, target }, again, now_ms)
+    }
+
+    pub(super) fn store(into: Option<Vec<u8>>, again: String, now_ms: u64) -> Transfer {
+        Transfer::new(Kind::Store { into }, again, now_ms)
+    }
+
+    fn new(kind: Kind, again: String, now_ms: u64) -> Transfer {
+        Transfer {
+            kind,
+            again,
+            began_ms: now_ms,
+            queue: VecDeque::new(),
+            ended: None,
+            over: None,
+            is_abandoned: false,
+            current: (Vec::new(), 0, 0),
+            told: (now_ms, 0),
+            nested_files: 0,
+            nested_bytes: 0,
+            was_there_files: 0,
+        }
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.is_abandoned && self.over.is_none()
+    }
+
+    /// What was asked for, for a file with this name at the receiver.
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let Kind::Fetch { paths, target } = &self.kind else { return name.to_vec() };
+        let is_it = |path: &&Vec<u8>| {
+            let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            name.strip_prefix(b"client_") == Some(last)
+        };
+        let is_renamed = *target != Target::Beside && !name.contains(&b'/');
+        let single = || paths.first().filter(|_| paths.len() == 1 && is_renamed);
+        paths.iter().find(is_it).or_else(single).cloned().unwrap_or_else(|| name.to_vec())
+    }
+
+    /// Where the file of this name at the receiver is, for people.
+    fn place_of(&self, name: &[u8]) -> Option<Vec<u8>> {
+        use std::os::unix::ffi::OsStrExt as _;
+        match &self.kind {
+            Kind::Fetch { target: Target::Stdout, .. } => None,
+            Kind::Fetch { target: Target::Beside, .. } => Some(name.to_vec()),
+            Kind::Fetch { target: Target::File(path), .. } => {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                let path = parent.join(std::ffi::OsStr::from_bytes(name));
+                Some(path.as_os_str().as_bytes().to_vec())
+            }
+            Kind::Store { into: None } => Some(name.to_vec()),
+            Kind::Store { into: Some(into) } => Some([into, &b"/"[..], name].concat()),
+        }
+    }
+}
+
+impl Brain {
+    /// Our half of the conversation has said something.
+    pub fn handle_said(&mut self, tag: Tag, segments: Vec<Segment<DiskFile>>) {
+        if let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) {
+            transfer.queue.extend(segments);
+        }
+        self.pump();
+    }
+
+    /// Moves on what transfers have to say, as far as the server and the connection take it.
+    pub fn pump(&mut self) {
+        let tags: Vec<_> = self.tasks.keys().copied().collect();
+        for tag in tags {
+            let mut taken = 0;
+            while let Some(count) = self.pump_one(tag) {
+                taken += count;
+            }
+            if taken > 0 {
+                self.effects.push_back(Effect::Taken(tag, taken));
+            }
+        }
+    }
+
+    fn pump_one(&mut self, tag: Tag) -> Option<usize> {
+        let super::Online::Here(link) = &mut self.online else { return None };
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return None };
+        let room = link.input_room(tag).min(CHUNK_MAX_BYTES);
+        if room == 0 || link.waiting() >= LINK_LOW_BYTES {
+            return None;
+        }
+        match transfer.queue.front_mut()? {
+            Segment::Bytes(bytes) => {
+                let count = bytes.len().min(room);
+                link.input(tag, &bytes[..count]);
+                if count == bytes.len() {
+                    transfer.queue.pop_front();
+                } else {
+                    bytes.drain(..count);
+                }
+                Some(count)
+            }
+            Segment::File { file, offset, length } => {
+                let count = room.min(*length);
+                let part = FilePart { file: file.clone(), offset: *offset, length: count };
+                link.input_file(tag, part);
+                *offset += count as u64;
+                *length -= count;
+                if *length == 0 {
+                    transfer.queue.pop_front();
+                }
+                Some(count)
+            }
+        }
+    }
+
+    /// What has happened to the files of a transfer.
+    pub fn handle_reports(&mut self, tag: Tag, reports: Vec<Report>, now_ms: u64) {
+        for report in reports {
+            let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+            if transfer.is_abandoned {
+                return;
+            }
+            match report {
+                Report::Found(_) => {}
+                Report::Begun { name, size, from, starts_over } => {
+                    transfer.current = (name.clone(), size, from);
+                    transfer.told = (now_ms, from);
+                    let is_top = !name.contains(&b'/');
+                    let (path, shown) = (transfer.path_of(&name), escape_bytes(&name));
+                    let notice = match (starts_over, from) {
+                        (true, _) => Some(format!(
+                            "{shown}: the source is not what was begun with; starting over"
+                        )),
+                        (false, from) if from > 0 && from < size => {
+                            Some(format!("{shown}: going on at {} of {}", Size(from), Size(size)))
+                        }
+                        _ => None,
+                    };
+                    if is_top || self.setup.tells_every_file {
+                        self.show(Shown::File { path, size });
+                    }
+                    notice.into_iter().for_each(|text| self.show(Shown::Notice(text)));
+                }
+                Report::Moved(bytes) => {
+                    transfer.current.2 += bytes;
+                    self.tell_progress(tag, now_ms);
+                }
+                Report::Stored { name, size, hash, was_there } => {
+                    self.handle_stored(tag, &name, (size, hash, was_there), now_ms);
+                }
+                Report::Failed { name, fault } => {
+                    let path = transfer.path_of(&name);
+                    let text = format!("{}: {}", escape_bytes(&path), fault.text);
+                    self.refuse(fault.code, &text);
+                }
+            }
+        }
+    }
+
+    fn handle_stored(
+        &mut self,
+        tag: Tag,
+        name: &[u8],
+        (size, hash, was_there): (u64, [u8; 32], bool),
+        now_ms: u64,
+    ) {
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        let nested = memchr::memchr(b'/', name);
+        if nested.is_some() {
+            transfer.nested_files += 1;
+            transfer.was_there_files += u64::from(was_there);
+            transfer.nested_bytes += size;
+            if !self.setup.tells_every_file {
+                return;
+            }
+        }
+        let seconds = now_ms.saturating_sub(transfer.began_ms) as f64 / 1000.0;
+        let (path, target) = (transfer.path_of(name), transfer.place_of(name));
+        let is_upload = matches!(transfer.kind, Kind::Store { .. });
+        let hash = blake3::Hash::from(hash).to_string();
+        self.show(Shown::Saved { path, target, size, hash, seconds, is_upload, was_there });
+    }
+
+    fn tell_progress(&mut self, tag: Tag, now_ms: u64) {
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        let Some(every_ms) = self.setup.progress_ms else { return };
+        let (told_ms, told_bytes) = transfer.told;
+        let passed_ms = now_ms.saturating_sub(told_ms);
+        let (name, size, received) = &transfer.current;
+        let (size, received) = (*size, *received);
+        if passed_ms < every_ms || received >= size {
+            return;
+        }
+        let path = transfer.path_of(name);
+        transfer.told = (now_ms, received);
+        let per_second = received.saturating_sub(told_bytes) * 1000 / passed_ms.max(1);
+        self.show(Shown::Progress { path, received, size, per_second });
+    }
+
+    /// Our half of the conversation is over.
+    pub fn handle_moved(&mut self, tag: Tag, outcome: Result<(), Fault>, now_ms: u64) {
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        let is_local = outcome.is_err() && transfer.ended.is_none();
+        transfer.over = Some(outcome);
+        if is_local {
+            // What we had to say about it is on its way, if anything; the server ends it.
+            self.pump();
+            if let Some(link) = self.link() {
+                link.input_end(tag);
+                link.cancel(tag);
+            }
+        }
+        self.end_transfer(tag, now_ms);
+        self.settle();
+    }
+
+    /// The server has ended a transfer.
+    pub(super) fn handle_transfer_end(&mut self, tag: Tag, outcome: OutcomeBody<'_>, now_ms: u64) {
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        transfer.ended = Some(match outcome {
+            OutcomeBody::Failed { code, text } => Err(Fault::new(code, text.into_owned())),
+            _ => Ok(()),
+        });
+        self.effects.push_back(Effect::Close(tag));
+        if self.tasks.get(&tag).is_some_and(|task| match task {
+            Task::Transfer(transfer) => transfer.is_abandoned,
+            _ => false,
+        }) {
+            self.tasks.remove(&tag);
+            return self.settle();
+        }
+        self.end_transfer(tag, now_ms);
+    }
+
+    /// Says how a transfer ended, once both sides are at their end.
+    fn end_transfer(&mut self, tag: Tag, now_ms: u64) {
+        let Some(Task::Transfer(transfer)) = self.tasks.get(&tag) else { return };
+        if transfer.is_abandoned || transfer.ended.is_none() || transfer.over.is_none() {
+            return;
+        }
+        let Some(Task::Transfer(transfer)) = self.tasks.remove(&tag) else { return };
+        self.effects.push_back(Effect::Abandon(tag));
+        let (ended, over) = (transfer.ended.expect("looked at"), transfer.over.expect("as well"));
+        if transfer.nested_files > 0 && !self.setup.tells_every_file {
+            let seconds = now_ms.saturating_sub(transfer.began_ms) as f64 / 1000.0;
+            self.show(Shown::SavedFolder {
+                files: transfer.nested_files,
+                size: transfer.nested_bytes,
+                was_there: transfer.was_there_files,
+                is_upload: matches!(transfer.kind, Kind::Store { .. }),
+                seconds,
+            });
+        }
+        match (over, ended) {
+            (Ok(()), Ok(())) => {}
+            // The server's reason is the nearer one where ours is only that it has ended.
+            (Err(own), Err(fault)) if own.code == ErrorCode::Protocol => {
+                self.refuse(fault.code, &fault.text);
+            }
+            (Err(fault), _) if fault.code == ErrorCode::SystemError => {
+                self.fail(exit::FAILED);
+                self.show(Shown::failure(fault.text));
+            }
+            (Err(fault), _) | (_, Err(fault)) => self.refuse(fault.code, &fault.text),
+        }
+    }
+
+    /// Drops the thread of a transfer, and says how to go on with it.
+    pub(super) fn abandon(&mut self, tag: Tag) {
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        if std::mem::replace(&mut transfer.is_abandoned, true) {
+            return;
+        }
+        transfer.queue.clear();
+        let text = format!("broken off; what is there is kept, go on with: {}", transfer.again);
+        self.effects.push_back(Effect::Abandon(tag));
+        self.show(Shown::Notice(text));
+    }
+}

@@ -1,0 +1,419 @@
+//! Transfers by their conversation: workers read, write and hash, the loop carries the bytes.
+//!
+//! ```text
+//!   bytes of the client --> [party on a worker] --> segments --> the loop, as there is room
+//! ```
+//!
+//! A party, which is one end of a conversation with its disk, is either at home here or away on a
+//! worker with all that has come for it until then. So nothing is locked, and whatever gathers in
+//! the meantime is dealt with in one go.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use super::upload::Upload;
+use crate::{
+    hub::{FilePiece, OperationId, SessionId},
+    sys::{transport::Transport, workers::Workers},
+    transfer::{
+        Fault, Receiver, Segment, Sender,
+        sink::{FolderSink, Naming},
+        source::{DiskFile, DiskSource, Hashes, Item},
+    },
+    wire::{ErrorCode, Outcome, Refusal, SharePath},
+};
+
+/// Threads that read, write and hash.
+const WORKERS: usize = 3;
+/// Jobs that may wait: one for each operation, and its end.
+const QUEUE_MAX: usize = 4096;
+/// Bytes that a party says in one go, and below which of them it goes on.
+const AHEAD_BYTES: usize = 1024 * 1024;
+/// Bytes that are hashed in one go to prove what is there.
+const PROOF_BYTES: u64 = 32 * 1024 * 1024;
+
+/// An error of the disk (errno(3)).
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+
+/// What fills the place of bytes that a file has lost after it was read.
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// One end of a conversation, with its disk.
+pub enum Party {
+    /// Of a `fetch`.
+    Sender(Box<Sender<DiskSource>>),
+    /// Of a `store`.
+    Receiver(Box<Receiver<FolderSink>>),
+    /// Of an `upload`, which has no conversation.
+    Upload(Box<Upload>),
+}
+
+/// All conversations under way.
+pub struct Exchanges {
+    root: Arc<OwnedFd>,
+    workers: Workers<Worked>,
+    running: HashMap<OperationId, Exchange>,
+    hashes: Hashes,
+}
+
+/// What a worker has done.
+pub struct Worked {
+    id: OperationId,
+    party: Option<Party>,
+    segments: Vec<Segment<DiskFile>>,
+    /// Bytes of the client that are dealt with.
+    taken: usize,
+    /// The buffer in which they were.
+    spare: Vec<u8>,
+    goes_on: bool,
+}
+
+struct Exchange {
+    session: SessionId,
+    /// `None` while it is away.
+    party: Option<Party>,
+    out: VecDeque<Segment<DiskFile>>,
+    out_bytes: usize,
+    /// Files of which pieces are on their way, with their numbers.
+    files: VecDeque<(u32, Arc<DiskFile>)>,
+    next_file: u32,
+    /// The file of this number is shorter than it was.
+    shrunk: Option<u32>,
+    /// The party has more to do than to wait for the client.
+    goes_on: bool,
+    /// A buffer of the client's bytes that is empty again.
+    spare: Vec<u8>,
+    /// Its end, once all is said.
+    over: Option<Outcome>,
+}
+
+/// What a conversation has to say.
+pub enum Produced {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// This line.
+    Text(String),
+    /// This part of a file.
+    Piece {
+        /// Which.
+        file: u32,
+        /// Where it begins.
+        offset: u64,
+        /// Bytes.
+        length: usize,
+    },
+    /// Nothing for now.
+    Nothing,
+    /// It is over.
+    Over(Outcome),
+}
+
+impl Exchanges {
+    /// None so far, all below `root`.
+    ///
+    /// # Errors
+    /// No more threads.
+    pub fn new(root: OwnedFd, waker: Arc<mio::Waker>) -> io::Result<Exchanges> {
+        Ok(Exchanges {
+            root: Arc::new(root),
+            workers: Workers::new(WORKERS, QUEUE_MAX, waker)?,
+            running: HashMap::new(),
+            hashes: Hashes::default(),
+        })
+    }
+
+    /// Begins to send.
+    pub fn start_fetch(
+        &mut self,
+        id: OperationId,
+        session: SessionId,
+        paths: &[SharePath],
+    ) -> Result<(), Refusal> {
+        let item = |path: &SharePath| Item::below(self.root.clone(), path.as_bytes());
+        let items = paths.iter().map(item).collect();
+        let sender = Sender::new(DiskSource::new(items, self.hashes.clone()));
+        self.start(id, session, Party::Sender(Box::new(sender)))
+    }
+
+    /// Begins to receive.
+    pub fn start_store(
+        &mut self,
+        id: OperationId,
+        session: SessionId,
+        into: Option<&SharePath>,
+    ) -> Result<(), Refusal> {
+        let root = self.root.try_clone().map_err(|error| {
+            Refusal::new(0, ErrorCode::Busy, format!("no more files can be opened: {error}"))
+        })?;
+        let folder = into.map(|path| path.as_bytes().to_vec()).unwrap_or_default();
+        let receiver = Receiver::new(FolderSink::new(root, Naming::Within(folder), true));
+        self.start(id, session, Party::Receiver(Box::new(receiver)))
+    }
+
+    /// Begins to receive one file as it is.
+    pub fn start_upload(
+        &mut self,
+        id: OperationId,
+        session: SessionId,
+        path: Result<SharePath, Refusal>,
+        size: u64,
+    ) -> Result<(), Refusal> {
+        let upload = Upload::new(self.root.clone(), path, size);
+        self.start(id, session, Party::Upload(Box::new(upload)))
+    }
+
+    fn start(&mut self, id: OperationId, session: SessionId, party: Party) -> Result<(), Refusal> {
+        let exchange = Exchange {
+            session,
+            party: Some(party),
+            out: VecDeque::new(),
+            out_bytes: 0,
+            files: VecDeque::new(),
+            next_file: 0,
+            shrunk: None,
+            goes_on: true,
+            spare: Vec::new(),
+            over: None,
+        };
+        self.running.insert(id, exchange);
+        self.go_on(id, Vec::new(), false);
+        Ok(())
+    }
+
+    /// True where the operation is a conversation that is under way.
+    pub fn has(&self, id: OperationId) -> bool {
+        self.running.contains_key(&id)
+    }
+
+    /// On whose behalf it is.
+    pub fn session(&self, id: OperationId) -> Option<SessionId> {
+        self.running.get(&id).map(|it| it.session)
+    }
+
+    /// Whether the party is here and can take in what has come for it.
+    pub fn is_at_home(&self, id: OperationId) -> bool {
+        self.running.get(&id).is_some_and(|it| it.party.is_some() && it.over.is_none())
+    }
+
+    /// Sends the party to a worker with what has come for it.
+    pub fn go_on(&mut self, id: OperationId, bytes: Vec<u8>, ended: bool) {
+        let Some(exchange) = self.running.get_mut(&id) else { return };
+        let Some(party) = exchange.party.take() else {
+            unreachable!("bytes are taken only for who is at home")
+        };
+        exchange.goes_on = false;
+        let job = move || work(id, party, bytes, ended);
+        let lost = Worked::nothing(id);
+        if self.workers.submit(job, lost).is_err() {
+            let text = "too many transfers are under way; try again later";
+            exchange.over = Some(Outcome::Failed(Refusal::new(0, ErrorCode::Busy, text)));
+        }
+    }
+
+    /// The next thing that a worker has done: whose it is, and how many bytes of the client are
+    /// dealt with.
+    pub fn try_recv(&mut self) -> Option<(OperationId, usize)> {
+        let Worked { id, party, segments, taken, spare, goes_on } = self.workers.try_recv()?;
+        let Some(exchange) = self.running.get_mut(&id) else {
+            self.drop_elsewhere(party);
+            return Some((id, taken));
+        };
+        exchange.out_bytes += segments.iter().map(Segment::length).sum::<usize>();
+        exchange.out.extend(segments);
+        exchange.goes_on = goes_on;
+        exchange.spare = spare;
+        let outcome = party.as_ref().map(|party| match party {
+            Party::Sender(sender) => sender.outcome().cloned(),
+            Party::Receiver(receiver) => receiver.outcome().cloned(),
+            Party::Upload(upload) => upload.outcome().cloned(),
+        });
+        exchange.over = match outcome {
+            Some(outcome) => outcome.map(outcome_of),
+            None => {
+                let text = "the transfer met a fault of the server";
+                Some(Outcome::Failed(Refusal::new(0, ErrorCode::SystemError, text)))
+            }
+        };
+        exchange.party = party;
+        Some((id, taken))
+    }
+
+    /// An empty buffer for what comes next, with its memory where there is one.
+    pub fn take_spare(&mut self, id: OperationId) -> Vec<u8> {
+        self.running.get_mut(&id).map(|it| std::mem::take(&mut it.spare)).unwrap_or_default()
+    }
+
+    /// Whether it is worth while to go on without news from the client.
+    pub fn wants_to_go_on(&self, id: OperationId) -> bool {
+        let ready = |it: &Exchange| it.goes_on && it.over.is_none() && it.party.is_some();
+        self.running.get(&id).is_some_and(|it| ready(it) && it.out_bytes < AHEAD_BYTES)
+    }
+
+    /// What the conversation has to say next, in at most `room` bytes; without room only its end.
+    pub fn produce(&mut self, id: OperationId, room: usize) -> Produced {
+        let Some(exchange) = self.running.get_mut(&id) else { return Produced::Nothing };
+        let Some(segment) = exchange.out.front_mut() else {
+            if let Some(Party::Upload(upload)) = &mut exchange.party
+                && room > 0
+                && let Some(text) = upload.take_answer()
+            {
+                return Produced::Text(text);
+            }
+            let Some(outcome) = exchange.over.take() else { return Produced::Nothing };
+            let party = exchange.party.take();
+            self.drop_elsewhere(party);
+            return Produced::Over(outcome);
+        };
+        if room == 0 {
+            return Produced::Nothing;
+        }
+        let produced = match segment {
+            Segment::Bytes(bytes) if bytes.len() <= room => {
+                let bytes = std::mem::take(bytes);
+                exchange.out_bytes -= bytes.len();
+                exchange.out.pop_front();
+                Produced::Bytes(bytes)
+            }
+            Segment::Bytes(bytes) => {
+                let rest = bytes.split_off(room);
+                exchange.out_bytes -= room;
+                Produced::Bytes(std::mem::replace(bytes, rest))
+            }
+            Segment::File { file, offset, length } => {
+                let part = room.min(*length);
+                let start = *offset;
+                let is_new = exchange.files.back().is_none_or(|(_, own)| !Arc::ptr_eq(own, file));
+                if is_new {
+                    exchange.files.push_back((exchange.next_file, file.clone()));
+                    exchange.next_file = exchange.next_file.wrapping_add(1);
+                }
+                *offset += part as u64;
+                *length -= part;
+                let is_whole = *length == 0;
+                exchange.out_bytes -= part;
+                if is_whole {
+                    exchange.out.pop_front();
+                }
+                let number = exchange.files.back().expect("it was just put there").0;
+                Produced::Piece { file: number, offset: start, length: part }
+            }
+        };
+        if let Produced::Bytes(bytes) = &produced
+            && bytes.is_empty()
+        {
+            return self.produce(id, room);
+        }
+        produced
+    }
+
+    /// Sends up to `most` bytes of a piece of a file; zeros where the file has lost them.
+    pub fn send(
+        &mut self,
+        piece: FilePiece,
+        transport: &mut Transport,
+        most: usize,
+    ) -> io::Result<usize> {
+        let length = piece.length.min(most);
+        let Some(exchange) = self.running.get_mut(&piece.operation) else {
+            return transport.write(&ZEROS[..length.min(ZEROS.len())], false);
+        };
+        // Pieces are sent in their order: what comes before this one is sent.
+        while exchange.files.front().is_some_and(|(number, _)| *number != piece.file) {
+            exchange.files.pop_front();
+        }
+        if exchange.shrunk != Some(piece.file)
+            && let Some((_, file)) = exchange.files.front()
+        {
+            match transport.send_file(file.file(), &mut { piece.offset }, length) {
+                Ok(0) => {}
+                // The disk failed, not the connection.
+                Err(error) if error.raw_os_error() == Some(EIO) => {}
+                sent => return sent,
+            }
+        }
+        exchange.shrunk = Some(piece.file);
+        transport.write(&ZEROS[..length.min(ZEROS.len())], false)
+    }
+
+    /// Forgets a conversation. What was received of a file is kept for the next time.
+    pub fn drop_exchange(&mut self, id: OperationId) {
+        if let Some(exchange) = self.running.remove(&id) {
+            self.drop_elsewhere(exchange.party);
+        }
+    }
+
+    /// Closing a file may take the disk a while.
+    fn drop_elsewhere(&self, party: Option<Party>) {
+        let Some(party) = party else { return };
+        let nobody = OperationId::from_bits(u64::MAX);
+        let job = move || {
+            drop(party);
+            Worked::nothing(nobody)
+        };
+        let _ = self.workers.submit(job, Worked::nothing(nobody));
+    }
+}
+
+impl Worked {
+    fn nothing(id: OperationId) -> Worked {
+        let (party, segments, spare) = (None, Vec::new(), Vec::new());
+        Worked { id, party, segments, taken: 0, spare, goes_on: false }
+    }
+}
+
+fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> Worked {
+    let stopped = || Fault::new(ErrorCode::Cancelled, "the client has stopped in the middle");
+    let (segments, goes_on) = match &mut party {
+        Party::Sender(sender) => {
+            sender.handle(&bytes);
+            if ended && sender.outcome().is_none() {
+                sender.abort(stopped());
+            }
+            let goes_on = sender.produce(AHEAD_BYTES);
+            sender.take_reports().iter().for_each(log_report);
+            (sender.take_segments(), goes_on)
+        }
+        Party::Upload(upload) => {
+            upload.handle(&bytes, ended);
+            (Vec::new(), false)
+        }
+        Party::Receiver(receiver) => {
+            receiver.handle(&bytes);
+            if ended && receiver.outcome().is_none() {
+                receiver.abort(stopped());
+            }
+            let goes_on = receiver.prove(PROOF_BYTES);
+            receiver.settle();
+            receiver.take_reports().iter().for_each(log_report);
+            let bytes = receiver.take_bytes();
+            (Vec::from_iter((!bytes.is_empty()).then_some(Segment::Bytes(bytes))), goes_on)
+        }
+    };
+    let taken = bytes.len();
+    bytes.clear();
+    Worked { id, party: Some(party), segments, taken, spare: bytes, goes_on }
+}
+
+fn log_report(report: &crate::transfer::Report) {
+    use crate::{transfer::Report, wire::escape::escape_bytes};
+    match report {
+        Report::Stored { name, size, was_there: false, .. } => {
+            log::debug!("transferred {} ({size} bytes)", escape_bytes(name));
+        }
+        Report::Failed { name, fault } => {
+            log::debug!("{}: {}: {fault}", escape_bytes(name), fault.code);
+        }
+        _ => {}
+    }
+}
+
+fn outcome_of(outcome: Result<(), Fault>) -> Outcome {
+    match outcome {
+        Ok(()) => Outcome::Done,
+        Err(fault) => Outcome::Failed(Refusal::new(0, fault.code, fault.text)),
+    }
+}

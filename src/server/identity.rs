@@ -1,0 +1,340 @@
+//! Who is at the other end: owners of connections, and passwords, found out away from the loop.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use mio::{Waker, net::TcpStream};
+
+use super::{arguments::Arguments, credentials, credentials::Credentials};
+use crate::{
+    hub::{
+        SessionId, Verdict,
+        admission::{Mode, Origin, Owner, Policy},
+        rights::Rights,
+    },
+    limits::Limits,
+    sys::{
+        peer_owner::{FarEnd, OwnAccount, SocketTable, find_in_proc},
+        workers::Workers,
+    },
+    wire::{Name, Secret},
+};
+
+/// Connections whose owner is looked up the slow way and that may wait for that.
+const LOOKUPS_MAX: usize = 1024;
+
+/// What was asked for, checked as far as that goes without sockets.
+pub struct Plan {
+    policy: Policy,
+    credentials: Option<(PathBuf, Credentials)>,
+    /// Do without the quick way to find owners, for kernels where it tells nonsense.
+    slow_owners: bool,
+}
+
+impl Plan {
+    /// Reads the credentials file, if one was named or lies in the working folder.
+    ///
+    /// # Errors
+    /// One sentence for the operator.
+    pub fn prepare(arguments: &Arguments) -> Result<Plan, String> {
+        let grant = arguments.grant.unwrap_or(Rights::NONE);
+        let found = PathBuf::from(credentials::DEFAULT_PATH);
+        let path = match &arguments.credentials {
+            Some(path) => Some(path.clone()),
+            // A link that leads nowhere is no reason to do without passwords.
+            None => found.symlink_metadata().is_ok().then_some(found),
+        };
+        let credentials = match path {
+            Some(path) if arguments.open => {
+                return Err(format!(
+                    "--open serves anybody, and {} here asks for passwords; take one of them away",
+                    path.display()
+                ));
+            }
+            Some(path) => match Credentials::load(&path) {
+                Ok(credentials) => Some((path, credentials)),
+                Err(error) => return Err(error.to_string()),
+            },
+            None => None,
+        };
+        let mode = match &credentials {
+            Some(_) => Mode::Credentials { grant, attempts: arguments.attempts() },
+            None if arguments.open => Mode::Open { rights: Rights::OPEN.union(grant) },
+            None => Mode::Protected,
+        };
+        let policy = Policy { mode, plaintext: arguments.plaintext };
+        let slow_owners = arguments.no_sock_diag;
+        Ok(Plan { policy, credentials, slow_owners })
+    }
+
+    /// Whom the server serves.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// What must not be served: the file with the passwords, and any that would be one at the
+    /// next start.
+    pub fn hidden_paths(&self) -> impl Iterator<Item = PathBuf> {
+        let path = self.credentials.as_ref().map(|(path, _)| path.clone());
+        path.into_iter().chain([credentials::DEFAULT_PATH.into()])
+    }
+}
+
+/// Finds out who is who.
+pub struct Identity {
+    policy: Policy,
+    account: OwnAccount,
+    owners: Owners,
+    passwords: Option<Passwords>,
+}
+
+/// How owners of connections are found.
+enum Owners {
+    /// Nobody asks.
+    NotAsked,
+    /// In no time.
+    Quick(Box<SocketTable>),
+    /// By a worker.
+    Slow(Workers<Found>),
+}
+
+/// The credentials in force, and those who compare passwords with them.
+struct Passwords {
+    path: PathBuf,
+    current: Arc<Credentials>,
+    workers: Workers<Done>,
+    /// Whether the file is being read, and whether it is to be read once more after that.
+    reading: bool,
+    read_again: bool,
+}
+
+/// A connection whose owner was looked up; `None` where that failed badly.
+type Found = Option<(TcpStream, SocketAddr, Owner)>;
+
+enum Done {
+    Checked { session: SessionId, name: Name, verdict: Verdict, with: Arc<Credentials> },
+    Read(io::Result<Credentials>),
+}
+
+/// Something that was found out.
+pub enum News {
+    /// Whose this connection is.
+    Arrived(TcpStream, Origin),
+    /// Whether a password was right.
+    Verified(SessionId, Verdict),
+    /// There are other accounts now, and some have other passwords.
+    Accounts(Vec<(Name, Rights)>, Vec<Name>),
+}
+
+impl Identity {
+    /// Does what `plan` says.
+    ///
+    /// # Errors
+    /// The system lacks descriptors or threads.
+    pub fn new(plan: Plan, limits: &Limits, waker: Arc<Waker>) -> io::Result<Identity> {
+        let Plan { policy, credentials, slow_owners } = plan;
+        let owners = match policy.mode {
+            Mode::Open { .. } | Mode::Credentials { .. } => Owners::NotAsked,
+            Mode::Protected if slow_owners => Owners::slow(Arc::clone(&waker))?,
+            Mode::Protected => match SocketTable::open() {
+                Ok(table) => Owners::Quick(Box::new(table)),
+                Err(error) => {
+                    log::info!("owners of connections are looked up in /proc: {error}");
+                    Owners::slow(Arc::clone(&waker))?
+                }
+            },
+        };
+        let passwords = credentials.map(|(path, credentials)| {
+            credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+            // The hub asks for no more at once; one place is for reading the file.
+            let places = limits.verifications_max + 1;
+            let workers = Workers::in_background(limits.verifications_max, places, waker)?;
+            let current = Arc::new(credentials);
+            Ok(Passwords { path, current, workers, reading: false, read_again: false })
+        });
+        let passwords = passwords.transpose().map_err(|error: io::Error| error)?;
+        Ok(Identity { policy, account: OwnAccount::current(), owners, passwords })
+    }
+
+    /// One line for the operator: whom the server serves.
+    pub fn describe(&self) -> String {
+        let clear = if self.policy.plaintext { ", other machines also in clear" } else { "" };
+        match (self.policy.mode, &self.passwords) {
+            (Mode::Protected, _) => format!(
+                "protected mode: only this account (user id {}) and root on this machine are \
+                 served, and may do everything; --credentials and --open serve others",
+                self.account.id()
+            ),
+            (Mode::Open { rights }, _) => {
+                format!("open: anybody is served, with the rights {rights}{clear}")
+            }
+            (Mode::Credentials { attempts, .. }, passwords) => {
+                let Some(passwords) = passwords else { unreachable!("the mode has passwords") };
+                format!(
+                    "{} users of {} are served{clear}; {attempts} failed logins in a row block a \
+                     name",
+                    passwords.current.len(),
+                    passwords.path.display()
+                )
+            }
+        }
+    }
+
+    /// Everybody who has a password.
+    pub fn accounts(&self) -> Vec<(Name, Rights)> {
+        self.passwords.as_ref().map_or(Vec::new(), |passwords| passwords.current.accounts())
+    }
+
+    /// Tells where a new connection comes from. Gives nothing back where that takes a while: then
+    /// the connection is [`News::Arrived`] later.
+    pub fn receive(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<(TcpStream, Origin)> {
+        let unknown = Origin::new(peer, Owner::Unknown);
+        if matches!(self.owners, Owners::NotAsked) || !unknown.is_local() {
+            return Some((stream, unknown));
+        }
+        let Ok(local) = stream.local_addr() else { return Some((stream, unknown)) };
+        let end = FarEnd::new(peer, local);
+        let account = self.account;
+        match &mut self.owners {
+            Owners::NotAsked => Some((stream, unknown)),
+            Owners::Quick(table) => {
+                let owner = owner_of(table.find(end), account);
+                Some((stream, Origin::new(peer, owner)))
+            }
+            Owners::Slow(workers) => {
+                let job = move || Some((stream, peer, owner_of(find_in_proc(end), account)));
+                if workers.submit(job, None).is_err() {
+                    log::warn!("a connection from {peer} was dropped: too many arrive at once");
+                }
+                None
+            }
+        }
+    }
+
+    /// Has a password checked; [`News::Verified`] follows.
+    ///
+    /// # Errors
+    /// Nobody is free for it, or passwords are not asked for.
+    pub fn verify(
+        &mut self,
+        session: SessionId,
+        name: Name,
+        password: Secret<'static>,
+    ) -> Result<(), Verdict> {
+        let passwords = self.passwords.as_mut().ok_or(Verdict::Unchecked)?;
+        let with = Arc::clone(&passwords.current);
+        let fallback = Done::Checked {
+            session,
+            name,
+            verdict: Verdict::Unchecked,
+            with: Arc::clone(&passwords.current),
+        };
+        let job = move || {
+            let verdict = match with.is_right(&name, &password) {
+                true => Verdict::Right,
+                false => Verdict::Wrong,
+            };
+            Done::Checked { session, name, verdict, with }
+        };
+        passwords.workers.submit(job, fallback).map_err(|_| Verdict::Unchecked)
+    }
+
+    /// Reads the credentials file again; [`News::Accounts`] follows if it is good.
+    pub fn reload(&mut self) {
+        match &mut self.passwords {
+            None => log::info!("SIGHUP: there is no credentials file in force to be read again"),
+            Some(passwords) if passwords.reading => passwords.read_again = true,
+            Some(passwords) => passwords.read(),
+        }
+    }
+
+    /// The next thing that was found out; to be asked after a wake-up until it is `None`.
+    pub fn try_recv(&mut self) -> Option<News> {
+        if let Owners::Slow(workers) = &self.owners {
+            while let Some(found) = workers.try_recv() {
+                if let Some((stream, peer, owner)) = found {
+                    return Some(News::Arrived(stream, Origin::new(peer, owner)));
+                }
+            }
+        }
+        let passwords = self.passwords.as_mut()?;
+        loop {
+            match passwords.workers.try_recv()? {
+                Done::Checked { session, name, verdict, with } => {
+                    let verdict = passwords.judge(&name, verdict, &with);
+                    return Some(News::Verified(session, verdict));
+                }
+                Done::Read(read) => {
+                    if let Some(news) = passwords.take_in(read) {
+                        return Some(news);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Owners {
+    fn slow(waker: Arc<Waker>) -> io::Result<Owners> {
+        Ok(Owners::Slow(Workers::new(1, LOOKUPS_MAX, waker)?))
+    }
+}
+
+fn owner_of(found: io::Result<Option<u32>>, account: OwnAccount) -> Owner {
+    match found {
+        Ok(Some(id)) if account.is_ours(id) => Owner::Ours,
+        Ok(Some(_)) => Owner::Other,
+        Ok(None) => Owner::Unknown,
+        Err(error) => {
+            log::warn!("the owner of a connection cannot be found: {error}");
+            Owner::Unknown
+        }
+    }
+}
+
+impl Passwords {
+    fn read(&mut self) {
+        let path = self.path.clone();
+        let job = move || Done::Read(Credentials::load(&path));
+        let on_panic = Done::Read(Err(io::Error::other("a fault of ours")));
+        self.reading = self.workers.submit(job, on_panic).is_ok();
+        if !self.reading {
+            log::error!("SIGHUP: no worker is free; the credentials in force are the old ones");
+        }
+    }
+
+    /// What was compared with passwords that hold no more says nothing.
+    fn judge(&self, name: &Name, verdict: Verdict, with: &Arc<Credentials>) -> Verdict {
+        let is_current = Arc::ptr_eq(with, &self.current) || with.agrees(&self.current, name);
+        match verdict {
+            _ if !is_current => return Verdict::Unchecked,
+            // Whatever is no name of ours may be a password typed in the wrong place.
+            Verdict::Wrong if self.current.knows(name) => {
+                log::info!("a login as {name} failed: wrong password");
+            }
+            Verdict::Wrong => log::info!("a login failed: no such user"),
+            Verdict::Right | Verdict::Unchecked => {}
+        }
+        verdict
+    }
+
+    fn take_in(&mut self, read: io::Result<Credentials>) -> Option<News> {
+        self.reading = false;
+        if std::mem::take(&mut self.read_again) {
+            // What was read may be older than the last signal.
+            self.read();
+        }
+        match read {
+            Ok(credentials) => {
+                credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+                let changed = credentials.changed_since(&self.current);
+                self.current = Arc::new(credentials);
+                log::info!("{} users of {} are served", self.current.len(), self.path.display());
+                Some(News::Accounts(self.current.accounts(), changed))
+            }
+            Err(error) => {
+                log::error!("SIGHUP: the credentials in force are the old ones: {error}");
+                None
+            }
+        }
+    }
+}

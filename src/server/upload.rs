@@ -1,0 +1,117 @@
+//! One file whose bytes come as they are, for dialects that have no conversation of transfers.
+//!
+//! All of its bytes are taken whatever happens: what follows them is a request again.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use crate::{
+    sys::clock,
+    transfer::{
+        Entry, EntryKind, Fault, Sink as _,
+        sink::{FolderSink, Naming, Place},
+    },
+    wire::{ErrorCode, Refusal, SharePath, escape::escape_bytes},
+};
+
+/// See the head of this file.
+pub struct Upload {
+    root: Arc<OwnedFd>,
+    entry: Entry,
+    left: u64,
+    state: State,
+    answer: Option<String>,
+    over: Option<Result<(), Fault>>,
+}
+
+enum State {
+    /// Nothing is opened yet.
+    Asked,
+    Writing(Box<FolderSink>, Place),
+    /// What still comes is thrown away.
+    Failed(Fault),
+}
+
+impl Upload {
+    /// A file of `size` bytes for that place below `root`.
+    pub fn new(root: Arc<OwnedFd>, path: Result<SharePath, Refusal>, size: u64) -> Upload {
+        let (path, state) = match path {
+            Ok(path) => (path.as_bytes().to_vec(), State::Asked),
+            Err(refusal) => {
+                let fault = Fault::new(refusal.code, refusal.text.into_owned());
+                (Vec::new(), State::Failed(fault))
+            }
+        };
+        let (item, kind, is_executable) = (0, EntryKind::File, false);
+        let modified = (clock::wall_clock(), 0);
+        let entry = Entry { item, kind, is_executable, size, modified, path };
+        Upload { root, entry, left: size, state, answer: None, over: None }
+    }
+
+    /// Takes in bytes of the file, and that no more come. Blocks on the disk.
+    pub fn handle(&mut self, bytes: &[u8], ended: bool) {
+        if let State::Asked = self.state {
+            self.state = match self.begin() {
+                Ok((sink, place)) => State::Writing(Box::new(sink), place),
+                Err(fault) => State::Failed(fault),
+            };
+        }
+        self.left = self.left.saturating_sub(bytes.len() as u64);
+        if let State::Writing(sink, place) = &mut self.state
+            && let Err(fault) = sink.write(place, bytes)
+        {
+            let failed = std::mem::replace(&mut self.state, State::Failed(fault));
+            if let State::Writing(mut sink, place) = failed {
+                sink.discard(place);
+            }
+        }
+        if self.left == 0 || ended {
+            self.finish();
+        }
+    }
+
+    fn begin(&self) -> Result<(FolderSink, Place), Fault> {
+        let root = self.root.as_fd().try_clone_to_owned()?;
+        let mut sink = FolderSink::new(root, Naming::Within(Vec::new()), true);
+        // What is there of it cannot be told to anybody, nor gone on with.
+        sink.find(&self.entry)?;
+        let place = sink.begin(&self.entry, None, 0)?;
+        Ok((sink, place))
+    }
+
+    fn finish(&mut self) {
+        if self.over.is_some() {
+            return;
+        }
+        let none = Fault::new(ErrorCode::SystemError, "nothing was begun");
+        let outcome = match std::mem::replace(&mut self.state, State::Failed(none)) {
+            State::Writing(mut sink, place) if self.left > 0 => {
+                sink.discard(place);
+                let text = format!("the input ended {} bytes too early", self.left);
+                Err(Fault::new(ErrorCode::Cancelled, text))
+            }
+            State::Writing(mut sink, place) => {
+                sink.finish(0, place, &self.entry);
+                sink.settle().into_iter().try_for_each(|(_, result)| result)
+            }
+            State::Asked => unreachable!("it was begun before"),
+            State::Failed(fault) => Err(fault),
+        };
+        if outcome.is_ok() {
+            self.answer = Some(format!("stored {}", escape_bytes(&self.entry.path)));
+        }
+        self.over = Some(outcome);
+    }
+
+    /// The line that says where it is, once.
+    pub fn take_answer(&mut self) -> Option<String> {
+        self.answer.take()
+    }
+
+    /// How it ended, once it has.
+    pub fn outcome(&self) -> Option<&Result<(), Fault>> {
+        self.over.as_ref()
+    }
+}

@@ -1,0 +1,498 @@
+//! The messages of a transfer, as bytes.
+//!
+//! ```text
+//!   0        1                 4
+//!   +--------+-----------------+---------- - - -
+//!   |  kind  |  length of body |  body
+//!   +--------+-----------------+---------- - - -
+//!      u8        u24              length bytes
+//! ```
+//!
+//! Numbers are big-endian. Kinds below 0x40 come from the sender of the files, the others from
+//! their receiver. The body of DATA is handed out in whatever portions it comes; all others are
+//! small and read whole. PROTOCOL.md, "Transfers".
+
+use super::{Entry, EntryKind, Fault};
+use crate::{
+    limits::{CHUNK_MAX_BYTES, PATH_MAX_BYTES, REFUSAL_TEXT_MAX_BYTES, TRANSFER_DATA_MAX_BYTES},
+    wire::ErrorCode,
+};
+
+/// The version of the conversation that this code speaks.
+pub const VERSION: u8 = 1;
+
+/// Bytes before the body.
+pub const HEADER_BYTES: usize = 4;
+
+/// The largest body of anything but DATA: an error with the longest path and text.
+pub const BODY_MAX_BYTES: usize = 64 + PATH_MAX_BYTES + REFUSAL_TEXT_MAX_BYTES;
+
+/// The number of an entry that was never announced.
+pub const NO_NUMBER: u32 = u32::MAX;
+
+/// Kinds that the sender sends.
+pub mod sender {
+    #![allow(missing_docs)]
+    pub const HELLO: u8 = 0x01;
+    pub const ENTRY: u8 = 0x02;
+    pub const FAILED: u8 = 0x03;
+    pub const FILE: u8 = 0x04;
+    pub const DATA: u8 = 0x05;
+    pub const HASH: u8 = 0x06;
+    pub const END: u8 = 0x07;
+    pub const ABORT: u8 = 0x0f;
+}
+
+/// Kinds that the receiver sends.
+pub mod receiver {
+    #![allow(missing_docs)]
+    pub const HELLO: u8 = 0x41;
+    pub const WANT: u8 = 0x42;
+    pub const STORED: u8 = 0x43;
+    pub const FAILED: u8 = 0x44;
+    pub const DONE: u8 = 0x45;
+    pub const ABORT: u8 = 0x4f;
+}
+
+/// One message, or a portion of one that carries data.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Message<'a> {
+    /// The first of either side.
+    Hello {
+        /// [`VERSION`].
+        version: u8,
+    },
+    /// One more thing to be sent. Entries are numbered from 0 in their order.
+    Entry(Entry),
+    /// This entry is not sent, or not to its end; or it is not stored.
+    Failed {
+        /// Of the entry; [`NO_NUMBER`] where it was never announced.
+        number: u32,
+        /// Of what was never announced: how the sender calls it. Else empty.
+        path: Vec<u8>,
+        /// Why.
+        fault: Fault,
+    },
+    /// The bytes of this file follow.
+    File {
+        /// Of its entry.
+        number: u32,
+        /// What the receiver claims to have is not the beginning of it: all is sent.
+        starts_over: bool,
+        /// Where the bytes begin.
+        from: u64,
+    },
+    /// Bytes of that file; not empty.
+    Data(&'a [u8]),
+    /// The end of that file.
+    Hash([u8; 32]),
+    /// There are no more entries.
+    End {
+        /// How many there were.
+        entries: u32,
+    },
+    /// The receiver wants this file.
+    Want {
+        /// Of its entry.
+        number: u32,
+        /// It has so many bytes of it already.
+        from: u64,
+        /// The hash of these bytes; zeros where there are none.
+        hash: [u8; 32],
+    },
+    /// This entry is in its place, and will stay there.
+    Stored {
+        /// Which.
+        number: u32,
+    },
+    /// All is dealt with; nothing follows.
+    Done,
+    /// Nothing follows, and for this reason.
+    Abort(Fault),
+}
+
+/// Takes messages apart.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// The beginning of a message that is not all there.
+    rest: Vec<u8>,
+    /// So many bytes of a DATA body are still to come.
+    data_left: usize,
+}
+
+impl Decoder {
+    /// The next message at the head of `bytes`, which moves on; `None` where more bytes are
+    /// needed, and then all are taken.
+    ///
+    /// # Errors
+    /// Bytes that are no message: the conversation cannot go on.
+    pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Message<'a>>, Fault> {
+        loop {
+            if self.data_left > 0 {
+                let (data, rest) = bytes.split_at(bytes.len().min(self.data_left));
+                *bytes = rest;
+                self.data_left -= data.len();
+                return Ok((!data.is_empty()).then_some(Message::Data(data)));
+            }
+            if self.rest.is_empty()
+                && let Some((kind, length)) = header(bytes)?
+            {
+                let body = &bytes[HEADER_BYTES..];
+                if kind == sender::DATA {
+                    self.data_left = length;
+                    *bytes = body;
+                    continue;
+                }
+                if let Some((body, rest)) = body.split_at_checked(length) {
+                    *bytes = rest;
+                    return parse(kind, body).map(Some);
+                }
+            }
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            if let Some(message) = self.complete(bytes)? {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    /// Adds so much to the rest as makes it a header, or a message.
+    fn complete<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Message<'a>>, Fault> {
+        let known = header(&self.rest)?;
+        let whole = known.map_or(HEADER_BYTES, |(_, length)| HEADER_BYTES + length);
+        let (more, rest) = bytes.split_at(bytes.len().min(whole - self.rest.len()));
+        self.rest.extend_from_slice(more);
+        *bytes = rest;
+        let Some((kind, length)) = header(&self.rest)? else { return Ok(None) };
+        if kind == sender::DATA {
+            self.rest.clear();
+            self.data_left = length;
+        } else if self.rest.len() == HEADER_BYTES + length {
+            let message = parse(kind, &self.rest[HEADER_BYTES..]);
+            self.rest.clear();
+            return message.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// True where no message has begun.
+    pub fn is_between(&self) -> bool {
+        self.rest.is_empty() && self.data_left == 0
+    }
+}
+
+fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, Fault> {
+    let Some(&[kind, a, b, c]) = bytes.first_chunk() else { return Ok(None) };
+    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+    let (least, most) = match kind {
+        sender::DATA => (1, TRANSFER_DATA_MAX_BYTES),
+        sender::HELLO | receiver::HELLO => (1, 64),
+        sender::ENTRY => (ENTRY_FIXED_BYTES + 1, ENTRY_FIXED_BYTES + PATH_MAX_BYTES),
+        sender::FILE => (13, 13),
+        sender::HASH => (32, 32),
+        sender::END | receiver::STORED => (4, 4),
+        receiver::WANT => (12, 44),
+        receiver::DONE => (0, 0),
+        sender::FAILED | receiver::FAILED | sender::ABORT | receiver::ABORT => (4, BODY_MAX_BYTES),
+        _ => return Err(broken(format!("a message of the unknown kind {kind:#04x}"))),
+    };
+    if !(least..=most).contains(&length) {
+        return Err(broken(format!("a message of kind {kind:#04x} with {length} bytes")));
+    }
+    Ok(Some((kind, length)))
+}
+
+fn parse<'a>(kind: u8, body: &[u8]) -> Result<Message<'a>, Fault> {
+    let mut body = Body(body);
+    let short = || broken(format!("a message of kind {kind:#04x} ends too early"));
+    let message = match kind {
+        sender::HELLO | receiver::HELLO => {
+            // A newer peer may say more behind it.
+            return Ok(Message::Hello { version: body.u8().ok_or_else(short)? });
+        }
+        sender::ENTRY => body.entry().map(Message::Entry),
+        sender::FAILED | receiver::FAILED => body.failed(),
+        sender::FILE => body.file(),
+        sender::HASH => body.array().map(Message::Hash),
+        sender::END => body.u32().map(|entries| Message::End { entries }),
+        receiver::WANT => body.want(),
+        receiver::STORED => body.u32().map(|number| Message::Stored { number }),
+        receiver::DONE => Some(Message::Done),
+        sender::ABORT | receiver::ABORT => body.fault().map(Message::Abort),
+        _ => None,
+    };
+    message.filter(|_| body.0.is_empty()).ok_or_else(short)
+}
+
+/// Bytes of an ENTRY before its path.
+const ENTRY_FIXED_BYTES: usize = 4 + 1 + 1 + 8 + 8 + 4;
+
+struct Body<'a>(&'a [u8]);
+
+impl Body<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn bytes(&mut self, length: usize) -> Option<Vec<u8>> {
+        let (head, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(head.to_vec())
+    }
+
+    fn entry(&mut self) -> Option<Entry> {
+        let item = self.u32()?;
+        let kind = match self.u8()? {
+            0 => EntryKind::File,
+            1 => EntryKind::Folder,
+            _ => return None,
+        };
+        let flags = self.u8()?;
+        let (size, seconds) = (self.u64()?, self.u64()? as i64);
+        let nanoseconds = self.u32()?;
+        let path = self.bytes(self.0.len())?;
+        let modified = (seconds, nanoseconds);
+        let is_executable = flags & EXECUTABLE != 0;
+        Some(Entry { item, kind, is_executable, size, modified, path })
+    }
+
+    fn failed<'a>(&mut self) -> Option<Message<'a>> {
+        let number = self.u32()?;
+        let length = u16::from_be_bytes(self.array()?) as usize;
+        let path = self.bytes(length)?;
+        Some(Message::Failed { number, path, fault: self.fault()? })
+    }
+
+    fn file<'a>(&mut self) -> Option<Message<'a>> {
+        let (number, flags, from) = (self.u32()?, self.u8()?, self.u64()?);
+        Some(Message::File { number, starts_over: flags & STARTS_OVER != 0, from })
+    }
+
+    fn want<'a>(&mut self) -> Option<Message<'a>> {
+        let (number, from) = (self.u32()?, self.u64()?);
+        let hash = if from == 0 { [0; 32] } else { self.array()? };
+        Some(Message::Want { number, from, hash })
+    }
+
+    fn fault(&mut self) -> Option<Fault> {
+        let length = self.u8()? as usize;
+        let code = self.bytes(length)?;
+        let text = self.bytes(self.0.len())?;
+        // A newer peer may have errors that we do not know.
+        let code = ErrorCode::parse(&code).unwrap_or(ErrorCode::SystemError);
+        Some(Fault::new(code, String::from_utf8_lossy(&text).into_owned()))
+    }
+}
+
+const EXECUTABLE: u8 = 1;
+const STARTS_OVER: u8 = 1;
+
+/// Which side writes: it decides the kinds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Side {
+    /// Of the files.
+    Sender,
+    /// Of the files.
+    Receiver,
+}
+
+/// Appends the message as `side` writes it. Of DATA only the header is best written by
+/// [`put_data_header`], where the bytes go another way.
+pub fn put(out: &mut Vec<u8>, side: Side, message: &Message<'_>) {
+    let start = out.len();
+    let kind = kind_of(side, message);
+    out.extend_from_slice(&[kind, 0, 0, 0]);
+    match message {
+        Message::Hello { version } => out.push(*version),
+        Message::Entry(entry) => put_entry(out, entry),
+        Message::Failed { number, path, fault } => {
+            out.extend_from_slice(&number.to_be_bytes());
+            let path = &path[..path.len().min(PATH_MAX_BYTES)];
+            out.extend_from_slice(&(path.len() as u16).to_be_bytes());
+            out.extend_from_slice(path);
+            put_fault(out, fault);
+        }
+        Message::File { number, starts_over, from } => {
+            out.extend_from_slice(&number.to_be_bytes());
+            out.push(if *starts_over { STARTS_OVER } else { 0 });
+            out.extend_from_slice(&from.to_be_bytes());
+        }
+        Message::Data(bytes) => out.extend_from_slice(bytes),
+        Message::Hash(hash) => out.extend_from_slice(hash),
+        Message::End { entries: number } | Message::Stored { number } => {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        Message::Want { number, from, hash } => {
+            out.extend_from_slice(&number.to_be_bytes());
+            out.extend_from_slice(&from.to_be_bytes());
+            if *from > 0 {
+                out.extend_from_slice(hash);
+            }
+        }
+        Message::Done => {}
+        Message::Abort(fault) => put_fault(out, fault),
+    }
+    let length = (out.len() - start - HEADER_BYTES) as u32;
+    out[start + 1..start + HEADER_BYTES].copy_from_slice(&length.to_be_bytes()[1..]);
+}
+
+/// Appends the header of a DATA message whose `length` bytes the caller sends behind it.
+pub fn put_data_header(out: &mut Vec<u8>, length: usize) {
+    debug_assert!((1..=TRANSFER_DATA_MAX_BYTES).contains(&length));
+    let [_, a, b, c] = (length as u32).to_be_bytes();
+    out.extend_from_slice(&[sender::DATA, a, b, c]);
+}
+
+fn kind_of(side: Side, message: &Message<'_>) -> u8 {
+    let is_sender = side == Side::Sender;
+    match message {
+        Message::Hello { .. } if is_sender => sender::HELLO,
+        Message::Hello { .. } => receiver::HELLO,
+        Message::Failed { .. } if is_sender => sender::FAILED,
+        Message::Failed { .. } => receiver::FAILED,
+        Message::Abort(_) if is_sender => sender::ABORT,
+        Message::Abort(_) => receiver::ABORT,
+        Message::Entry(_) => sender::ENTRY,
+        Message::File { .. } => sender::FILE,
+        Message::Data(_) => sender::DATA,
+        Message::Hash(_) => sender::HASH,
+        Message::End { .. } => sender::END,
+        Message::Want { .. } => receiver::WANT,
+        Message::Stored { .. } => receiver::STORED,
+        Message::Done => receiver::DONE,
+    }
+}
+
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    out.extend_from_slice(&entry.item.to_be_bytes());
+    out.push(match entry.kind {
+        EntryKind::File => 0,
+        EntryKind::Folder => 1,
+    });
+    out.push(if entry.is_executable { EXECUTABLE } else { 0 });
+    out.extend_from_slice(&entry.size.to_be_bytes());
+    out.extend_from_slice(&entry.modified.0.to_be_bytes());
+    out.extend_from_slice(&entry.modified.1.to_be_bytes());
+    out.extend_from_slice(&entry.path);
+}
+
+fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
+    let code = fault.code.as_str().as_bytes();
+    out.push(code.len() as u8);
+    out.extend_from_slice(code);
+    let mut end = fault.text.len().min(REFUSAL_TEXT_MAX_BYTES);
+    while !fault.text.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.extend_from_slice(&fault.text.as_bytes()[..end]);
+}
+
+pub(super) fn broken(text: impl Into<String>) -> Fault {
+    Fault::new(ErrorCode::Protocol, text)
+}
+
+const _: () =
+    assert!(TRANSFER_DATA_MAX_BYTES >= CHUNK_MAX_BYTES && TRANSFER_DATA_MAX_BYTES < 1 << 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<(Side, Message<'static>)> {
+        use Side::{Receiver, Sender};
+        let fault = Fault::new(ErrorCode::NoSpace, "no room");
+        let entry = Entry {
+            item: 3,
+            kind: EntryKind::File,
+            is_executable: true,
+            size: 5,
+            modified: (-7, 9),
+            path: b"a/\xff".to_vec(),
+        };
+        let failed = Message::Failed { number: 4, path: b"x".to_vec(), fault: fault.clone() };
+        vec![
+            (Sender, Message::Hello { version: VERSION }),
+            (Sender, Message::Entry(entry)),
+            (Sender, failed.clone()),
+            (Sender, Message::File { number: 0, starts_over: true, from: 1 << 40 }),
+            (Sender, Message::Hash([7; 32])),
+            (Sender, Message::End { entries: 1 }),
+            (Sender, Message::Abort(fault)),
+            (Receiver, Message::Hello { version: VERSION }),
+            (Receiver, Message::Want { number: 0, from: 0, hash: [0; 32] }),
+            (Receiver, Message::Want { number: 1, from: 9, hash: [9; 32] }),
+            (Receiver, Message::Stored { number: 0 }),
+            (Receiver, failed),
+            (Receiver, Message::Done),
+        ]
+    }
+
+    #[test]
+    fn every_message_comes_back_at_every_split() {
+        let mut bytes = Vec::new();
+        let samples = samples();
+        samples.iter().for_each(|(side, message)| put(&mut bytes, *side, message));
+        for split in 0..=bytes.len() {
+            let mut decoder = Decoder::default();
+            let mut found = Vec::new();
+            for mut portion in [&bytes[..split], &bytes[split..]] {
+                while let Some(message) = decoder.next(&mut portion).expect("good") {
+                    found.push(message);
+                }
+                assert!(portion.is_empty());
+            }
+            assert!(found.iter().eq(samples.iter().map(|(_, message)| message)), "at {split}");
+            assert!(decoder.is_between());
+        }
+    }
+
+    #[test]
+    fn data_is_handed_out_as_it_comes() {
+        let mut bytes = Vec::new();
+        put_data_header(&mut bytes, 5);
+        bytes.extend_from_slice(b"hello");
+        for split in 0..=bytes.len() {
+            let (mut decoder, mut data) = (Decoder::default(), Vec::new());
+            for mut portion in [&bytes[..split], &bytes[split..]] {
+                while let Some(message) = decoder.next(&mut portion).expect("good") {
+                    let Message::Data(part) = message else { panic!("{message:?}") };
+                    data.extend_from_slice(part);
+                }
+            }
+            assert_eq!(data, b"hello");
+        }
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_are_refused_by_the_header() {
+        for bad in [
+            [0x02, 0xff, 0xff, 0xff],
+            [0x05, 0, 0, 0],
+            [0x05, 0xff, 0xff, 0xff],
+            [0x06, 0, 0, 31],
+            [0x45, 0, 0, 1],
+            [0x77, 0, 0, 0],
+        ] {
+            let mut decoder = Decoder::default();
+            assert!(decoder.next(&mut &bad[..]).is_err(), "{bad:?}");
+            let mut decoder = Decoder::default();
+            assert!(decoder.next(&mut &bad[..2]).expect("too short to tell").is_none());
+            assert!(decoder.next(&mut &bad[2..]).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! The end that gets the files.
+
+use std::{collections::VecDeque, io};
+
+use super::{
+    Entry, EntryKind, Fault, Report, SIZE_UNKNOWN,
+    message::{self, Decoder, Message, NO_NUMBER, Side, VERSION, broken},
+    sender::check_version,
+};
+use crate::{
+    limits::{TRANSFER_ENTRIES_MAX, TRANSFER_OPEN_BYTES_MAX, TRANSFER_OPEN_MAX},
+    wire::ErrorCode,
+};
+
+/// Bytes read at a time to prove what is there.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Where files go.
+pub trait Sink {
+    /// A file that is being written, or is there as a whole.
+    type Stage;
+
+    /// Makes a folder, or finds it there.
+    ///
+    /// # Errors
+    /// Its name may not be written, or the system refused.
+    fn folder(&mut self, entry: &Entry) -> Result<(), Fault>;
+
+    /// Decides where the file goes and looks for what is there of it.
+    ///
+    /// # Errors
+    /// Its name may not be written, or the system refused.
+    fn find(&mut self, entry: &Entry) -> Result<Found<Self::Stage>, Fault>;
+
+    /// Opens the file for writing at `from`: in `stage`, where `from` is not 0.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn begin(&mut self, entry: &Entry, stage: Option<Self::Stage>, from: u64) -> Begun<Self>;
+
+    /// Reads at `offset` of what was found.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn read_at(&mut self, stage: &Self::Stage, out: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// What the system said; the stage is then discarded.
+    fn write(&mut self, stage: &mut Self::Stage, bytes: &[u8]) -> Result<(), Fault>;
+
+    /// All is written and good: the file is to get its name, by the next [`Sink::settle`].
+    fn finish(&mut self, number: u32, stage: Self::Stage, entry: &Entry);
+
+    /// Throws away what was written.
+    fn discard(&mut self, stage: Self::Stage);
+
+    /// Gives what is finished its name, and makes that durable where it is wanted.
+    fn settle(&mut self) -> Vec<Stored>;
+}
+
+/// A file that can be written, or why not.
+pub type Begun<K> = Result<<K as Sink>::Stage, Fault>;
+
+/// What came of a finished file, by its number.
+pub type Stored = (u32, Result<(), Fault>);
+
+/// What a [`Sink`] has found.
+#[derive(Debug)]
+pub struct Found<S> {
+    /// Where the file goes, for people.
+    pub name: Vec<u8>,
+    /// What is there of it.
+    pub part: Option<Part<S>>,
+}
+
+/// A beginning of a file, or something that may be the file itself.
+#[derive(Debug)]
+pub struct Part<S> {
+    /// To be read, and perhaps to go on with.
+    pub stage: S,
+    /// Bytes.
+    pub length: u64,
+    /// It stands under its final name.
+    pub is_whole: bool,
+}
+
+/// The receiver's half of a conversation. See the head of `transfer`.
+#[derive(Debug)]
+pub struct Receiver<K: Sink> {
+    sink: K,
+    decoder: Decoder,
+    was_greeted: bool,
+    /// What is announced and not finished, from the number `base` on.
+    slots: VecDeque<Option<Slot<K::Stage>>>,
+    base: u32,
+    open: usize,
+    open_bytes: usize,
+    has_ended: bool,
+    /// Entries whose beginning is being hashed, in order.
+    claims: VecDeque<u32>,
+    current: Current<K::Stage>,
+    out: Vec<u8>,
+    buffer: Vec<u8>,
+    reports: Vec<Report>,
+    over: Option<Result<(), Fault>>,
+}
+
+#[derive(Debug)]
+struct Slot<S> {
+    entry: Entry,
+    name: Vec<u8>,
+    state: State<S>,
+}
+
+#[derive(Debug)]
+enum State<S> {
+    /// Being hashed, so far up to there.
+    Claiming(Part<S>, Box<blake3::Hasher>, u64),
+    Wanted(Option<(Part<S>, Box<blake3::Hasher>)>),
+    /// Its bytes come.
+    UnderWay,
+    /// It waits for its name; its hash, and whether it was there already.
+    Finished([u8; 32], bool),
+}
+
+/// The file whose bytes come.
+#[derive(Debug)]
+enum Current<S> {
+    None,
+    Writing {
+        number: u32,
+        stage: S,
+        hasher: Box<blake3::Hasher>,
+        received: u64,
+        size: u64,
+        was_there: bool,
+    },
+    /// It failed here; its bytes are thrown away up to its end.
+    Ignoring,
+}
+
+impl<K: Sink> Receiver<K> {
+    /// A receiver that gives all to `sink`.
+    pub fn new(sink: K) -> Receiver<K> {
+        let mut receiver = Receiver {
+            sink,
+            decoder: Decoder::default(),
+            was_greeted: false,
+            slots: VecDeque::new(),
+            base: 0,
+            open: 0,
+            open_bytes: 0,
+            has_ended: false,
+            claims: VecDeque::new(),
+            current: Current::None,
+            out: Vec::new(),
+            buffer: Vec::new(),
+            reports: Vec::new(),
+            over: None,
+        };
+        receiver.say(&Message::Hello { version: VERSION });
+        receiver
+    }
+
+    /// Takes in bytes of the sender, in any portions. Blocks on the disk. [`Receiver::settle`] is
+    /// to be called when no more are at hand.
+    pub fn handle(&mut self, mut bytes: &[u8]) {
+        while self.over.is_none() {
+            match self.decoder.next(&mut bytes) {
+                Ok(None) => break,
+                Ok(Some(message)) => {
+                    if let Err(fault) = self.handle_message(message) {
+                        self.abort(fault);
+                    }
+                }
+                Err(fault) => self.abort(fault),
+            }
+        }
+    }
+
+    /// Puts the finished files in their places and tells so.
+    pub fn settle(&mut self) {
+        for (number, result) in self.sink.settle() {
+            match result {
+                Ok(()) => {
+                    self.say(&Message::Stored { number });
+                    let Some(slot) = self.close(number) else { continue };
+                    if let State::Finished(hash, was_there) = slot.state {
+                        let (name, size) = (slot.name, slot.entry.size);
+                        self.reports.push(Report::Stored { name, size, hash, was_there });
+                    }
+                }
+                Err(fault) => self.fail(number, fault),
+            }
+        }
+        self.end_if_done();
+    }
+
+    /// Hashes about `budget` bytes of what is there already; true where more is to be done.
+    pub fn prove(&mut self, budget: u64) -> bool {
+        let mut left = budget;
+        while let Some(number) = self.claims.front().copied() {
+            if left == 0 {
+                return true;
+            }
+            left = left.saturating_sub(self.prove_some(number).max(1));
+        }
+        false
+    }
+
+    /// What is to be put on the channel.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// What has happened since this was last asked.
+    pub fn take_reports(&mut self) -> Vec<Report> {
+        std::mem::take(&mut self.reports)
+    }
+
+    /// The end, once it has come: in order, with whatever failed told before, or for a reason.
+    pub fn outcome(&self) -> Option<&Result<(), Fault>> {
+        self.over.as_ref()
+    }
+
+    /// Gives up, and says so to the sender. What was received of a file is kept.
+    pub fn abort(&mut self, fault: Fault) {
+        if self.over.is_none() {
+            self.say(&Message::Abort(fault.clone()));
+            self.end(Err(fault));
+        }
+    }
+
+    fn end(&mut self, result: Result<(), Fault>) {
+        self.over = Some(result);
+        self.current = Current::None;
+        self.claims.clear();
+        self.slots.clear();
+    }
+
+    fn end_if_done(&mut self) {
+        if self.has_ended && self.open == 0 && self.over.is_none() {
+            self.say(&Message::Done);
+            self.end(Ok(()));
+        }
+    }
+
+    fn handle_message(&mut self, message: Message<'_>) -> Result<(), Fault> {
+        match message {
+            Message::Hello { version } => {
+                self.was_greeted = true;
+                check_version(version)
+            }
+            _ if !self.was_greeted => Err(broken("the sender has not said hello")),
+            Message::Data(bytes) => self.handle_data(bytes),
+            Message::Entry(entry) if !self.has_ended => self.handle_entry(entry),
+            Message::File { number, starts_over, from } => {
+                self.handle_file(number, starts_over, from)
+            }
+            Message::Hash(hash) => self.handle_hash(hash),
+            Message::Failed { number: NO_NUMBER, path, fault } => {
+                self.reports.push(Report::Failed { name: path, fault });
+                Ok(())
+            }
+            Message::Failed { number, fault, .. } => self.handle_failed(number, fault),
+            Message::End { entries } => {
+                if self.has_ended || entries != self.base + self.slots.len() as u32 {
+                    return Err(broken("the sender has miscounted its entries"));
+                }
+                self.has_ended = true;
+                Ok(())
+            }
+            Message::Abort(fault) => {
+                self.end(Err(fault));
+                Ok(())
+            }
+            other => Err(broken(format!("the sender may not say {other:?} now"))),
+        }
+    }
+
+    fn handle_entry(&mut self, entry: Entry) -> Result<(), Fault> {
+        let number = self.base + self.slots.len() as u32;
+        if self.slots.len() >= TRANSFER_OPEN_MAX || self.open_bytes >= TRANSFER_OPEN_BYTES_MAX {
+            return Err(broken("the sender announces more than it may at once"));
+        }
+        if number >= TRANSFER_ENTRIES_MAX {
+            let text = format!("more than {TRANSFER_ENTRIES_MAX} files in one transfer");
+            return Err(Fault::new(ErrorCode::TooMany, text));
+        }
+        self.open += 1;
+        self.open_bytes += entry.path.len();
+        let mut slot = Slot { name: entry.path.clone(), entry, state: State::Wanted(None) };
+        if slot.entry.kind == EntryKind::Folder {
+            let made = self.sink.folder(&slot.entry);
+            self.slots.push_back(Some(slot));
+            match made {
+                Ok(()) => {
+                    self.say(&Message::Stored { number });
+                    self.close(number);
+                }
+                Err(fault) => self.fail(number, fault),
+            }
+            return Ok(());
+        }
+        self.reports.push(Report::Found(slot.entry.size));
+        match self.sink.find(&slot.entry) {
+            Ok(Found { name, part }) => {
+                slot.name = name;
+                match part.filter(|part| part.length > 0 && part.length <= slot.entry.size) {
+                    Some(part) => {
+                        slot.state = State::Claiming(part, Box::default(), 0);
+                        self.claims.push_back(number);
+                    }
+                    None => self.say(&Message::Want { number, from: 0, hash: [0; 32] }),
+                }
+                self.slots.push_back(Some(slot));
+            }
+            Err(fault) => {
+                self.slots.push_back(Some(slot));
+                self.fail(number, fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hashes some of what is there of this entry; returns the bytes read.
+    fn prove_some(&mut self, number: u32) -> u64 {
+        if self.buffer.is_empty() {
+            self.buffer.resize(READ_BYTES, 0);
+        }
+        let at = (number - self.base) as usize;
+        let slot = self.slots[at].as_mut().expect("what is claimed is open");
+        let State::Claiming(part, hasher, offset) = &mut slot.state else {
+            unreachable!("the list holds nothing else")
+        };
+        let room = (part.length - *offset).min(READ_BYTES as u64) as usize;
+        let read = match self.sink.read_at(&part.stage, &mut self.buffer[..room], *offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return 1,
+            // What cannot be read is not there.
+            Ok(0) | Err(_) => 0,
+            Ok(count) => count,
+        };
+        hasher.update(&self.buffer[..read]);
+        *offset += read as u64;
+        if read > 0 && *offset < part.length {
+            return read as u64;
+        }
+        self.claims.pop_front();
+        let state = std::mem::replace(&mut slot.state, State::Wanted(None));
+        let State::Claiming(part, hasher, _) = state else { unreachable!("it was looked at") };
+        let (from, hash) = match read {
+            0 => (0, [0; 32]),
+            _ => (part.length, *hasher.finalize().as_bytes()),
+        };
+        if from > 0 {
+            slot.state = State::Wanted(Some((part, hasher)));
+        }
+        self.say(&Message::Want { number, from, hash });
+        read as u64
+    }
+
+    fn handle_file(&mut self, number: u32, over: bool, from: u64) -> Result<(), Fault> {
+        if matches!(self.current, Current::Writing { .. }) {
+            return Err(broken("a file begins before the end of the last"));
+        }
+        let at = number.checked_sub(self.base).map(|at| at as usize);
+        let slot = at.and_then(|at| self.slots.get_mut(at)).and_then(Option::as_mut);
+        let Some(slot) = slot else {
+            return Err(broken(format!("there is no open entry {number}")));
+        };
+        let State::Wanted(claim) = &mut slot.state else {
+            return Err(broken(format!("the file {number} comes before it was asked for")));
+        };
+        let claim = claim.take();
+        slot.state = State::UnderWay;
+        let claimed = claim.as_ref().map_or(0, |(part, _)| part.length);
+        if from != 0 && from != claimed {
+            return Err(broken(format!("the file {number} begins at {from}, not at {claimed}")));
+        }
+        let is_whole = claim.as_ref().is_some_and(|(part, _)| part.is_whole);
+        let starts_over = over && !is_whole;
+        let (name, size) = (slot.name.clone(), slot.entry.size);
+        let (stage, hasher) = match claim {
+            Some((part, hasher)) if from > 0 => (Some(part.stage), hasher),
+            other => (other.map(|(part, _)| part.stage), Box::default()),
+        };
+        let was_there = is_whole && from > 0;
+        self.reports.push(Report::Begun { name, size, from, starts_over });
+        match self.sink.begin(&slot.entry, stage, from) {
+            Ok(stage) => {
+                let received = from;
+                self.current =
+                    Current::Writing { number, stage, hasher, received, size, was_there };
+            }
+            Err(fault) => {
+                self.current = Current::Ignoring;
+                self.fail(number, fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_data(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let Current::Writing { number, stage, hasher, received, size, .. } = &mut self.current
+        else {
+            return match self.current {
+                Current::Ignoring => Ok(()),
+                _ => Err(broken("bytes of no file")),
+            };
+        };
+        if *size != SIZE_UNKNOWN && bytes.len() as u64 > *size - *received {
+            return Err(broken(format!("more than the {size} bytes that were announced")));
+        }
+        hasher.update(bytes);
+        *received += bytes.len() as u64;
+        let number = *number;
+        match self.sink.write(stage, bytes) {
+            Ok(()) => self.reports.push(Report::Moved(bytes.len() as u64)),
+            Err(fault) => {
+                self.discard_current(Current::Ignoring);
+                self.fail(number, fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_hash(&mut self, hash: [u8; 32]) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.current, Current::None) {
+            Current::None => Err(broken("the end of no file")),
+            Current::Ignoring => Ok(()),
+            Current::Writing { number, stage, hasher, received, size, was_there } => {
+                let is_short = size != SIZE_UNKNOWN && received != size;
+                let fault = if is_short {
+                    Some(format!("{received} bytes came instead of {size}; try again"))
+                } else if *hasher.finalize().as_bytes() != hash {
+                    Some("the bytes that came are not those that were sent; try again".to_owned())
+                } else {
+                    None
+                };
+                if let Some(text) = fault {
+                    self.sink.discard(stage);
+                    self.fail(number, Fault::new(ErrorCode::NotVerified, text));
+                    return Ok(());
+                }
+                let at = (number - self.base) as usize;
+                let slot = self.slots[at].as_mut().expect("it is under way");
+                slot.entry.size = received;
+                slot.state = State::Finished(hash, was_there);
+                self.sink.finish(number, stage, &slot.entry);
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_failed(&mut self, number: u32, fault: Fault) -> Result<(), Fault> {
+        match &self.current {
+            Current::Writing { number: own, .. } if *own == number => {
+                // What came so far is the beginning of something: it is kept for the next time.
+                self.current = Current::None;
+            }
+            // The sender stops what was refused here.
+            Current::Ignoring => {
+                self.current = Current::None;
+            }
+            _ => {}
+        }
+        if let Some(slot) = self.close(number) {
+            self.claims.retain(|claim| *claim != number);
+            self.reports.push(Report::Failed { name: slot.name, fault });
+        }
+        Ok(())
+    }
+
+    fn discard_current(&mut self, next: Current<K::Stage>) {
+        if let Current::Writing { stage, .. } = std::mem::replace(&mut self.current, next) {
+            self.sink.discard(stage);
+        }
+    }
+
+    fn fail(&mut self, number: u32, fault: Fault) {
+        self.say(&Message::Failed { number, path: Vec::new(), fault: fault.clone() });
+        if let Some(slot) = self.close(number) {
+            self.reports.push(Report::Failed { name: slot.name, fault });
+        }
+    }
+
+    fn close(&mut self, number: u32) -> Option<Slot<K::Stage>> {
+        let at = number.checked_sub(self.base)? as usize;
+        let slot = self.slots.get_mut(at)?.take()?;
+        self.open -= 1;
+        self.open_bytes -= slot.entry.path.len();
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.base += 1;
+        }
+        Some(slot)
+    }
+
+    fn say(&mut self, message: &Message<'_>) {
+        message::put(&mut self.out, Side::Receiver, message);
+    }
+}

@@ -1,0 +1,333 @@
+//! The host commands: questions about the server's machine, and orders to the server itself.
+
+use std::{borrow::Cow, fmt};
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Call, Refusal,
+    error::ErrorCode::{self, BadArguments},
+    line,
+    verbs::{self, Verb},
+};
+use crate::limits::{INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS};
+
+/// What can be asked of the host and of the server on it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum HostCall<'a> {
+    /// A question, answered by a text or by an object.
+    Ask(Question),
+    /// Let the host ping another one, a few times.
+    Ping {
+        /// Which.
+        host: PingHost,
+    },
+    /// Which Python the host has.
+    PythonVersion,
+    /// Run a command under another interpreter than `/bin/sh`.
+    Script {
+        /// Which.
+        interpreter: Interpreter,
+        /// As the interpreter gets it.
+        command: Cow<'a, str>,
+        /// Standard input follows in input requests; else it is empty.
+        stdin: bool,
+        /// The command may take so long, in milliseconds; 0 is no limit.
+        timeout_ms: u64,
+    },
+    /// What clears a terminal.
+    Clear,
+    /// End this session.
+    Disconnect,
+    /// End every session, and listen again.
+    Reset,
+    /// Stop the server.
+    Kill,
+}
+
+impl HostCall<'_> {
+    /// The same, borrowed from nothing.
+    pub fn into_owned(self) -> HostCall<'static> {
+        match self {
+            HostCall::Script { interpreter, command, stdin, timeout_ms } => {
+                let command = Cow::Owned(command.into_owned());
+                HostCall::Script { interpreter, command, stdin, timeout_ms }
+            }
+            HostCall::Ask(question) => HostCall::Ask(question),
+            HostCall::Ping { host } => HostCall::Ping { host },
+            HostCall::PythonVersion => HostCall::PythonVersion,
+            HostCall::Clear => HostCall::Clear,
+            HostCall::Disconnect => HostCall::Disconnect,
+            HostCall::Reset => HostCall::Reset,
+            HostCall::Kill => HostCall::Kill,
+        }
+    }
+}
+
+/// A question about the host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Question {
+    /// The addresses of its interfaces, both families.
+    Addresses,
+    /// Its name.
+    Name,
+    /// Its memory.
+    Memory,
+    /// Its operating system.
+    System,
+    /// How busy its processors are.
+    Processor,
+    /// Whether the server is there.
+    Pong,
+    /// All of it: see [`super::info::Info`].
+    Info {
+        /// What is a rate is measured for so long, in milliseconds: [`INFO_INTERVAL_MIN_MS`] to
+        /// [`INFO_INTERVAL_MAX_MS`].
+        interval_ms: u32,
+    },
+}
+
+/// What runs a command.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interpreter {
+    /// `/bin/sh`, as `run` has it.
+    Linux,
+    /// The command interpreter of Windows, here or by way of Wine.
+    Dos,
+    /// PowerShell.
+    PowerShell,
+}
+
+/// The host of a ping: an address of either family or a host name, never an option.
+#[derive(Clone, Eq, PartialEq)]
+pub struct PingHost(String);
+
+/// The longest host name (RFC 1123, section 2.1), and the longest part of one.
+const HOST_MAX_BYTES: usize = 253;
+const LABEL_MAX_BYTES: usize = 63;
+/// The longest name of a network interface (`IFNAMSIZ` less the NUL, netdevice(7)).
+const ZONE_MAX_BYTES: usize = 15;
+
+impl PingHost {
+    /// Reads an IPv4 or IPv6 literal, `[v6]`, `fe80::1%eth0`, or a host name of letters, digits,
+    /// hyphens, underscores and dots; `None` where it is none of these.
+    pub fn parse(text: &str) -> Option<PingHost> {
+        let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let is_good = match inner {
+            Some(inner) => is_v6(inner),
+            None => is_v6(text) || text.parse::<Ipv4Addr>().is_ok() || is_name(text),
+        };
+        is_good.then(|| PingHost(inner.unwrap_or(text).to_owned()))
+    }
+
+    /// As a program gets it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is an IPv6 literal.
+    pub fn is_v6(&self) -> bool {
+        self.0.contains(':')
+    }
+}
+
+impl fmt::Debug for PingHost {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, formatter)
+    }
+}
+
+fn is_v6(text: &str) -> bool {
+    let (literal, zone) = text.split_once('%').map_or((text, None), |(a, b)| (a, Some(b)));
+    let is_word = |zone: &str| {
+        (1..=ZONE_MAX_BYTES).contains(&zone.len())
+            && zone.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    literal.parse::<Ipv6Addr>().is_ok() && zone.is_none_or(is_word)
+}
+
+/// A name that ends in a number is none: it is a mistyped address, or one in a form that nobody
+/// means today.
+fn is_name(text: &str) -> bool {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=LABEL_MAX_BYTES).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let last = bare.rsplit('.').next().unwrap_or(bare);
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
+        || hex.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    bare.len() <= HOST_MAX_BYTES && bare.split('.').all(is_label) && !is_number
+}
+
+/// The call of a host command in a line: `rest` is what stands behind its word, without spaces
+/// round it.
+pub(super) fn parse(verb: Verb, rest: &str) -> Result<Call<'_>, Refusal> {
+    let call = match verb {
+        Verb::Linux => return parse_script(Interpreter::Linux, verb, rest),
+        Verb::Dos => return parse_script(Interpreter::Dos, verb, rest),
+        Verb::PowerShell => return parse_script(Interpreter::PowerShell, verb, rest),
+        Verb::Ping if !rest.is_empty() => return ping(rest),
+        Verb::Python if rest.eq_ignore_ascii_case("--version") => HostCall::PythonVersion,
+        Verb::Python => {
+            let text = format!("only its version can be asked for; write `{}`", usage(verb));
+            return Err(Refusal::new(0, BadArguments, text));
+        }
+        _ if !rest.is_empty() => {
+            let usage = usage(verb);
+            let text = format!("`{usage}` takes no arguments; a text for somebody is `TEXT|NAME`");
+            return Err(Refusal::new(0, BadArguments, text));
+        }
+        Verb::Ip => HostCall::Ask(Question::Addresses),
+        Verb::Name => HostCall::Ask(Question::Name),
+        Verb::Ram => HostCall::Ask(Question::Memory),
+        Verb::Os => HostCall::Ask(Question::System),
+        Verb::Cpu => HostCall::Ask(Question::Processor),
+        Verb::Ping => HostCall::Ask(Question::Pong),
+        Verb::Info => HostCall::Ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
+        Verb::Clear => HostCall::Clear,
+        Verb::Disconnect => HostCall::Disconnect,
+        Verb::Reset => HostCall::Reset,
+        Verb::Kill => HostCall::Kill,
+        other => unreachable!("{other:?} is no host command"),
+    };
+    Ok(Call::Host(call))
+}
+
+fn usage(verb: Verb) -> &'static str {
+    verbs::entry(verb).usage
+}
+
+fn parse_script(interpreter: Interpreter, verb: Verb, rest: &str) -> Result<Call<'_>, Refusal> {
+    if rest.is_empty() {
+        let text = format!("no command is named; write `{}`", usage(verb));
+        return Err(Refusal::new(0, BadArguments, text));
+    }
+    Ok(script(interpreter, line::check_command(rest)?, false, 0))
+}
+
+/// The call for a command under an interpreter. What `/bin/sh` runs is a `run` like any other.
+pub(super) fn script(
+    interpreter: Interpreter,
+    command: Cow<'_, str>,
+    stdin: bool,
+    timeout_ms: u64,
+) -> Call<'_> {
+    match interpreter {
+        Interpreter::Linux => Call::Run { command, stdin, timeout_ms },
+        Interpreter::Dos | Interpreter::PowerShell => {
+            Call::Host(HostCall::Script { interpreter, command, stdin, timeout_ms })
+        }
+    }
+}
+
+/// The interpreter that a command names by its prefix, as in `PowerShell:Get-Date`, and what is
+/// left for it; `None` where it names none.
+pub fn split_interpreter(command: &str) -> Option<(Interpreter, &str)> {
+    let (word, rest) = command.trim_ascii_start().split_once(':')?;
+    let interpreter = match word {
+        _ if word.eq_ignore_ascii_case("linux") => Interpreter::Linux,
+        _ if word.eq_ignore_ascii_case("dos") => Interpreter::Dos,
+        _ if word.eq_ignore_ascii_case("powershell") => Interpreter::PowerShell,
+        _ => return None,
+    };
+    Some((interpreter, rest.trim_ascii_start()))
+}
+
+/// The call for a ping of this host.
+pub(super) fn ping(host: &str) -> Result<Call<'static>, Refusal> {
+    let Some(host) = PingHost::parse(host) else {
+        let text = "a host is an IPv4 or IPv6 address, fe80::1%eth0, or a host name of letters, \
+                    digits, hyphens, underscores and dots; write `ping HOST`";
+        return Err(Refusal::new(0, ErrorCode::BadArguments, text));
+    };
+    Ok(Call::Host(HostCall::Ping { host }))
+}
+
+/// The call for all facts, with rates measured for so long.
+pub(super) fn info(interval_ms: u32) -> Result<Call<'static>, Refusal> {
+    if !(INFO_INTERVAL_MIN_MS..=INFO_INTERVAL_MAX_MS).contains(&interval_ms) {
+        let text =
+            format!("an interval is {INFO_INTERVAL_MIN_MS} to {INFO_INTERVAL_MAX_MS} milliseconds");
+        return Err(Refusal::new(0, BadArguments, text));
+    }
+    Ok(Call::Host(HostCall::Ask(Question::Info { interval_ms })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_address_or_a_name_and_never_an_option() {
+        for good in [
+            "127.0.0.1",
+            "::1",
+            "2001:db8::7",
+            "fe80::1%eth0",
+            "localhost",
+            "my_host-1.example.org.",
+            "3com.example",
+            "xn--bcher-kva.example",
+        ] {
+            assert_eq!(PingHost::parse(good).expect(good).as_str(), good);
+        }
+        assert_eq!(PingHost::parse("[::1]").expect("brackets").as_str(), "::1");
+        let (long, label) = ("a.".repeat(127), "a".repeat(64));
+        for bad in [
+            "",
+            " ",
+            "-c",
+            "--help",
+            "-1.example",
+            "a b",
+            "a;b",
+            "$(id)",
+            "`id`",
+            "a|b",
+            "a\nb",
+            "..",
+            ".",
+            "a..b",
+            "a-.b",
+            "127.1",
+            "300.1.1.1",
+            "0x7f000001",
+            "[127.0.0.1]",
+            "[::1",
+            "::1%",
+            "::1%a b",
+            "::1%-;",
+            "::1%0123456789abcdef",
+            "127.0.0.1%lo",
+            "1::2::3",
+            "m\u{fc}ller",
+            "a/b",
+            "a:80",
+            &format!("{long}bcd"),
+            &label,
+        ] {
+            assert_eq!(PingHost::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_interpreter_is_named_in_any_case() {
+        for (command, interpreter, rest) in [
+            ("Linux:ls | wc", Interpreter::Linux, "ls | wc"),
+            ("DOS: dir", Interpreter::Dos, "dir"),
+            (" powershell:Get-Date", Interpreter::PowerShell, "Get-Date"),
+        ] {
+            assert_eq!(split_interpreter(command), Some((interpreter, rest)));
+        }
+        for none in ["ls", "echo Linux:ls", "windows:dir", "linux ls", ""] {
+            assert_eq!(split_interpreter(none), None, "{none:?}");
+        }
+    }
+}
