@@ -68,6 +68,12 @@ pub const PATH_PART_MAX_BYTES: usize = 255;
 /// Bytes of standard input that a client may send before the command has taken any.
 pub const INPUT_WINDOW_BYTES: u32 = 256 * 1024;
 
+/// Longest introduction of one client to another in bytes of JSON: keys and addresses fit.
+pub const INTRODUCTION_MAX_BYTES: usize = 2048;
+
+/// Longest reason of a refused offer in bytes. It goes into the sentence of an error.
+pub const REASON_MAX_BYTES: usize = 256;
+
 /// Bytes of output that the server may send in one operation before the client has asked for
 /// more with a credit frame.
 pub const OUTPUT_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
@@ -144,6 +150,15 @@ pub struct Limits {
     pub replies_total_max_bytes: usize,
     /// Largest file whose content stands in a JSON reply; that of others goes ahead of it.
     pub content_max_bytes: u64,
+    /// Offers that one user may have to answer, and offers of one user that may wait for answers:
+    /// more than that is no help to anybody.
+    pub offers_max: usize,
+    /// Offers of all users. Each may hold the content of one small file.
+    pub offers_total_max: usize,
+    /// Time in which an offer is to be answered: time to walk to the machine and look.
+    pub offer_timeout: Duration,
+    /// Time without a byte between two users after which their transfer is given up.
+    pub pipe_stall_timeout: Duration,
     /// Receipts that one session owes, so that a client which never acknowledges costs little.
     pub receipts_max: usize,
     /// Time from the connection to the first valid request, whatever trickles in between.
@@ -195,6 +210,10 @@ impl Default for Limits {
             replies_session_max_bytes: 16 * 1024 * 1024,
             replies_total_max_bytes: 256 * 1024 * 1024,
             content_max_bytes: 1024 * 1024,
+            offers_max: 16,
+            offers_total_max: 512,
+            offer_timeout: Duration::from_secs(120),
+            pipe_stall_timeout: Duration::from_secs(60),
             receipts_max: 4096,
             first_request_timeout: Duration::from_secs(10),
             login_timeout: Duration::from_secs(120),

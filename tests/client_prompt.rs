@@ -116,3 +116,42 @@ fn every_way_out_restores_the_terminal() {
         assert!(alice.is_cooked());
     }
 }
+
+#[test]
+fn an_offer_is_answered_at_the_prompt_and_what_is_typed_stays() {
+    let server = Server::start();
+    for ip in FAMILIES {
+        let mut bob = Terminal::start(&server, ip, "bob");
+        let mut alice = Terminal::start(&server, ip, "alice");
+        std::fs::write(alice.folder.path().join("my plan.txt"), "Hello, world\n").expect("a file");
+        bob.write("half a li");
+        bob.await_last("bob> half a li");
+        alice.write("send 'my plan.txt' bob\r");
+        alice.await_line("offering my plan.txt (13 B) to bob");
+        bob.await_line("alice offers my plan.txt (13 B): `accept 1` or `refuse 1`");
+        bob.await_last("bob> half a li");
+        bob.write("\u{15}refuse 1 not now\r");
+        alice.await_line("error refused: bob does not want my plan.txt: not now");
+        alice.write("send my\\ plan.txt bob\r");
+        bob.await_line("alice offers my plan.txt (13 B): `accept 2` or `refuse 2`");
+        // The only one needs no number.
+        bob.write("accept\r");
+        bob.await_line("saved alice_my plan.txt from alice (13 B, verified)");
+        alice.await_line("bob takes it, relayed by the server");
+        alice.await_line("sent my plan.txt to bob (13 B, verified)");
+        let saved = std::fs::read(bob.folder.path().join("alice_my plan.txt")).expect("it");
+        assert_eq!(saved, b"Hello, world\n");
+        // What is offered may be taken back.
+        alice.write("send 'my plan.txt' bob\r");
+        bob.await_line("alice offers my plan.txt (13 B): `accept 3` or `refuse 3`");
+        alice.await_last("alice>");
+        alice.write("\u{3}");
+        bob.await_line("offer 3 is off: alice has cancelled it");
+        bob.write("accept 3\r");
+        bob.await_line("error no-such-offer: nothing is offered under the number 3");
+        for terminal in [&mut alice, &mut bob] {
+            terminal.write("\u{15}quit\r");
+            assert_eq!(terminal.code(), 0);
+        }
+    }
+}

@@ -227,7 +227,7 @@ fn a_declared_length_beyond_the_bound_is_refused_by_the_header() {
         (client::MESSAGE, REQUEST_BODY_MAX_BYTES),
         (client::DATA, CHUNK_MAX_BYTES),
         (client::CREDIT, 4),
-        (client::END, 0),
+        (client::END, 32),
         (client::CANCEL, 0),
         (client::ACKNOWLEDGE, 0),
         (client::PING, 0),

@@ -100,7 +100,7 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 8 + 15, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 11 + 15, "an op has no vector: {calls:?}");
 }
 
 fn op(call: &Call<'_>) -> String {
@@ -116,6 +116,9 @@ fn op(call: &Call<'_>) -> String {
         Call::Help => "help".into(),
         // Each has its own name there.
         Call::Host(call) => format!("{call:?}"),
+        Call::Send(_) => "send".into(),
+        Call::Accept { .. } => "accept".into(),
+        Call::Refuse { .. } => "refuse".into(),
         Call::Refused(refusal) => panic!("a vector is no request: {refusal:?}"),
     }
 }
@@ -135,9 +138,9 @@ fn frames_of_servers_are_what_the_document_says() {
     }
     assert!(kinds.into_iter().eq(server::WELCOME..=server::ERROR_DATA), "a kind has no vector");
     let all: String = vectors("server").iter().map(|vector| vector.meaning().to_string()).collect();
-    let words =
-        "File Entries Users Text Object Done Sent Exit Signal Counted Failed Client Connection";
-    for word in words.split(' ') {
+    let words = "File Entries Users Text Object Done Sent Exit Signal Counted Failed Client \
+        Connection Offer OfferWithdrawn Accepted DataEnd Delivered";
+    for word in words.split_ascii_whitespace() {
         assert!(all.contains(word), "no vector shows {word}");
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use process::Server;
+use tempfile::TempDir;
 
 /// Two namespaces joined by a pair of virtual interfaces; gone when dropped.
 struct Network {
@@ -109,9 +110,10 @@ impl Network {
 
     /// A client in the other namespace that knows its password: exit code, what it says.
     fn client(&self, address: &str, port: u16, arguments: &[&str]) -> (Option<i32>, String) {
-        let inside = self.inside('c');
+        let (inside, home) = (self.inside('c'), TempDir::new().expect("a folder"));
         let output = Command::new(&inside[0])
             .args(&inside[1..])
+            .env("XDG_STATE_HOME", home.path())
             .args([env!("CARGO_BIN_EXE_client"), "--user", "alice", "--ip", address])
             .args(["--port", &port.to_string()])
             .args(arguments)
@@ -220,12 +222,9 @@ fn in_clear_no_password_leaves_the_machine_unless_both_ends_do_without() {
             network.client(address, server.port, &["--plaintext", "who"]),
             (Some(0), "alice\n".into())
         );
-        // A client that does not say so sends nothing.
-        let (code, said) = network.client(address, server.port, &["who"]);
-        assert_eq!(code, Some(4), "{said}");
-        assert!(said.contains("not encrypted") && said.contains("--plaintext"), "{said}");
-        let (code, _) = network.client(address, server.port, &["run", "true"]);
-        assert_eq!(code, Some(255));
+        // A client that does not say so speaks TLS, in which a password may be sent.
+        let (code, said) = network.client(address, server.port, &["-q", "who"]);
+        assert_eq!((code, said), (Some(0), "alice\n".into()));
     }
 }
 
@@ -244,5 +243,50 @@ fn failures_add_up_over_all_addresses_of_both_families() {
     assert!(guess('c', v4).contains("Your account has been blocked"));
     for (end, address) in [('s', "::1"), ('s', "127.0.0.1"), ('c', v6)] {
         assert!(guess(end, address).contains("multiple authentication failures"), "{address}");
+    }
+}
+
+/// What the client says and how it ends, run in the client's namespace with a home of its own.
+fn client(network: &Network, home: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
+    let inside = network.inside('c');
+    let output = Command::new(&inside[0])
+        .args(&inside[1..])
+        .arg(env!("CARGO_BIN_EXE_client"))
+        .args(arguments)
+        .env("XDG_STATE_HOME", home.path())
+        .env("USER", "tester")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the client starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn off_the_machine_the_client_speaks_tls_and_pins_the_key() {
+    let Some(network) = Network::new("tls") else { return };
+    let server = Server::start_inside(&network.inside('s'));
+    let (home, port) = (TempDir::new().expect("a folder"), server.port.to_string());
+    for address in SERVER {
+        let place = std::net::SocketAddr::new(address.parse().expect("an address"), server.port);
+        let (code, said) = client(&network, &home, &["--ip", address, "--port", &port, "who"]);
+        let (key, lines) = (server.fingerprint(), said.lines().collect::<Vec<_>>());
+        assert!(lines[0].starts_with(&format!("{place} is new here: its key {key} ")), "{said}");
+        assert!(code == Some(4) && lines[1].starts_with("error denied: "), "{said}");
+        // The server says no inside TLS; in clear the client asks nobody who is known.
+        let arguments = ["--ip", address, "--port", &port, "--plaintext", "who"];
+        let (code, said) = client(&network, &home, &arguments);
+        assert!(code == Some(4) && said.contains("is known to speak TLS"), "{said}");
+    }
+}
+
+#[test]
+fn off_the_machine_neither_end_speaks_in_clear_by_itself() {
+    let Some(network) = Network::new("plain") else { return };
+    let server = Server::start_inside(&network.inside('s'));
+    let (home, port) = (TempDir::new().expect("a folder"), server.port.to_string());
+    for address in SERVER {
+        let arguments = ["--ip", address, "--port", &port, "--plaintext", "who"];
+        let (code, said) = client(&network, &home, &arguments);
+        assert!(code == Some(4) && said.starts_with("error denied: "), "{said}");
     }
 }

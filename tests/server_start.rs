@@ -120,12 +120,13 @@ fn the_port_is_free_again_at_once_after_a_kill() {
 #[test]
 fn outputs_that_are_closed_are_no_reason_not_to_serve() {
     for closed in ["<&- >&- 2>&-", ">&-", "2>&-"] {
-        let root = tempfile::tempdir().expect("a folder");
+        let [root, state] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
         let port = free_port();
         let script = format!("exec \"$0\" --port {port} --root \"$1\" {closed}");
         let mut child = Command::new("/bin/sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_server")])
             .arg(root.path())
+            .env("XDG_STATE_HOME", state.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -157,11 +158,12 @@ fn free_port() -> u16 {
 
 #[test]
 fn error_output_that_nobody_reads_stalls_nobody() {
-    let root = tempfile::tempdir().expect("a folder");
+    let [root, state] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let port = free_port();
     let mut child = Command::new(env!("CARGO_BIN_EXE_server"))
         .args(["-vv", "--port", &port.to_string(), "--root"])
         .arg(root.path())
+        .env("XDG_STATE_HOME", state.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -12,6 +12,8 @@ mod call;
 mod jobs;
 #[path = "sim/json.rs"]
 mod json;
+#[path = "sim/parcels.rs"]
+mod parcels;
 #[path = "sim/peer.rs"]
 mod peer;
 #[path = "sim/post.rs"]
@@ -56,11 +58,15 @@ pub const LIMITS: Limits = Limits {
     input_window_bytes: 600,
     store_window_bytes: 0,
     operations_max: 3,
-    operations_total_max: 7,
+    operations_total_max: 9,
     reply_max_bytes: 3000,
     replies_session_max_bytes: 3500,
     replies_total_max_bytes: 12_000,
     content_max_bytes: 500,
+    offers_max: 2,
+    offers_total_max: 4,
+    offer_timeout: Duration::from_millis(500),
+    pipe_stall_timeout: Duration::from_millis(400),
     receipts_max: 20,
     first_request_timeout: Duration::from_millis(300),
     login_timeout: Duration::from_millis(600),
@@ -105,9 +111,11 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let seen = all_seeds();
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
-         go on, ping, truncated reply, content ahead, shrunk file, input closed, failed start, \
-         long pause, reconnect, other password, Right, Wrong, Unchecked, check of a ghost, \
-         login-required, login-failed, blocked, busy login, end all, ListenAgain, Quit, \
+         go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
+         cancelled, nobody there, no such offer, too many offers, cut input, truncated reply, \
+         content ahead, shrunk file, input closed, failed start, long pause, reconnect, \
+         other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
+         login-failed, blocked, busy login, end all, ListenAgain, Quit, \
          Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
          close NameTaken, close NotLoggedIn, close Replaced, close LoginTimeout, \
@@ -202,8 +210,13 @@ impl World {
         world.settle("everybody must be let go", |world| world.hub.sessions().count() == 0);
         world.hub.check_invariants();
         assert_eq!((world.hub.operations_count(), world.jobs.len()), (0, 0));
+        assert_eq!(world.hub.ends_count(), 0);
         world.office.judge_receipts();
         std::mem::take(&mut world.office.met).into_iter().for_each(|kind| world.saw(kind));
+        world.office.depot.judge();
+        for ending in std::mem::take(&mut world.office.depot.endings) {
+            world.saw(ending);
+        }
         std::mem::forget(on_panic);
         world
     }
@@ -223,6 +236,11 @@ impl World {
             favourite: rng.percent(40).then(|| rng.range(0, 2)),
         };
         let count = rng.range(3, 6);
+        let mut limits = LIMITS;
+        if seed.is_multiple_of(2) {
+            // Nobody may rely on being given up: what can move has to.
+            limits.pipe_stall_timeout = Duration::from_secs(1000);
+        }
         let dialect = |at: usize| [Dialect::Frame, Dialect::Line, Dialect::Json][at % 3];
         let is_closed = rng.percent(50);
         let mode = match is_closed {
@@ -231,7 +249,7 @@ impl World {
         };
         World {
             now: 0,
-            hub: Hub::new(LIMITS, [seed, 1], Policy { mode, plaintext: false }),
+            hub: Hub::new(limits, [seed, 1], Policy { mode, plaintext: false }),
             vault: Vault::new(is_closed, count),
             peers: (0..count).map(|at| Peer::new(at, dialect(at))).collect(),
             jobs: Vec::new(),
@@ -287,7 +305,7 @@ impl World {
         if !peer.welcomed || peer.leaving || peer.half_closed || peer.to_hub.len() > 3000 {
             return;
         }
-        match self.rng.range(0, 9) {
+        match self.rng.range(0, 13) {
             0..=4 => {
                 peer.write_letter(&mut self.rng, &mut self.office, names, &self.chances);
                 self.saw("letter");
@@ -304,6 +322,14 @@ impl World {
             7 | 8 => {
                 peer.go_on(&mut self.rng, false);
                 self.saw("go on");
+            }
+            9 | 10 => {
+                peer.offer(&mut self.rng, &mut self.office.depot, names);
+                self.saw("offer");
+            }
+            11 | 12 => {
+                let answer = peer.answer(&mut self.rng);
+                self.saw(answer);
             }
             _ => {
                 peer.ping();

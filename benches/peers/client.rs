@@ -1,10 +1,20 @@
 //! A client that waits: for logins, round trips and idle sessions.
 
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     marker::PhantomData,
-    net::TcpStream,
+    net::{IpAddr, Ipv4Addr, TcpStream},
     time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use rustls::pki_types::ServerName;
+use sixfour::sys::{
+    tls::{self, Trust},
+    transport::Transport,
 };
 
 use crate::{
@@ -15,9 +25,15 @@ use crate::{
 /// Nothing that is asked for takes so long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A connection that waits for what it is told to do.
+enum Link {
+    Clear(TcpStream),
+    Secured(Box<Transport>),
+}
+
 /// A connection that is logged in.
 pub struct Client<P> {
-    stream: TcpStream,
+    link: Link,
     inbox: Vec<u8>,
     taken: usize,
     outbox: Vec<u8>,
@@ -28,15 +44,14 @@ impl<P: Protocol> Client<P> {
     /// Connects and logs in; `index` chooses the address family.
     pub fn connect(peer: &Peer, index: usize, name: &str, role: Role) -> Result<Self, String> {
         let stream = open(peer, index)?;
+        let link = match peer.is_secured {
+            false => Link::Clear(stream),
+            true => Link::Secured(Box::new(secure(stream)?)),
+        };
         let mut greeting = Vec::new();
         P::greet(&mut greeting, name, role);
-        let mut client = Client {
-            stream,
-            inbox: Vec::new(),
-            taken: 0,
-            outbox: Vec::new(),
-            protocol: PhantomData,
-        };
+        let mut client =
+            Client { link, inbox: Vec::new(), taken: 0, outbox: Vec::new(), protocol: PhantomData };
         client.write(&greeting)?;
         while !P::is_greeted(&client.inbox, role)? {
             client.fill()?;
@@ -72,18 +87,87 @@ impl<P: Protocol> Client<P> {
         }
     }
 
-    /// The connection alone; what it has received must have been taken.
+    /// The connection alone, in clear; what it has received must have been taken.
     pub fn into_stream(self) -> TcpStream {
+        self.assert_taken();
+        match self.link {
+            Link::Clear(stream) => stream,
+            Link::Secured(_) => panic!("the caller is for connections in clear"),
+        }
+    }
+
+    /// The connection alone, without blocking; what it has received must have been taken.
+    pub fn into_transport(self) -> Result<Transport, String> {
+        self.assert_taken();
+        match self.link {
+            Link::Secured(transport) => Ok(*transport),
+            Link::Clear(stream) => {
+                stream
+                    .set_nonblocking(true)
+                    .map_err(|error| format!("cannot be polled: {error}"))?;
+                Ok(Transport::plain(mio::net::TcpStream::from_std(stream)))
+            }
+        }
+    }
+
+    fn assert_taken(&self) {
         assert!(self.inbox.len() == self.taken, "something came that nobody has asked for");
-        self.stream
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.stream.write_all(bytes).map_err(|error| format!("cannot send: {error}"))
+        let text = |error| format!("cannot send: {error}");
+        match &mut self.link {
+            Link::Clear(stream) => stream.write_all(bytes).map_err(text),
+            Link::Secured(transport) => {
+                let mut left = bytes;
+                while !left.is_empty() {
+                    match transport.write(left, false) {
+                        Ok(count) => left = &left[count..],
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                            wait(transport, PollFlags::OUT)?;
+                        }
+                        Err(error) => return Err(text(error)),
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
     fn fill(&mut self) -> Result<(), String> {
-        read_more(&mut self.stream, &mut self.inbox)
+        match &mut self.link {
+            Link::Clear(stream) => read_more(stream, &mut self.inbox),
+            Link::Secured(transport) => {
+                wait(transport, PollFlags::IN)?;
+                let mut buffer = [0; 4096];
+                match transport.read(&mut buffer) {
+                    Ok(0) => Err("the server closed the connection".to_owned()),
+                    Ok(count) => {
+                        self.inbox.extend_from_slice(&buffer[..count]);
+                        Ok(())
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+                    Err(error) => Err(format!("no answer: {error}")),
+                }
+            }
+        }
+    }
+}
+
+/// Does the handshake, with whatever key the server shows.
+fn secure(stream: TcpStream) -> Result<Transport, String> {
+    let text = |error: rustls::Error| format!("cannot be secured: {error}");
+    let (config, _) = tls::client_config(Trust::Pins(Vec::new())).map_err(text)?;
+    let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    Transport::secure(stream, config, name, ANSWER_TIMEOUT).map_err(|error| error.to_string())
+}
+
+fn wait(transport: &Transport, flags: PollFlags) -> Result<(), String> {
+    let patience = Timespec::try_from(ANSWER_TIMEOUT).expect("ten seconds fit");
+    match poll(&mut [PollFd::new(transport.stream(), flags)], Some(&patience)) {
+        Ok(0) => Err("no answer in time".to_owned()),
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(format!("cannot wait: {errno}")),
     }
 }
 

@@ -131,6 +131,10 @@ pub enum Way {
     OursFirst,
     /// Our client from the same server again.
     OursLater,
+    /// The same two inside TLS.
+    OursTlsFirst,
+    /// See [`Way::OursTlsFirst`].
+    OursTlsLater,
     /// nginx with sendfile, and curl.
     Nginx,
     /// The rsync daemon.
@@ -141,13 +145,23 @@ pub enum Way {
 
 impl Way {
     /// All ways in the order of a round.
-    pub const ALL: [Way; 5] = [Way::OursFirst, Way::OursLater, Way::Nginx, Way::Rsync, Way::Scp];
+    pub const ALL: [Way; 7] = [
+        Way::OursFirst,
+        Way::OursLater,
+        Way::OursTlsFirst,
+        Way::OursTlsLater,
+        Way::Nginx,
+        Way::Rsync,
+        Way::Scp,
+    ];
 
     /// The name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Way::OursFirst => "sixfour-first",
             Way::OursLater => "sixfour-later",
+            Way::OursTlsFirst => "sixfour-tls-first",
+            Way::OursTlsLater => "sixfour-tls-later",
             Way::Nginx => "nginx+curl",
             Way::Rsync => "rsync",
             Way::Scp => "scp",
@@ -158,6 +172,7 @@ impl Way {
     pub fn verified_by(self) -> &'static str {
         match self {
             Way::OursFirst | Way::OursLater => "verified by BLAKE3",
+            Way::OursTlsFirst | Way::OursTlsLater => "verified by BLAKE3, AES-128-GCM in transit",
             Way::Nginx => "not verified",
             Way::Rsync => "verified by xxHash",
             Way::Scp => "verified by the cipher in transit",
@@ -188,12 +203,19 @@ impl Sources {
     /// Fetches once.
     pub fn fetch(&mut self, way: Way, place: &Place, files: &Files) -> Result<Duration, String> {
         let mut command = match way {
-            Way::OursFirst | Way::OursLater => {
-                if way == Way::OursFirst || self.ours.is_none() {
+            Way::OursFirst | Way::OursLater | Way::OursTlsFirst | Way::OursTlsLater => {
+                let is_first = matches!(way, Way::OursFirst | Way::OursTlsFirst);
+                if is_first || self.ours.is_none() {
                     self.ours = None;
                     self.ours = Some(peers::start_ours_unpinned(place, &files.root())?);
                 }
-                our_client(self.ours.as_ref().expect("it was started just now"))
+                let ours = self.ours.as_ref().expect("it was started just now");
+                let mut command = our_client(ours, place);
+                if matches!(way, Way::OursTlsFirst | Way::OursTlsLater) {
+                    command.arg("--tls");
+                }
+                command.args(["--user", "fetcher", "download", SOURCE]);
+                command
             }
             Way::Nginx => {
                 let port = self.nginx.as_ref().map_err(String::clone)?.1;
@@ -215,11 +237,12 @@ impl Sources {
     }
 }
 
-fn our_client(peer: &Peer) -> Command {
+/// Our client, on its way to that server by IPv4.
+pub fn our_client(peer: &Peer, place: &Place) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
     let address = peer.address(1);
     command.args(["--ip", &address.ip().to_string(), "--port", &address.port().to_string()]);
-    command.args(["--user", "fetcher", "download", SOURCE]);
+    command.arg("--state").arg(place.state_folder());
     command
 }
 
@@ -267,7 +290,8 @@ fn launch(mut command: Command, place: &Place, port: u16) -> Result<(Daemon, u16
     Ok((daemon, port))
 }
 
-struct Sshd {
+/// sshd, and the key by which it lets us in.
+pub struct Sshd {
     _daemon: Daemon,
     port: u16,
     key: PathBuf,
@@ -275,22 +299,40 @@ struct Sshd {
 }
 
 impl Sshd {
-    fn copy_command(&self, files: &Files) -> Result<Command, String> {
-        let user = rustix::process::getuid();
-        let output = Command::new("id").args(["-un", &user.as_raw().to_string()]).output();
-        let output = output.map_err(|error| format!("who are we: {error}"))?;
-        let user = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let mut command = Command::new(find("scp", "openssh-client")?);
+    /// `ssh` or `scp`, on its way to that server; `port_option` is what it calls its port.
+    fn command(&self, program: &str, port_option: &str) -> Result<Command, String> {
+        let mut command = Command::new(find(program, "openssh-client")?);
         command.args(["-q", "-c", "aes128-gcm@openssh.com", "-o", "StrictHostKeyChecking=no"]);
         command.args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]);
-        command.args(["-F", "none", "-P", &self.port.to_string(), "-i"]).arg(&self.key);
+        command.args(["-F", "none", port_option, &self.port.to_string(), "-i"]).arg(&self.key);
+        Ok(command)
+    }
+
+    /// Runs `true` there.
+    pub fn run_command(&self) -> Result<Command, String> {
+        let mut command = self.command("ssh", "-p")?;
+        command.arg(format!("{}@127.0.0.1", user()?)).arg("true");
+        Ok(command)
+    }
+
+    fn copy_command(&self, files: &Files) -> Result<Command, String> {
+        let mut command = self.command("scp", "-P")?;
         let source = files.root().join(SOURCE);
-        command.arg(format!("{user}@127.0.0.1:{}", source.display())).arg("fetched.bin");
+        command.arg(format!("{}@127.0.0.1:{}", user()?, source.display())).arg("fetched.bin");
         Ok(command)
     }
 }
 
-fn start_sshd(place: &Place) -> Result<Sshd, String> {
+/// Who we are, by name.
+fn user() -> Result<String, String> {
+    let user = rustix::process::getuid();
+    let output = Command::new("id").args(["-un", &user.as_raw().to_string()]).output();
+    let output = output.map_err(|error| format!("who are we: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Starts sshd on 127.0.0.1, for us alone.
+pub fn start_sshd(place: &Place) -> Result<Sshd, String> {
     let program = find("sshd", "openssh-server")?;
     let port = place.free_port()?;
     let folder = place.folder.path();

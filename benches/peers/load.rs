@@ -5,12 +5,13 @@
 //! its sender and its place in the ring; receivers check the order and give the window back.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::ErrorKind,
     marker::PhantomData,
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use sixfour::sys::transport::Transport;
 
 use crate::{
     client::Client,
@@ -273,9 +274,11 @@ impl Sender {
             if piece.is_empty() {
                 return Ok(());
             }
-            match (&self.inbox.stream).write(piece) {
+            match self.inbox.stream.write(piece, false) {
                 Ok(count) => {
-                    self.is_writable = count == piece.len();
+                    // With TLS a call takes only so much, however much the socket would take.
+                    let is_secured = self.inbox.stream.is_secured();
+                    self.is_writable = is_secured || count == piece.len();
                     self.advance(count, answers && into_message == 0);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_writable = false,
@@ -298,15 +301,13 @@ impl Sender {
 
 /// A connection that is read, and the incomplete rest of what it said.
 struct Inbox {
-    stream: TcpStream,
+    stream: Transport,
     rest: Vec<u8>,
 }
 
 impl Inbox {
     fn new<P: Protocol>(client: Client<P>) -> Result<Inbox, String> {
-        let stream = client.into_stream();
-        stream.set_nonblocking(true).map_err(|error| format!("cannot be polled: {error}"))?;
-        Ok(Inbox { stream: TcpStream::from_std(stream), rest: Vec::new() })
+        Ok(Inbox { stream: client.into_transport()?, rest: Vec::new() })
     }
 
     /// Reads all that is there and hands it on, thing by thing.
@@ -318,6 +319,7 @@ impl Inbox {
         loop {
             let kept = self.rest.len();
             scratch[..kept].copy_from_slice(&self.rest);
+            let room = scratch.len() - kept;
             let count = match self.stream.read(&mut scratch[kept..]) {
                 Ok(0) => return Err("the server closed the connection".to_owned()),
                 Ok(count) => count,
@@ -332,8 +334,7 @@ impl Inbox {
             }
             self.rest.clear();
             self.rest.extend_from_slice(bytes);
-            // A short read has drained the socket (epoll(7), question 9).
-            if kept + count < scratch.len() {
+            if self.stream.has_drained(count, room) {
                 return Ok(());
             }
         }

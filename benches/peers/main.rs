@@ -5,6 +5,7 @@
 mod children;
 mod client;
 mod commands;
+mod connect;
 mod download;
 mod load;
 mod machine;
@@ -47,8 +48,8 @@ const DISTURBED_PERCENT: f64 = 2.0;
 macro_rules! with_protocol {
     ($kind:expr, $module:ident::$function:ident, $($argument:expr),*) => {
         match $kind {
-            Kind::Line => $module::$function::<Line>($($argument),*),
-            Kind::Frame => $module::$function::<Frame>($($argument),*),
+            Kind::Line | Kind::LineTls => $module::$function::<Line>($($argument),*),
+            Kind::Frame | Kind::FrameTls => $module::$function::<Frame>($($argument),*),
             Kind::Nats => $module::$function::<Nats>($($argument),*),
             Kind::Redis => $module::$function::<Redis>($($argument),*),
             Kind::Mosquitto => $module::$function::<Mqtt>($($argument),*),
@@ -105,6 +106,7 @@ impl Bench<'_> {
     fn work(&mut self, work: Work, names: &[&'static str]) {
         match work {
             Work::Download => return self.download(names),
+            Work::Connect => return self.connect(names),
             Work::Mixed => return self.mixed(),
             Work::Upload => return self.moves(work, Move::Upload, names),
             Work::ManyDown => return self.moves(work, Move::ManyDown, names),
@@ -214,6 +216,23 @@ impl Bench<'_> {
         }
     }
 
+    /// Nobody is pinned: a process that is started anew belongs to no core.
+    fn connect(&mut self, names: &[&'static str]) {
+        self.place.cores.take_any_core();
+        let mut servers = connect::Servers::default();
+        for name in names {
+            eprint!("{} {name} ... ", Work::Connect.name());
+            match servers.repeat(name, &self.place, self.options.seconds) {
+                Ok(trips) => {
+                    eprintln!("{:.2} ms", trips.micros(0.5) / 1e3);
+                    self.rows.extend(trip_rows(Work::Connect, name, &trips));
+                }
+                Err(reason) => self.miss(Work::Connect, name, reason),
+            }
+        }
+        self.place.cores.take_load_core();
+    }
+
     fn download(&mut self, names: &[&'static str]) {
         let ways: Vec<_> = Way::ALL.into_iter().filter(|it| names.contains(&it.name())).collect();
         let files = match Files::make(self.options.file_mib) {
@@ -302,7 +321,9 @@ impl Disturbance {
 
 fn kind(name: &str) -> Option<Kind> {
     use Kind::*;
-    [Line, Frame, Nats, Redis, Mosquitto, Relay].into_iter().find(|kind| kind.name() == name)
+    [Line, Frame, LineTls, FrameTls, Nats, Redis, Mosquitto, Relay]
+        .into_iter()
+        .find(|kind| kind.name() == name)
 }
 
 fn message_row(work: Work, kind: Kind, measured: Measured) -> Row {

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::{download::Way, peers::Kind};
+use crate::{connect, download::Way, peers::Kind};
 
 /// The works, by the names that filters find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,6 +27,8 @@ pub enum Work {
     Resume,
     /// `run true`.
     Run,
+    /// The same from nothing: a process, a connection, a login, a command.
+    Connect,
     /// Idle sessions.
     Memory,
     /// Chat under load.
@@ -35,12 +37,13 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 12] = [
+    pub const ALL: [Work; 13] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
         Work::PingPong,
         Work::Run,
+        Work::Connect,
         Work::Memory,
         Work::Mixed,
         Work::Download,
@@ -63,6 +66,7 @@ impl Work {
             Work::ManyUp => "many-up",
             Work::Resume => "resume",
             Work::Run => "run-true",
+            Work::Connect => "connect-run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
         }
@@ -71,7 +75,7 @@ impl Work {
     /// What its rows are called: times have a row for the median and one for the tail.
     pub fn labels(self) -> Vec<String> {
         match self {
-            Work::PingPong | Work::Run | Work::Mixed => {
+            Work::PingPong | Work::Run | Work::Connect | Work::Mixed => {
                 ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
             }
             _ => vec![self.name().to_owned()],
@@ -83,9 +87,12 @@ impl Work {
         use Kind::*;
         let kinds: &[Kind] = match self {
             Work::Pairs64 | Work::Pairs1k | Work::PingPong => {
-                &[Line, Frame, Relay, Nats, Redis, Mosquitto]
+                &[Line, Frame, LineTls, FrameTls, Relay, Nats, Redis, Mosquitto]
             }
-            Work::Spread64 | Work::Memory => &[Line, Frame, Nats, Redis, Mosquitto],
+            Work::Spread64 | Work::Memory => {
+                &[Line, Frame, LineTls, FrameTls, Nats, Redis, Mosquitto]
+            }
+            Work::Connect => return connect::WAYS.to_vec(),
             Work::Download => return Way::ALL.map(Way::name).to_vec(),
             Work::Upload | Work::ManyDown | Work::ManyUp => return vec!["sixfour", "rsync"],
             Work::Resume => return vec!["sixfour"],

@@ -24,6 +24,10 @@ pub enum Kind {
     Line,
     /// Our server, spoken to in frames.
     Frame,
+    /// Our server, spoken to in lines inside TLS.
+    LineTls,
+    /// Our server, spoken to in frames inside TLS.
+    FrameTls,
     /// nats-server.
     Nats,
     /// redis-server.
@@ -40,6 +44,8 @@ impl Kind {
         match self {
             Kind::Line => "sixfour-line",
             Kind::Frame => "sixfour-frame",
+            Kind::LineTls => "sixfour-line-tls",
+            Kind::FrameTls => "sixfour-frame-tls",
             Kind::Nats => "nats",
             Kind::Redis => "redis",
             Kind::Mosquitto => "mosquitto",
@@ -52,6 +58,8 @@ impl Kind {
 pub struct Place {
     /// Configurations and logs.
     pub folder: Folder,
+    /// Keys.
+    state: Folder,
     /// Who runs where.
     pub cores: Cores,
     /// Whether `::1` can be bound.
@@ -63,7 +71,13 @@ impl Place {
     pub fn prepare() -> Result<Place, String> {
         let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
         let folder = Folder::below(&env::temp_dir())?;
-        Ok(Place { folder, cores: Cores::find()?, has_ipv6 })
+        let state = Folder::below(&env::temp_dir())?;
+        Ok(Place { folder, state, cores: Cores::find()?, has_ipv6 })
+    }
+
+    /// Where our server keeps its key, and our client those of servers: apart from what is served.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.path().to_owned()
     }
 
     /// A port that is free in both families.
@@ -93,6 +107,8 @@ pub struct Peer {
     pub daemon: Daemon,
     /// On `::1` and 127.0.0.1 alike.
     pub port: u16,
+    /// Whether its clients speak to it inside TLS.
+    pub is_secured: bool,
     has_ipv6: bool,
 }
 
@@ -111,6 +127,10 @@ impl Peer {
 pub fn start(kind: Kind, place: &Place) -> Result<Peer, String> {
     match kind {
         Kind::Line | Kind::Frame => start_ours(place, place.folder.path()),
+        Kind::LineTls | Kind::FrameTls => {
+            let peer = start_ours(place, place.folder.path())?;
+            Ok(Peer { is_secured: true, ..peer })
+        }
         Kind::Nats => start_nats(place),
         Kind::Redis => start_redis(place),
         Kind::Mosquitto => start_mosquitto(place),
@@ -120,18 +140,19 @@ pub fn start(kind: Kind, place: &Place) -> Result<Peer, String> {
 
 /// Starts our server with `root` as the shared folder.
 pub fn start_ours(place: &Place, root: &Path) -> Result<Peer, String> {
-    let mut command = ours(root);
+    let mut command = ours(place, root);
     await_ours(Daemon::start(&mut command, place.folder.path(), &place.cores)?, place)
 }
 
 /// The same on any core.
 pub fn start_ours_unpinned(place: &Place, root: &Path) -> Result<Peer, String> {
-    await_ours(Daemon::start_here(&mut ours(root), place.folder.path())?, place)
+    await_ours(Daemon::start_here(&mut ours(place, root), place.folder.path())?, place)
 }
 
-fn ours(root: &Path) -> Command {
+fn ours(place: &Place, root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(["--port", "0", "--root"]).arg(root);
+    command.arg("--state").arg(place.state_folder());
     command
 }
 
@@ -141,7 +162,7 @@ fn await_ours(mut daemon: Daemon, place: &Place) -> Result<Peer, String> {
         // A line without its end may lack digits of the port.
         line.strip_suffix('\n')?.rsplit_once(':')?.1.parse().ok()
     })?;
-    Ok(Peer { daemon, port, has_ipv6: place.has_ipv6 })
+    Ok(Peer { daemon, port, is_secured: false, has_ipv6: place.has_ipv6 })
 }
 
 fn start_nats(place: &Place) -> Result<Peer, String> {
@@ -186,13 +207,13 @@ fn start_relay(place: &Place) -> Result<Peer, String> {
     let mut daemon = Daemon::start(&mut command, place.folder.path(), &place.cores)?;
     // No trial connection: it would count as the first one.
     daemon.wait(|log| log.contains("relaying").then_some(()))?;
-    Ok(Peer { daemon, port, has_ipv6: place.has_ipv6 })
+    Ok(Peer { daemon, port, is_secured: false, has_ipv6: place.has_ipv6 })
 }
 
 fn launch(place: &Place, command: &mut Command, port: u16) -> Result<Peer, String> {
     let mut daemon = Daemon::start(command, place.folder.path(), &place.cores)?;
     daemon.wait_for_port(port)?;
-    Ok(Peer { daemon, port, has_ipv6: place.has_ipv6 })
+    Ok(Peer { daemon, port, is_secured: false, has_ipv6: place.has_ipv6 })
 }
 
 /// Finds an installed program; servers are often outside of a user's `PATH`.

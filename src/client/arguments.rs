@@ -1,5 +1,7 @@
 //! The client's command line.
 
+mod passing;
+
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
@@ -7,13 +9,14 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use super::{
     brain::Watch,
     order::{Local, Order, Target, trim_slash},
+    rules::Rules,
 };
 use crate::{
     limits::{
         COMMAND_MAX_BYTES, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS,
         RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
     },
-    sys::connect::Host,
+    sys::{connect::Host, known_servers::ServerKey},
     wire::{
         HostCall, Name, SharePath,
         host::{PingHost, Question},
@@ -34,16 +37,22 @@ pub struct Plan {
     pub account: Option<Name>,
     /// The file whose first line is the password.
     pub password_file: Option<PathBuf>,
-    /// A password may be sent in clear, even to another machine.
-    pub plaintext: bool,
     /// Connecting may take so long.
     pub connect_timeout: Duration,
+    /// How the connection is to be protected.
+    pub protection: Protection,
+    /// The state folder, if it was named.
+    pub state: Option<PathBuf>,
+    /// Forget the key of this server, and do nothing else.
+    pub forget: Option<ServerKey>,
     /// One JSON object a line instead of text.
     pub json: bool,
     /// Only answers and errors.
     pub quiet: bool,
     /// More talk.
     pub verbose: bool,
+    /// Whose offers are taken without a question.
+    pub accept: Rules,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
     /// Watch the server.
@@ -59,6 +68,19 @@ pub struct Pings {
     pub count: u32,
     /// Between the answer to one and the next, in milliseconds.
     pub interval_ms: u64,
+}
+
+/// What is to protect the connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Protection {
+    /// TLS off the machine and where the server's key is known, else nothing.
+    Usual,
+    /// TLS, and the key is known or is met for the first time.
+    Tls,
+    /// TLS, with a certificate from one of the authorities in this file.
+    Authorities(PathBuf),
+    /// Nothing, also off the machine.
+    Plaintext,
 }
 
 impl Plan {
@@ -102,9 +124,6 @@ struct Arguments {
     /// terminal. A password is never an argument: others could read it there.
     #[arg(long, value_name = "FILE", global = true)]
     password_file: Option<PathBuf>,
-    /// Send a password also to another machine and unencrypted, for all on the way to read.
-    #[arg(long, global = true)]
-    plaintext: bool,
     /// Print one JSON object a line.
     #[arg(long, global = true)]
     json: bool,
@@ -118,6 +137,27 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "10s", global = true,
           value_parser = parse_time)]
     connect_timeout: Duration,
+    /// Use TLS also on this machine.
+    #[arg(long, global = true, conflicts_with = "plaintext")]
+    tls: bool,
+    /// Do without TLS also off this machine; the server has to allow it too, and everybody on the
+    /// way can read all.
+    #[arg(long, global = true)]
+    plaintext: bool,
+    /// Use TLS, and take the server for the right one by its certificate for that name, from one
+    /// of the authorities in this file (PEM), instead of by its known key.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "plaintext")]
+    ca: Option<PathBuf>,
+    /// The folder of the known servers [default: sixfour in $XDG_STATE_HOME or ~/.local/state].
+    #[arg(long, value_name = "DIR", global = true)]
+    state: Option<PathBuf>,
+    /// What others send is taken without a question: all, none, ask, or names, each perhaps with
+    /// a size, as in alice,bob:5M. It is saved here as SENDER_NAME.
+    ///
+    /// Default: ask at the prompt. What is not taken by this is asked about there, and refused
+    /// elsewhere.
+    #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
+    accept: Option<Rules>,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -131,6 +171,11 @@ enum Verb {
     Download(Download),
     /// Send files and folders to the server. The same line again goes on where it was broken off.
     Upload(Upload),
+    /// Send files and folders to another user, who is asked first. The same line again goes on
+    /// where it was broken off.
+    Send(passing::Send),
+    /// Take what others send, as --accept says, until Ctrl-C. It is saved here as SENDER_NAME.
+    Receive(passing::Receive),
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
@@ -169,6 +214,12 @@ enum Verb {
     Reset,
     /// Stop the server.
     Kill,
+    /// Forget the key of a server: the next connection takes the one that it then has.
+    Forget {
+        /// HOST:PORT, or [IPV6]:PORT; without a port it is that of --port.
+        #[arg(value_name = "SERVER")]
+        server: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -304,7 +355,22 @@ fn plan(
         }
         _ => (None, None),
     };
-    let orders = arguments.verb.map(|verb| orders_of(verb, again)).transpose()?;
+    let forget = match &arguments.verb {
+        Some(Verb::Forget { server }) => {
+            let key = ServerKey::parse(server, arguments.port);
+            Some(key.map_err(|why| format!("SERVER: {why}"))?)
+        }
+        _ => None,
+    };
+    let protection = match (arguments.ca, arguments.plaintext, arguments.tls) {
+        (Some(path), ..) => Protection::Authorities(path),
+        (None, true, _) => Protection::Plaintext,
+        (None, false, true) => Protection::Tls,
+        (None, false, false) => Protection::Usual,
+    };
+    let has_rules = arguments.accept.is_some();
+    let orders = arguments.verb.map(|verb| orders_of(verb, has_rules, again)).transpose()?;
+    let random = passing::stable_number(orders.as_deref()).unwrap_or(random);
     let account = arguments.user.or_else(|| login_name.and_then(Name::parse));
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
@@ -323,11 +389,14 @@ fn plan(
         user,
         account,
         password_file: arguments.password_file,
-        plaintext: arguments.plaintext,
         connect_timeout: arguments.connect_timeout,
+        protection,
+        state: arguments.state,
+        forget,
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
+        accept: arguments.accept.unwrap_or_default(),
         orders,
         watch,
         pings,
@@ -343,12 +412,14 @@ fn watch(top: &Top) -> Result<Watch, String> {
     Ok(Watch { interval_ms, count: top.count })
 }
 
-fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
+fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, String> {
     let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg)?],
         Verb::Download(it) => vec![download(it, again)?],
         Verb::Upload(it) => vec![upload(it, again)?],
+        Verb::Send(it) => vec![passing::send(it, again)?],
+        Verb::Receive(it) => vec![passing::receive(it, has_rules)?],
         Verb::Run(run) => vec![command(run)?],
         Verb::Who => vec![Order::Who],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
@@ -364,6 +435,7 @@ fn orders_of(verb: Verb, again: &str) -> Result<Vec<Order>, String> {
         Verb::Cpu => ask(Question::Processor),
         Verb::Reset => vec![Order::Host(HostCall::Reset)],
         Verb::Kill => vec![Order::Host(HostCall::Kill)],
+        Verb::Forget { .. } => Vec::new(),
     })
 }
 

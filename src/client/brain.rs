@@ -18,7 +18,7 @@ use super::{
     backoff::Backoff,
     exit,
     link::{Heard, Link},
-    order::{Order, Target},
+    order::{Local, Order, Target},
     screen::{Ending, LineBuffer, Shown},
 };
 use crate::wire::{
@@ -27,13 +27,16 @@ use crate::wire::{
     escape::{escape, escape_bytes},
 };
 
+mod between;
 mod host;
 mod login;
 mod news;
+mod orders;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
+use between::Between;
 use host::{Probe, Watching};
 pub use host::{Trips, Watch};
 use login::Asking;
@@ -78,6 +81,8 @@ pub struct Setup {
     pub shows_output: bool,
     /// Messages are shown, and so may be acknowledged.
     pub shows_messages: bool,
+    /// Somebody can be asked whether an offer is to be taken.
+    pub can_ask: bool,
     /// What to watch; only with [`Style::Watch`].
     pub watch: Option<Watch>,
 }
@@ -97,8 +102,12 @@ pub enum Effect {
     Taken(Tag, usize),
     /// The server has ended the transfer: nothing more comes for the thread.
     Close(Tag),
+    /// All of a file that comes as it is has come, with this hash if the sender has told one.
+    Verify(Tag, Option<[u8; 32]>),
     /// Drop the thread.
     Abandon(Tag),
+    /// Look at what is to be sent, then call [`Brain::handle_weighed`] with this number.
+    Weigh(u64, Vec<Local>),
     /// Read standard input; each block goes to [`Brain::handle_input`].
     StartInput,
     /// One more block of standard input may be read.
@@ -158,6 +167,8 @@ enum Task {
     Pong(String),
     Run(Box<Run>),
     Transfer(Box<Transfer>),
+    /// An offer is refused; whether it still was there does not matter.
+    Refusal,
 }
 
 #[derive(Debug, Default)]
@@ -227,6 +238,7 @@ pub struct Brain {
     probe: Option<Probe>,
     watching: Watching,
     input: Input,
+    between: Between,
     /// The order source was asked for more and has not answered yet.
     awaiting: bool,
     /// No more orders will come.
@@ -253,6 +265,7 @@ impl Brain {
             probe: None,
             watching: Watching::default(),
             input: Input::default(),
+            between: Between::default(),
             awaiting: false,
             orders_ended: false,
             interrupted: false,
@@ -290,6 +303,7 @@ impl Brain {
             Err(refusal) => self.refuse(refusal.code, &refusal.text),
             Ok(Order::Quit) => self.leave(None),
             Ok(Order::Clear) => self.show(Shown::Clear),
+            Ok(Order::Help) => self.show(Shown::Text(super::help::text())),
             Ok(order) => match &self.online {
                 Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
                 Online::Leaving(_) => {}
@@ -465,6 +479,15 @@ impl Brain {
         self.retry(now_ms, random);
     }
 
+    /// What answers there is not to be spoken to: that ends it, also at a prompt.
+    pub fn handle_refused(&mut self, code: &'static str, text: String) {
+        self.code = None;
+        self.fail(exit::REFUSED);
+        self.show(Shown::Error { code, text });
+        self.online = Online::Leaving(None);
+        self.leave(self.code);
+    }
+
     /// When [`Brain::handle_timeout`] is due, if ever.
     pub fn poll_timeout_ms(&self) -> Option<u64> {
         let receipts = self.receipts.values().map(|receipts| receipts.due_ms);
@@ -502,110 +525,8 @@ impl Brain {
     }
 }
 
-/// Orders.
+/// Between orders.
 impl Brain {
-    fn perform(&mut self, order: Order, now_ms: u64) {
-        let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
-        let (call, task) = match &order {
-            Order::Message { to, text, receipt_ms } => {
-                return self.post(to, text, *receipt_ms, now_ms);
-            }
-            Order::Download { paths, target, again, .. } => {
-                let names = paths.iter().map(|path| Blob::borrowed(path)).collect();
-                let (paths, target) = (paths.clone(), target.clone());
-                let transfer = Transfer::fetch(paths, target, again.clone(), now_ms);
-                (CallBody::Fetch { paths: names }, Task::Transfer(Box::new(transfer)))
-            }
-            Order::Upload { into, again, .. } => {
-                let transfer = Transfer::store(into.clone(), again.clone(), now_ms);
-                let into = into.as_deref().map(Blob::borrowed);
-                (CallBody::Store { into }, Task::Transfer(Box::new(transfer)))
-            }
-            Order::Run { command, stdin, timeout_ms } => {
-                let (stdin, timeout_ms) = (*stdin, *timeout_ms);
-                let (command, interpreter) = (command.into(), None);
-                let call = CallBody::Run { command, stdin, timeout_ms, interpreter };
-                (call, Task::Run(Box::new(Run { takes_input: stdin, ..Run::default() })))
-            }
-            Order::List { path } => {
-                let path = path.as_deref().map(Blob::borrowed);
-                (CallBody::Ls { path }, Task::Answer("entries"))
-            }
-            Order::Who => (CallBody::Who, Task::Answer("users")),
-            Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
-            Order::Help => (CallBody::Help, Task::Answer("")),
-            Order::Host(call) => (call.into(), host::task_of(call)),
-            Order::Probe { route, count, interval_ms } => {
-                return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
-            }
-            Order::Clear | Order::Quit => unreachable!("these do not concern the server"),
-        };
-        let tag = link.request(&call);
-        let credit_step_bytes = link.credit_step_bytes();
-        let opening = match order {
-            Order::Download { paths, target, limit, .. } => {
-                Some(Opening::Fetch { paths, target, limit, credit_step_bytes })
-            }
-            Order::Upload { paths, limit, .. } => Some(Opening::Store { paths, limit }),
-            _ => None,
-        };
-        let open = |opening| Effect::Open(tag, opening);
-        self.effects.extend(opening.map(open));
-        if matches!(&task, Task::Run(run) if run.takes_input) {
-            self.effects.push_back(Effect::StartInput);
-        }
-        if matches!(&task, Task::Pong(_)) {
-            self.effects.push_back(Effect::StartClock(tag));
-        }
-        self.tasks.insert(tag, task);
-    }
-
-    fn post(&mut self, to: &str, text: &str, receipt_ms: Option<u64>, now_ms: u64) {
-        let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
-        let number = link.message(to, text, receipt_ms.is_some());
-        if let Some(wait_ms) = receipt_ms {
-            let mut names: Vec<_> = to.split(',').map(str::trim).collect();
-            names.sort_unstable();
-            names.dedup();
-            let receipts = Receipts { left: names.len(), due_ms: now_ms.saturating_add(wait_ms) };
-            self.receipts.insert(number, receipts);
-        } else if self.setup.style != Style::Prompt {
-            let pong = link.ping();
-            self.posted.push_back(Posted { pong, to: to.to_owned(), failed: false });
-        }
-    }
-
-    fn cancel(&mut self, tag: Tag) {
-        if let Some(link) = self.link() {
-            link.cancel(tag);
-        }
-        self.abandon(tag);
-    }
-
-    fn cancel_all(&mut self) {
-        let tags: Vec<_> = self.tasks.keys().copied().collect();
-        tags.into_iter().for_each(|tag| self.cancel(tag));
-    }
-
-    /// Moves standard input on to the command, as far as both ends allow.
-    fn send_input(&mut self) {
-        let is_taker = |task: &Task| matches!(task, Task::Run(run) if run.takes_input);
-        let taker = self.tasks.iter().find(|(_, task)| is_taker(task)).map(|(tag, _)| *tag);
-        let (Some(tag), Online::Here(link)) = (taker, &mut self.online) else { return };
-        while let Some(block) = self.input.blocks.front() {
-            self.input.sent += link.input(tag, &block[self.input.sent..]);
-            if self.input.sent < block.len() {
-                return;
-            }
-            self.input.blocks.pop_front();
-            self.input.sent = 0;
-            self.effects.push_back(Effect::MoreInput);
-        }
-        if self.input.ended {
-            link.input_end(tag);
-        }
-    }
-
     /// After the end of anything: is it time for the next order, or to leave?
     fn settle(&mut self) {
         if !self.was_welcome || matches!(self.online, Online::Leaving(_)) || self.awaiting {
@@ -615,6 +536,7 @@ impl Brain {
             return self.watch_on(watch);
         }
         let idle = self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
+        let idle = idle && self.is_quiet_between();
         let idle = idle && self.probe.is_none();
         if !self.orders_ended && (idle || self.setup.style == Style::Prompt) {
             self.awaiting = true;
@@ -651,6 +573,7 @@ impl Brain {
         self.receipts.clear();
         self.probe = None;
         self.input = Input::default();
+        self.drop_between();
     }
 
     fn retry(&mut self, now_ms: u64, random: u64) {

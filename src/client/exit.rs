@@ -27,12 +27,12 @@ pub fn of_error(code: ErrorCode) -> u8 {
         | LineTooLong | TooMany => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
         NotNamed | NameTaken | LoginRequired | LoginFailed | Blocked | Replaced | AlreadyNamed
-        | Denied | PermissionDenied | ReadOnly => REFUSED,
-        NoSuchUser | NoSuchFile | NotAFile | NotAFolder => NOT_FOUND,
+        | Denied | PermissionDenied | ReadOnly | Refused => REFUSED,
+        NoSuchUser | NoSuchFile | NotAFile | NotAFolder | NoSuchOffer => NOT_FOUND,
         TimedOut => TIMED_OUT,
-        Cancelled | PeerBusy | NotDelivered | IdInUse | FileChanged | NotVerified | NoSpace
-        | QuotaExceeded | FileTooLarge | NameTooLong | SystemError | CannotStart | Busy
-        | NoInterpreter | ShuttingDown | Reset | SlowConsumer => FAILED,
+        Cancelled | PeerBusy | PeerGone | NotDelivered | IdInUse | FileChanged | NotVerified
+        | NoSpace | QuotaExceeded | FileTooLarge | NameTooLong | SystemError | CannotStart
+        | Busy | NoInterpreter | ShuttingDown | Reset | SlowConsumer => FAILED,
     }
 }
 

@@ -10,8 +10,10 @@ pub mod brain;
 pub mod canvas;
 pub mod exit;
 pub mod facts;
+pub mod help;
 pub mod input;
 pub mod link;
+pub mod manner;
 pub mod mover;
 pub mod order;
 pub mod outgoing;
@@ -20,16 +22,21 @@ pub mod password;
 pub mod post;
 pub mod progress;
 pub mod prompt;
+pub mod rules;
 pub mod screen;
+pub mod secure;
 pub mod session;
 pub mod top;
+pub mod weigh;
 
-use std::{io::Write as _, net::TcpStream};
+use std::io::Write as _;
 
 use crate::{
     sys::{
-        connect::{self, connect},
+        connect,
+        known_servers::{KnownServers, ServerKey},
         password::PASSWORD_VARIABLE,
+        state,
         terminal::TerminalState,
     },
     wire::Secret,
@@ -37,6 +44,7 @@ use crate::{
 use arguments::{Pings, Plan, Told};
 use order::{Order, Route};
 use screen::{Screen, Shown, Where};
+use secure::Connected;
 use session::Session;
 
 /// Does what the arguments say and returns the exit code.
@@ -73,9 +81,12 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
 }
 
 fn run_plan(plan: &Plan, password: Option<Secret<'static>>) -> u8 {
-    match connect(&plan.host, plan.port, plan.connect_timeout) {
-        Ok(stream) => run_session(plan, password, stream),
-        Err(error) => fail(plan, "cannot-connect", &error.to_string(), exit::CANNOT_CONNECT),
+    if let Some(server) = &plan.forget {
+        return forget(plan, server);
+    }
+    match secure::connect(&plan.wish()) {
+        Ok(connected) => run_session(plan, password, connected),
+        Err(failure) => fail(plan, failure.code, &failure.text, failure.exit),
     }
 }
 
@@ -89,59 +100,86 @@ fn run_pings(plan: &Plan, password: Option<Secret<'static>>, pings: Pings) -> u8
     };
     let (mut reached, mut code) = (false, exit::DONE);
     for family in families {
-        let stream = match family.connect(&plan.host, plan.connect_timeout) {
-            Ok(stream) => stream,
-            Err(error) => {
-                cannot_connect(error.to_string());
+        let connect = || family.connect(&plan.host, plan.connect_timeout);
+        let connected = match secure::connect_by(&plan.wish(), connect) {
+            Ok(connected) => connected,
+            Err(failure) if failure.exit == exit::CANNOT_CONNECT => {
+                cannot_connect(failure.text);
                 continue;
             }
+            Err(failure) => return fail(plan, failure.code, &failure.text, failure.exit),
         };
-        let peer = stream.peer_addr().map(|peer| peer.ip().to_string());
-        let address = peer.unwrap_or_else(|_| plan.host.to_string());
+        let peer = connected.transport.stream().peer_addr();
+        let address = peer.map_or_else(|_| plan.host.to_string(), |peer| peer.ip().to_string());
         let route = Route { family: family.name().to_string(), address };
         let Pings { count, interval_ms } = pings;
         let orders = Some(vec![Order::Probe { route, count, interval_ms }]);
-        let ended = run_session(&Plan { orders, ..plan.clone() }, password.clone(), stream);
+        let ended = run_session(&Plan { orders, ..plan.clone() }, password.clone(), connected);
         reached = true;
         code = if code == exit::DONE { ended } else { code };
     }
     if reached { code } else { exit::CANNOT_CONNECT }
 }
 
-fn run_session(plan: &Plan, password: Option<Secret<'static>>, stream: TcpStream) -> u8 {
+fn run_session(plan: &Plan, password: Option<Secret<'static>>, connected: Connected) -> u8 {
+    for notice in connected.notices {
+        show(plan, &Shown::Notice(notice));
+    }
     if password.is_some() && plan.account.is_none() {
         let text = "a password needs a name: say who you are with --user NAME";
         print(Where::Err, format!("client: {text}\n").as_bytes());
         return exit::BAD_ARGUMENTS;
     }
+    let transport = connected.transport;
     if password.is_some()
-        && let Err(why) = password::check_connection(plan, &stream)
+        && let Err(why) = password::check_connection(plan, &transport)
     {
         return fail(plan, "not-encrypted", &why, exit::REFUSED);
     }
     // Put back on the way out, however that is: line editing changes the terminal's modes.
     let terminal = TerminalState::save();
     if let Some(terminal) = &terminal {
-        match session::takes_whole_terminal(plan) {
+        match manner::takes_whole_terminal(plan) {
             true => terminal.hand_over_keys(),
             false => terminal.note_bracketed_paste(),
         }
     }
-    let ended = Session::new(plan, password, stream)
+    let ended = Session::new(plan, password, transport)
         .and_then(|session| session.run().map_err(|error| error.to_string()));
     drop(terminal);
     ended.unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED))
 }
 
+/// `client forget`.
+fn forget(plan: &Plan, server: &ServerKey) -> u8 {
+    let folder = match state::of_client(plan.state.as_deref()) {
+        Ok(folder) => folder,
+        Err(why) => return fail(plan, "failed", &why, exit::FAILED),
+    };
+    let servers = KnownServers::in_folder(&folder);
+    let path = servers.path().display();
+    match servers.forget(server) {
+        Ok(0) => {
+            let text = format!("there is no key of {server} in {path}");
+            fail(plan, "not-known", &text, exit::NOT_FOUND)
+        }
+        Ok(_) => {
+            show(plan, &Shown::Notice(format!("the key of {server} is forgotten")));
+            exit::DONE
+        }
+        Err(error) => fail(plan, "failed", &format!("{path}: {error}"), exit::FAILED),
+    }
+}
+
 /// Says what failed before there was a session, or beneath it.
 fn fail(plan: &Plan, code: &'static str, text: &str, exit_code: u8) -> u8 {
-    let screen = Screen { json: plan.json, ..Screen::default() };
-    show(&screen, &Shown::Error { code, text: text.to_owned() });
+    show(plan, &Shown::Error { code, text: text.to_owned() });
     plan.own_failure().unwrap_or(exit_code)
 }
 
-/// Shows what is to be shown where nothing else is in the way.
-fn show(screen: &Screen, shown: &Shown) {
+/// Shows something without a session.
+fn show(plan: &Plan, shown: &Shown) {
+    let screen = Screen { json: plan.json, quiet: plan.quiet, ..Screen::default() };
     if let Some((place, bytes)) = screen.render(shown) {
         print(place, &bytes);
     }

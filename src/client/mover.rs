@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub mod peer;
+
 use super::{
     blocks::Chunk,
     brain::{After, Opening},
@@ -28,7 +30,7 @@ use crate::{
         sink::{Asked, FolderSink, Naming, PipeSink},
         source::{DiskFile, DiskSource, Hashes, Item},
     },
-    wire::{ErrorCode, Tag},
+    wire::{ErrorCode, Form, Tag},
 };
 
 /// Bytes that are read ahead of the connection.
@@ -41,6 +43,8 @@ enum Work {
     Chunk(Chunk),
     /// The connection has taken so many bytes of what we had to say.
     Taken(usize),
+    /// All of a file that comes as it is has come; this is its hash, where the sender has told it.
+    Verify(Option<[u8; 32]>),
     /// The server has ended the operation.
     End,
 }
@@ -63,6 +67,11 @@ impl Mover {
                     end.fetch(&work, &paths, &target, credit_step_bytes)
                 }
                 Opening::Store { paths, .. } => end.store(&work, &paths),
+                Opening::Give { paths, form: Form::Raw, .. } => end.give_raw(&work, &paths),
+                Opening::Give { paths, .. } => end.store(&work, &paths),
+                Opening::Take { taking, credit_step_bytes } => {
+                    end.take(&work, &taking, credit_step_bytes)
+                }
             };
             if let Some(outcome) = outcome {
                 end.meter.clear();
@@ -81,6 +90,11 @@ impl Mover {
     /// The connection has taken so many bytes.
     pub fn taken(&self, bytes: usize) {
         let _ = self.0.send(Work::Taken(bytes));
+    }
+
+    /// All of a file that comes as it is has come, with this hash.
+    pub fn verify(&self, hash: Option<[u8; 32]>) {
+        let _ = self.0.send(Work::Verify(hash));
     }
 
     /// The server has ended the operation: nothing follows.
@@ -170,7 +184,7 @@ impl End {
                     }
                 }
                 Some(Work::End) => return Some(Err(stopped())),
-                Some(Work::Taken(_)) | None => {}
+                Some(Work::Taken(_) | Work::Verify(_)) | None => {}
             }
         }
     }
@@ -223,7 +237,7 @@ impl End {
                     }
                     Work::Taken(count) => ahead = ahead.saturating_sub(count),
                     Work::End if sender.outcome().is_none() => return Some(Err(stopped())),
-                    Work::End => {}
+                    Work::End | Work::Verify(_) => {}
                 }
                 next = work.try_recv().ok();
             }

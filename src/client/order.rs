@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::{
     limits::LINE_MAX_BYTES,
-    wire::{Call, ErrorCode, HostCall, Refusal, Request, line},
+    wire::{Call, ErrorCode, HostCall, Name, Refusal, Request, line, name::NAME_RULE},
 };
 
 /// One thing to do.
@@ -40,6 +40,34 @@ pub enum Order {
         limit: Option<u64>,
         /// As in [`Order::Download`].
         again: String,
+    },
+    /// Send files and folders to another user.
+    Send {
+        /// Which.
+        paths: Vec<Local>,
+        /// To whom.
+        to: Name,
+        /// Bytes a second, at most.
+        limit: Option<u64>,
+        /// As in [`Order::Download`].
+        again: String,
+    },
+    /// Take what was offered.
+    Accept {
+        /// The number of the offer; `None`: the only one.
+        offer: Option<u32>,
+    },
+    /// Do not take it.
+    Refuse {
+        /// As in [`Order::Accept`].
+        offer: Option<u32>,
+        /// For the sender.
+        reason: Option<String>,
+    },
+    /// Wait for what others send.
+    Receive {
+        /// So many times; `None`: for ever.
+        count: Option<u64>,
     },
     /// Run a command.
     Run {
@@ -125,6 +153,15 @@ pub fn parse(typed: &str) -> Result<Vec<Order>, Refusal> {
         "exit" if rest.is_empty() => return Ok(vec![Order::Quit]),
         "download" => return parse_download(rest, typed),
         "upload" => return parse_upload(rest, typed),
+        "send" => match parse_send(rest, typed) {
+            // A text that begins with that word.
+            Err(refusal) if refusal.code == ErrorCode::BadName && typed.contains('|') => {}
+            orders => return orders,
+        },
+        "accept" if rest.is_empty() => return Ok(vec![Order::Accept { offer: None }]),
+        "refuse" if rest.is_empty() => {
+            return Ok(vec![Order::Refuse { offer: None, reason: None }]);
+        }
         _ => {}
     }
     let bytes = format!("{typed}\n").into_bytes();
@@ -154,11 +191,17 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         Call::Who => Order::Who,
         Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
+        Call::Accept { offer, .. } => Order::Accept { offer: Some(offer) },
+        Call::Refuse { offer, reason } => Order::Refuse { offer: Some(offer), reason },
         Call::Host(HostCall::Clear) => Order::Clear,
         Call::Host(HostCall::Disconnect) => Order::Quit,
         Call::Host(call) => Order::Host(call.into_owned()),
         Call::Refused(refusal) => return Err(refusal),
-        Call::Download { .. } | Call::Fetch { .. } | Call::Store { .. } | Call::Upload { .. } => {
+        Call::Download { .. }
+        | Call::Fetch { .. }
+        | Call::Store { .. }
+        | Call::Upload { .. }
+        | Call::Send(_) => {
             unreachable!("transfers are told by their first word")
         }
     })
@@ -174,6 +217,22 @@ fn parse_download(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
     let paths = paths.collect::<Result<_, _>>()?;
     let (target, again) = (Target::Beside, typed.to_owned());
     Ok(vec![Order::Download { paths, target, limit: None, again }])
+}
+
+fn parse_send(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
+    let usage = "write `send FILE [FILE...] USER`";
+    let mut words = words_of(rest, "no file is named; write `send FILE [FILE...] USER`")?;
+    let to = words.pop().expect("there is a word");
+    if words.is_empty() {
+        let text = format!("the file or the user is missing; {usage}");
+        return Err(Refusal::new(0, ErrorCode::BadArguments, text));
+    }
+    let to = Name::parse(&to).ok_or_else(|| {
+        let text = format!("the last word is no user; {usage}; {NAME_RULE}");
+        Refusal::new(0, ErrorCode::BadName, text)
+    })?;
+    let paths = words.into_iter().map(|word| Local::Path(PathBuf::from(word))).collect();
+    Ok(vec![Order::Send { paths, to, limit: None, again: typed.to_owned() }])
 }
 
 fn parse_upload(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {

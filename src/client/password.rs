@@ -4,15 +4,18 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, Read as _},
-    net::TcpStream,
     os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
 use zeroize::Zeroizing;
 
-use super::arguments::Plan;
-use crate::{limits::PASSWORD_MAX_BYTES, sys::password::PASSWORD_VARIABLE, wire::Secret};
+use super::arguments::{Plan, Protection};
+use crate::{
+    limits::PASSWORD_MAX_BYTES,
+    sys::{password::PASSWORD_VARIABLE, transport::Transport},
+    wire::Secret,
+};
 
 /// Read permission of others than the owner and the group (inode(7)).
 const EVERYBODY_READS: u32 = 0o004;
@@ -64,15 +67,18 @@ fn check(password: &Secret<'_>) -> Result<(), String> {
     }
 }
 
-/// Whether a password may be sent on this connection: within this machine, or where the user does
-/// without encryption.
+/// Whether a password may be sent on this connection: encrypted, within this machine, or where the
+/// user does without encryption.
 ///
 /// # Errors
 /// Why not, and what to do.
-pub fn check_connection(plan: &Plan, stream: &TcpStream) -> Result<(), String> {
-    let peer = stream.peer_addr().map(|peer| peer.ip().to_canonical());
+pub fn check_connection(plan: &Plan, transport: &Transport) -> Result<(), String> {
+    if transport.is_secured() || plan.protection == Protection::Plaintext {
+        return Ok(());
+    }
+    let peer = transport.stream().peer_addr().map(|peer| peer.ip().to_canonical());
     match peer {
-        Ok(peer) if peer.is_loopback() || plan.plaintext => Ok(()),
+        Ok(peer) if peer.is_loopback() => Ok(()),
         Ok(peer) => Err(format!(
             "the connection to {peer} is not encrypted, so no password was sent; --plaintext \
              sends it all the same, where you trust everybody on the way"

@@ -1,10 +1,14 @@
 //! News for the loop from the client's other threads: a channel, and a waker beside it.
 
-use std::{net::TcpStream, sync::Arc, sync::mpsc};
+use std::{sync::Arc, sync::mpsc};
 
 use mio::Waker;
 
-use super::brain::After;
+use super::{
+    brain::After,
+    secure::{Connected, Failure},
+    weigh::Weight,
+};
 use crate::{
     sys::terminal::StdoutError,
     transfer::{Fault, Report, Segment, source::DiskFile},
@@ -36,14 +40,18 @@ pub enum News {
     Said(Tag, Vec<Segment<DiskFile>>),
     /// This has happened to its files.
     Reports(Tag, Vec<Report>),
+    /// What is to be sent was looked at, under the number of the question.
+    Weighed(u64, Result<Weight, Fault>),
+    /// The hash of a file that was sent as it is.
+    Hashed(Tag, [u8; 32]),
     /// Our half of the transfer is over.
     Moved(Tag, Result<(), Fault>),
     /// The user has typed a password; `None` where that was not to be.
     Password(Option<Secret<'static>>),
     /// There is a connection again.
-    Connected(TcpStream),
+    Connected(Connected),
     /// There is still none.
-    Unreachable(String),
+    Unreachable(Failure),
 }
 
 /// One end of the channel; cheap to clone.

@@ -155,7 +155,7 @@ impl Completer for Completion {
 }
 
 /// What could stand at the end of `line`, and where it begins: a verb as the first word, a name
-/// after `|`, and after `msg`.
+/// after `|`, after `msg`, and behind the files of `send`.
 fn candidates<'a>(line: &str, names: impl Iterator<Item = &'a str>) -> (usize, Vec<String>) {
     let after = |char: char| line.rfind(char).map(|at| at + 1);
     if let Some(bar) = after('|') {
@@ -166,6 +166,14 @@ fn candidates<'a>(line: &str, names: impl Iterator<Item = &'a str>) -> (usize, V
         Some(rest) if !rest.contains(' ') => {
             let start = after(',').unwrap_or("msg ".len());
             (start, beginning(&line[start..], names, " "))
+        }
+        None if line.starts_with("send ") => {
+            // The user is the last word, behind a file at least.
+            let start = after(' ').unwrap_or(line.len());
+            match line["send ".len()..start].trim().is_empty() {
+                true => (line.len(), Vec::new()),
+                false => (start, beginning(&line[start..], names, " ")),
+            }
         }
         None if !line.contains(' ') => {
             let commands = VERBS.iter().filter(|entry| entry.verb != Verb::User).map(command);
@@ -217,5 +225,7 @@ mod tests {
         assert_eq!(complete("msg ca"), (4, vec!["carol ".to_owned()]));
         assert_eq!(complete("msg bob,ca"), (8, vec!["carol ".to_owned()]));
         assert_eq!(complete("msg bob b"), (9, vec![]));
+        assert_eq!(complete("send b"), (6, vec![]));
+        assert_eq!(complete("send a.txt c"), (11, vec!["carol ".to_owned()]));
     }
 }

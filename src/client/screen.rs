@@ -4,6 +4,8 @@
 //! through [`crate::wire::escape`] here, but for the output of `run` where that is wanted byte
 //! for byte, which does not come this way.
 
+pub mod passing;
+
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
@@ -24,6 +26,7 @@ use crate::{
         info::Info,
     },
 };
+use passing::Passing;
 
 /// One thing to show.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,6 +152,8 @@ pub enum Shown {
         /// How long it took.
         seconds: f64,
     },
+    /// Something about files between users.
+    Passing(Passing),
     /// Something failed.
     Error {
         /// The name of the error.
@@ -298,6 +303,7 @@ impl Screen {
                 let name = format!("{files} files in folders");
                 (Err, saved(*is_upload, &name, *size, *seconds, &more))
             }
+            Shown::Passing(passing) => self.passing(passing)?,
             Shown::Error { code, text } => {
                 let head = match *code {
                     "failed" => "error".to_owned(),
@@ -457,6 +463,7 @@ fn to_json(shown: &Shown) -> Option<Vec<u8>> {
             "seconds": seconds, "unchanged": was_there,
         }),
         Shown::SavedFolder { .. } => return None,
+        Shown::Passing(passing) => passing::to_json(passing)?,
         Shown::Error { code, text } => json!({"event": "error", "code": code, "text": text}),
         Shown::Notice(text) => json!({"event": "notice", "text": text}),
         Shown::Clear => return None,

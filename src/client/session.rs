@@ -6,7 +6,6 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     io,
-    net::TcpStream,
     ops::Range,
     sync::{Arc, mpsc},
     thread,
@@ -20,9 +19,9 @@ use signal_hook_mio::v1_0::Signals;
 use super::{
     arguments::Plan,
     blocks::Inbox,
-    brain::{Brain, Effect, Login, Opening, Route, Setup, Style},
+    brain::{Brain, Effect, Login, Opening, Route, Style},
     canvas::{self, Canvas},
-    exit, input,
+    exit, input, manner,
     mover::Mover,
     order::{self, Order},
     outgoing::FilePart,
@@ -32,11 +31,12 @@ use super::{
     progress::Bars,
     prompt::{self, Names},
     screen::{Screen, Shown, Where},
+    secure::{self, Connected},
+    weigh::weigh,
 };
 use crate::{
     sys::{
         ask,
-        connect::connect,
         terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
@@ -119,22 +119,22 @@ impl<'a> Session<'a> {
     pub fn new(
         plan: &'a Plan,
         password: Option<Secret<'static>>,
-        stream: TcpStream,
+        transport: Transport,
     ) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
         let poll = Poll::new().map_err(system)?;
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
-        let takes_whole_terminal = takes_whole_terminal(plan);
+        let takes_whole_terminal = manner::takes_whole_terminal(plan);
         if takes_whole_terminal {
             signals.add_signal(SIGWINCH).map_err(system)?;
         }
         // A write beyond the file size limit is an error then, and not the end.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
-        let style = style_of(plan);
-        let screen = screen_of(plan, style);
+        let style = manner::style_of(plan);
+        let screen = manner::screen_of(plan, style);
         let visible = style == Style::Verb && !plan.json && !plan.quiet;
         let bars = Bars::new(visible && terminal::is_terminal(Standard::Stderr));
         let names = Names::default();
@@ -166,7 +166,7 @@ impl<'a> Session<'a> {
             readable: false,
             read_closed: false,
             inbox: Inbox::default(),
-            brain: Brain::with_login(setup_of(plan, style, screen), login, 0),
+            brain: Brain::with_login(manner::setup_of(plan, style, screen), login, 0),
             screen,
             bars,
             canvas: takes_whole_terminal.then(|| Canvas::open(plan.server())),
@@ -184,7 +184,8 @@ impl<'a> Session<'a> {
             leaving: None,
             began,
         };
-        session.adopt(stream).map_err(system)?;
+        session.brain.set_rules(plan.accept.clone());
+        session.adopt(transport).map_err(system)?;
         Ok(session)
     }
 
@@ -202,7 +203,7 @@ impl<'a> Session<'a> {
                     let _ = terminal::write_stdout(b"\r\n");
                 }
                 if let Some(error) = self.canvas.take().and_then(Canvas::close) {
-                    super::show(&self.screen, &error);
+                    super::show(self.plan, &error);
                 }
                 return Ok(code);
             }
@@ -272,10 +273,24 @@ impl<'a> Session<'a> {
 
 /// The connection.
 impl Session<'_> {
-    fn adopt(&mut self, stream: TcpStream) -> io::Result<()> {
-        self.unsafe_because = password::check_connection(self.plan, &stream).err();
-        stream.set_nonblocking(true)?;
-        let mut transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
+    fn handle_connected(&mut self, Connected { transport, notices }: Connected) {
+        let now_ms = self.now_ms();
+        for notice in notices {
+            self.show(&Shown::Notice(notice), None);
+        }
+        match password::check_connection(self.plan, &transport) {
+            Err(why) if self.brain.has_password() => self.brain.handle_unsafe(&why),
+            _ => match self.adopt(transport) {
+                Ok(()) => self.brain.handle_connected(now_ms),
+                Err(error) => {
+                    self.brain.handle_unreachable(&error.to_string(), now_ms, random());
+                }
+            },
+        }
+    }
+
+    fn adopt(&mut self, mut transport: Transport) -> io::Result<()> {
+        self.unsafe_because = password::check_connection(self.plan, &transport).err();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
         self.transport = Some(transport);
@@ -294,8 +309,7 @@ impl Session<'_> {
             match transport.read(room) {
                 Ok(0) => return self.lose("the server closed it"),
                 Ok(count) => {
-                    // A read that did not fill the room has taken all there was (epoll(7)).
-                    self.readable = count == room.len() || self.read_closed;
+                    self.readable = !transport.has_drained(count, room.len()) || self.read_closed;
                     self.inbox.fill(count);
                     self.digest();
                 }
@@ -340,7 +354,10 @@ impl Session<'_> {
         let Some((tag, stream)) = batch.of.take() else { return };
         let ranges = std::mem::take(&mut batch.ranges);
         match self.brain.route(tag) {
-            Route::Nowhere => {}
+            Route::Nowhere => {
+                let count: usize = ranges.iter().map(Range::len).sum();
+                self.brain.handle_unwanted(tag, count as u32);
+            }
             Route::Mover => {
                 if let Some(mover) = self.movers.get(&tag) {
                     mover.chunk(self.inbox.chunk(&ranges));
@@ -360,7 +377,18 @@ impl Session<'_> {
         }
     }
 
+    /// Sends what TLS has of its own to say. What cannot be sent now is tried again when the socket
+    /// is writable.
+    fn flush(&mut self) {
+        if let Some(transport) = &mut self.transport
+            && transport.wants_write()
+        {
+            let _ = transport.flush();
+        }
+    }
+
     fn write(&mut self) {
+        self.flush();
         while let Some(transport) = &mut self.transport
             && let Some(link) = self.brain.link()
         {
@@ -450,21 +478,20 @@ impl Session<'_> {
             News::OutputDone => self.outlets_open -= 1,
             News::Said(tag, segments) => self.brain.handle_said(tag, segments),
             News::Reports(tag, reports) => self.brain.handle_reports(tag, reports, now_ms),
+            News::Weighed(number, weight) => self.brain.handle_weighed(number, weight, now_ms),
+            News::Hashed(tag, hash) => self.brain.handle_hashed(tag, hash),
             News::Moved(tag, outcome) => self.brain.handle_moved(tag, outcome, now_ms),
             News::Password(typed) => {
                 self.asked_terminal = None;
                 self.brain.handle_password(typed);
             }
-            News::Connected(stream) => match password::check_connection(self.plan, &stream) {
-                Err(why) if self.brain.has_password() => self.brain.handle_unsafe(&why),
-                _ => match self.adopt(stream) {
-                    Ok(()) => self.brain.handle_connected(now_ms),
-                    Err(error) => {
-                        self.brain.handle_unreachable(&error.to_string(), now_ms, random());
-                    }
-                },
-            },
-            News::Unreachable(why) => self.brain.handle_unreachable(&why, now_ms, random()),
+            News::Connected(connected) => self.handle_connected(connected),
+            News::Unreachable(failure) if failure.exit == exit::REFUSED => {
+                self.brain.handle_refused(failure.code, failure.text);
+            }
+            News::Unreachable(failure) => {
+                self.brain.handle_unreachable(&failure.text, now_ms, random());
+            }
         }
     }
 }
@@ -488,6 +515,13 @@ impl Session<'_> {
             Effect::Taken(tag, bytes) => {
                 self.movers.get(&tag).into_iter().for_each(|mover| mover.taken(bytes));
             }
+            Effect::Verify(tag, hash) => {
+                self.movers.get(&tag).into_iter().for_each(|mover| mover.verify(hash));
+            }
+            Effect::Weigh(number, paths) => {
+                let post = self.post.clone();
+                thread::spawn(move || post.send(News::Weighed(number, weigh(&paths))));
+            }
             Effect::Close(tag) => self.movers.get(&tag).into_iter().for_each(Mover::end),
             Effect::Abandon(tag) => drop(self.movers.remove(&tag)),
             Effect::StartInput => self.input = Some(input::start_blocks(self.post.clone())),
@@ -501,7 +535,10 @@ impl Session<'_> {
             Effect::Connect => self.connect(),
             Effect::Lost(why) => self.lose(&why),
             Effect::Disconnect => {
-                self.transport = None;
+                if let Some(mut transport) = self.transport.take() {
+                    // With TLS the end is said, so that it is not taken for a broken connection.
+                    let _ = transport.shutdown_write();
+                }
                 self.readable = false;
             }
             Effect::StartClock(number) => drop(self.clocks.insert(number, Instant::now())),
@@ -562,12 +599,11 @@ impl Session<'_> {
     }
 
     fn connect(&self) {
-        let (host, port) = (self.plan.host.clone(), self.plan.port);
-        let (timeout, post) = (self.plan.connect_timeout, self.post.clone());
+        let (wish, post) = (self.plan.wish(), self.post.clone());
         thread::spawn(move || {
-            post.send(match connect(&host, port, timeout) {
-                Ok(stream) => News::Connected(stream),
-                Err(error) => News::Unreachable(error.to_string()),
+            post.send(match secure::connect(&wish) {
+                Ok(connected) => News::Connected(connected),
+                Err(failure) => News::Unreachable(failure),
             })
         });
     }
@@ -626,57 +662,11 @@ impl Batch {
     }
 }
 
-/// Whether the server is watched on a terminal, by somebody who wants no objects.
-pub fn takes_whole_terminal(plan: &Plan) -> bool {
-    let is_terminal = terminal::is_terminal(Standard::Stdout);
-    plan.watch.is_some() && !plan.json && is_terminal && prompt::can_edit()
-}
-
 /// Sends a part of a file; zeros where the file has lost it: the receiver sees by the hash.
 fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
     match transport.send_file(part.file.file(), &mut { part.offset }, part.length) {
         Ok(0) => transport.write(&vec![0; part.length], false),
         sent => sent,
-    }
-}
-
-fn style_of(plan: &Plan) -> Style {
-    if plan.watch.is_some() {
-        return Style::Watch;
-    }
-    let terminal = [Standard::Stdin, Standard::Stdout].into_iter().all(terminal::is_terminal);
-    match plan.orders {
-        Some(_) => Style::Verb,
-        None if terminal && !plan.json && prompt::can_edit() => Style::Prompt,
-        None => Style::Piped,
-    }
-}
-
-fn screen_of(plan: &Plan, style: Style) -> Screen {
-    Screen {
-        json: plan.json || style == Style::Watch && !takes_whole_terminal(plan),
-        prompt: style == Style::Prompt,
-        quiet: plan.quiet,
-        verbose: plan.verbose,
-        colour_out: terminal::wants_colour(Standard::Stdout),
-        colour_err: terminal::wants_colour(Standard::Stderr),
-    }
-}
-
-fn setup_of(plan: &Plan, style: Style, screen: Screen) -> Setup {
-    Setup {
-        style,
-        user: plan.user,
-        own_failure: plan.own_failure(),
-        progress_ms: match style {
-            _ if plan.json => Some(1000),
-            Style::Prompt => Some(3000),
-            Style::Piped | Style::Verb | Style::Watch => None,
-        },
-        tells_every_file: plan.json,
-        shows_output: plan.json || screen.prompt,
-        shows_messages: style != Style::Watch && (!plan.quiet || plan.json || screen.prompt),
-        watch: plan.watch,
     }
 }
 

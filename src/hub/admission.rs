@@ -8,8 +8,9 @@ use crate::wire::{ErrorCode, Refusal};
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Origin {
-    /// Without a port; `::ffff:a.b.c.d` counts as the IPv4 address that it stands for.
+    /// `::ffff:a.b.c.d` counts as the IPv4 address that it stands for.
     address: IpAddr,
+    port: u16,
     owner: Owner,
 }
 
@@ -27,12 +28,17 @@ pub enum Owner {
 impl Origin {
     /// The origin of a connection from `peer`.
     pub fn new(peer: SocketAddr, owner: Owner) -> Origin {
-        Origin { address: peer.ip().to_canonical(), owner }
+        Origin { address: peer.ip().to_canonical(), port: peer.port(), owner }
     }
 
     /// The address, never an IPv4-mapped one.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// The address with the port.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
     }
 
     /// Whether it comes from this machine for sure: from `::1` or 127.0.0.0/8. The machine's own

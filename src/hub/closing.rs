@@ -11,7 +11,6 @@ use crate::{
     wire::{
         Dialect, ErrorCode, Event, Name, Refusal, Tag,
         dialect::{self, Sniffed},
-        event::Ended,
     },
 };
 
@@ -200,15 +199,19 @@ impl Hub {
     fn stop_operations(&mut self, id: SessionId, haste: Haste) {
         let session = self.session_mut(id).expect("the caller has it");
         session.waiting.clear();
+        let who = session.reader().map(|(name, _)| name);
         let operations = std::mem::take(&mut session.operations);
+        self.drop_offers_to(id, who);
         for operation_id in &operations {
             let operation = self.operation_mut(*operation_id).expect("sessions own live ones");
             if operation.file_pieces > 0 && haste == Haste::SendQueued {
                 operation.state = OperationState::Ending;
                 continue;
             }
-            self.operations.remove(operation_id.slot());
-            self.effects.push_back(Effect::Stop { operation: *operation_id });
+            match self.operations.remove(operation_id.slot()).end {
+                Some(end) => self.on_end_lost(*operation_id, &end, who),
+                None => self.effects.push_back(Effect::Stop { operation: *operation_id }),
+            }
         }
         if haste == Haste::SendQueued {
             let is_left = |id: &OperationId| self.operations.contains(id.slot());
@@ -234,7 +237,7 @@ impl Hub {
         while let Some((due, alarm)) = self.timers.pop(self.now) {
             match alarm {
                 Alarm::Session(id) => self.on_session_alarm(id, due),
-                Alarm::Operation(id) => self.terminate(id, Ended::TimedOut),
+                Alarm::Operation(id) => self.on_operation_alarm(id),
                 Alarm::Shutdown => self.close_all(),
             }
         }
@@ -295,6 +298,7 @@ impl Hub {
         let deadline = self.now + self.limits.shutdown_timeout;
         self.stopping = Some(deadline);
         self.set_alarm(deadline, Alarm::Shutdown);
+        self.withdraw_all();
         let seconds = self.limits.shutdown_timeout.as_secs();
         for id in self.ids() {
             let text = format!("the server stops in {seconds} s; what still runs then is ended");

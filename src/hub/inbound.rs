@@ -2,7 +2,11 @@
 
 use zeroize::Zeroize as _;
 
-use super::{CloseReason, Hub, Phase, SessionId, rights::Right, session::Raw};
+use super::{
+    CloseReason, Hub, OperationId, Phase, SessionId,
+    rights::Right,
+    session::{Inbound, Raw},
+};
 use crate::wire::{
     Dialect, Event, Item, Outcome, Refusal, Request,
     dialect::{self, Sniffed},
@@ -44,7 +48,28 @@ impl Hub {
         } else {
             self.complete_rest(id, bytes);
         }
+        self.note_cut_input(id);
         self.close_if_finished(id);
+    }
+
+    /// Sees to it that nobody waits for raw bytes that cannot come any more.
+    fn note_cut_input(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        let input = &mut session.input;
+        let rest = input.rest.len() as u64;
+        let is_cut = |raw: &mut Raw| raw.left > rest;
+        if !input.ended {
+            return;
+        }
+        let Some(raw) = input.raw.take_if(is_cut) else { return };
+        (input.rest, input.paused) = (Vec::new(), false);
+        let taker = session.operations.first().copied();
+        let is_end = |id: &OperationId| self.operations[id.slot()].end.is_some();
+        match taker.filter(is_end) {
+            Some(end) => self.on_end_input_cut(end),
+            // Whoever writes it finds that out.
+            None => self.end_raw(id, raw),
+        }
     }
 
     /// Joins the rest with just so much of the news as makes it a request, and goes on with what
@@ -63,9 +88,14 @@ impl Hub {
             joined.append(&mut spare);
         }
         loop {
-            let session = self.session(id).filter(|session| session.input.data.is_none());
-            let missing = session.and_then(|session| {
-                session.dialect()?.missing(&joined, bytes, session.input.place)
+            let missing = self.session(id).and_then(|session| {
+                let input = &session.input;
+                // What is no request is taken as it comes, and is never put together.
+                let is_loose = input.raw.is_some() || input.data.is_some();
+                let dialect = session.dialect().filter(|_| !is_loose);
+                let missing =
+                    dialect.and_then(|dialect| dialect.missing(&joined, bytes, input.place));
+                missing.or(is_loose.then_some(0))
             });
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
@@ -102,12 +132,6 @@ impl Hub {
         session.input.ended = true;
         match session.phase {
             Phase::Closing { .. } => {}
-            Phase::Ready { dialect: Dialect::Line, .. } if session.input.raw.is_some() => {
-                // The file ends too early; whoever writes it finds that out.
-                let raw = session.input.raw.take().expect("it was looked at");
-                self.end_raw(id, raw);
-                self.close_if_finished(id);
-            }
             // Frames have a goodbye. Whoever leaves without it did not mean to.
             Phase::Greeting { dialect: Dialect::Frame, .. }
             | Phase::Verifying { dialect: Dialect::Frame }
@@ -121,11 +145,24 @@ impl Hub {
             Phase::Sniffing { .. }
             | Phase::Greeting { .. }
             | Phase::Verifying { .. }
-            | Phase::Ready { .. } => match session.input.rest.last() {
-                None | Some(b'\n') => self.on_bytes(id, b""),
-                Some(_) => self.on_bytes(id, b"\n"),
-            },
+            | Phase::Ready { .. } => {
+                let Inbound { rest, raw, .. } = &session.input;
+                let raw_left = raw.as_ref().map_or(0, |raw| raw.left);
+                let is_in_line = rest.len() as u64 > raw_left && rest.last() != Some(&b'\n');
+                self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
+            }
         }
+    }
+
+    pub(super) fn on_cut_off(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else { return };
+        if session.dialect() == Some(Dialect::Frame) {
+            return self.on_end_of_input(id);
+        }
+        // Who speaks lines gets the answers to the whole ones. Half of a command could be quite
+        // another command.
+        session.input.ended = true;
+        self.on_bytes(id, b"");
     }
 
     /// Goes on where the session had to wait, if it may.
@@ -207,6 +244,11 @@ impl Hub {
                         return used;
                     }
                     used += consumed;
+                    let raw = request.as_ref().ok().and_then(Request::raw_bytes);
+                    if let Some(left) = raw.filter(|_| dialect == Dialect::Line) {
+                        let session = self.session_mut(id).expect("its request is at hand");
+                        session.input.raw = Some(Raw { left, refusal: None });
+                    }
                     if let Ok(Request::Login { password: Some(_), .. }) = &request {
                         self.heard_secret = true;
                     }
@@ -270,7 +312,8 @@ impl Hub {
 
     /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
     fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
-        let room = self.operation_of(id, 0).and_then(|operation| operation.input_room());
+        let window = self.limits.input_window_bytes;
+        let room = self.operation_of(id, 0).and_then(|operation| operation.input_room(window));
         let session = self.session_mut(id).expect("the caller has it");
         let mut raw = session.input.raw.take().expect("the caller has looked");
         let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
@@ -307,7 +350,7 @@ impl Hub {
                 let outcome = Outcome::Failed(refusal);
                 self.say(id, &Event::End { tag: 0, outcome: &outcome });
             }
-            None => self.on_input_end(id, 0),
+            None => self.on_input_end(id, 0, None),
         }
     }
 

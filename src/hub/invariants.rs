@@ -1,9 +1,15 @@
 //! What must hold between the tables of the hub after every input, for tests and simulations.
 
 use super::{
-    Column, Hub, Operation, OperationState, Phase, Session, Time, session::Receipt, timers::Alarm,
+    Column, Hub, Operation, OperationState, Phase, Session, Time,
+    pipe::{End, Role, Stage},
+    session::Receipt,
+    timers::Alarm,
 };
-use crate::{limits::OBJECT_MAX_BYTES, wire::Dialect};
+use crate::{
+    limits::{OBJECT_MAX_BYTES, REQUEST_BODY_MAX_BYTES},
+    wire::Dialect,
+};
 
 impl Hub {
     /// Panics where two tables disagree or a bound is passed: a fault of ours. It looks at
@@ -11,6 +17,7 @@ impl Hub {
     pub fn check_invariants(&self) {
         assert!(self.doomed.is_empty(), "whoever is doomed is removed within the same input");
         assert!(self.asked.is_none(), "a request is executed within the same input");
+        assert!(self.freed.is_empty(), "whoever can go on does so within the same input");
         self.check_names();
         self.check_logins();
         self.check_operations();
@@ -58,7 +65,13 @@ impl Hub {
             assert!(queued == 0 || operation.announced, "{id:?} sends a file without a name");
             assert!(!owner.is_closing() || operation.state == OperationState::Ending);
             self.check_operation_state(operation, owner);
+            if let Some(end) = &operation.end {
+                self.check_end(operation, owner, end);
+            }
         }
+        let offers: usize = self.sessions().map(|session| session.offers.len()).sum();
+        assert_eq!(offers, self.offers_count, "offers are counted");
+        assert!(offers <= self.limits.offers_total_max);
         let listed: usize = self.sessions().map(|session| session.operations.len()).sum();
         assert_eq!(listed, self.operations.len(), "every listed operation is there");
         assert!(listed <= self.limits.operations_total_max);
@@ -70,10 +83,10 @@ impl Hub {
         match operation.state {
             OperationState::Running { blocked } => {
                 assert_eq!(turns, blocked as usize, "{id:?} waits exactly while it is blocked");
-                assert!(
-                    !(blocked && self.has_room(id)),
-                    "{id:?} is blocked although there is room"
-                );
+                // Who is given its bytes by the hub has another turn when the outbox moves.
+                let has_turn = operation.end.is_some() && !owner.outbox.is_empty();
+                let may_speak = self.has_room(id) && !has_turn;
+                assert!(!(blocked && may_speak), "{id:?} is blocked although there is room");
             }
             OperationState::Ending => {
                 assert!(operation.file_pieces > 0, "{id:?} has nothing left to send");
@@ -91,10 +104,64 @@ impl Hub {
         assert!(owner.operations.iter().filter(has_same_tag).count() <= 1, "tags are unique");
     }
 
+    /// Each end has another one that is alive and knows it; what came is what went and what waits.
+    fn check_end(&self, operation: &Operation, owner: &Session, end: &End) {
+        let id = operation.id;
+        assert!(operation.input.is_none(), "{id:?} has no process to feed");
+        assert_eq!(end.came, end.went + end.held.length() as u64, "{id:?} has lost bytes");
+        let most = (self.limits.input_window_bytes as usize).max(REQUEST_BODY_MAX_BYTES);
+        assert!(end.held.length() <= most, "{id:?} holds too much");
+        assert!(end.owed <= self.limits.input_window_bytes, "{id:?} keeps its credit back");
+        match &end.stage {
+            Stage::Offered { to, number, .. } => {
+                let receiver = self.session(*to).expect("offers are made to somebody");
+                assert!(receiver.name().is_some() && receiver.id != owner.id);
+                let is_it = |it: &&super::pipe::Waiting| (it.number, it.offer) == (*number, id);
+                assert_eq!(receiver.offers.iter().filter(is_it).count(), 1, "{id:?} is listed");
+                assert_eq!(operation.state, OperationState::Running { blocked: false });
+                assert_eq!(end.went, 0);
+            }
+            Stage::Joined { other: other_id, role } => {
+                let other = self.operations.get(other_id.slot()).filter(|it| it.id == *other_id);
+                let Some(other) = other else {
+                    let is_last = operation.state == OperationState::Ending;
+                    return assert!(is_last && *role == Role::Gets, "{id:?} has no other end");
+                };
+                assert_ne!(other.owner, owner.id, "{id:?} leads from one to the same");
+                let others = other.end.as_deref().expect("the other end is an end");
+                let (back, others_role) = others.joint().expect("both are joined");
+                assert_eq!(back, id, "{id:?} leads to somebody else's");
+                assert_ne!(end.watches, others.watches, "one of them has the alarm");
+                match role {
+                    Role::Sends { size } => {
+                        assert!(others_role == Role::Gets && end.came <= *size);
+                    }
+                    Role::Gets => {
+                        assert!(matches!(others_role, Role::Sends { .. }) && end.came == 0);
+                        assert!(operation.announced);
+                    }
+                    Role::Talks => assert_eq!(others_role, Role::Talks),
+                }
+                let waits = OperationState::Running { blocked: !others.held.is_empty() };
+                let is_last = operation.state == OperationState::Ending;
+                assert!(operation.state == waits || is_last && others.told, "{id:?} waits");
+                assert!(!(end.ended && end.held.is_empty()) || end.told, "{id:?} has said all");
+            }
+        }
+    }
+
     fn check_state(&self, session: &Session) {
         let id = session.id;
         let operations = session.operations.len();
         assert!(operations <= self.limits.operations_max);
+        assert!(session.offers.len() <= self.limits.offers_max);
+        assert!(session.offers.is_empty() || session.name().is_some(), "{id:?} has a name");
+        for waiting in &session.offers {
+            let offer = self.operations.get(waiting.offer.slot()).expect("its offers are there");
+            assert_eq!(offer.id, waiting.offer, "{id:?} was offered something that is gone");
+        }
+        let speaks_lines = session.dialect() == Some(Dialect::Line);
+        assert!(session.input.raw.is_none() || session.is_closing() || speaks_lines);
         match session.phase {
             Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => {
                 assert_eq!(operations, 0, "{id:?} has said nothing valid and started something");
@@ -154,8 +221,10 @@ impl Hub {
             total += held;
             assert!(held <= limits.replies_session_max_bytes + beyond, "{held} bytes are held");
             let mut tags: Vec<_> = tags.collect();
-            let own = |id: &super::OperationId| self.operations[id.slot()].tag;
-            let mut operations: Vec<_> = session.operations.iter().map(own).collect();
+            let own = |id: &super::OperationId| &self.operations[id.slot()];
+            let is_open = |it: &&Operation| it.state != OperationState::Ending;
+            let open = session.operations.iter().map(own).filter(is_open);
+            let mut operations: Vec<_> = open.map(|operation| operation.tag).collect();
             tags.sort_unstable();
             operations.sort_unstable();
             assert_eq!(tags, operations, "{:?}: replies and operations", session.id);

@@ -375,7 +375,10 @@ mod tests {
         /// However attempts and answers interleave, no more are under way than may fail, and
         /// what was let through is what is decided.
         #[test]
-        fn races_let_no_more_through(limit in 1u8..=5, steps in proptest::collection::vec(0..4, 0..200)) {
+        fn races_let_no_more_through(
+            limit in 1u8..=5,
+            steps in proptest::collection::vec(0..4, 0..200),
+        ) {
             let (mut lockout, alice) = (lockout(limit, 4, &["alice"]), name("alice"));
             let (mut under_way, mut in_a_row) = (0u8, 0u8);
             for (at, step) in steps.into_iter().enumerate() {

@@ -14,9 +14,12 @@ mod lockout;
 mod logins;
 mod messages;
 mod names;
+mod offers;
 mod operation;
 mod operations;
 mod outbox;
+mod pipe;
+mod pipes;
 mod replies;
 mod requests;
 pub mod rights;
@@ -90,6 +93,10 @@ pub struct Hub {
     stopping: Option<Time>,
     /// Sessions that must go once the input at hand is dealt with.
     doomed: Vec<(SessionId, CloseReason)>,
+    /// Sessions that may be able to go on then: what others did has made room for them.
+    freed: Vec<SessionId>,
+    /// Offers that nobody has answered.
+    offers_count: usize,
 }
 
 /// What has happened. One closed enum, one `match`.
@@ -110,6 +117,12 @@ pub enum Input<'a> {
     /// The peer will say no more, and may still listen.
     EndOfInput {
         /// Who.
+        session: SessionId,
+    },
+    /// The peer's bytes have ended, and with TLS that was not said as it should be: perhaps it was
+    /// somebody on the way who cut them off. What is not complete is not done.
+    CutOff {
+        /// Whose.
         session: SessionId,
     },
     /// The socket failed.
@@ -340,6 +353,8 @@ impl Hub {
             messages: 0,
             stopping: None,
             doomed: Vec::new(),
+            freed: Vec::new(),
+            offers_count: 0,
         }
     }
 
@@ -364,6 +379,7 @@ impl Hub {
             Input::Bytes { session, bytes } => self.on_bytes(session, bytes),
             Input::Secured { session } => self.on_secured(session),
             Input::EndOfInput { session } => self.on_end_of_input(session),
+            Input::CutOff { session } => self.on_cut_off(session),
             Input::Gone { session } => self.remove(session, CloseReason::PeerGone),
             Input::Sent { session, count } => self.on_sent(session, count),
             Input::Verified { session, verdict } => self.on_verified(session, verdict),
@@ -380,8 +396,19 @@ impl Hub {
             Input::Stop => self.on_stop(),
         }
         // One at a time and not from within each other: each may tell others, who may be full too.
-        while let Some((session, reason)) = self.doomed.pop() {
-            self.remove(session, reason);
+        loop {
+            if let Some((session, reason)) = self.doomed.pop() {
+                match reason {
+                    // What was said before its bytes may still be heard.
+                    CloseReason::BrokenFile => self.close(session, reason, None),
+                    _ => self.remove(session, reason),
+                }
+            } else if let Some(session) = self.freed.pop() {
+                self.close_if_stopping(session);
+                self.resume(session);
+            } else {
+                break;
+            }
         }
     }
 
@@ -421,9 +448,9 @@ impl Hub {
     }
 
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
-    pub fn wants_input(&mut self, session: SessionId) -> bool {
+    pub fn wants_input(&mut self, id: SessionId) -> bool {
         let limits = self.limits;
-        let Some(session) = self.session_mut(session) else { return false };
+        let Some(session) = self.session_mut(id) else { return false };
         if session.is_closing() {
             return false;
         }
@@ -436,9 +463,14 @@ impl Hub {
         self.sessions.iter().map(|(_, session)| session)
     }
 
-    /// How many operations are under way.
+    /// How many operations of the shell are under way: those that had their [`Effect::Start`].
     pub fn operations_count(&self) -> usize {
-        self.operations.len()
+        self.operations.iter().filter(|(_, operation)| operation.end.is_none()).count()
+    }
+
+    /// How many operations are ends of something between two users.
+    pub fn ends_count(&self) -> usize {
+        self.operations.len() - self.operations_count()
     }
 
     /// How much there is of everything.

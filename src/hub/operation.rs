@@ -3,7 +3,7 @@
 //! The hub never sees a file or a process. It lets the shell start something, says when there is
 //! room for a piece of its output, and is told how it ended.
 
-use super::{OperationId, SessionId};
+use super::{OperationId, SessionId, pipe::End};
 use crate::wire::{
     Refusal, SharePath, Tag,
     event::Ended,
@@ -37,6 +37,9 @@ pub struct Operation {
     pub(super) input: Option<Box<Input>>,
     /// Why the server has ended it before its time.
     pub(super) because: Option<Ended>,
+    /// What it has to do with another user's operation. The shell knows nothing of those that
+    /// have this.
+    pub(super) end: Option<Box<End>>,
 }
 
 /// Where an operation stands.
@@ -139,7 +142,10 @@ impl Operation {
     }
 
     /// Bytes of input that may come; `None` where it takes none any more.
-    pub(super) fn input_room(&self) -> Option<usize> {
+    pub(super) fn input_room(&self, window_bytes: u32) -> Option<usize> {
+        if let Some(end) = &self.end {
+            return Some(end.room(window_bytes));
+        }
         let input = self.input.as_ref().filter(|input| !input.closed)?;
         Some(input.window.saturating_sub(input.bytes.len() + input.taken))
     }

@@ -5,6 +5,7 @@ use super::{
     host,
     operation::{self, Operation, Work},
     outbox::FilePiece,
+    pipe::End,
     session::Raw,
     timers::Alarm,
 };
@@ -46,13 +47,38 @@ impl Hub {
             Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
                 unreachable!("answered at once")
             }
+            Call::Send(_) | Call::Accept { .. } | Call::Refuse { .. } => {
+                unreachable!("these are between users")
+            }
         };
+        let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
+        let input = takes_input
+            .then(|| Box::new(operation::Input { window: window as usize, ..Default::default() }));
+        let operation = self.add_operation(id, tag, input, None);
+        if let Some(deadline) = deadline {
+            self.set_alarm(deadline, Alarm::Operation(operation));
+        }
+        let session = self.session_mut(id).expect("its request is at hand");
+        session.input.raw = raw_bytes.map(|left| Raw { left, refusal: None });
+        self.effects.push_back(Effect::Start { operation, session: id, work });
+        // Everybody knows of the smaller window; the rest of a larger one is granted at once.
+        self.grant(id, tag, (window - limits.input_window_bytes) as usize);
+    }
+
+    /// Takes in an operation of the session, which may begin to speak.
+    pub(super) fn add_operation(
+        &mut self,
+        id: SessionId,
+        tag: Tag,
+        input: Option<Box<operation::Input>>,
+        end: Option<Box<End>>,
+    ) -> OperationId {
+        let session = self.session(id).expect("its request is at hand");
         let window_bytes = match session.dialect() {
             Some(Dialect::Frame) => u64::from(self.limits.output_window_bytes),
             // Lines have no credit; the connection itself holds them back. Replies have a bound.
             _ => u64::MAX,
         };
-        let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
         let serial = self.next_serial();
         let entry = self.operations.vacant_entry();
         let operation = OperationId::new(entry.key(), serial);
@@ -65,20 +91,12 @@ impl Hub {
             file_pieces: 0,
             announced: false,
             has_spoken: false,
-            input: takes_input.then(|| {
-                Box::new(operation::Input { window: window as usize, ..Default::default() })
-            }),
+            input,
             because: None,
+            end,
         });
-        if let Some(deadline) = deadline {
-            self.set_alarm(deadline, Alarm::Operation(operation));
-        }
-        let session = self.session_mut(id).expect("its request is at hand");
-        session.operations.push(operation);
-        session.input.raw = raw_bytes.map(|left| Raw { left, refusal: None });
-        self.effects.push_back(Effect::Start { operation, session: id, work });
-        // Everybody knows of the smaller window; the rest of a larger one is granted at once.
-        self.grant(id, tag, (window - limits.input_window_bytes) as usize);
+        self.session_mut(id).expect("its request is at hand").operations.push(operation);
+        operation
     }
 
     /// Bytes that follow the call and are no requests.
@@ -102,7 +120,7 @@ impl Hub {
         self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
     }
 
-    fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
+    pub(super) fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
         let refuse = |code, text: String| Err(Refusal::new(tag, code, text));
         if self.stopping.is_some() {
@@ -164,7 +182,7 @@ impl Hub {
 
     /// Makes an operation wait. Who was woken and had no turn before the room was gone keeps its
     /// place before those who had theirs; else the first would always be first.
-    fn block(&mut self, owner: SessionId, id: OperationId) {
+    pub(super) fn block(&mut self, owner: SessionId, id: OperationId) {
         let operations = &mut self.operations;
         operations[id.slot()].state = OperationState::Running { blocked: true };
         let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
@@ -180,24 +198,44 @@ impl Hub {
     pub(super) fn pull(&mut self, id: SessionId) {
         let low = self.limits.outbox_low_bytes;
         let Some(session) = self.session_mut(id) else { return };
-        let is_full = session.outbox.unsent_bytes() >= low && session.replies.is_none();
+        let is_json = session.replies.is_some();
+        let is_full = session.outbox.unsent_bytes() >= low && !is_json;
         if session.waiting.is_empty() || is_full {
             return;
         }
         let mut waiting = std::mem::take(&mut session.waiting);
-        waiting.retain(|id| {
-            if self.operation_mut(*id).is_some() && !self.has_room(*id) {
+        // Those who are woken speak later: their chunks are counted, or who can be given
+        // something at once would always be first.
+        let (mut promised, mut given) = (0, Vec::new());
+        waiting.retain(|waiting_id| {
+            let Some(operation) = self.operation_mut(*waiting_id) else { return false };
+            if operation.window_bytes == 0 {
                 return true;
             }
-            let Some(operation) = self.operation_mut(*id) else { return false };
+            if operation.end.is_some() {
+                let gets = self.unsent_bytes(id) + promised < low && self.give(*waiting_id);
+                given.extend(gets.then_some(*waiting_id));
+                return !gets;
+            }
+            if is_json && !self.has_room(*waiting_id) {
+                return true;
+            }
+            let Some(operation) = self.operation_mut(*waiting_id) else { return false };
             if let OperationState::Running { blocked } = &mut operation.state {
                 *blocked = false;
                 operation.has_spoken = false;
-                self.effects.push_back(Effect::Pull { operation: *id });
+                self.effects.push_back(Effect::Pull { operation: *waiting_id });
+                promised += self.limits.chunk_max_bytes;
             }
             false
         });
+        // Whoever was given something and waits for more has its next turn after the others.
+        let is_blocked = |id: &&OperationId| {
+            self.operations[id.slot()].state == OperationState::Running { blocked: true }
+        };
+        waiting.extend(given.iter().filter(is_blocked));
         self.session_mut(id).expect("it was there").waiting = waiting;
+        given.into_iter().for_each(|id| self.after_giving(id));
     }
 
     pub(super) fn on_opened(&mut self, id: OperationId, name: &[u8], size: u64, modified: i64) {
@@ -275,7 +313,10 @@ impl Hub {
         let Some(operation) = self.operation_mut(id) else { return };
         operation.file_pieces -= 1;
         if operation.file_pieces == 0 && operation.state == OperationState::Ending {
-            self.release(id);
+            match operation.end.is_some() {
+                true => self.on_file_passed(id),
+                false => self.release(id),
+            }
         }
     }
 
@@ -331,11 +372,14 @@ impl Hub {
         }
     }
 
-    /// Brings the output of a line session to the start of a line.
+    /// Brings the output of a line session to the start of a line. An object ends by itself.
     pub(super) fn finish_line(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
+        if session.column == Column::InObject {
+            return;
+        }
         if session.column == Column::MidLine {
             let was_empty = session.outbox.is_empty();
             session.outbox.write(&mut self.pool, |out| out.push(b'\n'));
@@ -349,6 +393,9 @@ impl Hub {
     /// Lets go what was held back until the start of a line.
     pub(super) fn release_held(&mut self, id: SessionId) {
         let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
+        if session.column == Column::InObject {
+            return;
+        }
         let Some(held) = session.held.take() else { return };
         let was_empty = session.outbox.is_empty();
         let mut start = 0;
@@ -373,8 +420,19 @@ impl Hub {
 
     pub(super) fn on_cancel(&mut self, id: SessionId, tag: Tag) {
         let Some(operation) = self.operation_of(id, tag) else { return };
-        let operation = operation.id;
-        self.terminate(operation, Ended::Cancelled);
+        let (operation, is_end) = (operation.id, operation.end.is_some());
+        match is_end {
+            true => self.on_end_cancel(operation),
+            false => self.terminate(operation, Ended::Cancelled),
+        }
+    }
+
+    /// The time of an operation is over.
+    pub(super) fn on_operation_alarm(&mut self, id: OperationId) {
+        match self.operation_mut(id).is_some_and(|operation| operation.end.is_some()) {
+            true => self.on_end_alarm(id),
+            false => self.terminate(id, Ended::TimedOut),
+        }
     }
 
     /// Ends an operation before its time; how it ends is told by the shell.
@@ -391,6 +449,9 @@ impl Hub {
         // The command may have ended while this was on its way.
         let Some(operation) = self.operation_of(id, tag) else { return };
         let operation_id = operation.id;
+        if operation.end.is_some() {
+            return self.on_end_input(id, operation_id, bytes);
+        }
         let Some(input) = operation.input.as_mut() else {
             let text = format!("the operation {tag} takes no input");
             let refusal = Refusal::new(0, Protocol, text);
@@ -412,9 +473,14 @@ impl Hub {
         self.effects.push_back(Effect::Feed { operation: operation_id });
     }
 
-    pub(super) fn on_input_end(&mut self, id: SessionId, tag: Tag) {
+    /// The end of an operation's input; `hash` is that of the file that it was, where the sender
+    /// tells it.
+    pub(super) fn on_input_end(&mut self, id: SessionId, tag: Tag, hash: Option<[u8; 32]>) {
         let Some(operation) = self.operation_of(id, tag) else { return };
         let operation_id = operation.id;
+        if operation.end.is_some() {
+            return self.on_end_input_end(operation_id, hash);
+        }
         let Some(input) = operation.input.as_mut() else { return };
         input.ended = true;
         self.effects.push_back(Effect::Feed { operation: operation_id });

@@ -124,13 +124,24 @@ impl Outbox {
         queue.files.push_back((piece, Vec::new()));
     }
 
+    /// Notes a place: `on_file` of [`Outbox::consume`] hears of the operation when all that was
+    /// put in before is sent. Something must wait.
+    pub fn put_mark(&mut self, operation: OperationId) {
+        let queue = self.queue.as_mut().expect("a mark stands behind something");
+        let mark = FilePiece { operation, file: 0, offset: 0, length: 0 };
+        queue.files.push_back((mark, Vec::new()));
+    }
+
     /// What is to be sent next.
     pub fn piece(&self) -> Option<Piece<'_>> {
         let queue = self.queue.as_ref()?;
         let bytes = &queue.head[queue.head_sent..];
         match queue.files.front() {
             Some((piece, _)) if bytes.is_empty() => Some(Piece::File(*piece)),
-            file => (!bytes.is_empty()).then_some(Piece::Bytes { bytes, more: file.is_some() }),
+            file => {
+                let more = file.is_some_and(|(piece, _)| piece.length > 0);
+                (!bytes.is_empty()).then_some(Piece::Bytes { bytes, more })
+            }
         }
     }
 
@@ -257,6 +268,24 @@ mod tests {
         assert_eq!(outbox.piece(), Some(Piece::Bytes { bytes: b"ail", more: false }));
         assert_eq!(sent(&mut outbox, &mut pool, 3), (vec![], 0));
         assert!(outbox.is_empty() && outbox.piece().is_none());
+    }
+
+    #[test]
+    fn a_mark_is_heard_of_when_the_byte_before_it_is_sent() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        let (first, second) = (OperationId::new(0, 1), OperationId::new(1, 2));
+        outbox.write(&mut pool, |out| out.extend(b"abc"));
+        outbox.put_mark(first);
+        outbox.put_mark(second);
+        outbox.write(&mut pool, |out| out.extend(b"de"));
+        outbox.check();
+        assert_eq!(outbox.piece(), Some(Piece::Bytes { bytes: b"abc", more: false }));
+        assert_eq!(sent(&mut outbox, &mut pool, 2).0, []);
+        assert_eq!(sent(&mut outbox, &mut pool, 1).0, [first, second]);
+        assert_eq!(outbox.piece(), Some(Piece::Bytes { bytes: b"de", more: false }));
+        outbox.put_mark(first);
+        assert_eq!(sent(&mut outbox, &mut pool, 2).0, [first]);
+        assert!(outbox.is_empty());
     }
 
     #[test]

@@ -199,6 +199,8 @@ impl Hub {
             self.replies_bytes += reply.held_bytes();
             let Asked { tag, answered_by, .. } = asked;
             replies.open.push(OpenReply { tag, answered_by, reply });
+            // What somebody else has for it may have come first.
+            self.pull(id);
         }
     }
 
@@ -221,10 +223,11 @@ impl Hub {
     pub(super) fn answer(&mut self, id: SessionId, event: &Event<'_>) -> bool {
         match event {
             Event::Message { .. } | Event::Ping { .. } | Event::Goodbye(Some(_)) => return false,
+            Event::Offer { .. } | Event::OfferWithdrawn { .. } => return false,
             Event::Credit { .. } => return true,
             Event::Delivered { tag, .. } => {
                 if let Some(label) = self.use_receipt(id, *tag) {
-                    self.put_words(id, |out| json::put_delivered(&label, event, out));
+                    self.put_words(id, |out| json::put_news(&label, event, out));
                 }
                 return true;
             }
@@ -256,6 +259,11 @@ impl Hub {
                 self.reply.finish(outcome, None);
                 true
             }
+            // Only what comes from another user is there so soon.
+            Event::File { name, size, modified, .. } => {
+                self.reply.begin_file(name, *size, *modified, 0);
+                false
+            }
             _ => {
                 self.reply.take_in(event);
                 asked.answered_by == AnsweredBy::Login || matches!(event, Event::Goodbye(None))
@@ -279,7 +287,11 @@ impl Hub {
         match event {
             Event::End { outcome, .. } => return self.end_reply(id, tag, outcome, None),
             Event::Output { .. } | Event::Entries { .. } if reply.is_truncated() => return,
-            Event::Output { bytes, .. } if reply.goes_ahead() => {
+            Event::Accepted { .. } => {
+                let label = reply.id().to_owned();
+                return self.put_words(id, |out| json::put_news(&label, event, out));
+            }
+            Event::Output { bytes, .. } | Event::Data { bytes, .. } if reply.goes_ahead() => {
                 // It was asked whether there is room, so nothing stands in between.
                 let write = |out: &mut Vec<u8>| reply.put_ahead(bytes, out);
                 let was_empty = session.outbox.is_empty();
@@ -498,6 +510,8 @@ fn is_meant(tag: Tag, answered_by: AnsweredBy, event: &Event<'_>) -> bool {
     match event {
         Event::File { tag: of, .. }
         | Event::Output { tag: of, .. }
+        | Event::Data { tag: of, .. }
+        | Event::Accepted { tag: of, .. }
         | Event::Entries { tag: of, .. }
         | Event::Users { tag: of, .. }
         | Event::Text { tag: of, .. }

@@ -40,13 +40,14 @@ impl Hub {
             Request::Login { name, password } => self.on_login(id, dialect, name, password),
             Request::Call { tag, call } => self.on_call(id, tag, call),
             Request::Input { tag, bytes } => self.on_input(id, tag, bytes),
-            Request::InputEnd { tag } => self.on_input_end(id, tag),
+            Request::InputEnd { tag, hash } => self.on_input_end(id, tag, hash),
             Request::Credit { tag, bytes } => self.on_credit(id, tag, bytes),
             Request::Cancel { tag } => self.on_cancel(id, tag),
             Request::Acknowledge { serial } => self.on_acknowledge(id, serial),
             Request::Ping { number } => self.say(id, &Event::Pong { number }),
             Request::Pong | Request::Nothing => {}
             Request::Goodbye => self.close(id, CloseReason::PeerLeft, None),
+            Request::Skip { refusal, .. } => self.say(id, &Event::Error(&refusal)),
         }
     }
 
@@ -100,6 +101,11 @@ impl Hub {
             Call::Refused(refusal) => {
                 self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
             }
+            Call::Send(proposal) => self.on_send(id, tag, *proposal),
+            Call::Accept { offer, form, introduction } => {
+                self.on_accept(id, tag, offer, form, introduction.as_deref());
+            }
+            Call::Refuse { offer, reason } => self.on_refuse(id, tag, offer, reason),
             Call::Download { .. }
             | Call::Fetch { .. }
             | Call::Store { .. }

@@ -151,6 +151,8 @@ pub fn need_of(request: &Request<'_>) -> Need {
     match request {
         Request::Login { .. } | Request::Goodbye | Request::Nothing => Need::Nothing,
         Request::Ping { .. } | Request::Pong => Need::Nothing,
+        // It is answered by what is wrong with it.
+        Request::Skip { .. } => Need::Nothing,
         // News of a message or an operation, without which these do nothing.
         Request::Input { .. } | Request::InputEnd { .. } | Request::Credit { .. } => Need::Nothing,
         Request::Cancel { .. } | Request::Acknowledge { .. } => Need::Nothing,
@@ -158,6 +160,9 @@ pub fn need_of(request: &Request<'_>) -> Need {
         Request::Call { call, .. } => match call {
             Call::Help | Call::Echo { .. } | Call::Refused(_) => Need::Nothing,
             Call::Who => Need::Login,
+            // To send is to write to somebody; the answer is to somebody who may.
+            Call::Send(_) => Need::Right(Right::Message),
+            Call::Accept { .. } | Call::Refuse { .. } => Need::Login,
             Call::Download { .. } | Call::Fetch { .. } | Call::List { .. } => {
                 Need::Right(Right::Files)
             }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::{
     CloseReason, Held, OperationId, Outbox, Replies, SessionId, Time,
     admission::{Origin, Policy},
+    pipe::Waiting,
     rights::Rights,
 };
 use crate::{
@@ -48,6 +49,10 @@ pub struct Session {
     pub(super) replies: Option<Box<Replies>>,
     /// Frames alone: messages whose acknowledgement somebody waits for.
     pub(super) awaiting: Option<Box<Awaiting>>,
+    /// What it was offered and has not answered, oldest first.
+    pub(super) offers: Vec<Waiting>,
+    /// The number of the last offer.
+    pub(super) offers_made: u32,
     /// To whom it wrote last.
     pub(super) last_target: SessionId,
     /// When the last byte came, or the socket last took more of a backlog.
@@ -192,6 +197,8 @@ impl Session {
             held: None,
             replies: None,
             awaiting: None,
+            offers: Vec::new(),
+            offers_made: 0,
             last_target: SessionId::NOBODY,
             heard: now,
             stalled: None,
@@ -286,6 +293,11 @@ impl Session {
     /// checked; with lines, for the end of the request before; with JSON, for one operation to end
     /// where no more may be under way.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
+        // Bytes that are no requests have no answers that could fill its queue, and as many are
+        // taken as there is room for.
+        if self.input.raw.is_some() {
+            return false;
+        }
         let most = match self.is_nobody() {
             true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
             false => limits.outbox_pause_bytes,
@@ -295,7 +307,7 @@ impl Session {
             return true;
         }
         match self.dialect() {
-            Some(Dialect::Line) => !self.operations.is_empty() && self.input.raw.is_none(),
+            Some(Dialect::Line) => !self.operations.is_empty(),
             Some(Dialect::Json) => {
                 let is_full = self.operations.len() >= limits.operations_max;
                 let is_backed_up = self.replies.as_ref().is_some_and(|it| it.is_backed_up());

@@ -8,7 +8,7 @@ use super::credentials::DEFAULT_PATH;
 use crate::{
     hub::rights::{Right, Rights},
     limits::{LOGIN_ATTEMPTS_DEFAULT, LOGIN_ATTEMPTS_MAX},
-    sys::listen::Families,
+    sys::{identity::Source, listen::Families, state},
     wire::{Name, name::NAME_RULE},
 };
 
@@ -88,6 +88,20 @@ pub struct Arguments {
     #[arg(long)]
     ipv4_only: bool,
 
+    /// The state folder, where the server's key is made at its first start [default:
+    /// $STATE_DIRECTORY, or sixfour in $XDG_STATE_HOME, or ~/.local/state/sixfour]
+    #[arg(long, value_name = "DIR", global = true)]
+    state: Option<PathBuf>,
+
+    /// A certificate in PEM form for TLS, with those that lead to its authority behind it; SIGHUP
+    /// reads it again. Without it the server makes its own key, which clients pin
+    #[arg(long, value_name = "FILE", requires = "key", global = true)]
+    cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM form
+    #[arg(long, value_name = "FILE", requires = "cert", global = true)]
+    key: Option<PathBuf>,
+
     /// Log more to stderr; -vv logs every session
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -102,6 +116,8 @@ pub struct Arguments {
 pub enum Command {
     /// Add a user to the credentials file, or give one another password.
     Passwd(Passwd),
+    /// Show the fingerprint of the server's key, by which clients know it.
+    Fingerprint,
 }
 
 /// Asks for the password twice at a terminal, or takes one line from standard input. It is kept as
@@ -163,6 +179,20 @@ impl Arguments {
             (true, _) => Families::V6Only,
             (_, true) => Families::V4Only,
             _ => Families::Both,
+        }
+    }
+
+    /// Where the server's key is.
+    ///
+    /// # Errors
+    /// There is no place for it; a sentence.
+    pub fn key_source(&self) -> Result<Source, String> {
+        match (&self.cert, &self.key) {
+            (Some(certificates), Some(key)) => {
+                Ok(Source::Files { certificates: certificates.clone(), key: key.clone() })
+            }
+            (Some(_), None) => Err("--cert needs --key FILE, the private key of it".to_owned()),
+            (None, _) => state::of_server(self.state.as_deref()).map(Source::State),
         }
     }
 

@@ -15,10 +15,19 @@ pub struct Connection {
     pub broken: bool,
     /// Whether the end of input was read.
     pub ended: bool,
+    /// Whether the hub knows that TLS protects it.
+    pub secured: bool,
     /// Whether it is on the list of those to be read, and of those to be written.
     pub listed_to_read: bool,
     /// See [`Connection::listed_to_read`].
     pub listed_to_write: bool,
+}
+
+impl Connection {
+    /// Whether the handshake of TLS is complete, and the hub does not know it.
+    pub fn is_newly_secured(&self) -> bool {
+        !self.secured && self.transport.is_secured()
+    }
 }
 
 /// The sockets by the slots of their sessions.
@@ -44,6 +53,7 @@ impl Connections {
             read_closed: false,
             broken: false,
             ended: false,
+            secured: false,
             listed_to_read: false,
             listed_to_write: false,
         }));

@@ -4,7 +4,7 @@
 //! peer may never read the last words. So the writing half is shut first, and what comes in is
 //! thrown away for a moment.
 
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use mio::{Interest, Registry};
 use slab::Slab;
@@ -35,14 +35,16 @@ struct Socket {
 }
 
 impl Lingering {
-    /// Takes over a socket on which all is said.
+    /// Takes over a socket on which all is said; what TLS still has to say goes out meanwhile.
     pub fn push(&mut self, mut transport: Transport, now: u64, registry: &Registry) {
-        if transport.shutdown_write().is_err() {
-            return;
+        match transport.shutdown_write() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return,
+            _ => {}
         }
         let entry = self.sockets.vacant_entry();
         let token = Source::Lingering(entry.key()).token();
-        if registry.reregister(&mut transport, token, Interest::READABLE).is_ok() {
+        let interest = interest(&transport);
+        if registry.reregister(&mut transport, token, interest).is_ok() {
             let deadline = now + LINGER.as_millis() as u64;
             // All may take equally long, so the first deadline is the earliest.
             self.due.get_or_insert(deadline);
@@ -53,11 +55,20 @@ impl Lingering {
     /// Throws away what has come in, a budget of it; drops the socket once its peer has hung up.
     pub fn drain(&mut self, slot: usize, buffer: &mut [u8], registry: &Registry) {
         let Some(socket) = self.sockets.get_mut(slot) else { return };
+        if socket.transport.wants_write() {
+            match socket.transport.shutdown_write() {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                    self.sockets.remove(slot);
+                    return;
+                }
+                _ => {}
+            }
+        }
         for _ in 0..READS_PER_TURN {
-            match socket.transport.read(buffer) {
+            match socket.transport.discard(buffer) {
                 Ok(count) if count > 0 && count <= socket.left_bytes => socket.left_bytes -= count,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => {
                     self.sockets.remove(slot);
                     return;
@@ -67,7 +78,8 @@ impl Lingering {
         // There may be more, of which the poller tells again once it is asked again. Where it
         // cannot be asked the deadline comes.
         let token = Source::Lingering(slot).token();
-        let _ = registry.reregister(&mut socket.transport, token, Interest::READABLE);
+        let interest = interest(&socket.transport);
+        let _ = registry.reregister(&mut socket.transport, token, interest);
     }
 
     /// Drops those that have had their time.
@@ -86,5 +98,12 @@ impl Lingering {
     /// True where none is left.
     pub fn is_empty(&self) -> bool {
         self.sockets.is_empty()
+    }
+}
+
+fn interest(transport: &Transport) -> Interest {
+    match transport.wants_write() {
+        true => Interest::READABLE | Interest::WRITABLE,
+        false => Interest::READABLE,
     }
 }

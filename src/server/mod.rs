@@ -15,6 +15,7 @@ mod connections;
 pub mod credentials;
 mod exchanges;
 mod identity;
+mod keys;
 mod lingering;
 mod passwd;
 mod programs;
@@ -27,12 +28,14 @@ mod work;
 use std::{collections::VecDeque, io, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use acceptor::Acceptor;
+use arguments::Command;
 use commands::Commands;
 use connections::Connections;
 use exchanges::Exchanges;
 use identity::{Identity, Plan};
+use keys::Keys;
 use lingering::Lingering;
-use mio::{Events, Interest, Poll, Waker, event::Event, net::TcpStream};
+use mio::{Events, Interest, Poll, Waker, event::Event};
 use questions::Questions;
 use token::{Pipe, Source};
 use transfers::Transfers;
@@ -50,7 +53,7 @@ use crate::{
         listen::{self, Listeners},
         logger,
         signals::{Signal, Signals},
-        terminal,
+        terminal::{self, StdoutError},
         transport::Transport,
     },
 };
@@ -87,6 +90,8 @@ pub struct Server {
     /// Conversations for which something has come.
     fed: Vec<OperationId>,
     identity: Identity,
+    keys: Keys,
+    waker: Arc<Waker>,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
@@ -116,6 +121,7 @@ impl Server {
         limits: Limits,
         plan: Plan,
         guard: Guard,
+        keys: Keys,
     ) -> io::Result<Server> {
         let poll = Poll::new()?;
         let mut signals = Signals::new()?;
@@ -140,7 +146,9 @@ impl Server {
             lingering: Lingering::default(),
             questions: Questions::new(Arc::clone(&waker))?,
             exchanges: Exchanges::new(share.try_clone_root()?, waker.clone())?,
-            transfers: Transfers::new(share, waker)?,
+            transfers: Transfers::new(share, Arc::clone(&waker))?,
+            keys,
+            waker,
             commands: Commands::new(root, guard),
             fed: Vec::new(),
             todo: VecDeque::new(),
@@ -242,7 +250,10 @@ impl Server {
             Source::Lingering(slot) => {
                 self.lingering.drain(slot, &mut self.buffer, self.poll.registry());
             }
-            Source::Workers => self.take_results(),
+            Source::Workers => {
+                self.take_results();
+                self.keys.take_reloaded();
+            }
             source @ (Source::ListenerV6 | Source::ListenerV4) => self.acceptor.note(source),
             Source::Signals => {
                 for signal in self.signals.pending() {
@@ -265,11 +276,12 @@ impl Server {
         if has_closed && !is_broken {
             watch_half_closed(id, &connection.transport);
         }
+        let wants_write = connection.transport.wants_write();
         if self.drop_if_broken(id) {
             return;
         }
         self.connections.list_to_read(id);
-        if event.is_writable() && self.hub.piece(id).is_some() {
+        if event.is_writable() && (wants_write || self.hub.piece(id).is_some()) {
             self.connections.list_to_write(id);
         }
     }
@@ -288,6 +300,7 @@ impl Server {
         match signal {
             Signal::Reload => {
                 self.identity.reload();
+                self.keys.reload(Arc::clone(&self.waker));
                 Course::GoOn
             }
             Signal::Stop if self.stop_by.is_some() => {
@@ -319,11 +332,12 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        let Server { acceptor, identity, hub, connections, poll, now, .. } = self;
+        let Server { acceptor, identity, keys, hub, connections, poll, now, .. } = self;
         acceptor.tick(*now, poll.registry());
         acceptor.accept(*now, |stream, peer| {
             if let Some((stream, origin)) = identity.receive(stream, peer) {
-                take_in(stream, origin, hub, connections, poll, *now);
+                let transport = Transport::accepted(stream, keys.config());
+                take_in(transport, origin, hub, connections, poll, *now);
             }
         });
     }
@@ -333,8 +347,9 @@ impl Server {
         while let Some(news) = self.identity.try_recv() {
             match news {
                 identity::News::Arrived(stream, origin) => {
-                    let Server { hub, connections, poll, now, .. } = self;
-                    take_in(stream, origin, hub, connections, poll, *now);
+                    let Server { keys, hub, connections, poll, now, .. } = self;
+                    let transport = Transport::accepted(stream, keys.config());
+                    take_in(transport, origin, hub, connections, poll, *now);
                 }
                 identity::News::Verified(session, verdict) => {
                     self.input(Input::Verified { session, verdict });
@@ -354,15 +369,24 @@ impl Server {
             return;
         }
         let most = self.hub.input_max_bytes(id).min(self.buffer.len());
-        match connection.transport.read(&mut self.buffer[..most]) {
+        let read = connection.transport.read(&mut self.buffer[..most]);
+        if connection.transport.wants_write() || connection.is_newly_secured() {
+            self.note_tls(id);
+        }
+        let Some(connection) = self.connections.get(id) else { return };
+        match read {
             Ok(0) => {
                 connection.ended = true;
                 connection.readable = false;
+                if connection.secured {
+                    watch_half_closed(id, &connection.transport);
+                }
                 self.input(Input::EndOfInput { session: id });
             }
             Ok(count) => {
-                // A short read has emptied the socket, unless its end is still to be read.
-                if count == most || connection.read_closed {
+                // What has emptied the socket has not read its end, if that is there already.
+                let has_drained = connection.transport.has_drained(count, most);
+                if !has_drained || connection.read_closed {
                     self.connections.list_to_read(id);
                 } else {
                     connection.readable = false;
@@ -380,8 +404,32 @@ impl Server {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => connection.readable = false,
                 io::ErrorKind::Interrupted => self.connections.list_to_read(id),
-                _ => self.input(Input::Gone { session: id }),
+                // `ncat --ssl` ends its input like that; so can anybody on the way.
+                io::ErrorKind::UnexpectedEof if connection.secured => {
+                    connection.ended = true;
+                    connection.readable = false;
+                    watch_half_closed(id, &connection.transport);
+                    self.input(Input::CutOff { session: id });
+                }
+                _ => {
+                    log::debug!("{id:?}: {error}");
+                    self.input(Input::Gone { session: id });
+                }
             },
+        }
+    }
+
+    /// Deals with what TLS has come to by itself: bytes of its own that the socket did not take,
+    /// and the end of the handshake, of which the hub hears once.
+    fn note_tls(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let is_new = connection.is_newly_secured();
+        connection.secured |= is_new;
+        if connection.transport.wants_write() {
+            self.connections.list_to_write(id);
+        }
+        if is_new {
+            self.input(Input::Secured { session: id });
         }
     }
 
@@ -404,7 +452,7 @@ impl Server {
         let mut left = BUDGET_BYTES;
         while left > 0 {
             let Some(connection) = self.connections.get(id) else { return };
-            let Some(piece) = self.hub.piece(id) else { return };
+            let Some(piece) = self.hub.piece(id) else { return self.flush(id) };
             let sent = match piece {
                 Piece::Bytes { bytes, more } => {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
@@ -437,6 +485,17 @@ impl Server {
         self.connections.list_to_write(id);
     }
 
+    /// Sends what TLS has to say beyond what the hub says.
+    fn flush(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.get(id) else { return };
+        match connection.transport.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                self.input(Input::Gone { session: id });
+            }
+            _ => {}
+        }
+    }
+
     /// Tells the hub something and takes in what it wants done.
     fn input(&mut self, input: Input<'_>) {
         self.hub.handle(Time(self.now), input);
@@ -458,12 +517,14 @@ impl Server {
         log::debug!("{id:?} is over: {reason:?}");
         self.commands.forget_session(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
+        let failed = connection.transport.has_failed();
         match reason {
-            CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer => {
+            CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer if !failed => {
                 // What waits in the kernel is for nobody; dropping the socket ends it.
                 log::debug!("{id:?}: its socket is dropped as it is");
             }
-            _ if connection.ended => {
+            // With TLS the end of input is said within it, and the peer may not have hung up.
+            _ if connection.ended && !connection.secured => {
                 let _ = connection.transport.shutdown_write();
             }
             _ => self.lingering.push(connection.transport, self.now, self.poll.registry()),
@@ -472,14 +533,13 @@ impl Server {
 }
 
 fn take_in(
-    stream: TcpStream,
+    transport: Transport,
     origin: Origin,
     hub: &mut Hub,
     connections: &mut Connections,
     poll: &Poll,
     now: u64,
 ) {
-    let transport = Transport::Plain(stream);
     if let Err(error) = try_to_take_in(transport, origin, hub, connections, poll, now) {
         log::warn!("a connection from {} could not be taken in: {error}", origin.address());
     }
@@ -493,10 +553,9 @@ fn try_to_take_in(
     poll: &Poll,
     now: u64,
 ) -> io::Result<()> {
-    let Transport::Plain(stream) = &transport;
-    listen::prepare(stream)?;
+    listen::prepare(transport.stream())?;
     let Ok(id) = hub.open(Time(now), origin) else {
-        let _ = transport.write(b"error busy: the server has no room for more sessions\n", false);
+        let _ = transport.turn_away(b"error busy: the server has no room for more sessions\n");
         return Ok(());
     };
     if let Some(effect) = hub.poll_effect() {
@@ -512,8 +571,7 @@ fn try_to_take_in(
 /// A peer that has closed altogether looks like one that only has no more requests. The kernel is
 /// told to ask more often, so that a command does not run on for nobody.
 fn watch_half_closed(id: SessionId, transport: &Transport) {
-    let Transport::Plain(stream) = transport;
-    if let Err(error) = listen::watch_half_closed(stream) {
+    if let Err(error) = listen::watch_half_closed(transport.stream()) {
         log::debug!("{id:?}: keepalive could not be set: {error}");
     }
 }
@@ -528,11 +586,15 @@ fn random_key() -> [u64; 2] {
 ///
 /// Exit codes: 0 after a signal to stop, 1 where serving failed.
 pub fn main(arguments: &arguments::Arguments) -> ExitCode {
-    if let Some(arguments::Command::Passwd(arguments)) = &arguments.command {
+    if let Some(Command::Passwd(arguments)) = &arguments.command {
         return passwd::run(arguments);
     }
     logger::start(arguments.log_level());
-    match serve(arguments) {
+    let done = match arguments.command {
+        Some(Command::Fingerprint) => show_fingerprint(arguments),
+        _ => serve(arguments),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             log::error!("{text}");
@@ -546,20 +608,36 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     let plan = Plan::prepare(arguments)?;
     // The guard before the listeners, which it must not inherit.
     let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
+    let root = &arguments.root;
+    let keys = Keys::load(arguments.key_source()?)?;
+    keys.check_not_served(root)?;
     let listeners = listen::listen(arguments.port(), arguments.families());
     let listeners = listeners.map_err(|error| error.to_string())?;
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
     let where_to = describe(&listeners);
-    let root = &arguments.root;
-    let server = Server::new(listeners, root, Limits::default(), plan, guard)
+    let (fingerprint, is_new) = (keys.fingerprint(), keys.is_new());
+    let server = Server::new(listeners, root, Limits::default(), plan, guard, keys)
         .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
     // Whoever started us may have closed our output; serving goes on.
-    let _ = terminal::write_stdout(format!("sixfour server listening on {where_to}\n").as_bytes());
+    let new = if is_new { ", made just now" } else { "" };
+    let greeting =
+        format!("sixfour server listening on {where_to}\nits key is {fingerprint}{new}\n");
+    let _ = terminal::write_stdout(greeting.as_bytes());
     log::info!("serving {}; {}", root.display(), server.identity.describe());
     server.run().map_err(|error| format!("the event loop failed: {error}"))?;
     log::info!("stopped");
     logger::flush();
     Ok(())
+}
+
+/// `server fingerprint`: makes the key where there is none, as the first start does.
+fn show_fingerprint(arguments: &arguments::Arguments) -> Result<(), String> {
+    let keys = Keys::load(arguments.key_source()?)?;
+    let line = format!("{}\n", keys.fingerprint());
+    match terminal::write_stdout(line.as_bytes()) {
+        Err(StdoutError::Failed(error)) => Err(format!("cannot write the fingerprint: {error}")),
+        Ok(()) | Err(StdoutError::Closed) => Ok(()),
+    }
 }
 
 fn describe(listeners: &Listeners) -> String {

@@ -20,7 +20,7 @@ pub mod source;
 
 use std::{fmt, io};
 
-pub use receiver::{Found, Part, Receiver, Sink, Stored};
+pub use receiver::{Begun, Found, Part, Receiver, Sink, Stored};
 pub use sender::{Segment, Sender, Source, SourceFile};
 
 use crate::wire::ErrorCode;

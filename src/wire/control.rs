@@ -7,11 +7,14 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blob, Call, ErrorCode, HostCall, Name, Outcome, Refusal, Secret, SharePath, Tag,
+    Blob, Call, ErrorCode, Form, HostCall, Name, Outcome, Parcel, Proposal, Refusal, Secret,
+    SharePath, Tag,
     error::ErrorCode::*,
     event::{Ended, Entry, Object, Witness},
     host::{self, Interpreter, Question},
     line,
+    name::NAME_RULE,
+    offer,
 };
 use crate::limits::{INFO_INTERVAL_MS, OUTPUT_WINDOW_BYTES, TEXT_MAX_BYTES};
 
@@ -150,10 +153,74 @@ pub enum CallBody<'a> {
     Reset,
     /// See [`HostCall::Kill`].
     Kill,
+    /// See [`Call::Send`].
+    Send {
+        /// To whom.
+        #[serde(borrow)]
+        to: Cow<'a, str>,
+        /// See [`Parcel::name`].
+        name: Blob<'a>,
+        /// Bytes in all; may be missing where `data` is there, or it is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// Seconds since 1970.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        modified: Option<i64>,
+        /// How many.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        files: u64,
+        /// Whether the name is that of a folder.
+        #[serde(default, skip_serializing_if = "is_false")]
+        folder: bool,
+        /// The most that the sender can speak.
+        #[serde(default, skip_serializing_if = "is_raw")]
+        form: Form,
+        /// For the receiver's client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        introduction: Option<Object>,
+        /// The content, if it is small enough.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Blob<'a>>,
+    },
+    /// See [`Call::Accept`].
+    Accept {
+        /// The number of the offer.
+        offer: u32,
+        /// The most that the receiver can speak.
+        #[serde(default, skip_serializing_if = "is_raw")]
+        form: Form,
+        /// For the sender's client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        introduction: Option<Object>,
+    },
+    /// See [`Call::Refuse`].
+    Refuse {
+        /// The number of the offer.
+        offer: u32,
+        /// Why, for the sender.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        reason: Option<Cow<'a, str>>,
+    },
 }
 
 fn info_interval_ms() -> u32 {
     INFO_INTERVAL_MS
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn is_one(count: &u64) -> bool {
+    *count == 1
+}
+
+fn is_false(it: &bool) -> bool {
+    !it
+}
+
+fn is_raw(form: &Form) -> bool {
+    *form == Form::Raw
 }
 
 impl<'a> CallBody<'a> {
@@ -196,6 +263,18 @@ impl<'a> CallBody<'a> {
             }
             CallBody::Echo { text } => Ok(Call::Echo { text }),
             CallBody::Help => Ok(Call::Help),
+            body @ CallBody::Send { .. } => body.check_send(tag),
+            CallBody::Accept { offer, form, introduction } => {
+                offer::check_introduction(tag, introduction.as_ref()).map(|()| Call::Accept {
+                    offer,
+                    form,
+                    introduction: introduction.map(Box::new),
+                })
+            }
+            CallBody::Refuse { offer, reason } => {
+                let reason = offer::check_reason(tag, reason.as_deref().unwrap_or(""));
+                reason.map(|reason| Call::Refuse { offer, reason })
+            }
             CallBody::Info { interval_ms } => host::info(interval_ms),
             CallBody::Ping { host: Some(host) } => host::ping(&host),
             CallBody::Ping { host: None } => Ok(Call::Host(HostCall::Ask(Question::Pong))),
@@ -211,6 +290,20 @@ impl<'a> CallBody<'a> {
             CallBody::Kill => Ok(Call::Host(HostCall::Kill)),
         };
         checked.map_err(|refusal| Refusal { tag, ..refusal })
+    }
+
+    fn check_send(self, tag: Tag) -> Result<Call<'a>, Refusal> {
+        let CallBody::Send { to, name, size, modified, files, folder, form, introduction, data } =
+            self
+        else {
+            unreachable!("the caller has looked")
+        };
+        let to = Name::parse(&to).ok_or_else(|| Refusal::new(tag, BadName, NAME_RULE))?;
+        let data = data.map(Blob::into_owned);
+        let size = size.or(data.as_ref().map(|data| data.0.len() as u64));
+        let name = name.into_owned();
+        let parcel = Parcel { name, size, modified, files, folder, form, introduction };
+        Proposal { to, parcel, data }.check(tag).map(|proposal| Call::Send(Box::new(proposal)))
     }
 }
 
@@ -255,6 +348,62 @@ pub enum DetailBody<'a> {
         /// Seconds since 1970.
         modified: i64,
     },
+    /// See [`super::Event::DataEnd`].
+    DataEnd,
+    /// See [`super::Event::Offer`].
+    Offer {
+        /// Its number.
+        offer: u32,
+        /// Who offers.
+        from: Name,
+        /// See [`Parcel::name`].
+        name: Blob<'a>,
+        /// Bytes in all, if that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// Seconds since 1970.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        modified: Option<i64>,
+        /// How many.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        files: u64,
+        /// Whether the name is that of a folder.
+        #[serde(default, skip_serializing_if = "is_false")]
+        folder: bool,
+        /// The most that the sender can speak.
+        #[serde(default)]
+        form: Form,
+        /// From the sender's client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        introduction: Option<Cow<'a, Object>>,
+        /// Of the sender's connection.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        address: Option<Cow<'a, str>>,
+    },
+    /// See [`super::Event::OfferWithdrawn`].
+    OfferWithdrawn {
+        /// The number of the offer.
+        offer: u32,
+        /// The name of the error.
+        code: ErrorCode,
+        /// One sentence.
+        #[serde(borrow)]
+        text: Cow<'a, str>,
+    },
+    /// See [`super::Event::Accepted`].
+    Accepted {
+        /// The user at the other end.
+        by: Name,
+        /// What goes through.
+        #[serde(default)]
+        form: Form,
+        /// From the other client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        introduction: Option<Cow<'a, Object>>,
+        /// Of the other's connection.
+        #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+        address: Option<Cow<'a, str>>,
+    },
     /// See [`super::Event::Entries`].
     Entries {
         /// In the order of their names.
@@ -289,6 +438,11 @@ pub enum OutcomeBody<'a> {
         /// BLAKE3 as 64 hexadecimal digits.
         #[serde(borrow)]
         hash: Cow<'a, str>,
+    },
+    /// It has arrived with another user.
+    Delivered {
+        /// Who vouches for it.
+        by: Witness,
     },
     /// The command ended by itself.
     Exit {
@@ -328,6 +482,7 @@ impl<'a> From<&'a Outcome> for OutcomeBody<'a> {
             Outcome::Sent { hash } => {
                 OutcomeBody::Sent { hash: Cow::Owned(blake3::Hash::from(*hash).to_string()) }
             }
+            Outcome::Delivered { by } => OutcomeBody::Delivered { by: *by },
             Outcome::Exit { code, directory } => OutcomeBody::Exit {
                 code: *code,
                 directory: directory.as_ref().map(|bytes| Blob::borrowed(bytes)),

@@ -64,7 +64,8 @@ pub fn farewell(sniffed: Sniffed, refusal: &Refusal) -> Vec<u8> {
 pub fn unserved(sniffed: Sniffed) -> Option<Refusal> {
     let text = match sniffed {
         Sniffed::Http => "this port does not serve HTTP",
-        Sniffed::Tls => "this server does not speak TLS yet",
+        // The server's transport has taken off the TLS that a connection begins with.
+        Sniffed::Tls => "there is no TLS within TLS",
         Sniffed::Undecided | Sniffed::Speaks(..) => return None,
     };
     Some(Refusal::new(0, ErrorCode::NotSupported, text))

@@ -35,6 +35,12 @@ pub enum ErrorCode {
     TooMany,
     /// Nobody of that name is here.
     NoSuchUser,
+    /// Nothing is offered under that number.
+    NoSuchOffer,
+    /// The other user does not want it.
+    Refused,
+    /// The user at the other end has gone.
+    PeerGone,
     /// The queue of that user is full.
     PeerBusy,
     /// A message was queued and the user went before it was sent.
@@ -116,6 +122,9 @@ impl ErrorCode {
             LineTooLong => "line-too-long",
             TooMany => "too-many",
             NoSuchUser => "no-such-user",
+            NoSuchOffer => "no-such-offer",
+            Refused => "refused",
+            PeerGone => "peer-gone",
             PeerBusy => "peer-busy",
             NotDelivered => "not-delivered",
             NotNamed => "not-named",

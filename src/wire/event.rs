@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Name, Refusal, Tag, Text};
+use super::{Form, Name, Parcel, Refusal, Tag, Text};
 
 /// One thing said to a session.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,49 @@ pub enum Event<'a> {
         stream: Stream,
         /// As they came from the pipe; at most one chunk.
         bytes: &'a [u8],
+    },
+    /// Bytes that another user has sent; at most one chunk.
+    Data {
+        /// The operation.
+        tag: Tag,
+        /// As they came.
+        bytes: &'a [u8],
+    },
+    /// The other user has no more to say in this conversation.
+    DataEnd {
+        /// The operation.
+        tag: Tag,
+    },
+    /// Somebody wants to send something. Unasked: it answers nothing.
+    Offer {
+        /// To be named when it is accepted or refused; not 0.
+        number: u32,
+        /// Who.
+        from: Name,
+        /// What.
+        parcel: &'a Parcel,
+        /// Where the sender's connection comes from, if it has introduced itself.
+        address: Option<&'a str>,
+    },
+    /// What was offered under this number is not to be had any more.
+    OfferWithdrawn {
+        /// That of the offer.
+        number: u32,
+        /// Why.
+        refusal: &'a Refusal,
+    },
+    /// The other user takes part: the two operations are connected.
+    Accepted {
+        /// The operation.
+        tag: Tag,
+        /// The user at the other end.
+        by: Name,
+        /// What goes through.
+        form: Form,
+        /// Words of the other client: see [`Parcel::introduction`].
+        introduction: Option<&'a Object>,
+        /// Where its connection comes from, if it has introduced itself.
+        address: Option<&'a str>,
     },
     /// Some of a folder's entries.
     Entries {
@@ -126,7 +169,8 @@ pub enum Stream {
 pub enum Witness {
     /// The receiving client acknowledged it.
     Client,
-    /// The receiver speaks lines, which have no acknowledgement: its connection took the bytes.
+    /// There is no acknowledgement (lines have none, and the bytes of a file have none): the
+    /// receiver's connection took the bytes.
     Connection,
 }
 
@@ -139,6 +183,11 @@ pub enum Outcome {
     Sent {
         /// Of the whole file.
         hash: [u8; 32],
+    },
+    /// All that was sent to another user has arrived.
+    Delivered {
+        /// Who says so.
+        by: Witness,
     },
     /// The command ended with this code, 0 to 255.
     Exit {

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use super::{
-    Blob, Call, Event, Item, Name, Post, Recipients, Refusal, Request, Stream, Tag, Text,
+    Blob, Call, Event, Item, Name, Parcel, Post, Recipients, Refusal, Request, Stream, Tag, Text,
     control::{
         CallBody, DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION,
         WelcomeBody,
@@ -35,6 +35,9 @@ pub const MAGIC: [u8; 4] = [0x06, 0x04, b's', b'f'];
 
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 8;
+
+/// Bytes of a BLAKE3 hash.
+const HASH_BYTES: usize = 32;
 
 /// Kinds that clients send.
 pub mod client {
@@ -164,7 +167,7 @@ pub fn decode_within(bytes: &[u8], body_max: usize) -> Result<Option<Item<'_>>, 
         client::REQUEST => decode_call(frame)?,
         client::DATA => Ok(Request::Input { tag, bytes: frame.body }),
         client::CREDIT => Ok(Request::Credit { tag, bytes: decode_u32(frame)? }),
-        client::END => Ok(Request::InputEnd { tag }),
+        client::END => Ok(Request::InputEnd { tag, hash: decode_hash(frame)? }),
         client::CANCEL => Ok(Request::Cancel { tag }),
         client::ACKNOWLEDGE => Ok(Request::Acknowledge { serial: frame.number }),
         client::PING => Ok(Request::Ping { number: frame.number }),
@@ -182,7 +185,8 @@ fn client_body_max(kind: u8) -> Result<usize, Refusal> {
         client::DATA => Ok(CHUNK_MAX_BYTES),
         client::HELLO => Ok(LINE_FIRST_MAX_BYTES),
         client::CREDIT => Ok(4),
-        client::END..=client::GOODBYE => Ok(0),
+        client::END => Ok(HASH_BYTES),
+        client::CANCEL..=client::GOODBYE => Ok(0),
         kind => Err(not_of_a_client(kind)),
     }
 }
@@ -216,6 +220,15 @@ fn broken(text: impl Into<Cow<'static, str>>) -> Refusal {
 fn decode_u32(frame: Frame<'_>) -> Result<u32, Refusal> {
     let body = frame.body.try_into().map_err(|_| broken("a credit frame has a body of 4 bytes"))?;
     Ok(u32::from_be_bytes(body))
+}
+
+/// The end of a file may carry its hash.
+fn decode_hash(frame: Frame<'_>) -> Result<Option<[u8; HASH_BYTES]>, Refusal> {
+    if frame.body.is_empty() {
+        return Ok(None);
+    }
+    let hash = frame.body.try_into();
+    hash.map(Some).map_err(|_| broken("the body of an end is a hash of 32 bytes, or empty"))
 }
 
 fn decode_hello(frame: Frame<'_>) -> Result<Request<'_>, Refusal> {
@@ -337,7 +350,7 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Message { from, text, serial } => {
             put_message(out, server::MESSAGE, *serial, from.as_bytes(), *text);
         }
-        Event::Output { tag, stream: Stream::Stdout, bytes } => {
+        Event::Output { tag, stream: Stream::Stdout, bytes } | Event::Data { tag, bytes } => {
             put(out, server::DATA, *tag, bytes);
         }
         Event::Output { tag, stream: Stream::Stderr, bytes } => {
@@ -363,6 +376,10 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         | Event::Object { .. } => {
             encode_detail(event, out);
         }
+        Event::Offer { .. }
+        | Event::OfferWithdrawn { .. }
+        | Event::Accepted { .. }
+        | Event::DataEnd { .. } => encode_offer(event, out),
     }
 }
 
@@ -390,6 +407,45 @@ fn encode_detail(event: &Event<'_>, out: &mut Vec<u8>) {
             put_list(out, tag, names, |names| DetailBody::Users { names: Cow::Borrowed(names) })
         }
         _ => unreachable!("the caller has chosen the details"),
+    }
+}
+
+/// Appends news of what goes from user to user.
+fn encode_offer(event: &Event<'_>, out: &mut Vec<u8>) {
+    let (tag, detail) = offer_detail(event);
+    put_json(out, server::DETAIL, tag, &detail);
+}
+
+/// The body of such news, and its tag. Offers were not asked for: theirs is 0.
+pub(super) fn offer_detail<'a>(event: &Event<'a>) -> (Tag, DetailBody<'a>) {
+    match *event {
+        Event::Offer { number, from, parcel, address } => {
+            let Parcel { name, size, modified, files, folder, form, introduction } = parcel;
+            let detail = DetailBody::Offer {
+                offer: number,
+                from,
+                name: Blob::borrowed(&name.0),
+                size: *size,
+                modified: *modified,
+                files: *files,
+                folder: *folder,
+                form: *form,
+                introduction: introduction.as_ref().map(Cow::Borrowed),
+                address: address.map(Cow::Borrowed),
+            };
+            (0, detail)
+        }
+        Event::OfferWithdrawn { number, refusal } => {
+            let text = Cow::Borrowed(&*refusal.text);
+            (0, DetailBody::OfferWithdrawn { offer: number, code: refusal.code, text })
+        }
+        Event::Accepted { tag, by, form, introduction, address } => {
+            let introduction = introduction.map(Cow::Borrowed);
+            let address = address.map(Cow::Borrowed);
+            (tag, DetailBody::Accepted { by, form, introduction, address })
+        }
+        Event::DataEnd { tag } => (tag, DetailBody::DataEnd),
+        _ => unreachable!("the caller has chosen these"),
     }
 }
 

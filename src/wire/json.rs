@@ -16,7 +16,9 @@ pub use reply::Reply;
 use scan::{Found, Place};
 use syntax::{Fault, Members};
 
-use super::{Event, Item, Refusal, Request, error::ErrorCode::*};
+use super::{
+    Event, Item, Refusal, Request, control::DeliveredBody, error::ErrorCode::*, frame,
+};
 use crate::limits::OBJECT_DEPTH_MAX;
 
 /// What JSON alone says about a request.
@@ -148,10 +150,15 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         }
         Event::Error(refusal) => put_failure(None, refusal, out),
         Event::Goodbye(Some(refusal)) => put_goodbye(refusal, out),
+        Event::Offer { .. } | Event::OfferWithdrawn { .. } => {
+            put_value(&frame::offer_detail(event).1, out);
+            out.push(b'\n');
+        }
         // These belong to replies.
         Event::Welcome { .. }
         | Event::File { .. }
         | Event::Output { .. }
+        | Event::Data { .. }
         | Event::Entries { .. }
         | Event::Users { .. }
         | Event::Text { .. }
@@ -159,7 +166,8 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         | Event::End { .. }
         | Event::Goodbye(None) => {}
         // These have no form here, or one with the id of a request: see below.
-        Event::Delivered { .. } | Event::Credit { .. } => {}
+        Event::Delivered { .. } | Event::Accepted { .. } => {}
+        Event::Credit { .. } | Event::DataEnd { .. } => {}
         Event::Ping { .. } | Event::Pong { .. } => {}
     }
 }
@@ -188,16 +196,26 @@ pub fn put_failure(id: Option<&str>, refusal: &Refusal, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}\n");
 }
 
-/// Appends that the message with this id has arrived; any other event is not for this.
-pub fn put_delivered(id: &str, event: &Event<'_>, out: &mut Vec<u8>) {
-    let Event::Delivered { to, by, .. } = event else { return };
-    out.extend_from_slice(b"{\"event\":\"delivered\",\"id\":");
-    out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b",\"to\":");
-    put_string(to.as_str(), out);
-    out.extend_from_slice(b",\"by\":");
-    put_value(by, out);
-    out.extend_from_slice(b"}\n");
+/// Appends news of the request with this id that come besides its reply: that a message has
+/// arrived, or that somebody has accepted what was offered. Other events are not for this.
+pub fn put_news(id: &str, event: &Event<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    match event {
+        Event::Delivered { to, by, .. } => {
+            out.extend_from_slice(b"{\"event\":\"delivered\",");
+            put_value(&DeliveredBody { to: *to, by: *by }, out);
+        }
+        Event::Accepted { .. } => {
+            out.extend_from_slice(b"{");
+            put_value(&frame::offer_detail(event).1, out);
+        }
+        _ => return,
+    }
+    // The body has a brace of its own, in whose place its id comes.
+    let brace = start + 1 + out[start + 1..].iter().position(|byte| *byte == b'{').expect("it has");
+    let id = [b"\"id\":", id.as_bytes(), b","].concat();
+    out.splice(brace..=brace, id);
+    out.push(b'\n');
 }
 
 fn put_string(text: &str, out: &mut Vec<u8>) {

@@ -3,16 +3,17 @@
 //! One request a line, LF or CRLF at its end; answers are lines too, but for the bytes of a file
 //! and the output of a command, which come exactly as they are. PROTOCOL.md, "Lines".
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::{
-    Call, ErrorCode, Event, Item, Name, Outcome, Post, Recipients, Refusal, Request, Secret,
-    SharePath, Text,
+    Call, ErrorCode, Event, Form, Item, Name, Outcome, Parcel, Post, Proposal, Recipients, Refusal,
+    Request, Secret, SharePath, Text,
     error::ErrorCode::*,
     escape::{escape, escape_bytes, is_plain, plain_length},
     event::{Ended, Entry, EntryKind},
     host,
     name::NAME_RULE,
+    offer,
     verbs::{self, Verb},
 };
 use crate::limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES};
@@ -33,7 +34,11 @@ pub fn decode(bytes: &[u8], scanned: usize, line_max: usize) -> Result<Option<It
     let request = match other_dialect(line) {
         Some(refusal) => return Err(refusal),
         None if line.trim_ascii().is_empty() => Ok(Request::Nothing),
-        None => parse(line),
+        None => match parse(line) {
+            // What follows cannot be understood.
+            Err(refusal) if refusal.code == Protocol => return Err(refusal),
+            request => request,
+        },
     };
     if let Err(refusal) = &request
         && first_word(line.trim_ascii_start()) == b"upload"
@@ -90,7 +95,17 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::File { name, size, .. } => {
             put(out, &["file ", &size.to_string(), " ", &escape_bytes(name), "\n"]);
         }
-        Event::Output { bytes, .. } => out.extend_from_slice(bytes),
+        Event::Output { bytes, .. } | Event::Data { bytes, .. } => out.extend_from_slice(bytes),
+        Event::Offer { number, from, parcel, .. } => {
+            let (number, size) = (number.to_string(), parcel.size.unwrap_or(0).to_string());
+            let name = escape_bytes(&parcel.name.0);
+            put(out, &["offer ", &number, " ", from.as_str(), " ", &size, " ", &name, "\n"]);
+        }
+        Event::OfferWithdrawn { number, refusal } => {
+            let (code, text) = (refusal.code.as_str(), escape(&refusal.text));
+            put(out, &["offer-withdrawn ", &number.to_string(), " ", code, ": ", &text, "\n"]);
+        }
+        Event::Accepted { by, .. } => put(out, &["accepted ", by.as_str(), "\n"]),
         Event::Entries { entries, .. } => entries.iter().for_each(|entry| put_entry(out, entry)),
         Event::Users { names, .. } => {
             names.iter().for_each(|name| put(out, &[name.as_str(), "\n"]));
@@ -106,7 +121,7 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Error(refusal) => put_error(out, refusal),
         Event::Goodbye(Some(refusal)) => put_error(out, refusal),
         Event::Goodbye(None) => put(out, &["goodbye\n"]),
-        Event::Delivered { .. } | Event::Credit { .. } => {}
+        Event::Delivered { .. } | Event::Credit { .. } | Event::DataEnd { .. } => {}
         Event::Ping { .. } | Event::Pong { .. } => {}
     }
 }
@@ -129,6 +144,7 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
 fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
     let line = match outcome {
         Outcome::Done | Outcome::Sent { .. } => return,
+        Outcome::Delivered { .. } => "delivered\n".to_owned(),
         Outcome::Failed(refusal) => return put_error(out, refusal),
         Outcome::Exit { code, .. } => format!("[exit {code}]\n"),
         Outcome::Signal { number, because: None } => format!("[signal {number}]\n"),
@@ -167,11 +183,19 @@ fn other_dialect(line: &[u8]) -> Option<Refusal> {
 }
 
 fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
-    check_text(line)?;
+    if let Err(refusal) = check_text(line) {
+        return match raw_behind(line)? {
+            Some(bytes) => Ok(Request::Skip { bytes, refusal }),
+            None => Err(refusal),
+        };
+    }
     let line = line.trim_ascii_start();
     let word = first_word(line);
     match verbs::find(word) {
-        Some(verb) if verb.has_no_bar() && memchr::memchr(b'|', line).is_some() => {
+        Some(verb)
+            if (verb.has_no_bar() || lacks_number(verb, &line[word.len()..]))
+                && memchr::memchr(b'|', line).is_some() =>
+        {
             parse_message(line)
         }
         Some(verb) => {
@@ -180,6 +204,14 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
         }
         None => parse_message(line),
     }
+}
+
+/// Whether a verb that goes with a number has none: `send me the plan|bob` is a text.
+fn lacks_number(verb: Verb, rest: &[u8]) -> bool {
+    let rest = rest.trim_ascii_start();
+    let number = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    matches!(verb, Verb::Send | Verb::Accept | Verb::Refuse) && !is_number
 }
 
 /// The bytes before the first space, or up to the first colon, which belongs to the words of
@@ -249,6 +281,16 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
         Verb::Run => Call::Run { command: check_command(rest)?, stdin: false, timeout_ms: 0 },
         Verb::Ls => Call::List { path: list_path(bare.as_bytes())? },
         Verb::Echo => Call::Echo { text: Cow::Borrowed(rest) },
+        Verb::Send => return parse_send(bare, usage),
+        Verb::Accept => {
+            let offer = offer_number(bare, usage)?;
+            Call::Accept { offer, form: Form::Raw, introduction: None }
+        }
+        Verb::Refuse => {
+            let (number, reason) = rest.split_once(' ').unwrap_or((bare, ""));
+            let offer = offer_number(number, usage)?;
+            Call::Refuse { offer, reason: offer::check_reason(0, reason)? }
+        }
         Verb::Who if bare.is_empty() => Call::Who,
         Verb::Help if bare.is_empty() => Call::Help,
         Verb::Who | Verb::Help | Verb::Quit => {
@@ -278,6 +320,61 @@ fn parse_user(rest: &str) -> Result<Request<'_>, Refusal> {
     };
     let name = Name::parse(name).ok_or_else(|| Refusal::new(0, BadName, NAME_RULE))?;
     Ok(Request::Login { name, password })
+}
+
+/// `send SIZE NAME USER`, the name with spaces if it has some.
+///
+/// Where the size can be read, so many bytes follow, whatever else is wrong: they must not be
+/// taken for requests. Where it cannot, this is no request with bytes behind it: somebody writes
+/// to somebody, perhaps.
+fn parse_send<'a>(rest: &str, usage: fmt::Arguments<'_>) -> Result<Request<'a>, Refusal> {
+    let wrong = |what: &str| Refusal::new(0, BadArguments, format!("{what}; {usage}"));
+    let (size, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+    let size = raw_size(size)?.ok_or_else(|| wrong("the size is no number"))?;
+    let proposal = match rest.trim_ascii().rsplit_once(' ') {
+        None => Err(wrong("somebody to send it to is not named")),
+        Some((name, to)) => match Name::parse(to) {
+            None => Err(Refusal::new(0, BadName, NAME_RULE)),
+            Some(to) => {
+                let parcel = Parcel::file(name.trim_ascii_end().as_bytes(), size);
+                Proposal { to, parcel, data: None }.check(0)
+            }
+        },
+    };
+    Ok(match proposal {
+        Ok(proposal) => Request::Call { tag: 0, call: Call::Send(Box::new(proposal)) },
+        Err(refusal) => Request::Skip { bytes: size, refusal },
+    })
+}
+
+/// How many raw bytes follow a line in which something else is wrong.
+fn raw_behind(line: &[u8]) -> Result<Option<u64>, Refusal> {
+    let line = line.trim_ascii_start();
+    let word = first_word(line);
+    if verbs::find(word) != Some(Verb::Send) {
+        return Ok(None);
+    }
+    let rest = line[word.len()..].trim_ascii_start();
+    let size = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
+    std::str::from_utf8(size).map_or(Ok(None), raw_size)
+}
+
+/// How many raw bytes follow a line that says so; `None` where the word is no number.
+///
+/// # Errors
+/// A number beyond all sizes: what follows cannot be told from requests, so the session must end.
+fn raw_size(word: &str) -> Result<Option<u64>, Refusal> {
+    if word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    let size = word.parse().ok().filter(|size| *size <= i64::MAX as u64);
+    let too_much = || Refusal::new(0, Protocol, "no file is so large; a size has 63 bits");
+    size.ok_or_else(too_much).map(Some)
+}
+
+fn offer_number(word: &str, usage: fmt::Arguments<'_>) -> Result<u32, Refusal> {
+    let wrong = || Refusal::new(0, BadArguments, format!("the number of an offer is due; {usage}"));
+    word.parse().map_err(|_| wrong())
 }
 
 /// The folder of `ls`: nothing, `.` and `/` are the root itself.

@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{HostCall, Name, Refusal, Secret, SharePath, Text, json::Label};
+use super::{
+    Form, HostCall, Name, Proposal, Refusal, Secret, SharePath, Text, event::Object, json::Label,
+};
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
 /// carry it. 0 is none. The line dialect has no numbers: all its tags are 0.
@@ -34,17 +36,19 @@ pub enum Request<'a> {
         /// What to do.
         call: Call<'a>,
     },
-    /// Bytes for the standard input of the command `tag`.
+    /// Bytes for the operation `tag`: the standard input of a command, or a part of what is sent.
     Input {
         /// The operation.
         tag: Tag,
         /// At most one chunk.
         bytes: &'a [u8],
     },
-    /// The end of that standard input.
+    /// The end of that input.
     InputEnd {
         /// The operation.
         tag: Tag,
+        /// BLAKE3 of all of it, where the sender of a file tells it.
+        hash: Option<[u8; 32]>,
     },
     /// The client has room for so many more bytes of the operation's output.
     Credit {
@@ -74,6 +78,27 @@ pub enum Request<'a> {
     Goodbye,
     /// An empty line: nothing is asked, nothing is answered, and it is no first request.
     Nothing,
+    /// What should have been a request with bytes behind it and is none. Lines alone: see
+    /// [`Request::raw_bytes`].
+    Skip {
+        /// So many bytes follow, which are no requests.
+        bytes: u64,
+        /// The answer.
+        refusal: Refusal,
+    },
+}
+
+impl Request<'_> {
+    /// How many bytes of input follow the request as they are, in a dialect that has no frames to
+    /// put them in; `None` where nothing does. They are of the operation that it begins; where it
+    /// begins none they are passed over.
+    pub fn raw_bytes(&self) -> Option<u64> {
+        match self {
+            Request::Call { call: Call::Send(proposal), .. } => proposal.parcel.size,
+            Request::Skip { bytes, .. } => Some(*bytes),
+            _ => None,
+        }
+    }
 }
 
 /// The verbs that have an answer. A new verb begins here, in `verbs.rs` and in its own file.
@@ -124,6 +149,25 @@ pub enum Call<'a> {
     },
     /// What one can ask.
     Help,
+    /// Offer something to another user, and pass it on once that one accepts it.
+    Send(Box<Proposal>),
+    /// Take what was offered.
+    Accept {
+        /// The number of the offer.
+        offer: u32,
+        /// The most that the receiver can speak.
+        form: Form,
+        /// Words of the receiver's client for the sender's: see
+        /// [`Parcel::introduction`](super::Parcel::introduction).
+        introduction: Option<Box<Object>>,
+    },
+    /// Do not take it.
+    Refuse {
+        /// The number of the offer.
+        offer: u32,
+        /// Why, for the sender.
+        reason: Option<String>,
+    },
     /// Something about the server's host, or the server itself.
     Host(HostCall<'a>),
     /// What should have been one of these and is none: it is answered by its end, as they all are.

@@ -15,6 +15,12 @@ pub enum Verb {
     Run,
     /// `ls folder`
     Ls,
+    /// `send 13 plan.txt bob`
+    Send,
+    /// `accept 1`
+    Accept,
+    /// `refuse 1 no room`
+    Refuse,
     /// `who`
     Who,
     /// `echo text`
@@ -101,6 +107,24 @@ pub const VERBS: &[Entry] = &[
         about: "run a command on the server; `run cd DIR` sets the folder for the next ones",
     },
     Entry { verb: Verb::Ls, word: "ls", usage: "ls [DIR]", about: "list a folder of the server" },
+    Entry {
+        verb: Verb::Send,
+        word: "send",
+        usage: "send SIZE NAME USER",
+        about: "offer a file to a user; its SIZE bytes follow the line as they are",
+    },
+    Entry {
+        verb: Verb::Accept,
+        word: "accept",
+        usage: "accept NUMBER",
+        about: "take what a user has offered under this number",
+    },
+    Entry {
+        verb: Verb::Refuse,
+        word: "refuse",
+        usage: "refuse NUMBER [REASON]",
+        about: "do not take it",
+    },
     Entry { verb: Verb::Who, word: "who", usage: "who", about: "list the users that are here" },
     Entry { verb: Verb::Echo, word: "echo", usage: "echo TEXT", about: "get the same text back" },
     Entry {

@@ -6,7 +6,7 @@
 use sixfour::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES},
     wire::{
-        Blob, Call, Dialect, Event, Item, Refusal, Request, SharePath, Text,
+        Blob, Call, Dialect, Event, Item, Parcel, Proposal, Refusal, Request, SharePath, Text,
         control::{CallBody, HelloBody, VERSION},
         frame::{self, Said, client, server},
         json::scan::Place,
@@ -128,7 +128,9 @@ pub fn encode_request(request: &Request<'_>, number: u32) -> Vec<u8> {
             frame::put_json(&mut out, client::REQUEST, tag, &encode_call(&call));
         }
         Request::Input { tag, bytes } => frame::put(&mut out, client::DATA, tag, bytes),
-        Request::InputEnd { tag } => frame::put(&mut out, client::END, tag, b""),
+        Request::InputEnd { tag, hash } => {
+            frame::put(&mut out, client::END, tag, hash.as_ref().map_or(&b""[..], |hash| hash));
+        }
         Request::Credit { tag, bytes } => {
             frame::put(&mut out, client::CREDIT, tag, &bytes.to_be_bytes());
         }
@@ -137,7 +139,7 @@ pub fn encode_request(request: &Request<'_>, number: u32) -> Vec<u8> {
         Request::Ping { number } => frame::put(&mut out, client::PING, number, b""),
         Request::Pong => frame::put(&mut out, client::PONG, number, b""),
         Request::Goodbye => frame::put(&mut out, client::GOODBYE, 0, b""),
-        Request::Nothing => panic!("frames cannot be empty lines"),
+        Request::Nothing | Request::Skip { .. } => panic!("only lines have these"),
     }
     out
 }
@@ -164,8 +166,32 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
         Call::Who => CallBody::Who,
         Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
         Call::Help => CallBody::Help,
+        Call::Send(proposal) => encode_send(proposal),
+        Call::Accept { offer, form, introduction } => {
+            let introduction = introduction.as_deref().cloned();
+            CallBody::Accept { offer: *offer, form: *form, introduction }
+        }
+        Call::Refuse { offer, reason } => {
+            CallBody::Refuse { offer: *offer, reason: reason.as_deref().map(Into::into) }
+        }
         Call::Host(call) => call.into(),
         Call::Refused(_) => panic!("what is no request has no form"),
+    }
+}
+
+fn encode_send(proposal: &Proposal) -> CallBody<'_> {
+    let Proposal { to, parcel, data } = proposal;
+    let Parcel { name, size, modified, files, folder, form, introduction } = parcel;
+    CallBody::Send {
+        to: to.as_str().into(),
+        name: name.clone(),
+        size: *size,
+        modified: *modified,
+        files: *files,
+        folder: *folder,
+        form: *form,
+        introduction: introduction.clone(),
+        data: data.clone(),
     }
 }
 

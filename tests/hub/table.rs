@@ -136,8 +136,12 @@ impl Table {
     }
 
     pub fn heard(&mut self, id: SessionId) -> String {
-        let bytes = self.heard.remove(&id).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        String::from_utf8_lossy(&self.heard_bytes(id)).into_owned()
+    }
+
+    /// The same as bytes.
+    pub fn heard_bytes(&mut self, id: SessionId) -> Vec<u8> {
+        self.heard.remove(&id).unwrap_or_default()
     }
 
     /// The kinds of the frames heard since it was asked last.
@@ -150,6 +154,11 @@ impl Table {
         }
         assert!(rest.is_empty(), "whole frames");
         kinds
+    }
+
+    /// What these have heard is of no account.
+    pub fn forget<const COUNT: usize>(&mut self, ids: [SessionId; COUNT]) {
+        ids.iter().for_each(|id| drop(self.heard.remove(id)));
     }
 
     /// Why the session is over, if it is.

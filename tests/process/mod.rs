@@ -9,6 +9,7 @@ pub mod framed;
 pub mod identity;
 pub mod json;
 pub mod lines;
+pub mod secured;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -25,6 +26,7 @@ pub use framed::{Framed, News};
 pub use json::Json;
 pub use lines::Line;
 use rustix::process::{Pid, Signal, kill_process};
+pub use secured::Secured;
 use tempfile::TempDir;
 
 /// How long anything may take before it counts as never happening.
@@ -41,6 +43,7 @@ pub struct Server {
     /// What it has printed to say where it listens.
     pub greeting: String,
     root: TempDir,
+    state: TempDir,
     log: Arc<Log>,
 }
 
@@ -102,7 +105,9 @@ impl Server {
 
     /// The same, sharing this folder.
     pub fn start_sharing(root: TempDir, mut command: Command) -> Server {
+        let state = folder();
         command.arg("--root").arg(root.path()).env_remove("RUST_LOG");
+        command.arg("--state").arg(state.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server starts");
         let log = Log::follow(child.stderr.take().expect("its error output is a pipe"));
@@ -111,7 +116,12 @@ impl Server {
         stdout.read_line(&mut greeting).expect("it says where it listens");
         let port = greeting.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
         let Some(port) = port else { panic!("no port in {greeting:?}; the log: {}", log.text()) };
-        Server { child, port, greeting, root, log }
+        Server { child, port, greeting, root, state, log }
+    }
+
+    /// The state folder, with the server's key.
+    pub fn state(&self) -> &Path {
+        self.state.path()
     }
 
     /// The shared folder.
@@ -165,6 +175,19 @@ impl Server {
     /// A client that speaks JSON and has no name yet.
     pub fn json(&self, ip: IpAddr) -> Json {
         Json::new(self.connect(ip))
+    }
+
+    /// A client that speaks lines inside TLS.
+    pub fn secured(&self, ip: IpAddr) -> Secured {
+        Secured::new(self.connect(ip))
+    }
+
+    /// The fingerprint of its key, from another process.
+    pub fn fingerprint(&self) -> String {
+        let (state, start) = (self.state.path().to_string_lossy(), "SHA256:");
+        let (code, out, err) = run_server(&["fingerprint", "--state", &state]);
+        assert!(code == Some(0) && out.starts_with(start), "{out}{err}");
+        out.trim_end().to_owned()
     }
 
     /// A client that speaks frames and is called `name`.
@@ -292,9 +315,11 @@ impl Log {
 
 /// Runs the server with these arguments to its end: exit code, output, error output.
 pub fn run_server(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let state = folder();
     let mut child = Command::new(env!("CARGO_BIN_EXE_server"))
         .args(arguments)
         .env_remove("RUST_LOG")
+        .env("XDG_STATE_HOME", state.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -1,10 +1,10 @@
 //! What a peer has asked for, and whether the answer is right.
 
-use sixfour::wire::{ErrorCode, control::OutcomeBody, event::Ended};
+use sixfour::wire::{ErrorCode, Form, control::OutcomeBody, event::Ended};
 
 use crate::{
-    LIMITS,
     jobs::{What, exit_of, file_byte, input_byte, output_byte, output_stream},
+    parcels::{self, Depot, Parcel},
 };
 
 /// Something with an answer.
@@ -22,6 +22,9 @@ pub struct Call {
     pub input_room: usize,
     pub input_ended: bool,
     pub wrong_bytes: bool,
+    /// Another peer takes part, and what comes from it has ended.
+    pub joined: Option<Form>,
+    pub data_ended: bool,
 }
 
 /// What was asked for.
@@ -31,6 +34,10 @@ pub enum Asked {
     Who,
     Echo(String),
     Help,
+    /// Offer something to another peer; take or refuse what another has offered.
+    Send(Parcel),
+    Take(Parcel),
+    Refuse(Parcel),
     Clear,
     /// What ends its own session too.
     Disconnect,
@@ -52,9 +59,11 @@ impl Call {
             timeout_ms,
             withheld: 0,
             input_sent: 0,
-            input_room: LIMITS.input_window_bytes as usize,
+            input_room: parcels::WINDOW,
             input_ended: false,
             wrong_bytes: false,
+            joined: None,
+            data_ended: false,
         }
     }
 
@@ -77,6 +86,10 @@ impl Call {
                     output_byte(seed, at)
                 }
                 Asked::Work(What::Repeat) => input_byte(at),
+                Asked::Send(parcel) | Asked::Take(parcel) => {
+                    assert!(!self.data_ended, "more after the end");
+                    parcels::byte_of(&parcel, self.joined, self.announced, at)
+                }
                 Asked::Clear => CLEAR[at],
                 _ => panic!("{self:?} has no bytes"),
             };
@@ -85,8 +98,11 @@ impl Call {
     }
 
     /// Judges how the operation has ended.
-    pub fn judge_end(&self, outcome: &OutcomeBody<'_>) {
+    pub fn judge_end(&self, outcome: &OutcomeBody<'_>, depot: &mut Depot) {
         match (&self.asked, outcome) {
+            (Asked::Send(_) | Asked::Take(_), _) => parcels::judge_end(self, outcome, depot),
+            (Asked::Refuse(_), OutcomeBody::Done) => {}
+            (Asked::Refuse(_), OutcomeBody::Failed { code: ErrorCode::NoSuchOffer, .. }) => {}
             (Asked::Work(What::Failure), OutcomeBody::Failed { .. }) => {}
             // Too many, or the server stops.
             (

@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use sixfour::wire::{ErrorCode, Stream, control::OutcomeBody, event::Ended};
+use sixfour::wire::{
+    ErrorCode, Form, Stream,
+    control::OutcomeBody,
+    event::{Ended, Witness},
+};
 
 use crate::{
     LIMITS,
     call::{Asked, Call},
     jobs::{What, fact, input_byte, output_stream},
+    parcels::Depot,
     peer::{Peer, name_of, number_of},
     post::Office,
     rng::Rng,
@@ -94,9 +99,22 @@ impl Peer {
             Asked::Clear => json!({"op": "clear", "id": id}),
             Asked::Reset => json!({"op": "reset", "id": id}),
             Asked::Kill => json!({"op": "kill", "id": id}),
-            Asked::Disconnect => unreachable!("that is no call here"),
+            other => unreachable!("{other:?} is asked for elsewhere"),
         };
         self.object(&object);
+    }
+
+    pub fn offer_json(&mut self, tag: u32, to: &str, name: &str, content: &[u8]) {
+        let data = json!({"base64": STANDARD.encode(content)});
+        self.object(&json!({"op": "send", "id": tag, "to": to, "name": name, "data": data}));
+    }
+
+    pub fn accept_json(&mut self, tag: u32, offer: u32, form: Form) {
+        self.object(&json!({"op": "accept", "id": tag, "offer": offer, "form": form}));
+    }
+
+    pub fn refuse_json(&mut self, tag: u32, offer: u32, reason: Option<&str>) {
+        self.object(&json!({"op": "refuse", "id": tag, "offer": offer, "reason": reason}));
     }
 
     pub fn go_on_json(&mut self, rng: &mut Rng) {
@@ -161,6 +179,11 @@ impl Peer {
                 call.take_data(&bytes_of(&object["content"]), None);
                 office.met.insert("content ahead");
             }
+            Some("offer" | "offer-withdrawn" | "accepted") => {
+                let text = object.to_string();
+                let detail = serde_json::from_str(&text).expect("an event as frames have it");
+                assert!(self.hear_of_parcel(id_of(&object).unwrap_or(0), &detail));
+            }
             Some(other) => panic!("an event {other}"),
             None => self.hear_reply(&object, office),
         }
@@ -188,8 +211,12 @@ impl Peer {
             return;
         }
         let at = self.calls.iter().position(|call| call.tag == id);
-        let mut call = self.calls.remove(at.expect("every request has one reply")).expect("found");
-        judge(&mut call, reply);
+        let at = at.expect("every request has one reply");
+        if let Asked::Send(_) | Asked::Take(_) | Asked::Refuse(_) = self.calls[at].asked {
+            self.judge_missing_offer(id, &outcome_of(reply));
+        }
+        let mut call = self.calls.remove(at).expect("found");
+        judge(&mut call, reply, &mut office.depot);
         if reply.get("truncated").is_some() {
             office.met.insert("truncated reply");
         }
@@ -242,7 +269,7 @@ fn bytes_of(value: &Value) -> Vec<u8> {
 }
 
 /// Judges the reply to a call as the same answer in frames would be judged.
-fn judge(call: &mut Call, reply: &Value) {
+fn judge(call: &mut Call, reply: &Value, depot: &mut Depot) {
     let (stdout, stderr) = (bytes_of(&reply["stdout"]), bytes_of(&reply["stderr"]));
     if let Asked::Work(What::Output { .. }) = call.asked {
         take_both(call, &stdout, &stderr);
@@ -252,6 +279,10 @@ fn judge(call: &mut Call, reply: &Value) {
     if let Some(content) = reply.get("content") {
         call.announced = true;
         call.take_data(&bytes_of(content), None);
+    }
+    if let (Asked::Take(parcel), Some(size)) = (&call.asked, reply.get("size")) {
+        assert_eq!(*size, parcel.size);
+        call.announced = true;
     }
     for (list, is_asked) in [
         ("entries", matches!(call.asked, Asked::Work(What::Folder { .. }))),
@@ -278,7 +309,7 @@ fn judge(call: &mut Call, reply: &Value) {
         _ => true,
     };
     assert_eq!(reply["errorcode"] == 0, is_good, "{reply}");
-    call.judge_end(&outcome);
+    call.judge_end(&outcome, depot);
 }
 
 /// The bytes of both outputs in the order in which the command wrote them.
@@ -318,6 +349,10 @@ fn outcome_of(reply: &Value) -> OutcomeBody<'static> {
     if let Some((code, text)) = error_of(reply) {
         assert!(reply["result"].is_null());
         return OutcomeBody::Failed { code, text: text.into() };
+    }
+    if let Some(by) = reply.get("by") {
+        assert_eq!(by, "connection");
+        return OutcomeBody::Delivered { by: Witness::Connection };
     }
     if let Some(hash) = reply["hash"].as_str() {
         return OutcomeBody::Sent { hash: hash.to_owned().into() };

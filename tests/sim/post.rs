@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::rng::Rng;
+use crate::{parcels::Depot, rng::Rng};
 
 /// All letters that peers have ever written.
 #[derive(Default)]
@@ -11,6 +11,8 @@ pub struct Office {
     received: BTreeSet<(usize, usize)>,
     /// Letters without a receipt, by the life of the sender and the name of the recipient.
     pairs: BTreeMap<(u32, usize), Pair>,
+    /// What goes from peer to peer besides.
+    pub depot: Depot,
     /// Letters with a receipt, by the life of the sender and their tag.
     receipts: BTreeMap<(u32, u32), Receipt>,
     /// What peers have met that the world does not see.

@@ -3,7 +3,10 @@
 use super::{
     After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
-use crate::wire::control::{DetailBody, OutcomeBody, RefusalBody};
+use crate::wire::{
+    Form,
+    control::{DetailBody, OutcomeBody, RefusalBody},
+};
 
 impl Brain {
     pub(super) fn handle_heard(&mut self, heard: Heard<'_>, now_ms: u64) {
@@ -22,7 +25,8 @@ impl Brain {
                 self.effects.push_back(Effect::Seen(from));
                 self.effects.push_back(Effect::Show(shown, after));
             }
-            Heard::Detail(tag, detail) => self.handle_detail(tag, detail),
+            Heard::Detail(0, detail) => self.handle_offer(detail, now_ms),
+            Heard::Detail(tag, detail) => self.handle_detail(tag, detail, now_ms),
             Heard::End(tag, outcome) => self.handle_end(tag, outcome, now_ms),
             Heard::InputRoom(_) => {
                 self.send_input();
@@ -40,7 +44,7 @@ impl Brain {
         self.settle();
     }
 
-    fn handle_detail(&mut self, tag: Tag, detail: DetailBody<'_>) {
+    fn handle_detail(&mut self, tag: Tag, detail: DetailBody<'_>, now_ms: u64) {
         match (self.tasks.get_mut(&tag), detail) {
             (Some(Task::Answer(_)), DetailBody::Users { names }) => {
                 self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
@@ -51,6 +55,12 @@ impl Brain {
             }
             (Some(Task::Answer(_)), DetailBody::Text { text }) => {
                 self.show(Shown::Text(text.into_owned()));
+            }
+            (Some(Task::Transfer(_)), DetailBody::Accepted { form, .. }) => {
+                self.handle_joined(tag, form, now_ms);
+            }
+            (Some(Task::Transfer(_)), DetailBody::File { .. }) => {
+                self.handle_joined(tag, Form::Raw, now_ms);
             }
             (Some(Task::Answer(_)), DetailBody::Object { object }) => {
                 self.count_facts();
@@ -69,6 +79,9 @@ impl Brain {
             return self.handle_transfer_end(tag, outcome, now_ms);
         }
         let task = self.tasks.remove(&tag);
+        if matches!(task, Some(Task::Refusal)) {
+            return;
+        }
         if let OutcomeBody::Failed { code, text } = &outcome {
             if !self.ask_again(*code, now_ms) {
                 self.refuse(*code, text);
@@ -84,7 +97,7 @@ impl Brain {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Transfer(_) | Task::Pong(_)) | None => {}
+            Some(Task::Transfer(_) | Task::Pong(_) | Task::Refusal) | None => {}
         }
     }
 

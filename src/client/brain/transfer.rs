@@ -2,12 +2,14 @@
 
 use std::{collections::VecDeque, path::Path};
 
-use super::{Brain, Effect, OutcomeBody, Shown, Tag, Target, Task, escape_bytes, exit};
+use super::{
+    Brain, Effect, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
+};
 use crate::{
-    client::{order::Local, outgoing::FilePart, progress::Size},
+    client::{mover::peer::Taking, order::Local, outgoing::FilePart, progress::Size},
     limits::CHUNK_MAX_BYTES,
     transfer::{Fault, Report, Segment, source::DiskFile},
-    wire::ErrorCode,
+    wire::{ErrorCode, Form},
 };
 
 /// While more than this waits for the connection, nothing of a transfer is put behind it: what
@@ -28,6 +30,22 @@ pub enum Opening {
         /// Bytes that may be taken before they are reported.
         credit_step_bytes: u32,
     },
+    /// Files of ours go to another user.
+    Give {
+        /// Which.
+        paths: Vec<Local>,
+        /// Bytes a second, at most.
+        limit: Option<u64>,
+        /// How they go.
+        form: Form,
+    },
+    /// Files of another user come.
+    Take {
+        /// What and how.
+        taking: Taking,
+        /// Bytes that may be taken before they are reported.
+        credit_step_bytes: u32,
+    },
     /// Files of ours go.
     Store {
         /// Which.
@@ -41,7 +59,10 @@ impl Opening {
     /// Bytes a second, at most.
     pub fn limit(&self) -> Option<u64> {
         match self {
-            Opening::Fetch { limit, .. } | Opening::Store { limit, .. } => *limit,
+            Opening::Fetch { limit, .. }
+            | Opening::Store { limit, .. }
+            | Opening::Give { limit, .. } => *limit,
+            Opening::Take { .. } => None,
         }
     }
 }
@@ -74,6 +95,7 @@ pub(super) struct Transfer {
 enum Kind {
     Fetch { paths: Vec<Vec<u8>>, target: Target },
     Store { into: Option<Vec<u8>> },
+    Peer(Peer),
 }
 
 impl Transfer {
@@ -88,6 +110,27 @@ impl Transfer {
 
     pub(super) fn store(into: Option<Vec<u8>>, again: String, now_ms: u64) -> Transfer {
         Transfer::new(Kind::Store { into }, again, now_ms)
+    }
+
+    /// To or from another user.
+    pub(super) fn peer(peer: Peer, again: String, now_ms: u64) -> Transfer {
+        Transfer::new(Kind::Peer(peer), again, now_ms)
+    }
+
+    pub(super) fn peer_mut(&mut self) -> Option<&mut Peer> {
+        match &mut self.kind {
+            Kind::Peer(peer) => Some(peer),
+            Kind::Fetch { .. } | Kind::Store { .. } => None,
+        }
+    }
+
+    /// Both ends take part from now on. `None` where that cannot be, or nobody wants it any more.
+    pub(super) fn join(&mut self, form: Form, now_ms: u64) -> Option<&Peer> {
+        (self.began_ms, self.told) = (now_ms, (now_ms, 0));
+        let is_wanted = self.is_wanted();
+        let peer = self.peer_mut().filter(|peer| peer.form.is_none() && is_wanted)?;
+        peer.form = Some(form);
+        Some(peer)
     }
 
     fn new(kind: Kind, again: String, now_ms: u64) -> Transfer {
@@ -134,7 +177,7 @@ impl Transfer {
                 let path = parent.join(std::ffi::OsStr::from_bytes(name));
                 Some(path.as_os_str().as_bytes().to_vec())
             }
-            Kind::Store { into: None } => Some(name.to_vec()),
+            Kind::Store { into: None } | Kind::Peer(_) => Some(name.to_vec()),
             Kind::Store { into: Some(into) } => Some([into, &b"/"[..], name].concat()),
         }
     }
@@ -160,6 +203,17 @@ impl Brain {
             if taken > 0 {
                 self.effects.push_back(Effect::Taken(tag, taken));
             }
+            self.end_input_of(tag);
+        }
+    }
+
+    /// Tells another user that we have no more to say, once all is said.
+    fn end_input_of(&mut self, tag: Tag) {
+        let super::Online::Here(link) = &mut self.online else { return };
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        let is_over = transfer.over.is_some() && transfer.queue.is_empty();
+        if let Some(peer) = transfer.peer_mut().filter(|_| is_over) {
+            link.input_end(tag, peer.hash.as_ref().map_or(&b""[..], |hash| hash));
         }
     }
 
@@ -257,6 +311,10 @@ impl Brain {
             }
         }
         let seconds = now_ms.saturating_sub(transfer.began_ms) as f64 / 1000.0;
+        if let Kind::Peer(peer) = &transfer.kind {
+            let shown = peer.passed(name, (size, hash, was_there), seconds);
+            return self.show(shown);
+        }
         let (path, target) = (transfer.path_of(name), transfer.place_of(name));
         let is_upload = matches!(transfer.kind, Kind::Store { .. });
         let hash = blake3::Hash::from(hash).to_string();
@@ -284,13 +342,18 @@ impl Brain {
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
         let is_local = outcome.is_err() && transfer.ended.is_none();
         transfer.over = Some(outcome);
-        if is_local {
+        // Who talks to another user has said there what is wrong.
+        let talks = transfer.peer_mut().map(|peer| peer.form == Some(Form::Conversation));
+        if is_local || talks.is_some() {
             // What we had to say about it is on its way, if anything; the server ends it.
             self.pump();
-            if let Some(link) = self.link() {
-                link.input_end(tag);
-                link.cancel(tag);
-            }
+        }
+        if is_local
+            && talks != Some(true)
+            && let Some(link) = self.link()
+        {
+            link.input_end(tag, b"");
+            link.cancel(tag);
         }
         self.end_transfer(tag, now_ms);
         self.settle();
@@ -299,19 +362,43 @@ impl Brain {
     /// The server has ended a transfer.
     pub(super) fn handle_transfer_end(&mut self, tag: Tag, outcome: OutcomeBody<'_>, now_ms: u64) {
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        let hash = match &outcome {
+            OutcomeBody::Sent { hash } => blake3::Hash::from_hex(&**hash).ok(),
+            _ => None,
+        };
+        let hash = hash.map(|hash| *hash.as_bytes());
         transfer.ended = Some(match outcome {
             OutcomeBody::Failed { code, text } => Err(Fault::new(code, text.into_owned())),
             _ => Ok(()),
         });
-        self.effects.push_back(Effect::Close(tag));
+        let is_good = matches!(transfer.ended, Some(Ok(())));
+        let mut close = Effect::Close(tag);
+        if let Kind::Peer(peer) = &mut transfer.kind {
+            if peer.takes_raw() && is_good {
+                peer.hash = hash;
+                close = Effect::Verify(tag, hash);
+            }
+            if peer.form.is_none() {
+                transfer.over = Some(Ok(()));
+            }
+        }
+        self.effects.push_back(close);
         if self.tasks.get(&tag).is_some_and(|task| match task {
             Task::Transfer(transfer) => transfer.is_abandoned,
             _ => false,
         }) {
-            self.tasks.remove(&tag);
+            self.remove_transfer(tag);
             return self.settle();
         }
         self.end_transfer(tag, now_ms);
+    }
+
+    fn remove_transfer(&mut self, tag: Tag) -> Option<Box<Transfer>> {
+        let Some(Task::Transfer(mut transfer)) = self.tasks.remove(&tag) else { return None };
+        if transfer.peer_mut().is_some_and(|peer| !peer.is_sent()) {
+            self.count_taken();
+        }
+        Some(transfer)
     }
 
     /// Says how a transfer ended, once both sides are at their end.
@@ -320,19 +407,10 @@ impl Brain {
         if transfer.is_abandoned || transfer.ended.is_none() || transfer.over.is_none() {
             return;
         }
-        let Some(Task::Transfer(transfer)) = self.tasks.remove(&tag) else { return };
+        let Some(transfer) = self.remove_transfer(tag) else { return };
         self.effects.push_back(Effect::Abandon(tag));
+        self.tell_end(&transfer, now_ms);
         let (ended, over) = (transfer.ended.expect("looked at"), transfer.over.expect("as well"));
-        if transfer.nested_files > 0 && !self.setup.tells_every_file {
-            let seconds = now_ms.saturating_sub(transfer.began_ms) as f64 / 1000.0;
-            self.show(Shown::SavedFolder {
-                files: transfer.nested_files,
-                size: transfer.nested_bytes,
-                was_there: transfer.was_there_files,
-                is_upload: matches!(transfer.kind, Kind::Store { .. }),
-                seconds,
-            });
-        }
         match (over, ended) {
             (Ok(()), Ok(())) => {}
             // The server's reason is the nearer one where ours is only that it has ended.
@@ -347,6 +425,29 @@ impl Brain {
         }
     }
 
+    /// Tells of what is only known at the end.
+    fn tell_end(&mut self, transfer: &Transfer, now_ms: u64) {
+        let seconds = now_ms.saturating_sub(transfer.began_ms) as f64 / 1000.0;
+        let is_good = matches!((&transfer.ended, &transfer.over), (Some(Ok(())), Some(Ok(()))));
+        if let Kind::Peer(peer) = &transfer.kind
+            && is_good
+        {
+            peer.sent_raw(seconds).into_iter().for_each(|shown| self.show(shown));
+        }
+        let (files, size) = (transfer.nested_files, transfer.nested_bytes);
+        if files == 0 || self.setup.tells_every_file {
+            return;
+        }
+        let was_there = transfer.was_there_files;
+        self.show(match &transfer.kind {
+            Kind::Peer(peer) => peer.folders((files, size, was_there), seconds),
+            kind => {
+                let is_upload = matches!(kind, Kind::Store { .. });
+                Shown::SavedFolder { files, size, was_there, is_upload, seconds }
+            }
+        });
+    }
+
     /// Drops the thread of a transfer, and says how to go on with it.
     pub(super) fn abandon(&mut self, tag: Tag) {
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
@@ -354,7 +455,10 @@ impl Brain {
             return;
         }
         transfer.queue.clear();
-        let text = format!("broken off; what is there is kept, go on with: {}", transfer.again);
+        let text = match &transfer.kind {
+            Kind::Peer(peer) => peer.broken_text(&transfer.again),
+            _ => format!("broken off; what is there is kept, go on with: {}", transfer.again),
+        };
         self.effects.push_back(Effect::Abandon(tag));
         self.show(Shown::Notice(text));
     }

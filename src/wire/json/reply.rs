@@ -229,6 +229,7 @@ impl Reply {
                 let hash = blake3::Hash::from(*hash).to_hex();
                 self.put_member("hash", |out| put_string(&hash, out));
             }
+            Outcome::Delivered { by } => self.put_member("by", |out| put_value(by, out)),
             Outcome::Exit { code, directory } => {
                 self.result = Some(i32::from(*code));
                 if let Some(directory) = directory {

@@ -241,7 +241,12 @@ fn cancel<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'
 
 /// Everything else, by the one type that names it.
 fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<Request<'a>> {
-    Ok(Request::Call { tag: 0, call: body(members)?.check(0)? })
+    match body(members)?.check(0)? {
+        Call::Send(proposal) if proposal.data.is_none() => {
+            bad("what is sent is one file, and stands in `data`")
+        }
+        call => Ok(Request::Call { tag: 0, call }),
+    }
 }
 
 fn body<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<CallBody<'a>> {

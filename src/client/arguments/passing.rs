@@ -1,0 +1,133 @@
+//! The verbs about files between users: `send` and `receive`.
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+
+use clap::Args;
+
+use super::parse_rate;
+use crate::{
+    client::order::{Local, Order},
+    wire::{Name, escape::escape, name::NAME_RULE},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    /// At most so many bytes a second, as in 500k, 5M or 1G.
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    limit: Option<u64>,
+    /// The name of what comes from standard input.
+    #[arg(long, value_name = "NAME")]
+    name: Option<OsString>,
+    /// The files and folders, then the user who is to get them; - is standard input, with --name.
+    #[arg(required = true, num_args = 2.., value_name = "FILE... USER")]
+    words: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Receive {
+    /// Leave after so many files or folders; each counts, whether it has arrived or failed.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+}
+
+/// The order of a `send`.
+pub(super) fn send(send: Send, again: &str) -> Result<Order, String> {
+    let mut words = send.words;
+    let to = words.pop().expect("there are two at least");
+    let to = to.to_str().and_then(Name::parse).ok_or_else(|| {
+        let to = escape(&to.to_string_lossy()).into_owned();
+        format!("USER is {to:?}, the last word; {NAME_RULE}")
+    })?;
+    let paths = match (words.iter().any(|word| word == "-"), send.name) {
+        (true, _) if words.len() > 1 => return Err("standard input goes alone".to_owned()),
+        (true, None) => {
+            return Err("standard input needs a name: send - USER --name NAME".to_owned());
+        }
+        (true, Some(name)) => vec![Local::Input(name.into_vec())],
+        (false, Some(_)) => return Err("--name goes with standard input alone".to_owned()),
+        (false, None) => words.into_iter().map(|word| Local::Path(word.into())).collect(),
+    };
+    Ok(Order::Send { paths, to, limit: send.limit, again: again.to_owned() })
+}
+
+/// The order of a `receive`.
+pub(super) fn receive(receive: Receive, has_rules: bool) -> Result<Order, String> {
+    match has_rules {
+        true => Ok(Order::Receive { count: receive.count }),
+        false => Err("receive needs --accept, since there is nobody to be asked: \
+                      --accept all, or names as in --accept alice,bob:5M"
+            .to_owned()),
+    }
+}
+
+/// The number that makes the passing name of who sends: the same for the same line, so that what
+/// the receiver has of it is found again.
+pub(super) fn stable_number(orders: Option<&[Order]>) -> Option<u64> {
+    let Some([Order::Send { again, .. }]) = orders else { return None };
+    let hash = blake3::hash(again.as_bytes());
+    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    Some(u64::from_le_bytes(*first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::arguments::{Plan, Told, parse};
+
+    fn parsed(line: &str) -> Result<Plan, Told> {
+        let words = ["client"].into_iter().chain(line.split_whitespace());
+        parse(words.map(OsString::from), Some("alice"), 7)
+    }
+
+    fn order(line: &str) -> Order {
+        let mut orders = parsed(line).expect(line).orders.expect("a verb");
+        assert_eq!(orders.len(), 1);
+        orders.remove(0)
+    }
+
+    #[test]
+    fn the_last_word_is_the_user() {
+        let to = Name::parse("bob").expect("a name");
+        let got = |line: &str, paths: Vec<Local>, limit| {
+            let again = format!("client {line}");
+            assert_eq!(order(line), Order::Send { paths, to, limit, again });
+        };
+        let path = |path: &str| Local::Path(path.into());
+        got("send a ../b bob", vec![path("a"), path("../b")], None);
+        got("send a bob --limit 5M", vec![path("a")], Some(5_000_000));
+        got("send - bob --name log", vec![Local::Input(b"log".to_vec())], None);
+        assert_eq!(order("receive --accept all"), Order::Receive { count: None });
+        assert_eq!(order("--accept bob receive --count 2"), Order::Receive { count: Some(2) });
+    }
+
+    #[test]
+    fn who_sends_the_same_again_has_the_same_passing_name() {
+        let user = |line: &str| parsed(line).expect(line).user;
+        assert_eq!(user("send a bob"), user("send a bob"));
+        assert_ne!(user("send a bob"), user("send b bob"));
+        assert!(user("send a bob").as_str().starts_with("alice-"));
+        assert_eq!(user("--user eve send a bob").as_str(), "eve");
+        assert_eq!(user("who").as_str(), "alice-000007");
+    }
+
+    #[test]
+    fn mistakes_are_told_in_one_line_that_names_the_argument() {
+        for (line, part) in [
+            ("send", "FILE... USER"),
+            ("send a", "FILE... USER"),
+            ("send a b|b", "USER"),
+            ("send - bob", "--name"),
+            ("send - a bob --name x", "alone"),
+            ("send a bob --name x", "--name"),
+            ("send a bob --limit x", "--limit"),
+            ("receive", "--accept"),
+            ("receive --accept all --count 0", "--count"),
+            ("--accept a|b", "--accept"),
+            ("--accept bob:5x", "--accept"),
+        ] {
+            let Err(Told::Wrong(complaint)) = parsed(line) else { panic!("{line}") };
+            assert!(complaint.contains(part), "{line}: {complaint}");
+            assert!(!complaint.contains('\n'), "{complaint}");
+        }
+    }
+}

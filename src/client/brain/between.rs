@@ -1,0 +1,342 @@
+//! Files to and from other users, as the brain sees them: looked at, offered, answered, passed on.
+//!
+//! ```text
+//!   send:    weighing ──▶ request, asked ──accepted──▶ joined ──▶ as any transfer
+//!   receive: offer ──rules, or the user──▶ request accept ──accepted, file──▶ joined ──▶ ...
+//!                                    └──▶ request refuse
+//! ```
+
+use std::collections::BTreeMap;
+
+use super::{Brain, Effect, Online, Opening, Shown, Style, Tag, Task, transfer::Transfer};
+use crate::{
+    client::{
+        mover::peer::Taking,
+        order::{Local, Order},
+        rules::{Rules, Verdict},
+        screen::passing::{Passed, Passing, What},
+        weigh::Weight,
+    },
+    transfer::Fault,
+    wire::{
+        Blob, ErrorCode, Form, Name,
+        control::{CallBody, DetailBody},
+    },
+};
+
+/// Which way bytes go that the server passes on.
+const RELAYED: &str = "relayed by the server";
+
+/// What goes on with other users, but for the transfers themselves.
+#[derive(Debug, Default)]
+pub(super) struct Between {
+    rules: Rules,
+    /// What we were offered and have not answered.
+    open: BTreeMap<u32, Taking>,
+    /// What is looked at before it is offered.
+    weighing: BTreeMap<u64, Sending>,
+    last_weighed: u64,
+    /// We are here to receive: so many files or folders, if not for ever.
+    receiving: Option<Option<u64>>,
+}
+
+#[derive(Debug)]
+struct Sending {
+    paths: Vec<Local>,
+    to: Name,
+    limit: Option<u64>,
+    again: String,
+}
+
+/// The other end of a transfer, where that is another user.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) with: Name,
+    /// What goes through, once both take part.
+    pub(super) form: Option<Form>,
+    /// The hash of the file that goes or has come as it is, where it is known.
+    pub(super) hash: Option<[u8; 32]>,
+    what: What,
+    side: Side,
+}
+
+#[derive(Debug)]
+enum Side {
+    Gives { paths: Vec<Local>, limit: Option<u64> },
+    Takes(Taking),
+}
+
+impl Peer {
+    pub(super) fn is_sent(&self) -> bool {
+        matches!(self.side, Side::Gives { .. })
+    }
+
+    /// The bytes of one file come as they are.
+    pub(super) fn takes_raw(&self) -> bool {
+        !self.is_sent() && self.form == Some(Form::Raw)
+    }
+
+    /// What is said where it is given up.
+    pub(super) fn broken_text(&self, again: &str) -> String {
+        match (&self.side, self.form) {
+            (_, None) => format!("{} is not asked any more", self.with),
+            (_, Some(Form::Raw)) => "broken off; nothing of it is kept".to_owned(),
+            (Side::Gives { .. }, _) => {
+                format!("broken off; what is there is kept, go on with: {again}")
+            }
+            (Side::Takes(_), _) => {
+                format!("broken off; it goes on where it was when {} sends it again", self.with)
+            }
+        }
+    }
+
+    /// How a file is told of that has arrived. `hash` is that of our own half.
+    pub(super) fn passed(
+        &self,
+        name: &[u8],
+        (size, hash, was_there): (u64, [u8; 32], bool),
+        seconds: f64,
+    ) -> Shown {
+        let is_sent = self.is_sent();
+        let is_verified = self.form == Some(Form::Conversation) || self.hash.is_some();
+        let hash = is_verified.then(|| blake3::Hash::from(hash).to_string());
+        let with = self.with;
+        let prefix = format!("{with}_");
+        let bare = name.strip_prefix(prefix.as_bytes()).unwrap_or(name);
+        let path = if is_sent { name } else { bare }.to_vec();
+        let target = (!is_sent).then(|| name.to_vec());
+        let passed = Passed { with, is_sent, path, target, size, hash, seconds, was_there };
+        Shown::Passing(Passing::Passed(passed))
+    }
+
+    /// The same for files in folders together.
+    pub(super) fn folders(&self, (files, size, was_there): (u64, u64, u64), seconds: f64) -> Shown {
+        let (with, is_sent) = (self.with, self.is_sent());
+        Shown::Passing(Passing::Folders { with, is_sent, files, size, was_there, seconds })
+    }
+
+    /// A file that has gone out as it is: that it was taken is all that we know.
+    pub(super) fn sent_raw(&self, seconds: f64) -> Option<Shown> {
+        let is_it = self.is_sent() && self.form == Some(Form::Raw);
+        let passed = Passed {
+            with: self.with,
+            is_sent: true,
+            path: self.what.name.clone(),
+            target: None,
+            size: self.what.size.unwrap_or(0),
+            hash: None,
+            seconds,
+            was_there: false,
+        };
+        is_it.then_some(Shown::Passing(Passing::Passed(passed)))
+    }
+}
+
+impl Brain {
+    /// Whose offers are taken without a question.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.between.rules = rules;
+    }
+
+    /// Whether nothing of this kind is awaited.
+    pub(super) fn is_quiet_between(&self) -> bool {
+        self.between.weighing.is_empty() && self.between.receiving.is_none()
+    }
+
+    /// All that was under way is lost with the connection.
+    pub(super) fn drop_between(&mut self) {
+        self.between.weighing.clear();
+        self.between.open.clear();
+        self.between.receiving = None;
+    }
+
+    pub(super) fn perform_between(&mut self, order: Order, now_ms: u64) {
+        match order {
+            Order::Send { paths, to, limit, again } => {
+                self.between.last_weighed += 1;
+                let number = self.between.last_weighed;
+                self.effects.push_back(Effect::Weigh(number, paths.clone()));
+                self.between.weighing.insert(number, Sending { paths, to, limit, again });
+            }
+            Order::Accept { offer } => {
+                if let Some((number, taking)) = self.answered(offer) {
+                    self.take(number, taking, now_ms);
+                }
+            }
+            Order::Refuse { offer, reason } => {
+                if let Some((number, _)) = self.answered(offer) {
+                    self.turn_down(number, reason);
+                }
+            }
+            Order::Receive { count } => self.between.receiving = Some(count),
+            _ => unreachable!("the caller has chosen these"),
+        }
+    }
+
+    /// The offer that the user means: of this number, or the only one.
+    fn answered(&mut self, number: Option<u32>) -> Option<(u32, Taking)> {
+        let open = &mut self.between.open;
+        let number = match number {
+            Some(number) => Some(number),
+            None if open.len() == 1 => open.keys().next().copied(),
+            None => None,
+        };
+        let found = number.and_then(|number| open.remove_entry(&number));
+        if found.is_none() {
+            let text = match (number, open.len()) {
+                (Some(number), _) => format!("nothing is offered under the number {number}"),
+                (None, 0) => "nothing is offered".to_owned(),
+                (None, count) => format!("{count} offers wait; name the number of one"),
+            };
+            self.refuse(ErrorCode::NoSuchOffer, &text);
+        }
+        found
+    }
+
+    /// What is to be sent was looked at.
+    pub fn handle_weighed(&mut self, number: u64, weight: Result<Weight, Fault>, now_ms: u64) {
+        let Some(sending) = self.between.weighing.remove(&number) else { return };
+        let weight = match weight {
+            Ok(weight) => weight,
+            Err(fault) => {
+                self.refuse(fault.code, &fault.text);
+                return self.settle();
+            }
+        };
+        let Online::Here(link) = &mut self.online else { return self.settle() };
+        let Sending { paths, to, limit, again } = sending;
+        let Weight { name, size, files, folder, modified } = weight;
+        let call = CallBody::Send {
+            to: to.as_str().into(),
+            name: Blob::borrowed(&name),
+            size,
+            modified,
+            files,
+            folder,
+            form: Form::Conversation,
+            introduction: None,
+            data: None,
+        };
+        let tag = link.request(&call);
+        let what = What { name: name.clone(), size, files, folder };
+        self.show(Shown::Passing(Passing::Asked { to, what: what.clone() }));
+        let side = Side::Gives { paths, limit };
+        let peer = Peer { with: to, form: None, hash: None, what, side };
+        self.tasks.insert(tag, Task::Transfer(Box::new(Transfer::peer(peer, again, now_ms))));
+    }
+
+    /// News of offers; what is none of these is of no account.
+    pub(super) fn handle_offer(&mut self, detail: DetailBody<'_>, now_ms: u64) {
+        match detail {
+            DetailBody::Offer { offer, from, name, size, modified, files, folder, .. } => {
+                let name = name.0.into_owned();
+                let what = What { name: name.clone(), size, files, folder };
+                // The form is what both can; it is told when both take part.
+                let form = Form::Conversation;
+                let taking = Taking { from, name, size, files, modified, form };
+                self.effects.push_back(Effect::Seen(from));
+                self.judge(offer, taking, what, now_ms);
+            }
+            DetailBody::OfferWithdrawn { offer, text, .. }
+                if self.between.open.remove(&offer).is_some() =>
+            {
+                let (number, text) = (offer, text.into_owned());
+                self.show(Shown::Passing(Passing::Withdrawn { number, text }));
+            }
+            _ => {}
+        }
+    }
+
+    fn judge(&mut self, number: u32, taking: Taking, what: What, now_ms: u64) {
+        let from = taking.from;
+        let verdict = match self.setup.style {
+            Style::Verb if self.between.receiving.is_none() => {
+                Verdict::Refuse("this client is busy with something else".to_owned())
+            }
+            _ => self.between.rules.verdict(from, taking.size),
+        };
+        let reason = match verdict {
+            Verdict::Take => return self.take(number, taking, now_ms),
+            Verdict::Ask(_) if self.setup.can_ask => {
+                self.show(Shown::Passing(Passing::Offer { number, from, what }));
+                self.between.open.insert(number, taking);
+                return;
+            }
+            Verdict::Ask(reason) | Verdict::Refuse(reason) => reason,
+        };
+        self.turn_down(number, Some(reason.clone()));
+        if self.setup.style != Style::Verb || self.between.receiving.is_some() {
+            self.show(Shown::Passing(Passing::Refused { from, what, reason }));
+        }
+    }
+
+    fn take(&mut self, number: u32, taking: Taking, now_ms: u64) {
+        let Online::Here(link) = &mut self.online else { return };
+        let form = Form::Conversation;
+        let tag = link.request(&CallBody::Accept { offer: number, form, introduction: None });
+        let Taking { from, name, size, files, .. } = &taking;
+        let what = What { name: name.clone(), size: *size, files: *files, folder: false };
+        let side = Side::Takes(taking.clone());
+        let peer = Peer { with: *from, form: None, hash: None, what, side };
+        let transfer = Transfer::peer(peer, String::new(), now_ms);
+        self.tasks.insert(tag, Task::Transfer(Box::new(transfer)));
+    }
+
+    fn turn_down(&mut self, offer: u32, reason: Option<String>) {
+        let Online::Here(link) = &mut self.online else { return };
+        let reason = reason.map(Into::into);
+        let tag = link.request(&CallBody::Refuse { offer, reason });
+        self.tasks.insert(tag, Task::Refusal);
+    }
+
+    /// Both take part: the bytes begin to go.
+    pub(super) fn handle_joined(&mut self, tag: Tag, form: Form, now_ms: u64) {
+        let Some(credit_step_bytes) = self.link().map(|link| link.credit_step_bytes()) else {
+            return;
+        };
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        let Some(peer) = transfer.join(form, now_ms) else { return };
+        let (with, is_sent, way) = (peer.with, peer.is_sent(), RELAYED);
+        let opening = match &peer.side {
+            Side::Gives { paths, limit } => {
+                Opening::Give { paths: paths.clone(), limit: *limit, form }
+            }
+            Side::Takes(taking) => {
+                let taking = Taking { form, ..taking.clone() };
+                Opening::Take { taking, credit_step_bytes }
+            }
+        };
+        self.effects.push_back(Effect::Open(tag, opening));
+        self.show(Shown::Passing(Passing::Joined { with, is_sent, way }));
+    }
+
+    /// The hash of a file that has been read as it is.
+    pub fn handle_hashed(&mut self, tag: Tag, hash: [u8; 32]) {
+        if let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag)
+            && let Some(peer) = transfer.peer_mut()
+        {
+            peer.hash = Some(hash);
+        }
+    }
+
+    /// Data came that nobody wants any more: its sender must not wait for us, or it could not even
+    /// say that it has heard of it.
+    pub fn handle_unwanted(&mut self, tag: Tag, bytes: u32) {
+        if let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag)
+            && transfer.peer_mut().is_some()
+            && let Some(link) = self.link()
+        {
+            link.consumed(tag, bytes);
+        }
+    }
+
+    /// Something that was taken is at its end, one way or another.
+    pub(super) fn count_taken(&mut self) {
+        if let Some(Some(left)) = &mut self.between.receiving {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.between.receiving = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The threads of what goes to another user or comes from one.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read as _},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    sync::mpsc,
+};
+
+use super::{End, Outcome, Work, failure, stopped};
+use crate::{
+    client::{brain::After, order::Local, post::News},
+    sys::clock,
+    transfer::{
+        Begun, Entry, EntryKind, Fault, Found, Receiver, Report, SIZE_UNKNOWN, Segment, Sink,
+        Stored,
+        sink::{FolderSink, Naming, Place},
+    },
+    wire::{ErrorCode, Form, Name},
+};
+
+/// Bytes of a file that goes as it is, read in one go.
+const READ_BYTES: usize = 256 * 1024;
+
+/// So much of it is read ahead of the connection.
+const AHEAD_BYTES: usize = 1024 * 1024;
+
+/// What somebody has offered and we take.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Taking {
+    /// Who sends: what is saved begins with it.
+    pub from: Name,
+    /// As the sender calls it.
+    pub name: Vec<u8>,
+    /// Bytes in all, where the sender has told that. More are not taken.
+    pub size: Option<u64>,
+    /// How many files. More are not taken.
+    pub files: u64,
+    /// Seconds since 1970, where the sender has told that.
+    pub modified: Option<i64>,
+    /// What goes through.
+    pub form: Form,
+}
+
+impl End {
+    /// Takes what another user sends.
+    pub(super) fn take(
+        &mut self,
+        work: &mpsc::Receiver<Work>,
+        taking: &Taking,
+        step: u32,
+    ) -> Outcome {
+        let root = match File::open(".") {
+            Ok(root) => root,
+            Err(error) => return Some(Err(failure(format!("cannot open this folder: {error}")))),
+        };
+        let prefix = [taking.from.as_bytes(), b"_"].concat();
+        let sink = FolderSink::new(root.into(), Naming::Prefixed(prefix), false);
+        match taking.form {
+            Form::Conversation => {
+                self.receive(work, Receiver::new(Bounded::new(sink, taking)), step)
+            }
+            Form::Raw => self.take_raw(work, sink, taking, step),
+        }
+    }
+
+    fn take_raw(
+        &mut self,
+        work: &mpsc::Receiver<Work>,
+        mut sink: FolderSink,
+        taking: &Taking,
+        step: u32,
+    ) -> Outcome {
+        let entry = Entry {
+            item: 0,
+            kind: EntryKind::File,
+            is_executable: false,
+            size: taking.size.unwrap_or(0),
+            modified: (taking.modified.unwrap_or_else(clock::wall_clock), 0),
+            path: taking.name.clone(),
+        };
+        // What is there of it proves nothing: the sender cannot be asked.
+        let begun = sink.find(&entry).map(|found| found.name);
+        let begun = begun.and_then(|name| Ok((name, sink.begin(&entry, None, 0)?)));
+        let (name, mut stage) = match begun {
+            Ok(begun) => begun,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let (from, starts_over) = (0, false);
+        let begun = Report::Begun { name: name.clone(), size: entry.size, from, starts_over };
+        self.tell(vec![Report::Found(entry.size), begun]);
+        let hash = match self.fill(work, &mut sink, &mut stage, entry.size, step) {
+            Some(Ok(hash)) => hash,
+            Some(Err(fault)) => {
+                sink.discard(stage);
+                return Some(Err(fault));
+            }
+            None => {
+                sink.discard(stage);
+                return None;
+            }
+        };
+        sink.finish(0, stage, &entry);
+        let stored = sink.settle().pop().map_or(Ok(()), |(_, stored)| stored);
+        if stored.is_ok() {
+            let (size, was_there) = (entry.size, false);
+            self.tell(vec![Report::Stored { name, size, hash, was_there }]);
+        }
+        Some(stored)
+    }
+
+    /// Writes what comes until all is there and good: the hash of it. `None` where it is not
+    /// wanted any more.
+    fn fill(
+        &mut self,
+        work: &mpsc::Receiver<Work>,
+        sink: &mut FolderSink,
+        stage: &mut Place,
+        size: u64,
+        step: u32,
+    ) -> Option<Result<[u8; 32], Fault>> {
+        let (mut hasher, mut received, mut unreported) = (blake3::Hasher::new(), 0, 0);
+        loop {
+            match work.recv().ok()? {
+                Work::Chunk(chunk) => {
+                    for bytes in chunk.slices() {
+                        received += bytes.len() as u64;
+                        hasher.update(bytes);
+                        let written = match received > size {
+                            true => Err(too_much(size)),
+                            false => sink.write(stage, bytes),
+                        };
+                        if let Err(fault) = written {
+                            return Some(Err(fault));
+                        }
+                    }
+                    let count = chunk.length();
+                    self.tell(vec![Report::Moved(count as u64)]);
+                    unreported += count as u32;
+                    if unreported >= step {
+                        let bytes = std::mem::take(&mut unreported);
+                        self.post.send(News::After(After::Consumed(self.tag, bytes)));
+                    }
+                }
+                Work::Verify(hash) => {
+                    let own = *hasher.finalize().as_bytes();
+                    let is_good = received == size && hash.is_none_or(|hash| own == hash);
+                    return Some(if is_good { Ok(own) } else { Err(not_verified()) });
+                }
+                Work::End => return Some(Err(stopped())),
+                Work::Taken(_) => {}
+            }
+        }
+    }
+
+    /// Sends one file as it is, and then its hash.
+    pub(super) fn give_raw(&mut self, work: &mpsc::Receiver<Work>, paths: &[Local]) -> Outcome {
+        let [Local::Path(path)] = paths else {
+            return Some(Err(failure("only one file goes as it is")));
+        };
+        match self.pour(work, path) {
+            Ok(None) => None,
+            Ok(Some(hash)) => {
+                self.post.send(News::Hashed(self.tag, hash));
+                Some(Ok(()))
+            }
+            Err(error) => {
+                let Fault { code, text } = Fault::of_io(&error);
+                Some(Err(Fault::new(code, format!("{}: {text}", path.display()))))
+            }
+        }
+    }
+
+    fn pour(&mut self, work: &mpsc::Receiver<Work>, path: &Path) -> io::Result<Option<[u8; 32]>> {
+        let mut file = File::open(path)?;
+        let size = file.metadata()?.len();
+        let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default().to_vec();
+        let begun = Report::Begun { name, size, from: 0, starts_over: false };
+        self.tell(vec![Report::Found(size), begun]);
+        let (mut hasher, mut ahead) = (blake3::Hasher::new(), 0);
+        loop {
+            while ahead >= AHEAD_BYTES {
+                match work.recv() {
+                    Ok(Work::Taken(count)) => ahead = ahead.saturating_sub(count),
+                    Ok(_) => {}
+                    Err(_) => return Ok(None),
+                }
+            }
+            let mut bytes = vec![0; READ_BYTES];
+            let count = file.read(&mut bytes)?;
+            if count == 0 {
+                return Ok(Some(*hasher.finalize().as_bytes()));
+            }
+            bytes.truncate(count);
+            hasher.update(&bytes);
+            ahead += count;
+            if !self.say(vec![Segment::Bytes(bytes)]) {
+                return Ok(None);
+            }
+            self.tell(vec![Report::Moved(count as u64)]);
+            self.wait(count);
+        }
+    }
+}
+
+fn not_verified() -> Fault {
+    let text = "the bytes that came are not those that were sent; ask for it again";
+    Fault::new(ErrorCode::NotVerified, text)
+}
+
+fn too_much(size: u64) -> Fault {
+    let text = format!("more comes than the {size} bytes that were offered");
+    Fault::new(ErrorCode::FileTooLarge, text)
+}
+
+/// A sink that takes no more than was offered.
+struct Bounded<K> {
+    sink: K,
+    size_left: Option<u64>,
+    files_left: u64,
+}
+
+impl<K> Bounded<K> {
+    fn new(sink: K, taking: &Taking) -> Bounded<K> {
+        Bounded { sink, size_left: taking.size, files_left: taking.files }
+    }
+}
+
+impl<K: Sink> Sink for Bounded<K> {
+    type Stage = K::Stage;
+
+    fn folder(&mut self, entry: &Entry) -> Result<(), Fault> {
+        self.sink.folder(entry)
+    }
+
+    fn find(&mut self, entry: &Entry) -> Result<Found<K::Stage>, Fault> {
+        let text = "more comes than was offered; it may have grown, offer it again";
+        let too_much = || Fault::new(ErrorCode::FileTooLarge, text);
+        self.files_left = self.files_left.checked_sub(1).ok_or_else(too_much)?;
+        if let Some(left) = self.size_left {
+            // A pipe has no size: what it is offered with has none either.
+            let size = Some(entry.size).filter(|size| *size != SIZE_UNKNOWN);
+            self.size_left =
+                Some(size.and_then(|size| left.checked_sub(size)).ok_or_else(too_much)?);
+        }
+        self.sink.find(entry)
+    }
+
+    fn begin(&mut self, entry: &Entry, stage: Option<K::Stage>, from: u64) -> Begun<Self> {
+        self.sink.begin(entry, stage, from)
+    }
+
+    fn read_at(&mut self, stage: &K::Stage, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.sink.read_at(stage, out, offset)
+    }
+
+    fn write(&mut self, stage: &mut K::Stage, bytes: &[u8]) -> Result<(), Fault> {
+        self.sink.write(stage, bytes)
+    }
+
+    fn finish(&mut self, number: u32, stage: K::Stage, entry: &Entry) {
+        self.sink.finish(number, stage, entry);
+    }
+
+    fn discard(&mut self, stage: K::Stage) {
+        self.sink.discard(stage);
+    }
+
+    fn settle(&mut self) -> Vec<Stored> {
+        self.sink.settle()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::transfer::{
+        Sender,
+        source::{DiskSource, Hashes, Item},
+    };
+
+    fn taking(size: Option<u64>, files: u64) -> Taking {
+        let from = Name::parse("alice").expect("a name");
+        let (name, modified, form) = (b"x".to_vec(), None, Form::Conversation);
+        Taking { from, name, size, files, modified, form }
+    }
+
+    /// What becomes of a file of 100 bytes and one of 7 where this was offered.
+    fn taken(offered: &Taking) -> (Vec<String>, Vec<ErrorCode>) {
+        let (here, there) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+        fs::write(here.path().join("a"), [b'a'; 100]).expect("a file");
+        fs::write(here.path().join("b"), [b'b'; 7]).expect("a file");
+        let items = ["a", "b"].map(|name| Item::local(&here.path().join(name)).expect("there"));
+        let mut sender = Sender::new(DiskSource::new(items.into(), Hashes::default()));
+        let root = File::open(there.path()).expect("a folder");
+        let sink = FolderSink::new(root.into(), Naming::Prefixed(b"alice_".to_vec()), false);
+        let mut receiver = Receiver::new(Bounded::new(sink, offered));
+        let mut failed = Vec::new();
+        for _ in 0..100 {
+            sender.produce(1000);
+            for segment in sender.take_segments() {
+                match segment {
+                    Segment::Bytes(bytes) => receiver.handle(&bytes),
+                    Segment::File { file, offset, length } => {
+                        let mut bytes = vec![0; length];
+                        use crate::transfer::SourceFile as _;
+                        file.read_at(&mut bytes, offset).expect("it is read");
+                        receiver.handle(&bytes);
+                    }
+                }
+            }
+            receiver.prove(1000);
+            receiver.settle();
+            for report in receiver.take_reports() {
+                if let Report::Failed { fault, .. } = report {
+                    failed.push(fault.code);
+                }
+            }
+            sender.handle(&receiver.take_bytes());
+        }
+        assert!(sender.outcome().is_some() && receiver.outcome().is_some(), "both end");
+        let names = fs::read_dir(there.path())
+            .expect("a folder")
+            .map(|entry| entry.expect("one").file_name().into_string().expect("text"));
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        (names, failed)
+    }
+
+    #[test]
+    fn no_more_is_taken_than_was_offered() {
+        let all = vec!["alice_a".to_owned(), "alice_b".to_owned()];
+        assert_eq!(taken(&taking(Some(107), 2)), (all.clone(), vec![]));
+        assert_eq!(taken(&taking(None, 2)), (all, vec![]));
+        let large = vec![ErrorCode::FileTooLarge];
+        assert_eq!(taken(&taking(Some(106), 2)), (vec!["alice_a".to_owned()], large.clone()));
+        assert_eq!(taken(&taking(Some(107), 1)), (vec!["alice_a".to_owned()], large));
+        let both = vec![ErrorCode::FileTooLarge; 2];
+        assert_eq!(taken(&taking(Some(5), 2)), (vec![], both));
+    }
+}

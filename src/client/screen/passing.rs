@@ -1,0 +1,285 @@
+//! What is shown of files that go from user to user.
+
+use serde_json::{Value, json};
+
+use super::{CYAN, DIM, GREEN, Screen, Where};
+use crate::{
+    client::progress::{Rate, Size},
+    wire::{
+        Blob, Name,
+        escape::{escape, escape_bytes},
+    },
+};
+
+/// One thing to show.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Passing {
+    /// Somebody wants to send us something, and we are asked.
+    Offer {
+        /// For the answer.
+        number: u32,
+        /// Who.
+        from: Name,
+        /// What.
+        what: What,
+    },
+    /// That is not to be had any more.
+    Withdrawn {
+        /// As it was asked about.
+        number: u32,
+        /// Why.
+        text: String,
+    },
+    /// An offer was refused by the rules.
+    Refused {
+        /// Who.
+        from: Name,
+        /// What.
+        what: What,
+        /// As the sender is told.
+        reason: String,
+    },
+    /// Our offer is out.
+    Asked {
+        /// Who is asked.
+        to: Name,
+        /// What it is.
+        what: What,
+    },
+    /// The other end takes part.
+    Joined {
+        /// Who.
+        with: Name,
+        /// Whether what goes is ours.
+        is_sent: bool,
+        /// Which way the bytes go.
+        way: &'static str,
+    },
+    /// A file is there.
+    Passed(Passed),
+    /// Files within folders are there.
+    Folders {
+        /// To or from whom.
+        with: Name,
+        /// Whether they are ours.
+        is_sent: bool,
+        /// How many.
+        files: u64,
+        /// Bytes of them all.
+        size: u64,
+        /// So many were there already.
+        was_there: u64,
+        /// How long it took.
+        seconds: f64,
+    },
+}
+
+/// What is offered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct What {
+    /// Of the first thing.
+    pub name: Vec<u8>,
+    /// Bytes, if that is known.
+    pub size: Option<u64>,
+    /// How many files.
+    pub files: u64,
+    /// Whether it is one folder.
+    pub folder: bool,
+}
+
+/// A file that has arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passed {
+    /// To or from whom.
+    pub with: Name,
+    /// Whether it is ours.
+    pub is_sent: bool,
+    /// As its sender calls it.
+    pub path: Vec<u8>,
+    /// As it is saved here.
+    pub target: Option<Vec<u8>>,
+    /// Bytes.
+    pub size: u64,
+    /// BLAKE3 in hexadecimal; `None` where nobody could verify it.
+    pub hash: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Nothing had to be sent: it was there already.
+    pub was_there: bool,
+}
+
+impl What {
+    /// `plan.txt (13 B)`, `docs/ (3 files, 4 kB)`, `a.txt and more (3 files, 1 MB)`.
+    fn text(&self) -> String {
+        let name = escape_bytes(&self.name);
+        let size = match self.size {
+            Some(size) => Size(size).to_string(),
+            None => "size unknown".to_owned(),
+        };
+        match (self.folder, self.files) {
+            (true, 1) => format!("{name}/ (1 file, {size})"),
+            (true, files) => format!("{name}/ ({files} files, {size})"),
+            (false, 0 | 1) => format!("{name} ({size})"),
+            (false, files) => format!("{name} and more ({files} files, {size})"),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": Blob::borrowed(&self.name), "size": self.size, "files": self.files,
+            "folder": self.folder,
+        })
+    }
+}
+
+impl Screen {
+    pub(super) fn passing(&self, passing: &Passing) -> Option<(Where, String)> {
+        let text = match passing {
+            Passing::Offer { number, from, what } => {
+                let from = self.paint(Where::Err, CYAN, from.as_str());
+                let answer = format!("`accept {number}` or `refuse {number}`");
+                format!("{from} offers {}: {answer}\n", what.text())
+            }
+            Passing::Withdrawn { number, text } => {
+                let text = format!("offer {number} is off: {}", escape(text));
+                self.line(Where::Err, DIM, &text)
+            }
+            _ if self.quiet => return None,
+            Passing::Refused { from, what, reason } => {
+                let text = format!("refused {} of {from}: {}", what.text(), escape(reason));
+                self.line(Where::Err, DIM, &text)
+            }
+            Passing::Asked { to, what } => {
+                let text = format!("offering {} to {to}", what.text());
+                self.line(Where::Err, DIM, &text)
+            }
+            Passing::Joined { with, is_sent: true, way } => {
+                self.line(Where::Err, DIM, &format!("{with} takes it, {way}"))
+            }
+            Passing::Joined { with, way, .. } if self.verbose => {
+                self.line(Where::Err, DIM, &format!("taking what {with} sends, {way}"))
+            }
+            Passing::Joined { .. } => return None,
+            Passing::Passed(passed) => self.passed(passed),
+            Passing::Folders { with, is_sent, files, size, was_there, seconds } => {
+                let name = format!("{files} files in folders");
+                let unchanged = match was_there {
+                    0 => String::new(),
+                    some => format!(", {some} unchanged"),
+                };
+                let end = format!("{unchanged}, verified");
+                told(*is_sent, *with, &name, *size, *seconds, &end)
+            }
+        };
+        Some((Where::Err, text))
+    }
+
+    fn passed(&self, passed: &Passed) -> String {
+        let Passed { with, is_sent, path, target, size, hash, seconds, was_there } = passed;
+        let name = escape_bytes(target.as_deref().unwrap_or(path));
+        let name = self.paint(Where::Err, GREEN, &name).into_owned();
+        let unchanged = if *was_there { ", unchanged" } else { "" };
+        let verified = if hash.is_some() { ", verified" } else { ", not verified" };
+        told(*is_sent, *with, &name, *size, *seconds, &format!("{unchanged}{verified}"))
+    }
+}
+
+fn told(is_sent: bool, with: Name, name: &str, size: u64, seconds: f64, end: &str) -> String {
+    let (verb, word) = if is_sent { ("sent", "to") } else { ("saved", "from") };
+    let per_second = (size as f64 / seconds.max(1e-3)) as u64;
+    // The rate of something that took no time is no news, nor is that of nothing.
+    let is_quick = seconds < 0.5 || end.contains("unchanged");
+    let rate = if is_quick { String::new() } else { format!(", {}", Rate(per_second)) };
+    format!("{verb} {name} {word} {with} ({}{rate}{end})\n", Size(size))
+}
+
+pub(super) fn to_json(passing: &Passing) -> Option<Value> {
+    let blob = |bytes: &[u8]| json!(Blob::borrowed(bytes));
+    let with_what = |mut one: Value, what: &What| {
+        if let (Value::Object(members), Value::Object(more)) = (&mut one, what.json()) {
+            members.extend(more);
+        }
+        one
+    };
+    Some(match passing {
+        Passing::Offer { number, from, what } => {
+            with_what(json!({"event": "offer", "offer": number, "from": from}), what)
+        }
+        Passing::Withdrawn { number, text } => {
+            json!({"event": "offer-withdrawn", "offer": number, "text": text})
+        }
+        Passing::Refused { from, what, reason } => {
+            with_what(json!({"event": "offer-refused", "from": from, "reason": reason}), what)
+        }
+        Passing::Asked { to, what } => with_what(json!({"event": "asked", "to": to}), what),
+        Passing::Joined { with, way, .. } => json!({"event": "joined", "with": with, "way": way}),
+        Passing::Passed(passed) if passed.is_sent => json!({
+            "event": "sent", "to": passed.with, "path": blob(&passed.path), "size": passed.size,
+            "blake3": passed.hash, "seconds": passed.seconds, "unchanged": passed.was_there,
+        }),
+        Passing::Passed(passed) => json!({
+            "event": "saved", "from": passed.with, "path": blob(&passed.path),
+            "file": passed.target.as_deref().map(blob), "size": passed.size,
+            "blake3": passed.hash, "seconds": passed.seconds, "unchanged": passed.was_there,
+        }),
+        // Each of them is told.
+        Passing::Folders { .. } => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bob() -> Name {
+        Name::parse("bob").expect("a name")
+    }
+
+    fn what(name: &[u8], size: Option<u64>, files: u64, folder: bool) -> What {
+        What { name: name.to_vec(), size, files, folder }
+    }
+
+    #[test]
+    fn an_offer_says_what_comes_and_how_to_answer() {
+        for (what, text) in [
+            (what(b"plan.txt", Some(13), 1, false), "plan.txt (13 B)"),
+            (what(b"log", None, 1, false), "log (size unknown)"),
+            (what(b"docs", Some(4096), 3, true), "docs/ (3 files, 4.10 kB)"),
+            (what(b"docs", Some(0), 1, true), "docs/ (1 file, 0 B)"),
+            (what(b"a", Some(2), 3, false), "a and more (3 files, 2 B)"),
+            (what(b"\x1b[2J\xff", Some(2), 1, false), "\\x1b[2J\\xff (2 B)"),
+        ] {
+            let offer = Passing::Offer { number: 3, from: bob(), what };
+            let (_, shown) = Screen::default().passing(&offer).expect("it is shown");
+            assert_eq!(shown, format!("bob offers {text}: `accept 3` or `refuse 3`\n"));
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_told_with_who_vouches() {
+        let passed = |is_sent: bool, hash: Option<&str>, seconds, was_there| {
+            let (path, target) = (b"plan".to_vec(), (!is_sent).then(|| b"bob_plan".to_vec()));
+            let (with, hash) = (bob(), hash.map(str::to_owned));
+            let size = 12_345_678;
+            let passed = Passed { with, is_sent, path, target, size, hash, seconds, was_there };
+            Screen::default().passing(&Passing::Passed(passed)).expect("it is shown").1
+        };
+        let slow = "sent plan to bob (12.3 MB, 6.17 MB/s, verified)\n";
+        assert_eq!(passed(true, Some("h"), 2.0, false), slow);
+        let same = "saved bob_plan from bob (12.3 MB, unchanged, verified)\n";
+        assert_eq!(passed(false, Some("h"), 2.0, true), same);
+        let bare = "saved bob_plan from bob (12.3 MB, not verified)\n";
+        assert_eq!(passed(false, None, 0.1, false), bare);
+    }
+
+    #[test]
+    fn programs_get_objects() {
+        let what = what(b"\xff", None, 2, true);
+        let offer = Passing::Offer { number: 3, from: bob(), what };
+        let expected = json!({
+            "event": "offer", "offer": 3, "from": "bob", "name": {"base64": "/w=="},
+            "size": null, "files": 2, "folder": true,
+        });
+        assert_eq!(to_json(&offer), Some(expected));
+    }
+}

@@ -1,0 +1,363 @@
+//! How the connection is protected: decided, and the server recognised, before anything but a
+//! handshake is sent.
+//!
+//! ```text
+//!   --ca            TLS, by certificate
+//!   --tls           TLS, by the known key; an unknown one is pinned
+//!   --plaintext     in clear, unless the server's key is known
+//!   none of them    TLS where the key is known or the server is on another machine, else in clear
+//! ```
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use rustls::pki_types::ServerName;
+
+use super::{
+    arguments::{Plan, Protection},
+    exit,
+};
+use crate::sys::{
+    connect::{self, Host},
+    fingerprint::Fingerprint,
+    known_servers::{Known, KnownServers, PinError, ServerKey},
+    state,
+    tls::{self, Trust},
+    transport::{SecureError, Transport},
+};
+
+/// What connection is wanted.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    host: Host,
+    port: u16,
+    timeout: Duration,
+    protection: Protection,
+    state: Option<PathBuf>,
+}
+
+impl Plan {
+    /// The connection that the plan wants.
+    pub fn wish(&self) -> Wish {
+        Wish {
+            host: self.host.clone(),
+            port: self.port,
+            timeout: self.connect_timeout,
+            protection: self.protection.clone(),
+            state: self.state.clone(),
+        }
+    }
+}
+
+/// A connection that may be spoken to.
+#[derive(Debug)]
+pub struct Connected {
+    /// It.
+    pub transport: Transport,
+    /// What the user should know: a key that was pinned, a file that is not as it should be.
+    pub notices: Vec<String>,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub struct Failure {
+    /// The name of the error.
+    pub code: &'static str,
+    /// A sentence.
+    pub text: String,
+    /// The exit code; [`exit::REFUSED`] where it was we who refused.
+    pub exit: u8,
+}
+
+impl Failure {
+    fn refused(code: &'static str, text: String) -> Failure {
+        Failure { code, text, exit: exit::REFUSED }
+    }
+
+    fn unconnected(text: String) -> Failure {
+        Failure { code: "cannot-connect", text, exit: exit::CANNOT_CONNECT }
+    }
+}
+
+/// What is known of the server before it is asked.
+struct Acquaintance {
+    server: ServerKey,
+    servers: Option<KnownServers>,
+    known: Known,
+    /// Why nobody can tell whether it is known.
+    unreadable: Option<String>,
+}
+
+/// Connects, and recognises the server. Blocks for at most the time that the wish grants.
+///
+/// # Errors
+/// [`Failure`]. Nothing but a handshake was sent.
+pub fn connect(wish: &Wish) -> Result<Connected, Failure> {
+    connect_by(wish, || connect::connect(&wish.host, wish.port, wish.timeout))
+}
+
+/// The same by a way of one's own to the server.
+///
+/// # Errors
+/// [`Failure`]. Nothing but a handshake was sent.
+pub fn connect_by<E: ToString>(
+    wish: &Wish,
+    connect: impl FnOnce() -> Result<TcpStream, E>,
+) -> Result<Connected, Failure> {
+    let authorities = match &wish.protection {
+        Protection::Authorities(path) => {
+            let read = tls::read_authorities(path).map_err(|why| Failure {
+                code: "bad-arguments",
+                text: format!("--ca: {why}"),
+                exit: exit::BAD_ARGUMENTS,
+            })?;
+            Some(read)
+        }
+        _ => None,
+    };
+    let acquaintance = Acquaintance::look_up(wish);
+    if wish.protection == Protection::Plaintext && acquaintance.is_known() {
+        return Err(acquaintance.would_be_clear());
+    }
+    let begun = Instant::now();
+    let stream = connect().map_err(|error| Failure::unconnected(error.to_string()))?;
+    let peer = stream.peer_addr().map_err(|error| Failure::unconnected(error.to_string()))?;
+    let attempt = Attempt { wish, stream, peer, begun };
+    if let Some(authorities) = authorities {
+        return attempt.by_certificate(Trust::Authorities(authorities));
+    }
+    match acquaintance.wants_tls(&wish.protection, peer) {
+        true => attempt.by_key(acquaintance),
+        false => attempt.in_clear(acquaintance),
+    }
+}
+
+impl Acquaintance {
+    fn look_up(wish: &Wish) -> Acquaintance {
+        let server = ServerKey::new(&wish.host, wish.port);
+        // Without a folder nothing is known, and nothing will be.
+        let folder = state::of_client(wish.state.as_deref()).ok();
+        let servers = folder.map(|folder| KnownServers::in_folder(&folder));
+        let (mut known, mut unreadable) = (Known::default(), None);
+        if let Some(servers) = &servers {
+            match servers.look_up(&server) {
+                Ok(found) => known = found,
+                Err(error) => unreadable = Some(format!("{}: {error}", servers.path().display())),
+            }
+        }
+        Acquaintance { server, servers, known, unreadable }
+    }
+
+    fn is_known(&self) -> bool {
+        !self.known.pins.is_empty() || self.known.damaged.is_some()
+    }
+
+    fn wants_tls(&self, protection: &Protection, peer: SocketAddr) -> bool {
+        match protection {
+            Protection::Plaintext => false,
+            Protection::Tls | Protection::Authorities(_) => true,
+            Protection::Usual => self.is_known() || !peer.ip().to_canonical().is_loopback(),
+        }
+    }
+
+    fn would_be_clear(&self) -> Failure {
+        let server = &self.server;
+        let text = format!(
+            "{server} is known to speak TLS ({}), and --plaintext would do without; nothing was \
+             sent. Leave --plaintext out, or run `client forget {server}` first",
+            self.place()
+        );
+        Failure::refused("would-be-clear", text)
+    }
+
+    /// Where the file says what it says of the server.
+    fn place(&self) -> String {
+        let lines = self.known.pins.iter().map(|(line, _)| *line).chain(self.known.damaged);
+        let path =
+            self.servers.as_ref().map_or(String::new(), |it| it.path().display().to_string());
+        match lines.min() {
+            Some(line) => format!("{path}:{line}"),
+            None => path,
+        }
+    }
+
+    /// The keys that the server may have: none means any.
+    fn pins(&self) -> Result<Vec<Fingerprint>, Failure> {
+        let server = &self.server;
+        if let Some(why) = &self.unreadable {
+            let text = format!(
+                "nobody can tell whether the key of {server} is known: {why}; nothing was sent. \
+                 Make the file readable, or name another folder with --state DIR"
+            );
+            return Err(Failure::refused("unknown-key", text));
+        }
+        if let Some(line) = self.known.damaged.filter(|_| self.known.pins.is_empty()) {
+            let text = format!(
+                "line {line} of the known servers is about {server}, but holds no key ({}); \
+                 nothing was sent. Mend the line, or run `client forget {server}`",
+                self.place()
+            );
+            return Err(Failure::refused("unknown-key", text));
+        }
+        Ok(self.known.pins.iter().map(|(_, fingerprint)| *fingerprint).collect())
+    }
+
+    /// What a first meeting leads to.
+    fn meet(&self, fingerprint: Fingerprint) -> Result<String, Failure> {
+        let server = &self.server;
+        let unsaved = |why: &str| {
+            Ok(format!(
+                "warning: {server} is new here, and its key {fingerprint} could NOT be pinned: \
+                 {why}; the next connection will take any key"
+            ))
+        };
+        let Some(servers) = &self.servers else {
+            return unsaved("this account has no home; name a folder with --state DIR");
+        };
+        let path = servers.path().display();
+        match servers.pin(server, fingerprint) {
+            Ok(()) => Ok(format!(
+                "{server} is new here: its key {fingerprint} is pinned now in {path}; compare it \
+                 with what `server fingerprint` says there"
+            )),
+            Err(PinError::OtherKey(other)) => Err(self.changed(&[other], fingerprint)),
+            Err(PinError::Unwritable(why)) => unsaved(&format!("{path}: {why}")),
+        }
+    }
+
+    fn changed(&self, pins: &[Fingerprint], seen: Fingerprint) -> Failure {
+        let server = &self.server;
+        let pins: Vec<String> = pins.iter().map(Fingerprint::to_string).collect();
+        let text = format!(
+            "{server} shows the key {seen}, but it is known by {} ({}). Somebody may be in \
+             between, or the server has a new key; nothing was sent. If its operator confirms the \
+             new key, run `client forget {server}`",
+            pins.join(" or "),
+            self.place()
+        );
+        Failure::refused("key-changed", text)
+    }
+}
+
+/// A connection of which nobody knows yet whether it may be spoken to.
+struct Attempt<'a> {
+    wish: &'a Wish,
+    stream: TcpStream,
+    peer: SocketAddr,
+    begun: Instant,
+}
+
+impl Attempt<'_> {
+    fn in_clear(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
+        let lost = |error: std::io::Error| Failure::unconnected(error.to_string());
+        self.stream.set_nonblocking(true).map_err(lost)?;
+        let transport = Transport::plain(mio::net::TcpStream::from_std(self.stream));
+        Ok(Connected { transport, notices: acquaintance.known.warnings })
+    }
+
+    fn by_certificate(self, trust: Trust) -> Result<Connected, Failure> {
+        let name = ServerKey::new(&self.wish.host, self.wish.port);
+        let transport = self.secure(trust).map_err(|(error, _)| match error {
+            SecureError::Tls(rustls::Error::InvalidCertificate(why)) => {
+                let text = format!(
+                    "the certificate of {name} is not accepted: {why}; nothing was sent. --ca \
+                     names the authorities, and the certificate has to be for the name in --ip"
+                );
+                Failure::refused("bad-certificate", text)
+            }
+            error => Failure::unconnected(describe(&name, &error)),
+        })?;
+        Ok(Connected { transport: transport.0, notices: Vec::new() })
+    }
+
+    fn by_key(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
+        let pins = acquaintance.pins()?;
+        let (transport, seen) = match self.secure(Trust::Pins(pins.clone())) {
+            Ok(done) => done,
+            Err((error, seen)) => return Err(explain(&acquaintance, &pins, &error, seen)),
+        };
+        let mut notices = acquaintance.known.warnings.clone();
+        if pins.is_empty() {
+            let seen = seen.expect("a handshake without a certificate does not succeed");
+            notices.push(acquaintance.meet(seen)?);
+        }
+        Ok(Connected { transport, notices })
+    }
+
+    /// Does the handshake; also after a failure the key that was seen.
+    fn secure(
+        self,
+        trust: Trust,
+    ) -> Result<(Transport, Option<Fingerprint>), (SecureError, Option<Fingerprint>)> {
+        let (config, seen) =
+            tls::client_config(trust).map_err(|error| (SecureError::Tls(error), None))?;
+        let left = self.wish.timeout.saturating_sub(self.begun.elapsed());
+        let name = server_name(&self.wish.host, self.peer);
+        let secured = Transport::secure(self.stream, config, name, left);
+        let seen = seen.get().copied();
+        match secured {
+            Ok(transport) => Ok((transport, seen)),
+            Err(error) => Err((error, seen)),
+        }
+    }
+}
+
+/// Why the server is not taken for the one that is meant.
+fn explain(
+    acquaintance: &Acquaintance,
+    pins: &[Fingerprint],
+    error: &SecureError,
+    seen: Option<Fingerprint>,
+) -> Failure {
+    let server = &acquaintance.server;
+    let known = pins.iter().map(Fingerprint::to_string).collect::<Vec<_>>().join(" or ");
+    match (error, seen) {
+        (_, Some(seen)) if !pins.is_empty() && !pins.contains(&seen) => {
+            acquaintance.changed(pins, seen)
+        }
+        (SecureError::Tls(rustls::Error::InvalidCertificate(_)), Some(seen)) => {
+            let text = format!(
+                "{server} shows the key {seen}, but cannot prove that it has it: somebody is in \
+                 between, or the server is broken; nothing was sent"
+            );
+            Failure::refused("bad-signature", text)
+        }
+        (SecureError::NotTls | SecureError::OtherProtocol, _) if !pins.is_empty() => {
+            let text = format!(
+                "{server} is known by its key {known} ({}), but what answers there shows none: \
+                 {error}. Somebody may be in between; nothing was sent. If that is as it should \
+                 be, run `client forget {server}`",
+                acquaintance.place()
+            );
+            Failure::refused("no-key", text)
+        }
+        (SecureError::NotTls, _) => {
+            let text = format!(
+                "{}, which is needed here; nothing was sent. --plaintext, given to both the server \
+                 and the client, does without, and lets everybody on the way read all",
+                describe(server, error)
+            );
+            Failure::unconnected(text)
+        }
+        _ => Failure::unconnected(describe(server, error)),
+    }
+}
+
+fn describe(server: &ServerKey, error: &SecureError) -> String {
+    format!("{server} answers, but {error}")
+}
+
+/// The name that the certificate is for, which also tells a server with several which one to show.
+fn server_name(host: &Host, peer: SocketAddr) -> ServerName<'static> {
+    let name = host.to_string();
+    let bare = name.strip_suffix('.').unwrap_or(&name);
+    match host.address() {
+        Some(address) => ServerName::IpAddress(address.into()),
+        // No certificate can be for a name that is not one of the DNS.
+        None => ServerName::try_from(bare.to_owned())
+            .unwrap_or_else(|_| ServerName::IpAddress(peer.ip().into())),
+    }
+}

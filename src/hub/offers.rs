@@ -1,0 +1,334 @@
+//! Offers from user to user: made, answered, withdrawn.
+
+use super::{
+    Column, Hub, OperationId, Session, SessionId,
+    pipe::{End, Role, Stage, Waiting},
+    timers::Alarm,
+};
+use crate::{
+    limits::INTRODUCTION_MAX_BYTES,
+    wire::{
+        Dialect, Event, Form, Name, Outcome, Parcel, Proposal, Refusal, Tag,
+        error::{ErrorCode, ErrorCode::*},
+        escape::escape_bytes,
+        event::Object,
+    },
+};
+
+/// Bytes of the news of an offer but for its name and its introduction.
+const NEWS_BYTES: usize = 512;
+
+impl Hub {
+    /// Offers something to somebody, or says why not.
+    pub(super) fn on_send(&mut self, id: SessionId, tag: Tag, proposal: Proposal) {
+        if let Err(refusal) = self.offer(id, tag, proposal) {
+            self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
+        }
+    }
+
+    fn offer(&mut self, id: SessionId, tag: Tag, proposal: Proposal) -> Result<(), Refusal> {
+        let refuse = |code: ErrorCode, text: String| Err(Refusal::new(tag, code, text));
+        let Proposal { to, parcel, data } = proposal;
+        let Some(from) = self.session(id).and_then(Session::name) else {
+            let text = "say `user NAME` first, so that others know who sends";
+            return refuse(NotNamed, text.into());
+        };
+        self.may_start(id, tag)?;
+        let Some(target) = self.names.get(to.as_bytes()) else {
+            let text = format!("nobody called `{to}` is here to take it; `who` lists the users");
+            return refuse(NoSuchUser, text);
+        };
+        if target == id {
+            return refuse(BadArguments, "that is your own name; nothing was offered".into());
+        }
+        self.may_offer(id, tag)?;
+        let limits = self.limits;
+        let receiver = self.session_mut(target).expect("named sessions are there");
+        if receiver.dialect() != Some(Dialect::Frame) && !parcel.can_be_raw() {
+            let text = format!("{to} speaks a dialect that takes single files of a known size");
+            return refuse(Refused, text);
+        }
+        if receiver.offers.len() >= limits.offers_max {
+            let text = format!("{to} has {} offers to answer; try later", receiver.offers.len());
+            return refuse(PeerBusy, text);
+        }
+        if receiver.waiting_bytes() + news_max_bytes(&parcel) > limits.outbox_max_bytes {
+            receiver.overflowed = true;
+            self.arm(target);
+            return refuse(PeerBusy, format!("{to} does not keep up; try later"));
+        }
+        let number = receiver.next_offer();
+        let mut end = End::offer(target, number, parcel.clone(), self.now);
+        if let Some(data) = data {
+            end.came = data.0.len() as u64;
+            end.held.append(&data.0);
+            end.ended = true;
+        }
+        let offer = self.add_operation(id, tag, None, Some(Box::new(end)));
+        let receiver = self.session_mut(target).expect("named sessions are there");
+        receiver.offers.push(Waiting { number, offer });
+        self.offers_count += 1;
+        self.set_alarm(self.now + limits.offer_timeout, Alarm::Operation(offer));
+        let address = self.address_of(id, parcel.introduction.is_some());
+        let address = address.as_deref();
+        self.say(target, &Event::Offer { number, from, parcel: &parcel, address });
+        Ok(())
+    }
+
+    fn may_offer(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
+        let session = self.session(id).expect("its request is at hand");
+        let is_offer = |id: &&OperationId| {
+            let end = self.operations[id.slot()].end.as_ref();
+            end.is_some_and(|end| end.joint().is_none())
+        };
+        let own = session.operations.iter().filter(is_offer).count();
+        if own >= self.limits.offers_max {
+            let text = format!("{own} offers of yours wait for an answer, and no more may");
+            return Err(Refusal::new(tag, TooMany, text));
+        }
+        if self.offers_count >= self.limits.offers_total_max {
+            let text = "too many offers wait for an answer on this server; try again later";
+            return Err(Refusal::new(tag, Busy, text));
+        }
+        Ok(())
+    }
+
+    /// Where a session comes from, for a peer to whom it has introduced itself.
+    fn address_of(&self, id: SessionId, is_introduced: bool) -> Option<String> {
+        let session = self.session(id).filter(|_| is_introduced)?;
+        Some(session.origin.peer().to_string())
+    }
+
+    /// Joins the sender of an offer and its receiver, or says why not.
+    pub(super) fn on_accept(
+        &mut self,
+        id: SessionId,
+        tag: Tag,
+        number: u32,
+        form: Form,
+        introduction: Option<&Object>,
+    ) {
+        if let Err(refusal) = self.accept(id, tag, number, form, introduction) {
+            self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
+        }
+    }
+
+    fn accept(
+        &mut self,
+        id: SessionId,
+        tag: Tag,
+        number: u32,
+        form: Form,
+        introduction: Option<&Object>,
+    ) -> Result<(), Refusal> {
+        let now = self.now;
+        let sender = self.find_offer(id, tag, number)?;
+        self.may_start(id, tag)?;
+        let session = self.session(id).expect("its request is at hand");
+        let by = session.name().expect("offers are made to names");
+        let can_talk = form == Form::Conversation && session.dialect() == Some(Dialect::Frame);
+        let offer = self.operation_mut(sender).expect("listed offers are there");
+        let (owner, sender_tag) = (offer.owner, offer.tag);
+        let end = offer.end.as_deref_mut().expect("an offer is an end");
+        let Stage::Offered { parcel, .. } = &end.stage else {
+            unreachable!("listed offers are not answered")
+        };
+        let form = if can_talk { parcel.form } else { Form::Raw };
+        if form == Form::Raw && !parcel.can_be_raw() {
+            let text = "it is no single file of a known size, and needs the form `conversation`";
+            return Err(Refusal::new(tag, BadArguments, text));
+        }
+        let (ours, theirs) = match form {
+            Form::Raw => {
+                let size = parcel.size.expect("files have sizes");
+                (Role::Gets, Role::Sends { size })
+            }
+            Form::Conversation => (Role::Talks, Role::Talks),
+        };
+        self.unlist(sender);
+        let receiver =
+            self.add_operation(id, tag, None, Some(Box::new(End::joined(sender, ours, now))));
+        let offer = self.operation_mut(sender).expect("it was there");
+        let end = offer.end.as_deref_mut().expect("an offer is an end");
+        let joined = Stage::Joined { other: receiver, role: theirs };
+        let Stage::Offered { parcel, .. } = std::mem::replace(&mut end.stage, joined) else {
+            unreachable!("it was an offer")
+        };
+        end.moved = now;
+        self.set_alarm(now + self.limits.pipe_stall_timeout, Alarm::Operation(receiver));
+        let address = self.address_of(id, introduction.is_some());
+        let address = address.as_deref();
+        let tag = sender_tag;
+        self.say(owner, &Event::Accepted { tag, by, form, introduction, address });
+        self.begin_to_get(receiver, owner, form, &parcel);
+        self.begin_to_pass(sender);
+        self.freed.push(owner);
+        Ok(())
+    }
+
+    /// Tells the receiver what comes now.
+    fn begin_to_get(&mut self, id: OperationId, from: SessionId, form: Form, parcel: &Parcel) {
+        let operation = self.operation_mut(id).expect("it was just added");
+        let (owner, tag) = (operation.owner, operation.tag);
+        if form == Form::Conversation {
+            let by = self.session(from).and_then(Session::name).expect("senders have names");
+            let event = Event::Accepted { tag, by, form, introduction: None, address: None };
+            return self.say(owner, &event);
+        }
+        operation.announced = true;
+        let Parcel { name, size, modified, .. } = parcel;
+        let name = &name.0;
+        let size = size.expect("files have sizes");
+        let modified = modified.unwrap_or(0);
+        self.say(owner, &Event::File { tag, name, size, modified });
+        let session = self.session_mut(owner).expect("operations have owners");
+        if session.dialect() == Some(Dialect::Line) {
+            session.column = Column::InFile;
+        }
+    }
+
+    /// Tells the sender that its offer is refused.
+    pub(super) fn on_refuse(
+        &mut self,
+        id: SessionId,
+        tag: Tag,
+        number: u32,
+        reason: Option<String>,
+    ) {
+        let outcome = match self.find_offer(id, tag, number) {
+            Err(refusal) => Outcome::Failed(refusal),
+            Ok(offer) => {
+                let by = self.session(id).and_then(Session::name).expect("offers are for names");
+                let name = self.parcel_name(offer);
+                let text = match reason {
+                    Some(reason) => format!("{by} does not want {name}: {reason}"),
+                    None => format!("{by} does not want {name}"),
+                };
+                self.unlist(offer);
+                self.end_end(offer, Refused, text);
+                Outcome::Done
+            }
+        };
+        self.say(id, &Event::End { tag, outcome: &outcome });
+    }
+
+    fn parcel_name(&self, offer: OperationId) -> String {
+        match self.operations[offer.slot()].end.as_deref() {
+            Some(End { stage: Stage::Offered { parcel, .. }, .. }) => {
+                escape_bytes(&parcel.name.0).into_owned()
+            }
+            _ => "it".to_owned(),
+        }
+    }
+
+    fn find_offer(&self, id: SessionId, tag: Tag, number: u32) -> Result<OperationId, Refusal> {
+        let session = self.session(id).expect("its request is at hand");
+        let found = session.offers.iter().find(|waiting| waiting.number == number);
+        found.map(|waiting| waiting.offer).ok_or_else(|| {
+            let text = format!(
+                "nothing is offered to you under the number {number}; \
+                 it may have been withdrawn"
+            );
+            Refusal::new(tag, NoSuchOffer, text)
+        })
+    }
+
+    /// Takes an offer from the list of its receiver, and says who that is.
+    fn unlist(&mut self, offer: OperationId) -> Option<(SessionId, u32)> {
+        let operation = self.operation_mut(offer)?;
+        match operation.end.as_deref() {
+            Some(&End { stage: Stage::Offered { to, number, .. }, .. }) => {
+                self.unlist_from(to, offer);
+                Some((to, number))
+            }
+            _ => None,
+        }
+    }
+
+    fn unlist_from(&mut self, to: SessionId, offer: OperationId) {
+        self.offers_count -= 1;
+        if let Some(receiver) = self.session_mut(to) {
+            receiver.offers.retain(|waiting| waiting.offer != offer);
+        }
+    }
+
+    /// Ends an offer that nobody has answered; both sides hear why.
+    pub(super) fn withdraw(
+        &mut self,
+        offer: OperationId,
+        code: ErrorCode,
+        to_sender: String,
+        to_receiver: String,
+    ) {
+        if let Some((to, number)) = self.unlist(offer) {
+            self.say_withdrawn(to, number, code, to_receiver);
+            self.end_end(offer, code, to_sender);
+        }
+    }
+
+    fn say_withdrawn(&mut self, to: SessionId, number: u32, code: ErrorCode, text: String) {
+        let refusal = Refusal::new(0, code, text);
+        self.say(to, &Event::OfferWithdrawn { number, refusal: &refusal });
+    }
+
+    /// The sender of an offer has gone.
+    pub(super) fn on_offer_lost(&mut self, offer: OperationId, end: &End, who: Option<Name>) {
+        if let Stage::Offered { to, number, .. } = end.stage {
+            self.unlist_from(to, offer);
+            self.say_withdrawn(to, number, PeerGone, gone(who));
+        }
+    }
+
+    /// Those who have offered something to a session that goes hear of it.
+    pub(super) fn drop_offers_to(&mut self, id: SessionId, who: Option<Name>) {
+        let session = self.session_mut(id).expect("the caller has it");
+        for waiting in std::mem::take(&mut session.offers) {
+            self.offers_count -= 1;
+            self.end_end(waiting.offer, PeerGone, gone(who));
+        }
+    }
+
+    /// The time for an answer is over.
+    pub(super) fn on_offer_late(&mut self, offer: OperationId) {
+        let seconds = self.limits.offer_timeout.as_secs();
+        let text = format!("nobody has answered within {seconds} s");
+        self.withdraw(offer, TimedOut, text.clone(), text);
+    }
+
+    /// Nothing can come of offers any more when the server stops.
+    pub(super) fn withdraw_all(&mut self) {
+        let is_offer = |end: &End| end.joint().is_none();
+        let offers: Vec<OperationId> = self
+            .operations
+            .iter()
+            .filter(|(_, operation)| operation.end.as_deref().is_some_and(is_offer))
+            .map(|(_, operation)| operation.id)
+            .collect();
+        for offer in offers {
+            let text = "the server is stopping".to_owned();
+            self.withdraw(offer, ShuttingDown, text.clone(), text);
+        }
+    }
+}
+
+/// The most that the news of an offer takes: JSON may write one byte of a name as six.
+fn news_max_bytes(parcel: &Parcel) -> usize {
+    let introduction = parcel.introduction.as_ref().map_or(0, |_| INTRODUCTION_MAX_BYTES);
+    NEWS_BYTES + 6 * parcel.name.0.len() + introduction
+}
+
+/// What is said of somebody who is not there any more.
+pub(super) fn gone(who: Option<Name>) -> String {
+    match who {
+        Some(name) => format!("{name} has gone"),
+        None => "the other user has gone".to_owned(),
+    }
+}
+
+impl Session {
+    /// A number for the next offer, which no open one has: so many are not open at once.
+    fn next_offer(&mut self) -> u32 {
+        self.offers_made = self.offers_made.checked_add(1).unwrap_or(1);
+        self.offers_made
+    }
+}
