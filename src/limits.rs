@@ -31,6 +31,20 @@ pub const LINE_MAX_BYTES: usize = TEXT_MAX_BYTES + RECIPIENTS_MAX_BYTES + 64;
 /// whatever a request says can be said back in one frame.
 pub const REQUEST_BODY_MAX_BYTES: usize = LINE_MAX_BYTES;
 
+/// Largest JSON object of a request in bytes; checked before anything is built of it.
+pub const OBJECT_MAX_BYTES: usize = 1024 * 1024;
+
+/// Largest JSON object of a peer that has to say who it is and has not yet: half of the 32 KiB
+/// that such a peer may cost.
+pub const OBJECT_FIRST_MAX_BYTES: usize = 16 * 1024;
+
+/// Deepest nesting of objects and arrays in a request, the request itself included. No request
+/// needs more than three.
+pub const OBJECT_DEPTH_MAX: usize = 32;
+
+/// Longest id of a JSON request in bytes as it is written: it is kept until the reply.
+pub const ID_MAX_BYTES: usize = 1024;
+
 /// Longest sentence of an error in bytes. It may quote the peer, who has more to say.
 pub const REFUSAL_TEXT_MAX_BYTES: usize = 512;
 
@@ -194,6 +208,17 @@ pub struct Limits {
     pub operations_max: usize,
     /// Operations of all sessions: each may own a process with four descriptors.
     pub operations_total_max: usize,
+    /// Bytes of output, entries or content that one JSON reply may hold. A command with more is
+    /// ended. A folder of 100,000 files fits.
+    pub reply_max_bytes: usize,
+    /// Bytes that all replies of one session may hold. Beyond that all but the largest wait, which
+    /// must be able to come to its end; and that too, where one is ready and not taken.
+    pub replies_session_max_bytes: usize,
+    /// The same for all sessions together: beyond it replies are cut short, so that memory ends
+    /// where the machine's does not.
+    pub replies_total_max_bytes: usize,
+    /// Largest file whose content stands in a JSON reply; that of others goes ahead of it.
+    pub content_max_bytes: u64,
     /// Offers that one user may have to answer, and offers of one user that may wait for answers:
     /// more than that is no help to anybody.
     pub offers_max: usize,
@@ -250,6 +275,10 @@ impl Default for Limits {
             store_window_bytes: STORE_WINDOW_BYTES,
             operations_max: 64,
             operations_total_max: 1024,
+            reply_max_bytes: 8 * 1024 * 1024,
+            replies_session_max_bytes: 16 * 1024 * 1024,
+            replies_total_max_bytes: 256 * 1024 * 1024,
+            content_max_bytes: 1024 * 1024,
             offers_max: 16,
             offers_total_max: 512,
             offer_timeout: Duration::from_secs(120),
@@ -279,6 +308,8 @@ impl Limits {
         assert!(self.chunk_max_bytes <= CHUNK_MAX_BYTES);
         assert!(self.outbox_low_bytes <= self.outbox_pause_bytes);
         assert!(self.outbox_pause_bytes < self.outbox_max_bytes);
+        assert!(self.content_max_bytes <= self.reply_max_bytes as u64);
+        assert!(self.reply_max_bytes <= self.replies_session_max_bytes);
         assert!(self.verifications_max > 0 && self.unknown_names_max > self.verifications_max);
         assert!(self.ping_after < self.gone_after);
         assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");

@@ -5,7 +5,7 @@ mod common;
 
 use std::borrow::Cow;
 
-use common::{Reader, encode_request, encode_said, read_in_pieces};
+use common::{Reader, decode, encode_request, encode_said, read_in_pieces};
 use proptest::prelude::*;
 use sixfour::{
     limits::{FRAME_BODY_MAX_BYTES, LINE_MAX_BYTES, REQUEST_BODY_MAX_BYTES, TEXT_MAX_BYTES},
@@ -16,6 +16,7 @@ use sixfour::{
         dialect::{Sniffed, sniff},
         event::{Ended, Entry, EntryKind, Witness},
         frame::{self, Said, client},
+        json::scan::Place,
     },
 };
 
@@ -109,7 +110,7 @@ fn the_first_bytes_decide_once_and_by_the_eighth() {
         (&b"\x06\x04sf\x01\0\0"[..], Sniffed::Speaks(Dialect::Frame, 4), 4),
         (b"\x06\x04sg", line, 4),
         (b"\x06x", line, 2),
-        (b"{\"method\"", Sniffed::Json, 1),
+        (b"{\"method\"", Sniffed::Speaks(Dialect::Json, 0), 1),
         (b"\x16\x03\x01\x02", Sniffed::Tls, 2),
         (b"\x16\x02", line, 2),
         (b"GET / HTTP/1.1\r\n", Sniffed::Http, 4),
@@ -227,7 +228,12 @@ fn any_refusal() -> impl Strategy<Value = Refusal> {
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
-    let ended = prop_oneof![Just(None), Just(Some(Ended::Cancelled)), Just(Some(Ended::TimedOut))];
+    let ended = prop::sample::select(vec![
+        None,
+        Some(Ended::Cancelled),
+        Some(Ended::TimedOut),
+        Some(Ended::OutputLimit),
+    ]);
     prop_oneof![
         Just(Outcome::Done),
         any::<[u8; 32]>().prop_map(|hash| Outcome::Sent { hash }),
@@ -392,13 +398,16 @@ proptest! {
         let mut framed = Vec::new();
         frame::put_message(&mut framed, client::MESSAGE, tag, names.as_bytes(), text.as_str());
         for (dialect, bytes) in [(Dialect::Line, line.as_bytes()), (Dialect::Frame, &framed)] {
-            if let Some(post) = dialect.post(bytes, 0, LINE_MAX_BYTES) {
-                prop_assert_eq!(dialect.decode(bytes, 0, LINE_MAX_BYTES), Ok(Some(post.into())));
+            let mut scratch = Vec::new();
+            if let Some(post) = dialect.post(bytes, Place::default(), LINE_MAX_BYTES) {
+                let decoded = decode(dialect, bytes, LINE_MAX_BYTES, &mut scratch);
+                prop_assert_eq!(decoded, Ok(Some(post.into())));
             }
         }
         // It is the way of every plain message, or it would be of no use.
         if !text.is_empty() && !names.is_empty() {
-            prop_assert!(Dialect::Frame.post(&framed, 0, LINE_MAX_BYTES).is_some());
+            let post = Dialect::Frame.post(&framed, Place::default(), LINE_MAX_BYTES);
+            prop_assert!(post.is_some());
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::read_in_pieces;
+use common::{decode, read_in_pieces};
 use sixfour::{
     limits::{
         CHUNK_MAX_BYTES, COMMAND_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES,
@@ -34,7 +34,7 @@ enum Fate {
 use Fate::*;
 
 fn fate(dialect: Dialect, bytes: &[u8], line_max: usize) -> (Fate, String) {
-    match dialect.decode(bytes, 0, line_max) {
+    match decode(dialect, bytes, line_max, &mut Vec::new()) {
         Ok(None) => (Open, String::new()),
         Ok(Some(item)) => {
             assert_eq!(item.consumed, bytes.len(), "all of it is one request");
@@ -428,11 +428,13 @@ fn every_dialect_is_told_goodbye_in_its_own_words() {
     assert_eq!(last(Sniffed::Speaks(Dialect::Line, 0)), lines);
     assert_eq!(last(Sniffed::Undecided), lines);
     assert!(last(Sniffed::Http).starts_with("HTTP/1.1 421 "));
-    assert!(last(Sniffed::Json).contains("denied: only this machine is served"));
+    let json = last(Sniffed::Speaks(Dialect::Json, 0));
+    assert!(json.contains(r#"{"code":"denied","text":"only this machine is served"}"#), "{json}");
     assert_eq!(farewell(Sniffed::Tls, &refusal)[0], 0x15);
     let framed = farewell(Sniffed::Speaks(Dialect::Frame, 4), &refusal);
     assert_eq!(framed[0], server::GOODBYE);
-    for served in [Sniffed::Undecided, Sniffed::Speaks(Dialect::Line, 0)] {
-        assert_eq!(unserved(served), None);
+    for dialect in [Dialect::Line, Dialect::Json, Dialect::Frame] {
+        assert_eq!(unserved(Sniffed::Speaks(dialect, 0)), None);
     }
+    assert_eq!(unserved(Sniffed::Undecided), None);
 }

@@ -66,7 +66,6 @@ fn what_is_not_served_is_answered_in_its_own_dialect() {
     for (words, answer) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 421 "),
         (b"POST /run HTTP/1.1\r\n", "HTTP/1.1 421 "),
-        (b"{\"method\": \"ls\", \"id\": 1}", "{\"errorcode\":4,\"id\":null,"),
         (b"\x16\x03\x01\x02\x00", "\x15\x03\x03\0\x02\x02("),
     ] {
         // The same in whole and byte by byte.

@@ -107,14 +107,45 @@ fn frame_request(dice: &mut Dice) -> Vec<u8> {
     out
 }
 
+/// One object, good or bad; sometimes a part of one.
+fn json_request(dice: &mut Dice) -> Vec<u8> {
+    let id = dice.roll(6);
+    let object = match dice.roll(12) {
+        0 => json!({"op": "login", "user": dice.pick(&NAMES), "id": id}),
+        1 | 2 => {
+            let (text, to) = ("x".repeat(1 + dice.roll(3000)), dice.pick(&NAMES));
+            let receipt = dice.roll(2) == 0;
+            json!({"op": "message", "to": to, "text": text, "id": id, "receipt": receipt})
+        }
+        3 => json!({"op": "download", "path": dice.pick(&FILES), "id": id}),
+        4..7 => {
+            let (command, timeout) = (dice.pick(&COMMANDS), [0, 0, 1, 50][dice.roll(4)]);
+            let input = "x".repeat(dice.roll(100_000));
+            json!({"method": command, "id": id, "timeout_ms": timeout, "stdin": input})
+        }
+        7 => json!({"op": "cancel", "target": id, "id": null}),
+        8 => json!({"op": "ls", "id": id}),
+        9 => json!({"op": dice.pick(&["who", "help", "ping", "nonsense", "quit"]), "id": id}),
+        10 => return b"{nonsense}".to_vec(),
+        _ => {
+            let mut bytes = noise(dice.roll(1 << 20) as u64, dice.roll(50));
+            bytes.insert(0, b'{');
+            return bytes;
+        }
+    };
+    object.to_string().into_bytes()
+}
+
 /// One peer, from its connection to whatever end it finds.
 fn live(stream: TcpStream, dice: &mut Dice) {
     let short = Some(Duration::from_millis(20));
     stream.set_read_timeout(short).expect("a timeout");
     stream.set_write_timeout(short).expect("a timeout");
-    let is_framed = dice.roll(2) == 0;
-    let mut begin = Vec::new();
-    if is_framed {
+    let requests = [frame_request, line_request, json_request];
+    let speaks = dice.roll(requests.len());
+    // The first byte chooses the dialect.
+    let mut begin = if speaks == 2 { b"{}".to_vec() } else { Vec::new() };
+    if speaks == 0 {
         begin.extend(frame::MAGIC);
         let hello = json!({"version": 1, "user": dice.pick(&NAMES[..4])});
         frame::put(&mut begin, client::HELLO, 0, hello.to_string().as_bytes());
@@ -131,7 +162,7 @@ fn live(stream: TcpStream, dice: &mut Dice) {
                 Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
             },
             _ => {
-                let request = if is_framed { frame_request(dice) } else { line_request(dice) };
+                let request = requests[speaks](dice);
                 // A write that stalls has cut the request; what follows makes no sense any more.
                 (&stream).write_all(&request).is_ok()
             }

@@ -40,11 +40,6 @@ fn http_gets_a_page_and_its_body_runs_nothing() {
 fn dialects_that_are_not_served_get_an_answer_in_their_own_terms() {
     let mut server = Server::start();
     for ip in FAMILIES {
-        let mut json = server.line(ip);
-        json.send(r#"{"method": "touch never", "id": 1}"#);
-        let reply: serde_json::Value = serde_json::from_str(&json.rest_text()).expect("an object");
-        assert_eq!((&reply["id"], &reply["errorcode"]), (&json!(null), &json!(4)), "{reply}");
-
         let mut tls = server.line(ip);
         tls.send_bytes(&[&[0x16, 3, 1, 0, 200, 1, 0, 0, 196][..], &noise(1, 196)].concat());
         // A hello of which nothing makes sense. A fatal alert: decode_error.
@@ -250,6 +245,8 @@ fn without_descriptors_accepting_pauses_is_said_once_and_recovers() {
     let [v6, v4] = FAMILIES;
     let mut early = server.user(v6, "early");
     let mut other = server.user(v4, "other");
+    let mut objects = server.json(v6);
+    assert_eq!(objects.ask(&json!({"op": "ping", "id": 0}))["errorcode"], 0);
     let connections: Vec<Line> = (0..80).map(|number| server.line(FAMILIES[number % 2])).collect();
     server.await_log("no new connections for now");
     // Those who are in are served, as far as that needs no descriptor.
@@ -263,6 +260,9 @@ fn without_descriptors_accepting_pauses_is_said_once_and_recovers() {
     }
     early.send("run echo no");
     assert!(early.next().starts_with("error cannot-start: "));
+    let reply = objects.ask(&json!({"method": "echo no", "id": 1}));
+    assert_eq!((&reply["result"], &reply["errorcode"]), (&json!(null), &json!(4)), "{reply}");
+    assert_eq!(reply["error"]["code"], "cannot-start");
     early.send("ls");
     assert!(early.next().starts_with("error system-error: "));
     let ticks = server.processor_ticks();

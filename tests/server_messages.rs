@@ -4,12 +4,13 @@ mod process;
 
 use std::{thread, time::Duration};
 
-use process::{FAMILIES, Framed, Line, News, Server};
-use serde_json::json;
+use process::{FAMILIES, Framed, Json, Line, News, Server};
+use serde_json::{Value, json};
 
-/// A user of either dialect.
+/// A user of any dialect.
 enum User {
     Line(Line),
+    Json(Json),
     Framed(Framed),
 }
 
@@ -17,6 +18,9 @@ impl User {
     fn say(&mut self, to: &str, text: &str) {
         match self {
             User::Line(line) => line.send(&format!("{text}|{to}")),
+            User::Json(json) => {
+                json.send(&json!({"op": "message", "to": to, "text": text, "id": 1}));
+            }
             User::Framed(framed) => framed.message(0, to, text),
         }
     }
@@ -28,6 +32,12 @@ impl User {
                 let (from, text) = line.split_once('|').expect("a message");
                 (from.to_owned(), text.to_owned())
             }
+            User::Json(json) => {
+                let message = beside_good_replies(json);
+                assert_eq!(message["event"], "message", "{message}");
+                let member = |name: &str| message[name].as_str().expect("a text").to_owned();
+                (member("from"), member("text"))
+            }
             User::Framed(framed) => match framed.next() {
                 News::Message { from, text, serial: 0 } => (from, text),
                 other => panic!("no message but {other:?}"),
@@ -35,10 +45,27 @@ impl User {
         }
     }
 
+    /// The codes of the next two errors, sorted.
+    fn two_errors(&mut self) -> [String; 2] {
+        let mut codes = match self {
+            User::Json(json) => {
+                let reply = beside_good_replies(json);
+                [0, 1].map(|at| reply["errors"][at]["code"].as_str().expect("a code").to_owned())
+            }
+            User::Line(_) | User::Framed(_) => [self.error(), self.error()],
+        };
+        codes.sort();
+        codes
+    }
+
     /// The code of the error that comes next.
     fn error(&mut self) -> String {
         match self {
             User::Line(line) => line.next().split([' ', ':']).nth(1).expect("a code").to_owned(),
+            User::Json(json) => {
+                let object = beside_good_replies(json);
+                object["error"]["code"].as_str().expect("a code").to_owned()
+            }
             User::Framed(framed) => match framed.next() {
                 News::Error(_, error) => error["code"].as_str().expect("a code").to_owned(),
                 other => panic!("no error but {other:?}"),
@@ -47,10 +74,27 @@ impl User {
     }
 }
 
+/// The next object that is no good reply.
+fn beside_good_replies(json: &mut Json) -> Value {
+    loop {
+        let object = json.next();
+        if object.get("event").is_some() || object["errorcode"] != 0 {
+            return object;
+        }
+    }
+}
+
 /// One user of each dialect and family, with their names.
 fn everybody(server: &Server) -> Vec<(&'static str, User)> {
     let [v6, v4] = FAMILIES;
+    let json = |ip, name| {
+        let mut json = server.json(ip);
+        json.login(name);
+        User::Json(json)
+    };
     vec![
+        ("json6", json(v6, "json6")),
+        ("json4", json(v4, "json4")),
         ("line6", User::Line(server.user(v6, "line6"))),
         ("line4", User::Line(server.user(v4, "line4"))),
         ("frame6", User::Framed(server.framed(v6, "frame6"))),
@@ -78,10 +122,9 @@ fn several_recipients_and_everybody_get_it_once_each() {
     let mut users = everybody(&server);
     for sender in 0..users.len() {
         let from = users[sender].0;
-        users[sender].1.say("line6,frame4, line4,frame4,frame6,line6,nobody", "some");
+        users[sender].1.say("line6,frame4, line4,frame4,json6,frame6,line6,json4,nobody", "some");
         // Oneself and the unknown are named; the others get it.
-        let mut codes = [users[sender].1.error(), users[sender].1.error()];
-        codes.sort();
+        let codes = users[sender].1.two_errors();
         assert_eq!(codes, ["bad-arguments", "no-such-user"], "{from}");
         users[sender].1.say("*", "all");
         for recipient in (0..users.len()).filter(|it| *it != sender) {

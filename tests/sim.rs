@@ -10,6 +10,8 @@
 mod call;
 #[path = "sim/jobs.rs"]
 mod jobs;
+#[path = "sim/json.rs"]
+mod json;
 #[path = "sim/parcels.rs"]
 mod parcels;
 #[path = "sim/peer.rs"]
@@ -57,6 +59,10 @@ pub const LIMITS: Limits = Limits {
     store_window_bytes: 0,
     operations_max: 3,
     operations_total_max: 9,
+    reply_max_bytes: 3000,
+    replies_session_max_bytes: 3500,
+    replies_total_max_bytes: 12_000,
+    content_max_bytes: 500,
     offers_max: 2,
     offers_total_max: 4,
     offer_timeout: Duration::from_millis(500),
@@ -106,8 +112,8 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
-         cancelled, nobody there, no such offer, too many offers, cut input, shrunk file, \
-         input closed, failed start, long pause, reconnect, \
+         cancelled, nobody there, no such offer, too many offers, cut input, truncated reply, \
+         content ahead, shrunk file, input closed, failed start, long pause, reconnect, \
          other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
          login-failed, blocked, busy login, end all, ListenAgain, Quit, \
          Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
@@ -206,6 +212,7 @@ impl World {
         assert_eq!((world.hub.operations_count(), world.jobs.len()), (0, 0));
         assert_eq!(world.hub.ends_count(), 0);
         world.office.judge_receipts();
+        std::mem::take(&mut world.office.met).into_iter().for_each(|kind| world.saw(kind));
         world.office.depot.judge();
         for ending in std::mem::take(&mut world.office.depot.endings) {
             world.saw(ending);
@@ -234,7 +241,7 @@ impl World {
             // Nobody may rely on being given up: what can move has to.
             limits.pipe_stall_timeout = Duration::from_secs(1000);
         }
-        let dialect = |at: usize| if at.is_multiple_of(2) { Dialect::Frame } else { Dialect::Line };
+        let dialect = |at: usize| [Dialect::Frame, Dialect::Line, Dialect::Json][at % 3];
         let is_closed = rng.percent(50);
         let mode = match is_closed {
             true => Mode::Credentials { grant: Rights::NONE, attempts: ATTEMPTS },
@@ -490,7 +497,7 @@ impl World {
             let Some(session) = peer.session.filter(|session| is_ready(*session)) else { continue };
             if peer.kernel_full {
                 assert!(!late(peer.refused, LIMITS.stall_timeout), "{session:?} takes nothing");
-            } else if !peer.is_line() && !peer.to_write {
+            } else if peer.dialect == Dialect::Frame && !peer.to_write {
                 let sign = peer.heard.max(peer.taken);
                 assert!(!late(sign, LIMITS.gone_after), "{session:?} says nothing");
             }

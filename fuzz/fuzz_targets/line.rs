@@ -14,7 +14,9 @@ use sixfour::{
 
 fuzz_target!(|bytes: &[u8]| {
     shared::assert_cuts_do_not_matter(Dialect::Line, bytes);
-    let Ok(Some(item)) = Dialect::Line.decode(bytes, 0, LINE_MAX_BYTES) else { return };
+    let mut scratch = Vec::new();
+    let item = common::decode(Dialect::Line, bytes, LINE_MAX_BYTES, &mut scratch);
+    let Ok(Some(item)) = item else { return };
     let mut out = Vec::new();
     match item.request {
         Ok(Request::Message { text, to, .. }) => {

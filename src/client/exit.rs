@@ -23,8 +23,8 @@ pub const RUN_FAILED: u8 = 255;
 pub fn of_error(code: ErrorCode) -> u8 {
     use ErrorCode::*;
     match code {
-        UnknownCommand | BadArguments | BadText | BadName | BadPath | TextTooLong | LineTooLong
-        | TooMany | BadSamples | UnknownOperation => BAD_ARGUMENTS,
+        UnknownCommand | BadArguments | BadText | BadJson | BadName | BadPath | TextTooLong
+        | LineTooLong | TooMany | BadSamples | UnknownOperation => BAD_ARGUMENTS,
         Protocol | NotSupported => CANNOT_CONNECT,
         NotNamed | NameTaken | LoginRequired | LoginFailed | Blocked | Replaced | AlreadyNamed
         | Denied | PermissionDenied | ReadOnly | Refused => REFUSED,

@@ -334,6 +334,7 @@ impl Screen {
                     None => "",
                     Some(Ended::Cancelled) => ": cancelled",
                     Some(Ended::TimedOut) => ": its time was over",
+                    Some(Ended::OutputLimit) => ": too much output",
                 };
                 self.line(Where::Err, RED, &format!("[signal {number}{because}]"))
             }

@@ -102,6 +102,7 @@ impl Hub {
         if !is_empty {
             self.arm(id);
         }
+        self.pump(id);
         self.pull(id);
         self.close_if_stopping(id);
         self.resume(id);
@@ -112,7 +113,7 @@ impl Hub {
         let Some(session) = self.session(id) else { return };
         let input = &session.input;
         let is_checked = matches!(session.phase, Phase::Verifying { .. });
-        let is_busy = input.paused || is_checked || !session.operations.is_empty();
+        let is_busy = input.paused || is_checked || session.has_work();
         let is_done = input.ended && !is_busy;
         if is_done && !session.is_closing() {
             self.shut(id, CloseReason::PeerLeft);
@@ -126,8 +127,8 @@ impl Hub {
         if session.is_closing() {
             return;
         }
-        // Within a file there is no place for words.
-        if session.column != Column::InFile {
+        // Within a file or an object there is no place for words.
+        if !matches!(session.column, Column::InFile | Column::InObject) {
             self.finish_line(id);
             self.release_held(id);
             self.say(id, &Event::Goodbye(why));
@@ -148,6 +149,7 @@ impl Hub {
     /// Removes the session once its outbox is empty.
     fn shut(&mut self, id: SessionId, reason: CloseReason) {
         self.stop_operations(id, Haste::SendQueued);
+        self.drop_replies(id);
         self.logins.forget(id);
         let was = self.release_name(id);
         let deadline = self.closing_deadline(reason);
@@ -181,6 +183,7 @@ impl Hub {
             return;
         }
         self.stop_operations(id, Haste::AtOnce);
+        self.drop_replies(id);
         self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
@@ -300,7 +303,7 @@ impl Hub {
         for id in self.ids() {
             let text = format!("the server stops in {seconds} s; what still runs then is ended");
             self.hasten(id);
-            let has_work = self.session(id).is_some_and(|it| !it.operations.is_empty());
+            let has_work = self.session(id).is_some_and(Session::has_work);
             if has_work {
                 self.refuse(id, 0, ErrorCode::ShuttingDown, text);
             } else {
@@ -322,7 +325,7 @@ impl Hub {
 
     /// Lets a session go that has nothing under way any more.
     pub(super) fn close_if_stopping(&mut self, id: SessionId) {
-        let is_idle = self.session(id).is_some_and(|it| it.operations.is_empty());
+        let is_idle = self.session(id).is_some_and(|it| !it.has_work());
         if self.stopping.is_some() && is_idle {
             self.close(id, CloseReason::ShuttingDown, Some(&shutting_down()));
         }

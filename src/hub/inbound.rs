@@ -8,10 +8,15 @@ use super::{
     session::{Inbound, Raw},
 };
 use crate::wire::{
-    Dialect, Event, Outcome, Request,
+    Dialect, Event, Item, Outcome, Refusal, Request,
     dialect::{self, Sniffed},
     frame,
+    json::{self, Label},
 };
+
+/// A rest of more bytes than this is not copied for every portion that follows it; a smaller one
+/// takes no more memory than it needs.
+const LARGE_REST_BYTES: usize = 32 * 1024;
 
 /// What became of bytes that may be no request.
 enum Passed {
@@ -73,14 +78,23 @@ impl Hub {
         let mut joined = std::mem::take(&mut self.joined);
         joined.clear();
         let session = self.session_mut(id).expect("the caller has it");
-        joined.append(&mut session.input.rest);
+        let rest = &mut session.input.rest;
+        let is_large = rest.len() > LARGE_REST_BYTES;
+        if is_large {
+            std::mem::swap(&mut joined, rest);
+        }
+        let mut spare = std::mem::take(rest);
+        if !is_large {
+            joined.append(&mut spare);
+        }
         loop {
             let missing = self.session(id).and_then(|session| {
                 let input = &session.input;
                 // What is no request is taken as it comes, and is never put together.
                 let is_loose = input.raw.is_some() || input.data.is_some();
                 let dialect = session.dialect().filter(|_| !is_loose);
-                let missing = dialect.and_then(|dialect| dialect.missing(&joined, bytes));
+                let missing =
+                    dialect.and_then(|dialect| dialect.missing(&joined, bytes, input.place));
                 missing.or(is_loose.then_some(0))
             });
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
@@ -96,14 +110,14 @@ impl Hub {
             // Nothing was made of it: either it is not all there, or it must wait.
             if bytes.is_empty() || used + head.len() == 0 {
                 joined.extend_from_slice(bytes);
-                self.keep(id, &joined);
+                self.keep_joined(id, &mut joined);
                 break;
             }
         }
         if self.heard_secret {
             joined.zeroize();
         }
-        self.joined = joined;
+        self.joined = if is_large { spare } else { joined };
     }
 
     pub(super) fn on_secured(&mut self, id: SessionId) {
@@ -125,6 +139,9 @@ impl Hub {
                 self.remove(id, CloseReason::PeerGone);
             }
             // A few bytes that could still have become another dialect are a line after all.
+            Phase::Greeting { dialect: Dialect::Json, .. }
+            | Phase::Verifying { dialect: Dialect::Json }
+            | Phase::Ready { dialect: Dialect::Json, .. } => self.on_bytes(id, b""),
             Phase::Sniffing { .. }
             | Phase::Greeting { .. }
             | Phase::Verifying { .. }
@@ -166,6 +183,13 @@ impl Hub {
 
     /// Executes the requests in `bytes` and returns how many bytes they had.
     fn consume(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let used = self.consume_with(id, bytes, &mut scratch);
+        self.scratch = scratch;
+        used
+    }
+
+    fn consume_with(&mut self, id: SessionId, bytes: &[u8], scratch: &mut Vec<u8>) -> usize {
         let limits = self.limits;
         let mut used = 0;
         loop {
@@ -196,37 +220,41 @@ impl Hub {
                 Passed::Request => {}
             }
             let Some(session) = self.session_mut(id) else { return bytes.len() };
-            let scanned = std::mem::take(&mut session.input.scanned);
-            let line_max = session.line_max_bytes();
+            let mut place = std::mem::take(&mut session.input.place);
+            let max = session.request_max_bytes();
             // Without the right the long way is taken, at whose end it is denied.
             let may_post = !is_greeting && session.rights.has(Right::Message);
-            if may_post && let Some(post) = dialect.post(rest, scanned, line_max) {
+            if may_post && let Some(post) = dialect.post(rest, place, max) {
                 used += post.consumed;
                 self.on_message(id, post.tag, post.to, post.text);
                 continue;
             }
-            match dialect.decode(rest, scanned, line_max) {
+            match dialect.decode(rest, &mut place, max, scratch) {
+                Ok(None) if session.input.ended && session.is_json() && !rest.is_empty() => {
+                    let refusal = json::broken_off();
+                    self.on_labelled(id, is_greeting, &Label::NONE, Err(refusal));
+                    return bytes.len();
+                }
                 Ok(None) => {
-                    session.input.scanned = rest.len();
+                    session.input.place = place;
                     return used;
                 }
-                Ok(Some(item)) => {
-                    used += item.consumed;
-                    let raw = item.request.as_ref().ok().and_then(Request::raw_bytes);
+                Ok(Some(Item { request, consumed, label })) => {
+                    if label.is_some() && self.awaits_slot(id, &request) {
+                        return used;
+                    }
+                    used += consumed;
+                    let raw = request.as_ref().ok().and_then(Request::raw_bytes);
                     if let Some(left) = raw.filter(|_| dialect == Dialect::Line) {
+                        let session = self.session_mut(id).expect("its request is at hand");
                         session.input.raw = Some(Raw { left, refusal: None });
                     }
-                    if let Ok(Request::Login { password: Some(_), .. }) = &item.request {
+                    if let Ok(Request::Login { password: Some(_), .. }) = &request {
                         self.heard_secret = true;
                     }
-                    match item.request {
-                        Ok(request) if is_greeting => self.on_first(id, dialect, request),
-                        Ok(request) => self.on_request(id, dialect, request),
-                        Err(_) if is_greeting && dialect == Dialect::Frame => {
-                            let refusal = super::requests::hello_first();
-                            self.close(id, CloseReason::Protocol, Some(&refusal));
-                        }
-                        Err(refusal) => self.say(id, &Event::Error(&refusal)),
+                    match label {
+                        Some(label) => self.on_labelled(id, is_greeting, &label, request),
+                        None => self.on_item(id, dialect, is_greeting, request),
                     }
                 }
                 Err(refusal) => {
@@ -234,6 +262,24 @@ impl Hub {
                     return bytes.len();
                 }
             }
+        }
+    }
+
+    fn on_item(
+        &mut self,
+        id: SessionId,
+        dialect: Dialect,
+        is_greeting: bool,
+        request: Result<Request<'_>, Refusal>,
+    ) {
+        match request {
+            Ok(request) if is_greeting => self.on_first(id, dialect, request),
+            Ok(request) => self.on_request(id, dialect, request),
+            Err(_) if is_greeting && dialect == Dialect::Frame => {
+                let refusal = super::requests::hello_first();
+                self.close(id, CloseReason::Protocol, Some(&refusal));
+            }
+            Err(refusal) => self.say(id, &Event::Error(&refusal)),
         }
     }
 
@@ -340,6 +386,16 @@ impl Hub {
         };
         self.close_with(id, reason, &dialect::farewell(sniffed, &refusal));
         Some(bytes.len())
+    }
+
+    /// The same for bytes that have a buffer of their own.
+    fn keep_joined(&mut self, id: SessionId, joined: &mut Vec<u8>) {
+        match self.session_mut(id).filter(|session| !session.is_closing()) {
+            Some(session) if joined.len() > LARGE_REST_BYTES => {
+                session.input.rest = std::mem::take(joined);
+            }
+            _ => self.keep(id, joined),
+        }
     }
 
     fn keep(&mut self, id: SessionId, rest: &[u8]) {

@@ -6,13 +6,17 @@ use super::{
     session::Receipt,
     timers::Alarm,
 };
-use crate::{limits::REQUEST_BODY_MAX_BYTES, wire::Dialect};
+use crate::{
+    limits::{OBJECT_MAX_BYTES, REQUEST_BODY_MAX_BYTES},
+    wire::Dialect,
+};
 
 impl Hub {
     /// Panics where two tables disagree or a bound is passed: a fault of ours. It looks at
     /// everything once, so a simulation can afford it after every step.
     pub fn check_invariants(&self) {
         assert!(self.doomed.is_empty(), "whoever is doomed is removed within the same input");
+        assert!(self.asked.is_none(), "a request is executed within the same input");
         assert!(self.freed.is_empty(), "whoever can go on does so within the same input");
         self.check_names();
         self.check_logins();
@@ -23,6 +27,7 @@ impl Hub {
             self.check_queues(session);
             self.check_promises(session);
         }
+        self.check_replies();
         self.check_alarms();
     }
 
@@ -78,10 +83,9 @@ impl Hub {
         match operation.state {
             OperationState::Running { blocked } => {
                 assert_eq!(turns, blocked as usize, "{id:?} waits exactly while it is blocked");
-                let low = owner.outbox.unsent_bytes() < self.limits.outbox_low_bytes;
                 // Who is given its bytes by the hub has another turn when the outbox moves.
                 let has_turn = operation.end.is_some() && !owner.outbox.is_empty();
-                let may_speak = low && operation.window_bytes > 0 && !has_turn;
+                let may_speak = self.has_room(id) && !has_turn;
                 assert!(!(blocked && may_speak), "{id:?} is blocked although there is room");
             }
             OperationState::Ending => {
@@ -90,7 +94,8 @@ impl Hub {
             }
         }
         if let Some(input) = &operation.input {
-            assert!(input.bytes.len() <= self.limits.input_window_bytes as usize);
+            let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { 0 };
+            assert!(input.bytes.len() <= whole.max(self.limits.input_window_bytes as usize));
             assert!(input.bytes.is_empty() || !input.closed, "{id:?} keeps what nobody takes");
         }
         let has_same_tag = |other: &&super::OperationId| {
@@ -167,6 +172,7 @@ impl Hub {
             Phase::Ready { dialect: Dialect::Line, .. } => {
                 assert!(operations <= 1, "lines wait for the operation before");
             }
+            Phase::Ready { dialect: Dialect::Json, .. } => {}
             Phase::Ready { dialect: Dialect::Frame, name } => {
                 assert!(name.is_some(), "frames begin with a name");
                 assert!(session.login_by.is_none(), "{id:?} is in without a login");
@@ -177,7 +183,7 @@ impl Hub {
                 assert!(session.input.rest.is_empty(), "nothing is read of {id:?} any more");
             }
         }
-        if session.column != Column::LineStart && !session.is_closing() {
+        if session.column != Column::LineStart && !session.is_closing() && !session.is_json() {
             assert_eq!(operations, 1, "{id:?} is within the output of nothing");
         }
     }
@@ -199,6 +205,34 @@ impl Hub {
             assert!(held.posts.last().is_none_or(|post| post.end <= held.bytes.len()));
         }
         assert!(!session.outbox.is_empty() || session.stalled.is_none(), "{id:?} has no stall");
+    }
+
+    /// What is kept for JSON sessions belongs to what they have asked, and is bounded: each of
+    /// them may have one reply beyond the bound, and one more that the hub gives itself (`who`,
+    /// `help`); what is added comes in portions.
+    fn check_replies(&self) {
+        let (limits, mut total) = (&self.limits, 0);
+        let own = (limits.sessions_max * 64).max(4096);
+        let beyond = limits.reply_max_bytes + limits.chunk_max_bytes + own;
+        for session in self.sessions() {
+            let Some(replies) = &session.replies else { continue };
+            assert!(session.is_json(), "{:?} has no replies", session.id);
+            let (tags, held) = replies.check();
+            total += held;
+            assert!(held <= limits.replies_session_max_bytes + beyond, "{held} bytes are held");
+            let mut tags: Vec<_> = tags.collect();
+            let own = |id: &super::OperationId| &self.operations[id.slot()];
+            let is_open = |it: &&Operation| it.state != OperationState::Ending;
+            let open = session.operations.iter().map(own).filter(is_open);
+            let mut operations: Vec<_> = open.map(|operation| operation.tag).collect();
+            tags.sort_unstable();
+            operations.sort_unstable();
+            assert_eq!(tags, operations, "{:?}: replies and operations", session.id);
+            let is_within = session.column == Column::InObject;
+            assert!(!is_within || replies.is_backed_up(), "{:?} is within nothing", session.id);
+        }
+        assert_eq!(total, self.replies_bytes, "the total is that of all sessions");
+        assert!(total <= limits.replies_total_max_bytes + beyond, "{total} bytes are held");
     }
 
     fn check_promises(&self, session: &Session) {

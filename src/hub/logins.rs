@@ -132,7 +132,7 @@ impl Hub {
             self.probe(other);
             let text = format!("somebody called {name} is here; choose another name");
             return match dialect {
-                Dialect::Line => self.refuse(id, 0, NameTaken, text),
+                Dialect::Line | Dialect::Json => self.refuse(id, 0, NameTaken, text),
                 // The first frame decides: there is nothing a nameless client could do.
                 Dialect::Frame => {
                     let refusal = Refusal::new(0, NameTaken, text);

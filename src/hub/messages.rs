@@ -91,6 +91,9 @@ impl Hub {
                 if was_empty && !recipient.outbox.is_empty() {
                     self.effects.push_back(Effect::Flush { session: target });
                 }
+                if letter.tag != 0 {
+                    self.note_receipt(letter.sender);
+                }
             }
             Err(code) => {
                 let name = recipient.name().expect("only named sessions get letters");
@@ -131,9 +134,9 @@ impl Hub {
         self.say(receipt.sender, &Event::Delivered { tag: receipt.tag, to: name, by });
     }
 
-    /// A line session has no acknowledgement: that its connection took the bytes must do.
+    /// Lines and JSON have no acknowledgement: that the connection took the bytes must do.
     pub(super) fn on_posted(&mut self, recipient: Name, dialect: Dialect, posted: Posted) {
-        if posted.receipt != 0 && dialect == Dialect::Line {
+        if posted.receipt != 0 && dialect != Dialect::Frame {
             let by = Witness::Connection;
             let event = Event::Delivered { tag: posted.receipt, to: recipient, by };
             self.say(posted.sender, &event);

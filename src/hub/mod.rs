@@ -20,6 +20,7 @@ mod operations;
 mod outbox;
 mod pipe;
 mod pipes;
+mod replies;
 mod requests;
 pub mod rights;
 mod session;
@@ -39,6 +40,7 @@ use names::{Keyed, Names};
 pub use operation::{Operation, Program, State as OperationState, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
+use replies::{Asked, Replies};
 use rights::Rights;
 use session::Column;
 pub use session::{Phase, Session};
@@ -49,8 +51,9 @@ use timers::{Alarm, Timers};
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LOGIN_ATTEMPTS_DEFAULT, Limits},
     wire::{
-        Name, Outcome, Secret, Stream,
+        Dialect, Name, Outcome, Secret, Stream,
         event::{Entry, Event, Object},
+        json::Reply,
     },
 };
 
@@ -74,6 +77,13 @@ pub struct Hub {
     pool: Pool,
     /// Where the rest and the news of one session are joined, so that they can be read as one.
     joined: Vec<u8>,
+    /// Where codecs put together what does not lie in one piece.
+    scratch: Vec<u8>,
+    /// The request of a JSON session that is being executed, and the reply to it.
+    asked: Option<Asked>,
+    reply: Reply,
+    /// Bytes that all replies hold which are not written yet.
+    replies_bytes: usize,
     /// Whether a password was among the bytes of the last input.
     heard_secret: bool,
     serial: u64,
@@ -194,7 +204,7 @@ pub enum Input<'a> {
 /// A piece of an operation's output.
 #[derive(Debug)]
 pub enum Chunk<'a> {
-    /// Bytes of a command.
+    /// Bytes of a command, or of a file where [`Hub::wants_content`] says so.
     Output {
         /// Which of its outputs.
         stream: Stream,
@@ -334,6 +344,10 @@ impl Hub {
             timers: Timers::default(),
             pool: Pool::default(),
             joined: Vec::new(),
+            scratch: Vec::new(),
+            asked: None,
+            reply: Reply::default(),
+            replies_bytes: 0,
             heard_secret: false,
             serial: 0,
             messages: 0,
@@ -529,18 +543,27 @@ impl Hub {
         64 + 2 * (self.sessions.capacity() + self.operations.capacity())
     }
 
-    /// Says something to a session. While a line session is in the midst of something, what is
-    /// said waits for the next start of a line.
+    /// Says something to a session. While the session is in the midst of something, what is said
+    /// waits for the next start of a line or of an object.
     fn say(&mut self, id: SessionId, event: &Event<'_>) {
+        let Some(session) = self.session(id) else { return };
+        let Some(dialect) = session.dialect() else { return };
+        if dialect == Dialect::Json && self.answer(id, event) {
+            return;
+        }
+        self.put_words(id, |out| dialect.encode(event, out));
+    }
+
+    /// Appends words that must not come within others, such as the bytes of a file.
+    fn put_words(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(dialect) = session.dialect() else { return };
         if session.column != Column::LineStart {
-            dialect.encode(event, &mut session.held.get_or_insert_default().bytes);
+            write(&mut session.held.get_or_insert_default().bytes);
         } else {
             let was_empty = session.outbox.is_empty();
-            session.outbox.write(&mut self.pool, |out| dialect.encode(event, out));
+            session.outbox.write(&mut self.pool, write);
             if was_empty && !session.outbox.is_empty() {
                 self.effects.push_back(Effect::Flush { session: id });
             }

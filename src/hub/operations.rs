@@ -19,12 +19,12 @@ use crate::wire::{
 impl Hub {
     /// Starts what `call` asks for, or says why not.
     pub(super) fn on_start(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
-        let raw_bytes = if let Call::Upload { size, .. } = call { Some(size) } else { None };
+        let raw_bytes = self.raw_bytes_of(id, &call);
         if let Err(refusal) = self.may_start(id, tag) {
             return self.refuse_call(id, &call, refusal);
         }
         let session = self.session(id).expect("its request is at hand");
-        let verified = session.dialect() == Some(Dialect::Frame);
+        let verified = session.dialect() != Some(Dialect::Line);
         let limits = self.limits;
         let store_window = limits.store_window_bytes.max(limits.input_window_bytes);
         let mut window = limits.input_window_bytes;
@@ -81,7 +81,7 @@ impl Hub {
         let session = self.session(id).expect("its request is at hand");
         let window_bytes = match session.dialect() {
             Some(Dialect::Frame) => u64::from(self.limits.output_window_bytes),
-            // Lines have no credit; the connection itself holds them back.
+            // Lines have no credit; the connection itself holds them back. Replies have a bound.
             _ => u64::MAX,
         };
         let serial = self.next_serial();
@@ -104,12 +104,21 @@ impl Hub {
         operation
     }
 
+    /// Bytes that follow the call and are no requests.
+    fn raw_bytes_of(&self, id: SessionId, call: &Call<'_>) -> Option<u64> {
+        let is_line = self.session(id).and_then(Session::dialect) == Some(Dialect::Line);
+        match *call {
+            Call::Upload { size, .. } if is_line => Some(size),
+            _ => None,
+        }
+    }
+
     /// Answers a call that is not to start with its end. Bytes that follow it all the same are
     /// taken first: none of them is a request.
     pub(super) fn refuse_call(&mut self, id: SessionId, call: &Call<'_>, refusal: Refusal) {
-        if let Call::Upload { size, .. } = *call {
+        if let Some(left) = self.raw_bytes_of(id, call) {
             let session = self.session_mut(id).expect("its request is at hand");
-            session.input.raw = Some(Raw { left: size, refusal: Some(refusal) });
+            session.input.raw = Some(Raw { left, refusal: Some(refusal) });
             return;
         }
         let tag = refusal.tag;
@@ -157,12 +166,23 @@ impl Hub {
         }
         let owner = operation.owner;
         let window = operation.window_bytes.min(limits.chunk_max_bytes as u64) as usize;
-        let session = self.session_mut(owner).expect("operations have owners");
-        if window > 0 && session.outbox.unsent_bytes() < limits.outbox_low_bytes {
+        if self.has_room(id) {
             return window;
         }
         self.block(owner, id);
         0
+    }
+
+    /// Whether there is room for a piece of the operation's output.
+    pub(super) fn has_room(&self, id: OperationId) -> bool {
+        let operation = &self.operations[id.slot()];
+        let session = self.session(operation.owner).expect("operations have owners");
+        let is_low = session.outbox.unsent_bytes() < self.limits.outbox_low_bytes;
+        let is_free = match &session.replies {
+            Some(replies) => replies.has_room(operation.tag, is_low, &self.limits),
+            None => is_low,
+        };
+        is_free && operation.window_bytes > 0
     }
 
     /// Makes an operation wait. Who was woken and had no turn before the room was gone keeps its
@@ -183,7 +203,9 @@ impl Hub {
     pub(super) fn pull(&mut self, id: SessionId) {
         let low = self.limits.outbox_low_bytes;
         let Some(session) = self.session_mut(id) else { return };
-        if session.waiting.is_empty() || session.outbox.unsent_bytes() >= low {
+        let is_json = session.replies.is_some();
+        let is_full = session.outbox.unsent_bytes() >= low && !is_json;
+        if session.waiting.is_empty() || is_full {
             return;
         }
         let mut waiting = std::mem::take(&mut session.waiting);
@@ -200,6 +222,10 @@ impl Hub {
                 given.extend(gets.then_some(*waiting_id));
                 return !gets;
             }
+            if is_json && !self.has_room(*waiting_id) {
+                return true;
+            }
+            let Some(operation) = self.operation_mut(*waiting_id) else { return false };
             if let OperationState::Running { blocked } = &mut operation.state {
                 *blocked = false;
                 operation.has_spoken = false;
@@ -252,6 +278,9 @@ impl Hub {
     fn put_output(&mut self, owner: SessionId, tag: Tag, stream: Stream, bytes: &[u8]) {
         let Some(&last) = bytes.last() else { return };
         let session = self.session_mut(owner).expect("operations have owners");
+        if session.is_json() {
+            return self.say(owner, &Event::Output { tag, stream, bytes });
+        }
         // This is what the column tells of; it need not wait for the start of a line.
         session.column = Column::LineStart;
         let is_line = session.dialect() == Some(Dialect::Line);
@@ -269,6 +298,7 @@ impl Hub {
         operation.file_pieces += 1;
         let (owner, tag) = (operation.owner, operation.tag);
         let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
+        assert!(!session.is_json(), "it wants the content");
         let was_empty = session.outbox.is_empty();
         if session.dialect() == Some(Dialect::Frame) {
             let header = |out: &mut Vec<u8>| {
@@ -315,6 +345,7 @@ impl Hub {
             _ => {}
         }
         let owes_bytes = operation.announced && matches!(outcome, Outcome::Failed(_));
+        let because = operation.because;
         operation.state = OperationState::Ending;
         if operation.file_pieces == 0 {
             self.release(id);
@@ -325,9 +356,13 @@ impl Hub {
             // Its size was announced, and nothing but the end can say that it does not come.
             return self.remove(owner, CloseReason::BrokenFile);
         }
-        self.finish_line(owner);
-        self.say(owner, &Event::End { tag, outcome: &outcome });
-        self.release_held(owner);
+        if session.is_json() {
+            self.end_reply(owner, tag, &outcome, because);
+        } else {
+            self.finish_line(owner);
+            self.say(owner, &Event::End { tag, outcome: &outcome });
+            self.release_held(owner);
+        }
         self.close_if_stopping(owner);
         self.resume(owner);
     }
@@ -342,11 +377,14 @@ impl Hub {
         }
     }
 
-    /// Brings the output of a line session to the start of a line.
+    /// Brings the output of a line session to the start of a line. An object ends by itself.
     pub(super) fn finish_line(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
+        if session.column == Column::InObject {
+            return;
+        }
         if session.column == Column::MidLine {
             let was_empty = session.outbox.is_empty();
             session.outbox.write(&mut self.pool, |out| out.push(b'\n'));
@@ -360,6 +398,9 @@ impl Hub {
     /// Lets go what was held back until the start of a line.
     pub(super) fn release_held(&mut self, id: SessionId) {
         let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
+        if session.column == Column::InObject {
+            return;
+        }
         let Some(held) = session.held.take() else { return };
         let was_empty = session.outbox.is_empty();
         let mut start = 0;

@@ -103,10 +103,9 @@ impl Hub {
 
     /// Bytes that an end may be given now, at most one chunk.
     fn room_of_end(&self, id: OperationId) -> usize {
-        let operation = &self.operations[id.slot()];
-        let session = self.session(operation.owner).expect("operations have owners");
-        match session.outbox.unsent_bytes() < self.limits.outbox_low_bytes {
-            true => operation.window_bytes.min(self.limits.chunk_max_bytes as u64) as usize,
+        let window = self.operations[id.slot()].window_bytes;
+        match self.has_room(id) {
+            true => window.min(self.limits.chunk_max_bytes as u64) as usize,
             false => 0,
         }
     }
@@ -162,6 +161,10 @@ impl Hub {
         let (owner, tag) = (operation.owner, operation.tag);
         let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
         let dialect = session.dialect().expect("whoever gets something is served");
+        if dialect == Dialect::Json {
+            // It was asked whether there is room, so nothing stands in between.
+            return self.say(owner, &Event::Data { tag, bytes });
+        }
         let was_empty = session.outbox.is_empty();
         let event = Event::Data { tag, bytes };
         session.outbox.write(&mut self.pool, |out| dialect.encode(&event, out));

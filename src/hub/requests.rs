@@ -13,8 +13,8 @@ use crate::wire::{
 const NAMES_PER_EVENT: usize = 512;
 
 impl Hub {
-    /// The first good request of a session. Frames begin with who one is; lines may begin with
-    /// anything, and have no name until they say one.
+    /// The first good request of a session. Frames begin with who one is; lines and JSON may begin
+    /// with anything, and have no name until they say one.
     pub(super) fn on_first(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
         if request == Request::Nothing {
             return;
@@ -24,7 +24,7 @@ impl Hub {
                 return self.close(id, CloseReason::Protocol, Some(&hello_first()));
             }
             Dialect::Frame => {}
-            Dialect::Line => {
+            Dialect::Line | Dialect::Json => {
                 let session = self.session_mut(id).expect("its request is at hand");
                 session.phase = Phase::Ready { dialect, name: None };
             }

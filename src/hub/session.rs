@@ -5,14 +5,16 @@
 use std::collections::VecDeque;
 
 use super::{
-    CloseReason, Held, OperationId, Outbox, SessionId, Time,
+    CloseReason, Held, OperationId, Outbox, Replies, SessionId, Time,
     admission::{Origin, Policy},
     pipe::Waiting,
     rights::Rights,
 };
 use crate::{
-    limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits},
-    wire::{Dialect, Name, Refusal, Tag},
+    limits::{
+        LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES,
+    },
+    wire::{Dialect, Name, Refusal, Tag, json::scan::Place},
 };
 
 /// One connection.
@@ -39,10 +41,12 @@ pub struct Session {
     /// Those of them that have something to say and must wait, in the order of their turns: see
     /// [`Hub::block`](super::Hub).
     pub(super) waiting: VecDeque<OperationId>,
-    /// Lines alone: where the output stands, and what must not come in between.
+    /// Lines and JSON: where the output stands, and what must not come in between.
     pub(super) column: Column,
-    /// Lines alone: messages that came while the output stood elsewhere than at a line's start.
+    /// Messages that came while the output stood elsewhere than at a line's start.
     pub(super) held: Option<Box<Held>>,
+    /// JSON alone: what it is owed for its requests.
+    pub(super) replies: Option<Box<Replies>>,
     /// Frames alone: messages whose acknowledgement somebody waits for.
     pub(super) awaiting: Option<Box<Awaiting>>,
     /// What it was offered and has not answered, oldest first.
@@ -115,8 +119,8 @@ pub enum Phase {
 pub struct Inbound {
     /// The bytes. Less than one request, unless the session is paused.
     pub(super) rest: Vec<u8>,
-    /// So many of them hold no line end.
-    pub(super) scanned: usize,
+    /// How far they were searched for the end of the request.
+    pub(super) place: Place,
     /// Frames alone: the data frame that has begun, and how many bytes of it are still to come.
     /// They are passed on as they come, and never put together.
     pub(super) data: Option<(Tag, usize)>,
@@ -127,6 +131,8 @@ pub struct Inbound {
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
+    /// JSON alone: the next request waits for the end of an operation.
+    pub(super) awaits_slot: bool,
 }
 
 /// Bytes of a file among lines.
@@ -138,15 +144,17 @@ pub struct Raw {
     pub(super) refusal: Option<Refusal>,
 }
 
-/// Where the output of a line session stands.
+/// Where the output of a session stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Column {
-    /// At the start of a line: anything may follow.
+    /// At the start of a line or of an object: anything may follow.
     LineStart,
     /// Within a line of a command's output.
     MidLine,
     /// Among the bytes of a file.
     InFile,
+    /// Within a JSON object.
+    InObject,
 }
 
 /// Messages whose acknowledgement somebody waits for.
@@ -187,6 +195,7 @@ impl Session {
             waiting: VecDeque::new(),
             column: Column::LineStart,
             held: None,
+            replies: None,
             awaiting: None,
             offers: Vec::new(),
             offers_made: 0,
@@ -264,15 +273,25 @@ impl Session {
         }
     }
 
-    pub(super) fn line_max_bytes(&self) -> usize {
+    /// The longest request that it may send: a line, an object, or the body of a frame.
+    pub(super) fn request_max_bytes(&self) -> usize {
         match self.phase {
+            // Who needs no login may do anything at once, and cost as much.
+            Phase::Greeting { dialect: Dialect::Json, .. }
+            | Phase::Ready { dialect: Dialect::Json, .. }
+                if self.login_by.is_none() =>
+            {
+                OBJECT_MAX_BYTES
+            }
             Phase::Ready { .. } if self.login_by.is_none() => LINE_MAX_BYTES,
+            _ if self.is_json() => OBJECT_FIRST_MAX_BYTES,
             _ => LINE_FIRST_MAX_BYTES,
         }
     }
 
-    /// Whether its next request must wait: for its answers to leave, for its password to be
-    /// checked, or, with lines, for the end of the request before.
+    /// Whether its next request must wait: for its answers to leave; for its password to be
+    /// checked; with lines, for the end of the request before; with JSON, for one operation to end
+    /// where no more may be under way.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
         // Bytes that are no requests have no answers that could fill its queue, and as many are
         // taken as there is room for.
@@ -283,9 +302,19 @@ impl Session {
             true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
             false => limits.outbox_pause_bytes,
         };
-        let full = self.outbox.unsent_bytes() >= most;
-        full || matches!(self.phase, Phase::Verifying { .. })
-            || self.dialect() == Some(Dialect::Line) && !self.operations.is_empty()
+        let is_checked = matches!(self.phase, Phase::Verifying { .. });
+        if is_checked || self.outbox.unsent_bytes() >= most {
+            return true;
+        }
+        match self.dialect() {
+            Some(Dialect::Line) => !self.operations.is_empty(),
+            Some(Dialect::Json) => {
+                let is_full = self.operations.len() >= limits.operations_max;
+                let is_backed_up = self.replies.as_ref().is_some_and(|it| it.is_backed_up());
+                is_backed_up || is_full && self.input.awaits_slot
+            }
+            _ => false,
+        }
     }
 
     /// When something has to be done about it if nothing happens.
@@ -299,7 +328,8 @@ impl Session {
         };
         let stalled = self.stalled.map_or(Time::NEVER, |since| since + self.patience(limits));
         let silent = match dialect {
-            Dialect::Line => Time::NEVER,
+            // There the kernel alone asks.
+            Dialect::Line | Dialect::Json => Time::NEVER,
             Dialect::Frame if self.pinged.is_some() => self.heard + limits.gone_after,
             Dialect::Frame => self.heard + limits.ping_after,
         };
@@ -311,6 +341,39 @@ impl Session {
         match self.overflowed {
             true => limits.slow_consumer_timeout,
             false => limits.stall_timeout,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::admission::{Mode, Owner},
+        *,
+    };
+
+    #[test]
+    fn who_has_to_log_in_may_send_little_before() {
+        let origin = Origin::new("[::1]:9".parse().expect("an address"), Owner::Ours);
+        let credentials = Mode::Credentials { grant: Rights::NONE, attempts: 3 };
+        for (dialect, first, trusted, later) in [
+            (Dialect::Line, LINE_FIRST_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES),
+            (Dialect::Frame, LINE_FIRST_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES),
+            (Dialect::Json, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES, OBJECT_MAX_BYTES),
+        ] {
+            for (mode, begin, ready) in
+                [(credentials, first, first), (Mode::Protected, trusted, later)]
+            {
+                let policy = Policy { mode, plaintext: false };
+                let (id, now) = (SessionId::new(0, 1), Time(0));
+                let mut session = Session::new(id, now, origin, &policy, &Limits::default());
+                session.phase = Phase::Greeting { dialect, deadline: now };
+                assert_eq!(session.request_max_bytes(), begin, "{dialect:?}");
+                session.phase = Phase::Ready { dialect, name: None };
+                assert_eq!(session.request_max_bytes(), ready, "{dialect:?}");
+                session.login_by = None;
+                assert_eq!(session.request_max_bytes(), later, "{dialect:?}");
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Doing what the hub wants done: starting, feeding, pulling and ending operations.
 
-use std::io;
+use std::{io, os::unix::fs::FileExt as _};
 
 use super::{
     Server, commands, exchanges,
@@ -144,11 +144,28 @@ impl Server {
                 return false;
             }
             transfers::Produced::Piece { offset, length } => {
+                if self.hub.wants_content(operation) {
+                    return self.produce_content(operation, offset, length);
+                }
                 Chunk::File { file: 0, offset, length }
             }
             transfers::Produced::Entries(entries) => Chunk::Entries(entries),
         };
         self.hub.handle(now, Input::Chunk { operation, chunk });
+        self.take_effects();
+        true
+    }
+
+    /// Hands in a part of a file as bytes, for who cannot take it as it is.
+    fn produce_content(&mut self, operation: OperationId, offset: u64, length: usize) -> bool {
+        let file = self.transfers.file(operation).cloned();
+        let bytes = &mut self.buffer[..length];
+        if file.is_none_or(|file| file.read_exact_at(bytes, offset).is_err()) {
+            self.on_shrunk(operation);
+            return false;
+        }
+        let chunk = Chunk::Output { stream: Stream::Stdout, bytes: &self.buffer[..length] };
+        self.hub.handle(crate::hub::Time(self.now), Input::Chunk { operation, chunk });
         self.take_effects();
         true
     }

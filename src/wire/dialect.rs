@@ -1,12 +1,14 @@
 //! Which language a connection speaks, told from its first bytes, and the codecs behind one door.
 
-use super::{ErrorCode, Event, Item, Post, Refusal, frame, http, line};
+use super::{ErrorCode, Event, Item, Post, Refusal, frame, http, json, json::scan::Place, line};
 
 /// A language that sessions speak.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Dialect {
     /// Lines of text.
     Line,
+    /// JSON objects.
+    Json,
     /// Frames.
     Frame,
 }
@@ -20,8 +22,6 @@ pub enum Sniffed {
     Speaks(Dialect, usize),
     /// A browser has lost its way.
     Http,
-    /// A JSON object.
-    Json,
     /// A TLS ClientHello.
     Tls,
 }
@@ -32,7 +32,7 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     let magic = &frame::MAGIC;
     match bytes {
         [] => Sniffed::Undecided,
-        [b'{', ..] => Sniffed::Json,
+        [b'{', ..] => Sniffed::Speaks(Dialect::Json, 0),
         [0x16, 0x03, ..] => Sniffed::Tls,
         [0x16] => Sniffed::Undecided,
         _ if bytes.starts_with(magic) => Sniffed::Speaks(Dialect::Frame, magic.len()),
@@ -49,25 +49,12 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
 pub fn farewell(sniffed: Sniffed, refusal: &Refusal) -> Vec<u8> {
     match sniffed {
         Sniffed::Http => http::page().into_bytes(),
-        Sniffed::Json => {
-            let stderr = format!("{}: {}", refusal.code, refusal.text);
-            let mut reply = serde_json::json!({
-                "id": null, "result": null, "stdout": "", "stderr": stderr, "errorcode": 4,
-            })
-            .to_string();
-            reply.push('\n');
-            reply.into_bytes()
-        }
         // A fatal alert, handshake_failure (RFC 8446, section 6): what a TLS client understands.
         Sniffed::Tls => vec![0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28],
-        Sniffed::Undecided | Sniffed::Speaks(Dialect::Line, _) => {
+        Sniffed::Undecided => farewell(Sniffed::Speaks(Dialect::Line, 0), refusal),
+        Sniffed::Speaks(dialect, _) => {
             let mut out = Vec::new();
-            line::encode(&Event::Goodbye(Some(refusal)), &mut out);
-            out
-        }
-        Sniffed::Speaks(Dialect::Frame, _) => {
-            let mut out = Vec::new();
-            frame::encode(&Event::Goodbye(Some(refusal)), &mut out);
+            dialect.encode(&Event::Goodbye(Some(refusal)), &mut out);
             out
         }
     }
@@ -77,7 +64,6 @@ pub fn farewell(sniffed: Sniffed, refusal: &Refusal) -> Vec<u8> {
 pub fn unserved(sniffed: Sniffed) -> Option<Refusal> {
     let text = match sniffed {
         Sniffed::Http => "this port does not serve HTTP",
-        Sniffed::Json => "this server does not speak JSON yet; use lines, or the client",
         // The server's transport has taken off the TLS that a connection begins with.
         Sniffed::Tls => "there is no TLS within TLS",
         Sniffed::Undecided | Sniffed::Speaks(..) => return None,
@@ -86,35 +72,46 @@ pub fn unserved(sniffed: Sniffed) -> Option<Refusal> {
 }
 
 impl Dialect {
-    /// Reads the request at the head of `bytes`. `scanned` concerns lines alone: see
-    /// [`line::decode`]. `line_max` bounds the body of a frame as it does a line.
-    pub fn decode(
+    /// Reads the request at the head of `bytes`, which has at most `max` bytes; of a frame that is
+    /// its body. `place` tells how far these bytes were looked at before, see [`line::decode`] and
+    /// [`json::decode`]; it is new for every item. What JSON has to put together is put into
+    /// `scratch`.
+    pub fn decode<'a>(
         self,
-        bytes: &[u8],
-        scanned: usize,
-        line_max: usize,
-    ) -> Result<Option<Item<'_>>, Refusal> {
+        bytes: &'a [u8],
+        place: &mut Place,
+        max: usize,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Option<Item<'a>>, Refusal> {
         match self {
-            Dialect::Line => line::decode(bytes, scanned, line_max),
-            Dialect::Frame => frame::decode_within(bytes, line_max),
+            Dialect::Line => {
+                let item = line::decode(bytes, place.at, max)?;
+                place.at = if item.is_some() { 0 } else { bytes.len() };
+                Ok(item)
+            }
+            Dialect::Json => json::decode(bytes, place, max, scratch),
+            Dialect::Frame => frame::decode_within(bytes, max),
         }
     }
 
-    /// The message at the head of `bytes`, if that is plainly what lies there; the arguments are
-    /// those of [`Dialect::decode`].
+    /// The message at the head of `bytes`, if that is plainly what lies there; `place` and `max`
+    /// are those of [`Dialect::decode`].
     #[inline(always)]
-    pub fn post(self, bytes: &[u8], scanned: usize, line_max: usize) -> Option<Post<'_>> {
+    pub fn post(self, bytes: &[u8], place: Place, max: usize) -> Option<Post<'_>> {
         match self {
-            Dialect::Line => line::post(bytes, scanned, line_max),
+            Dialect::Line => line::post(bytes, place.at, max),
+            // Each has a reply, which is begun before it is looked into.
+            Dialect::Json => None,
             Dialect::Frame => frame::post(bytes),
         }
     }
 
     /// How many bytes of `news` complete the request that `rest` begins; `None` where they do not
-    /// suffice, or that cannot be told yet.
-    pub fn missing(self, rest: &[u8], news: &[u8]) -> Option<usize> {
+    /// suffice, or that cannot be told yet. `place` is that of `rest`.
+    pub fn missing(self, rest: &[u8], news: &[u8], place: Place) -> Option<usize> {
         match self {
             Dialect::Line => memchr::memchr(b'\n', news).map(|at| at + 1),
+            Dialect::Json => json::missing(rest, news, place),
             Dialect::Frame => {
                 let mut header = [0; frame::HEADER_BYTES];
                 let known = rest.iter().chain(news).take(header.len());
@@ -130,6 +127,7 @@ impl Dialect {
     pub fn encode(self, event: &Event<'_>, out: &mut Vec<u8>) {
         match self {
             Dialect::Line => line::encode(event, out),
+            Dialect::Json => json::encode(event, out),
             Dialect::Frame => frame::encode(event, out),
         }
     }

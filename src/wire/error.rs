@@ -17,6 +17,8 @@ pub enum ErrorCode {
     BadArguments,
     /// Bytes that are no text where text is due: NUL, a lone CR, broken UTF-8.
     BadText,
+    /// What should be a JSON object is none.
+    BadJson,
     /// Not a user name.
     BadName,
     /// Not a path below the root.
@@ -119,6 +121,7 @@ impl ErrorCode {
             UnknownCommand => "unknown-command",
             BadArguments => "bad-arguments",
             BadText => "bad-text",
+            BadJson => "bad-json",
             BadName => "bad-name",
             BadPath => "bad-path",
             Protocol => "protocol",

@@ -222,6 +222,8 @@ pub enum Ended {
     Cancelled,
     /// Its time was over.
     TimedOut,
+    /// Its output was more than one reply can hold: JSON alone.
+    OutputLimit,
 }
 
 /// One entry of a folder.

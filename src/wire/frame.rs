@@ -175,7 +175,7 @@ pub fn decode_within(bytes: &[u8], body_max: usize) -> Result<Option<Item<'_>>, 
         client::GOODBYE => Ok(Request::Goodbye),
         kind => return Err(not_of_a_client(kind)),
     };
-    Ok(Some(Item { request, consumed: frame.length() }))
+    Ok(Some(Item { request, consumed: frame.length(), label: None }))
 }
 
 /// The largest body of each kind that clients send.
@@ -410,9 +410,15 @@ fn encode_detail(event: &Event<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends news of what goes from user to user. Offers were not asked for: their tag is 0.
+/// Appends news of what goes from user to user.
 fn encode_offer(event: &Event<'_>, out: &mut Vec<u8>) {
-    let (tag, detail) = match *event {
+    let (tag, detail) = offer_detail(event);
+    put_json(out, server::DETAIL, tag, &detail);
+}
+
+/// The body of such news, and its tag. Offers were not asked for: theirs is 0.
+pub(super) fn offer_detail<'a>(event: &Event<'a>) -> (Tag, DetailBody<'a>) {
+    match *event {
         Event::Offer { number, from, parcel, address } => {
             let Parcel { name, size, modified, files, folder, form, introduction } = parcel;
             let detail = DetailBody::Offer {
@@ -440,8 +446,7 @@ fn encode_offer(event: &Event<'_>, out: &mut Vec<u8>) {
         }
         Event::DataEnd { tag } => (tag, DetailBody::DataEnd),
         _ => unreachable!("the caller has chosen these"),
-    };
-    put_json(out, server::DETAIL, tag, &detail);
+    }
 }
 
 /// Appends a list in as many frames as it needs: how long it gets depends on how many of the

@@ -46,7 +46,7 @@ pub fn decode(bytes: &[u8], scanned: usize, line_max: usize) -> Result<Option<It
         // Its bytes follow, and must not be taken for requests.
         return Err(refusal.clone());
     }
-    Ok(Some(Item { request, consumed: end + 1 }))
+    Ok(Some(Item { request, consumed: end + 1, label: None }))
 }
 
 /// The message at the head of `bytes`, where it is printable ASCII and written as `TEXT|NAME`.
@@ -154,6 +154,9 @@ fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
         Outcome::Signal { number, because: Some(Ended::TimedOut) } => {
             format!("[signal {number}: timed out]\n")
         }
+        Outcome::Signal { number, because: Some(Ended::OutputLimit) } => {
+            format!("[signal {number}: too much output]\n")
+        }
         Outcome::Counted { count, noun } => format!("[{count} {noun}]\n"),
     };
     out.extend_from_slice(line.as_bytes());
@@ -231,7 +234,7 @@ fn parse_message(line: &[u8]) -> Result<Request<'_>, Refusal> {
     message(to, text, format_args!("write `TEXT|NAME`, or `TEXT|*` for everybody else"))
 }
 
-fn message<'a>(
+pub(super) fn message<'a>(
     to: &'a [u8],
     text: Text<'a>,
     usage: std::fmt::Arguments<'_>,

@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod info;
 pub mod introduction;
+pub mod json;
 pub mod line;
 pub mod name;
 pub mod offer;

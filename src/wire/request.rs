@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use super::{
     EdgeCall, Form, HostCall, Name, Proposal, Refusal, Secret, SharePath, Text, event::Object,
+    json::Label,
 };
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
@@ -220,7 +221,7 @@ pub struct Post<'a> {
 impl<'a> From<Post<'a>> for Item<'a> {
     fn from(post: Post<'a>) -> Item<'a> {
         let Post { tag, to, text, consumed } = post;
-        Item { request: Ok(Request::Message { tag, to, text }), consumed }
+        Item { request: Ok(Request::Message { tag, to, text }), consumed, label: None }
     }
 }
 
@@ -231,4 +232,6 @@ pub struct Item<'a> {
     pub request: Result<Request<'a>, Refusal>,
     /// So many bytes belonged to it.
     pub consumed: usize,
+    /// JSON alone: its id, and what else has no place in a request.
+    pub label: Option<Label<'a>>,
 }

@@ -4,11 +4,12 @@
 #![allow(dead_code, reason = "every test takes what it needs")]
 
 use sixfour::{
-    limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES},
+    limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES},
     wire::{
-        Blob, Call, Dialect, Event, Parcel, Proposal, Request, SharePath, Text,
+        Blob, Call, Dialect, Event, Item, Parcel, Proposal, Refusal, Request, SharePath, Text,
         control::{CallBody, HelloBody, VERSION},
         frame::{self, Said, client, server},
+        json::scan::Place,
     },
 };
 
@@ -17,16 +18,21 @@ use sixfour::{
 pub struct Reader {
     dialect: Dialect,
     kept: Vec<u8>,
-    scanned: usize,
-    line_max: usize,
+    place: Place,
+    max: usize,
+    scratch: Vec<u8>,
     /// What was read, a line for each item; the last one begins with `end` if the codec gave up.
     pub read: Vec<String>,
 }
 
 impl Reader {
     pub fn new(dialect: Dialect) -> Reader {
-        let line_max = LINE_FIRST_MAX_BYTES;
-        Reader { dialect, kept: Vec::new(), scanned: 0, line_max, read: Vec::new() }
+        let max = match dialect {
+            Dialect::Json => OBJECT_FIRST_MAX_BYTES,
+            Dialect::Line | Dialect::Frame => LINE_FIRST_MAX_BYTES,
+        };
+        let (place, scratch) = (Place::default(), Vec::new());
+        Reader { dialect, kept: Vec::new(), place, max, scratch, read: Vec::new() }
     }
 
     pub fn feed(&mut self, bytes: &[u8]) {
@@ -37,20 +43,21 @@ impl Reader {
         let mut done = 0;
         loop {
             let rest = &self.kept[done..];
-            match self.dialect.decode(rest, self.scanned, self.line_max) {
+            match self.dialect.decode(rest, &mut self.place, self.max, &mut self.scratch) {
                 Ok(Some(item)) => {
                     assert!((1..=rest.len()).contains(&item.consumed));
-                    if !matches!(item.request, Ok(Request::Nothing) | Err(_)) {
-                        self.line_max = LINE_MAX_BYTES;
+                    done += item.consumed;
+                    let is_valid = !matches!(item.request, Ok(Request::Nothing) | Err(_));
+                    // White space between objects is as many items as it comes in portions.
+                    if self.dialect != Dialect::Json || item.label.is_some() {
+                        self.read.push(show(&item));
                     }
-                    self.read.push(match item.request {
-                        Ok(request) => format!("{request:?}"),
-                        Err(refusal) => format!("{refusal:?}"),
-                    });
-                    (done, self.scanned) = (done + item.consumed, 0);
+                    if is_valid {
+                        self.max = longest(self.dialect);
+                    }
                 }
                 Ok(None) => {
-                    self.scanned = rest.len();
+                    assert!(self.dialect == Dialect::Frame || self.place.at == rest.len());
                     break;
                 }
                 Err(refusal) => {
@@ -60,12 +67,39 @@ impl Reader {
             }
         }
         self.kept.drain(..done);
-        assert!(self.kept.len() <= LINE_MAX_BYTES + frame::HEADER_BYTES || self.has_ended());
+        let most = longest(self.dialect) + frame::HEADER_BYTES;
+        assert!(self.kept.len() <= most || self.has_ended());
     }
 
     pub fn has_ended(&self) -> bool {
         self.read.last().is_some_and(|last| last.starts_with("end "))
     }
+}
+
+/// The longest request of a session that has said something valid.
+fn longest(dialect: Dialect) -> usize {
+    match dialect {
+        Dialect::Json => OBJECT_MAX_BYTES,
+        Dialect::Line | Dialect::Frame => LINE_MAX_BYTES,
+    }
+}
+
+fn show(item: &Item<'_>) -> String {
+    let label = item.label.as_ref().map(|label| format!("{label:?} ")).unwrap_or_default();
+    match &item.request {
+        Ok(request) => format!("{label}{request:?}"),
+        Err(refusal) => format!("{label}{refusal:?}"),
+    }
+}
+
+/// Reads the request at the head of `bytes`, of which nothing is known yet.
+pub fn decode<'a>(
+    dialect: Dialect,
+    bytes: &'a [u8],
+    max: usize,
+    scratch: &'a mut Vec<u8>,
+) -> Result<Option<Item<'a>>, Refusal> {
+    dialect.decode(bytes, &mut Place::default(), max, scratch)
 }
 
 /// What is read where `input` comes in these pieces.

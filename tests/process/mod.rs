@@ -1,4 +1,4 @@
-//! A real server process, and clients that speak lines and frames to it.
+//! A real server process, and clients that speak lines, JSON and frames to it.
 //!
 //! Every wait has a limit, so that a fault fails a test and never hangs it.
 
@@ -7,6 +7,7 @@
 pub mod canary;
 pub mod framed;
 pub mod identity;
+pub mod json;
 pub mod lines;
 pub mod secured;
 
@@ -22,6 +23,7 @@ use std::{
 
 pub use canary::Canary;
 pub use framed::{Framed, News};
+pub use json::Json;
 pub use lines::Line;
 use rustix::process::{Pid, Signal, kill_process};
 pub use secured::Secured;
@@ -172,6 +174,11 @@ impl Server {
         line.send(&format!("user {name}"));
         assert_eq!(line.next(), format!("welcome {name}"));
         line
+    }
+
+    /// A client that speaks JSON and has no name yet.
+    pub fn json(&self, ip: IpAddr) -> Json {
+        Json::new(self.connect(ip))
     }
 
     /// A client that speaks lines inside TLS.

@@ -100,13 +100,7 @@ impl Peer {
     }
 
     /// An error about letters, or about the connection as a whole.
-    pub(super) fn hear_error(
-        &mut self,
-        tag: u32,
-        code: ErrorCode,
-        text: &str,
-        office: &mut Office,
-    ) {
+    pub fn hear_error(&mut self, tag: u32, code: ErrorCode, text: &str, office: &mut Office) {
         let first = text.split(' ').next().expect("there is a first word");
         let life = self.life;
         match code {
@@ -124,7 +118,7 @@ impl Peer {
             }
             ErrorCode::ShuttingDown => {}
             // The rest of what it says is of no account: it has no name to say it with.
-            ErrorCode::NotNamed if self.is_line() => {}
+            ErrorCode::NotNamed if self.dialect != Dialect::Frame => {}
             ErrorCode::NameTaken if self.is_line() => self.leave(),
             ErrorCode::LoginRequired | ErrorCode::LoginFailed | ErrorCode::Blocked
                 if self.is_line() && !self.welcomed =>

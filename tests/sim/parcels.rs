@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sixfour::wire::{
-    Blob, ErrorCode, Form, Name,
+    Blob, Dialect, ErrorCode, Form, Name,
     control::{CallBody, DetailBody, OutcomeBody},
     frame::client,
 };
@@ -77,7 +77,8 @@ impl Peer {
     pub fn offer(&mut self, rng: &mut Rng, depot: &mut Depot, names: usize) {
         depot.count += 1;
         let size = if rng.percent(30) { rng.range(0, 4000) } else { rng.range(0, 700) };
-        let inline = !self.is_line() && rng.percent(15);
+        let is_json = self.dialect == Dialect::Json;
+        let inline = is_json || !self.is_line() && rng.percent(15);
         let cut = self.is_line() && size > 0 && rng.percent(8);
         let talks = !self.is_line() && !inline && rng.percent(50);
         let form = if talks { Form::Conversation } else { Form::Raw };
@@ -86,7 +87,9 @@ impl Peer {
         let content =
             |count: usize| -> Vec<u8> { (0..count).map(|at| file_byte(size, at)).collect() };
         let tag = self.next_tag();
-        if self.is_line() {
+        if is_json {
+            self.offer_json(tag, &to, &name, &content(size));
+        } else if self.is_line() {
             self.to_hub.extend(format!("send {size} {name} {to}\n").as_bytes());
             let sent = if cut { rng.range(0, size - 1) } else { size };
             self.to_hub.extend(content(sent));
@@ -119,28 +122,32 @@ impl Peer {
         let offered = self.offers.remove(0);
         let (number, tag) = (offered.number, self.next_tag());
         if rng.percent(25) {
-            match self.is_line() {
-                true => {
-                    self.line(&format!("refuse {number} {}", "why not".repeat(tag as usize % 2)))
+            let reason: Option<&str> = rng.percent(50).then_some("no room");
+            match self.dialect {
+                Dialect::Line => {
+                    self.line(&format!("refuse {number} {}", reason.unwrap_or_default()));
+                    return "refuse";
                 }
-                false => {
-                    let reason = rng.percent(50).then(|| "no room".into());
-                    let body = CallBody::Refuse { offer: number, reason };
+                Dialect::Json => self.refuse_json(tag, number, reason),
+                Dialect::Frame => {
+                    let body = CallBody::Refuse { offer: number, reason: reason.map(Into::into) };
                     self.json_frame(client::REQUEST, tag, &body);
-                    self.calls.push_back(Call::new(tag, Asked::Refuse(offered), 0));
                 }
             }
+            self.calls.push_back(Call::new(tag, Asked::Refuse(offered), 0));
             return "refuse";
         }
         let form = if rng.percent(70) { Form::Conversation } else { Form::Raw };
-        match self.is_line() {
-            true => self.line(&format!("accept {number}")),
-            false => {
+        match self.dialect {
+            Dialect::Line => self.line(&format!("accept {number}")),
+            Dialect::Json => self.accept_json(tag, number, form),
+            Dialect::Frame => {
                 let body = CallBody::Accept { offer: number, form, introduction: None };
                 self.json_frame(client::REQUEST, tag, &body);
             }
         }
-        let form = if offered.form == Form::Raw || self.is_line() { Form::Raw } else { form };
+        let can_talk = offered.form != Form::Raw && self.dialect == Dialect::Frame;
+        let form = if can_talk { form } else { Form::Raw };
         let taken = Asked::Take(Parcel { form, ..offered });
         self.calls.push_back(Call::new(tag, taken, 0));
         "accept"

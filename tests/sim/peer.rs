@@ -20,6 +20,7 @@ use crate::{
     Chances, LIMITS,
     call::{Asked, CLEAR, Call},
     jobs::{What, exit_of, fact, input_byte, output_byte, pieces_of},
+    json::Owed,
     parcels::{Depot, Parcel},
     post::Office,
     rng::Rng,
@@ -73,12 +74,14 @@ pub struct Peer {
     /// Asked and not yet answered.
     pub calls: VecDeque<Call>,
     pub last: BTreeMap<usize, usize>,
+    /// JSON: what else is not answered.
+    pub owed: Owed,
     /// What it was offered and has not answered, and the last number that was given.
     pub offers: Vec<Parcel>,
     pub last_offer: u32,
     /// Offers that are not to be had any more.
     pub withdrawn: BTreeSet<u32>,
-    tag: u32,
+    pub tag: u32,
     pending: Vec<u8>,
     /// Serials that are not acknowledged, and credit that is not granted.
     unacknowledged: Vec<u32>,
@@ -86,16 +89,16 @@ pub struct Peer {
     file_left: usize,
     /// The last that came was the last byte of a file of another peer.
     took: bool,
-    said_goodbye: bool,
+    pub said_goodbye: bool,
     /// The output at hand breaks off: nothing but the reason may follow.
     is_cut: bool,
 }
 
-fn name_of(number: usize) -> Name {
+pub fn name_of(number: usize) -> Name {
     Name::parse(&format!("p{number}")).expect("a good name")
 }
 
-fn number_of(name: &str) -> usize {
+pub fn number_of(name: &str) -> usize {
     name[1..].parse().expect("names are p and a number")
 }
 
@@ -132,6 +135,7 @@ impl Peer {
             refused_logins: Vec::new(),
             calls: VecDeque::new(),
             last: BTreeMap::new(),
+            owed: Owed::default(),
             offers: Vec::new(),
             last_offer: 0,
             withdrawn: BTreeSet::new(),
@@ -174,10 +178,12 @@ impl Peer {
     /// Strangers begin with what is not served, unless they come from far and are not anyway.
     pub fn greet(&mut self, rng: &mut Rng, is_far: bool) {
         if self.is_stranger && !(is_far && rng.percent(50)) {
-            let words = [&b"GET / HTTP/1.1\r\n\r\n"[..], b"{\"method\": 1}", b"\x16\x03\x01abc"];
-            self.to_hub.extend(words[rng.range(0, 2)]);
+            let words = [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01abc"];
+            self.to_hub.extend(words[rng.range(0, 1)]);
         } else if self.is_line() {
             (0..rng.range(0, 2)).for_each(|_| self.to_hub.extend(b"\r\n"));
+            self.say_who(rng);
+        } else if self.dialect == Dialect::Json {
             self.say_who(rng);
         } else {
             self.to_hub.extend(frame::MAGIC);
@@ -201,6 +207,7 @@ impl Peer {
 
     fn say_who(&mut self, rng: &mut Rng) {
         match self.say_password(rng) {
+            password if self.dialect == Dialect::Json => self.greet_json(password),
             Some(password) => self.line(&format!("user p{} {password}", self.name)),
             None => self.line(&format!("user p{}", self.name)),
         }
@@ -255,6 +262,10 @@ impl Peer {
         match self.dialect {
             Dialect::Line if rng.percent(50) => self.line(&format!("{text}| {list}")),
             Dialect::Line => self.line(&format!("msg {list} {text}")),
+            Dialect::Json => {
+                let names: Vec<String> = list.split(',').map(str::to_owned).collect();
+                self.write_json_letter(tag, &names, &text);
+            }
             Dialect::Frame => {
                 let mut out = Vec::new();
                 frame::put_message(&mut out, client::MESSAGE, tag, list.as_bytes(), text.as_str());
@@ -280,12 +291,15 @@ impl Peer {
             12 | 13 => Asked::Work(What::Question { pieces: pieces_of(interval_ms) }),
             _ => Asked::Help,
         };
-        let timeout = asked == Asked::Work(What::Sleep) && rng.percent(50);
+        // With JSON a request that waits for the end of another would hold up the cancel as well.
+        let is_sleep = asked == Asked::Work(What::Sleep);
+        let timeout = is_sleep && (self.dialect == Dialect::Json || rng.percent(50));
         let timeout_ms = if timeout { rng.range(1, 400) as u64 } else { 0 };
         self.tag += 1;
         let words = ["run ", "dos:", "PowerShell: ", "LINUX:"][rng.range(0, 3)];
+        let mut call = Call::new(self.tag, asked, timeout_ms);
         match self.dialect {
-            Dialect::Line => self.line(&match &asked {
+            Dialect::Line => self.line(&match &call.asked {
                 Asked::Work(what) if what.is_command() => format!("{words}{}", what.words()),
                 Asked::Work(What::Question { .. }) => "Info".into(),
                 Asked::Work(what @ What::Folder { .. }) => format!("ls {}", what.words()),
@@ -296,9 +310,10 @@ impl Peer {
                 Asked::Clear => "CLEAR".into(),
                 other => unreachable!("{other:?} is no call"),
             }),
-            Dialect::Frame => self.send_call(&asked, timeout_ms, interval_ms),
+            Dialect::Json => self.send_json_call(&mut call, interval_ms),
+            Dialect::Frame => self.send_call(&call.asked, timeout_ms, interval_ms),
         }
-        self.calls.push_back(Call::new(self.tag, asked, timeout_ms));
+        self.calls.push_back(call);
     }
 
     /// Has the server end all sessions, or the server end.
@@ -307,6 +322,11 @@ impl Peer {
         match (self.dialect, &asked) {
             (Dialect::Line, Asked::Reset) => self.line("reset"),
             (Dialect::Line, _) => self.line("Kill"),
+            (Dialect::Json, _) => {
+                let mut call = Call::new(self.tag, asked, 0);
+                self.send_json_call(&mut call, 0);
+                return self.calls.push_back(call);
+            }
             (Dialect::Frame, _) => self.send_call(&asked, 0, 0),
         }
         if !self.is_line() {
@@ -348,6 +368,12 @@ impl Peer {
             self.answer(rng);
         }
         if self.is_line() || self.calls.is_empty() || self.leaving || self.half_closed {
+            return;
+        }
+        if self.dialect == Dialect::Json {
+            if !in_earnest {
+                self.go_on_json(rng);
+            }
             return;
         }
         let at = rng.range(0, self.calls.len() - 1);
@@ -395,8 +421,10 @@ impl Peer {
     }
 
     pub fn ping(&mut self) {
-        if !self.is_line() {
-            self.frame(client::PING, 7, b"");
+        match self.dialect {
+            Dialect::Line => {}
+            Dialect::Json => self.ping_json(),
+            Dialect::Frame => self.frame(client::PING, 7, b""),
         }
     }
 
@@ -407,6 +435,7 @@ impl Peer {
         match self.dialect {
             Dialect::Line if self.tag.is_multiple_of(2) => self.line("Disconnect"),
             Dialect::Line => self.line("quit"),
+            Dialect::Json => self.leave_json(),
             Dialect::Frame if self.tag.is_multiple_of(2) => {
                 self.send_call(&Asked::Disconnect, 0, 0);
                 self.calls.push_back(Call::new(self.tag, Asked::Disconnect, 0));
@@ -421,6 +450,7 @@ impl Peer {
         self.leaving = true;
         match self.dialect {
             Dialect::Line => self.line("{\"method\": \"ls\"}"),
+            Dialect::Json => self.to_hub.extend(b"[{\"method\": \"ls\", \"id\": 1}]"),
             Dialect::Frame => self.frame(0x41, 0, b"{}"),
         }
     }
@@ -440,6 +470,7 @@ impl Peer {
         while used < pending.len() {
             let step = match self.dialect {
                 Dialect::Line => self.hear_line(&pending[used..], office, lost),
+                Dialect::Json => self.hear_object(&pending[used..], office),
                 Dialect::Frame => self.hear_frame(&pending[used..], office, lost),
             };
             if step == 0 {
@@ -474,18 +505,24 @@ impl Peer {
         if lost || self.is_stranger || !is_complete {
             return;
         }
-        assert!(self.pending.is_empty(), "{reason:?}: {} of {before} left", self.pending.len());
-        if reason == PeerLeft && self.is_line() {
+        // Whoever is made to leave within a large reply is left with a part of it.
+        let is_orderly = matches!(reason, PeerLeft | Protocol);
+        let is_cut = self.dialect == Dialect::Json && !is_orderly;
+        let left = self.pending.len();
+        assert!(left == 0 || is_cut, "{reason:?}: {left} of {before} left");
+        if reason == PeerLeft && (self.is_line() || self.dialect == Dialect::Json && !self.leaving)
+        {
             assert!(self.calls.is_empty(), "left without an answer to {:?}", self.calls);
+            assert!(self.owed.is_empty(), "left without an answer");
         }
-        if reason == PeerLeft && !self.is_line() && self.welcomed {
+        if reason == PeerLeft && self.leaving && !self.is_line() && self.welcomed {
             assert!(self.said_goodbye, "goodbye is answered");
         }
     }
 
     /// Nothing is owed to it.
     pub fn is_content(&self) -> bool {
-        let is_silent = self.calls.is_empty() && self.offers.is_empty();
+        let is_silent = self.calls.is_empty() && self.offers.is_empty() && self.owed.is_empty();
         is_silent && self.pending.is_empty() && self.unacknowledged.is_empty()
     }
 

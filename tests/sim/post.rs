@@ -15,6 +15,8 @@ pub struct Office {
     pub depot: Depot,
     /// Letters with a receipt, by the life of the sender and their tag.
     receipts: BTreeMap<(u32, u32), Receipt>,
+    /// What peers have met that the world does not see.
+    pub met: BTreeSet<&'static str>,
 }
 
 struct Letter {
@@ -114,6 +116,12 @@ impl Office {
             assert_eq!(count, 1);
             self.receipts.get_mut(&(life, tag)).expect("errors answer letters").refused += 1;
         }
+    }
+
+    /// The sender was told that nobody gets this letter, which wanted a receipt.
+    pub fn refuse_all(&mut self, life: u32, tag: u32) {
+        let receipt = self.receipts.get_mut(&(life, tag)).expect("errors answer letters");
+        receipt.refused = receipt.expected.unwrap_or_default();
     }
 
     /// The sender was told that its letter has arrived with `name`.

@@ -8,7 +8,7 @@ use sixfour::{
         Verdict,
     },
     wire::{
-        ErrorCode, Outcome, Refusal, Stream,
+        Dialect, ErrorCode, Outcome, Refusal, Stream,
         event::{Entry, EntryKind},
     },
 };
@@ -166,6 +166,10 @@ impl World {
             assert!(room <= LIMITS.chunk_max_bytes);
             if room == 0 {
                 self.jobs[at].blocked = true;
+                // What a command that was ended has still to say needs no room.
+                if self.jobs[at].terminated && self.jobs[at].what.is_command() {
+                    self.end(id, Outcome::Signal { number: 15, because: None });
+                }
                 return;
             }
             assert!(!blocked, "there is room, and nobody said so");
@@ -185,6 +189,9 @@ impl World {
             }
             What::File { size, .. } => {
                 let length = self.rng.range(1, room.min(size - from));
+                if self.hub.wants_content(operation) {
+                    return self.hand_in_content(at, length);
+                }
                 self.jobs[at].at += length;
                 let chunk = Chunk::File { file: 0, offset: from as u64, length };
                 self.input(Input::Chunk { operation, chunk });
@@ -238,6 +245,22 @@ impl World {
             }
             What::Failure => unreachable!("it never starts"),
         }
+        true
+    }
+
+    /// A part of a file as bytes; false where the file turned out to be shorter than it was.
+    fn hand_in_content(&mut self, at: usize, length: usize) -> bool {
+        let job = &mut self.jobs[at];
+        let What::File { size, shrinks } = job.what else { panic!("only files have content") };
+        let (operation, from) = (job.id, job.at);
+        if shrinks && from + length > size / 2 {
+            self.end(operation, failed(ErrorCode::FileChanged));
+            return false;
+        }
+        job.at += length;
+        let bytes: Vec<u8> = (from..from + length).map(|at| file_byte(size, at)).collect();
+        let chunk = Chunk::Output { stream: Stream::Stdout, bytes: &bytes };
+        self.input(Input::Chunk { operation, chunk });
         true
     }
 
@@ -472,7 +495,9 @@ impl World {
             }
             CloseReason::NotServed | CloseReason::NotAdmitted => peer.is_stranger,
             CloseReason::FirstRequestTimeout => since(peer.opened, LIMITS.first_request_timeout),
-            CloseReason::Silent => !peer.is_line() && since(peer.heard, LIMITS.gone_after),
+            CloseReason::Silent => {
+                peer.dialect == Dialect::Frame && since(peer.heard, LIMITS.gone_after)
+            }
             CloseReason::Stalled => since(peer.taken, LIMITS.stall_timeout),
             CloseReason::SlowConsumer => since(peer.taken, LIMITS.slow_consumer_timeout),
             CloseReason::ShuttingDown => is_stopping,

@@ -92,7 +92,9 @@ impl Table {
         let bytes = link.outgoing().to_vec();
         link.advance(bytes.len());
         let (mut requests, mut at) = (Vec::new(), 0);
-        while let Some(Item { request, consumed }) = frame::decode(&bytes[at..]).expect("frames") {
+        while let Some(Item { request, consumed, .. }) =
+            frame::decode(&bytes[at..]).expect("frames")
+        {
             at += consumed;
             requests.push(match request.expect("a good request") {
                 Request::Call { tag, .. } => format!("call {tag}"),

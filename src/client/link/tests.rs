@@ -31,7 +31,7 @@ fn read_by_server(link: &mut Link) -> Vec<String> {
     let mut bytes = link.outgoing().to_vec();
     link.advance(bytes.len());
     let mut requests = Vec::new();
-    while let Some(Item { request, consumed }) = frame::decode(&bytes).expect("our frames") {
+    while let Some(Item { request, consumed, .. }) = frame::decode(&bytes).expect("our frames") {
         requests.push(match request.expect("a good request") {
             Request::Input { tag, bytes } => format!("input {tag} {}", bytes.len()),
             other => format!("{other:?}"),

@@ -41,7 +41,7 @@ fn calls(table: &mut Table) -> Vec<String> {
     let bytes = link.outgoing().to_vec();
     link.advance(bytes.len());
     let (mut calls, mut at) = (Vec::new(), 0);
-    while let Some(Item { request, consumed }) = frame::decode(&bytes[at..]).expect("frames") {
+    while let Some(Item { request, consumed, .. }) = frame::decode(&bytes[at..]).expect("frames") {
         at += consumed;
         calls.push(format!("{:?}", request.expect("a good request")));
     }
