@@ -251,7 +251,7 @@ impl Endpoint {
         };
         if open.is_acknowledged && open.is_read {
             if let Carrier::Live(handle, _) = open.carrier {
-                self.to_close.push((handle, code::DONE));
+                self.done.push(handle);
             }
             self.end(channel, Ended::Done);
         }

@@ -11,7 +11,10 @@
 
 use std::{
     any::Any,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,19 +45,31 @@ const NO_QUEUE_MAX: Duration = Duration::from_micros(500);
 const SLOW_START_DELAY: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
 const SLOW_START_SAMPLES: u32 = 8;
 
-/// Makes one for each path.
+/// Lets a farewell pass, however much is under way. `quinn-proto` 0.11.19 holds it back else, and
+/// as nothing is acknowledged any more, for good (quinn #2785).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub(super) fn open(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Makes one for each path of one connection.
 #[derive(Debug)]
-pub(super) struct Factory;
+pub(super) struct Factory(pub(super) Gate);
 
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Congestion::new(now, current_mtu))
+        Box::new(Congestion::new(now, current_mtu, self.0.clone()))
     }
 }
 
 /// Windows in bytes, as fractions so that small growth adds up.
 #[derive(Clone, Debug)]
 struct Congestion {
+    gate: Gate,
     segment: f64,
     window: f64,
     /// Below it the window doubles in each round trip.
@@ -134,9 +149,10 @@ impl Rounds {
 }
 
 impl Congestion {
-    fn new(now: Instant, mtu: u16) -> Congestion {
+    fn new(now: Instant, mtu: u16, gate: Gate) -> Congestion {
         let segment = f64::from(mtu);
         Congestion {
+            gate,
             segment,
             window: segment * SEGMENTS_FIRST,
             slow_start_until: f64::INFINITY,
@@ -236,7 +252,7 @@ impl Controller for Congestion {
     }
 
     fn window(&self) -> u64 {
-        self.window as u64
+        if self.gate.0.load(Ordering::Relaxed) { u64::MAX } else { self.window as u64 }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

@@ -5,10 +5,17 @@
 //!                                                            ├─▶ Ready ─ chosen ─▶ Carrying
 //!  dialled ─▶ Pending ── key and token are right ─────────────┘
 //!
+//!  Carrying ─ all is said and read ─▶ Lingering ─ 2 s ─▶ Over
+//!
 //!  from each of them, by an error or a close: Over, and then drained
 //! ```
 
-use std::{collections::VecDeque, io, net::SocketAddr, time::Instant};
+use std::{
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use quinn_proto::{ConnectionHandle, Dir, StreamEvent, StreamId, VarInt};
@@ -17,14 +24,20 @@ use super::{
     ChannelId, Ended, Endpoint, Event,
     channel::{Channel, Open, State, read_stream},
     code,
+    congestion::Gate,
     visitor::{Checked, Visitor},
 };
 
 /// The byte by which an end takes a connection for its channel.
 const TAKEN: u8 = 1;
 
+/// Time in which we still acknowledge what the other end has said, after all was said and read.
+/// Else, where our last acknowledgement was lost, it could never know.
+const LINGER: Duration = Duration::from_secs(2);
+
 pub(super) struct Connection {
     pub(super) quic: quinn_proto::Connection,
+    gate: Gate,
     pub(super) phase: Phase,
     is_touched: bool,
     /// The endpoint knows it no more.
@@ -40,13 +53,15 @@ pub(super) enum Phase {
     Ready { channel: ChannelId, stream: StreamId },
     /// Carries the channel.
     Carrying { channel: ChannelId },
+    /// All is said and read; the other end may still miss our word for it.
+    Lingering { until: Instant },
     /// Of no use any more; only farewells are exchanged.
     Over,
 }
 
 impl Connection {
-    pub(super) fn new(quic: quinn_proto::Connection, phase: Phase) -> Connection {
-        Connection { quic, phase, is_touched: false, is_drained: false }
+    pub(super) fn new(quic: quinn_proto::Connection, gate: Gate, phase: Phase) -> Connection {
+        Connection { quic, gate, phase, is_touched: false, is_drained: false }
     }
 }
 
@@ -61,8 +76,10 @@ impl Endpoint {
     /// Looks at all of which there is news, until there is none.
     pub(super) fn settle(&mut self, now: Instant) {
         loop {
-            while let Some((handle, code)) = self.to_close.pop() {
-                self.close_connection(handle, code, now);
+            while let Some(handle) = self.done.pop() {
+                if let Some(connection) = self.connections.get_mut(&handle) {
+                    connection.phase = Phase::Lingering { until: now + LINGER };
+                }
             }
             let Some(handle) = self.touched.pop_front() else { return };
             if let Some(connection) = self.connections.get_mut(&handle) {
@@ -236,7 +253,7 @@ impl Endpoint {
             }
             Phase::Ready { channel, .. } => self.forget_choice(handle, channel),
             Phase::Carrying { channel } => self.handle_carrier_lost(channel, handle, &reason),
-            Phase::Pending { .. } | Phase::Over => {}
+            Phase::Pending { .. } | Phase::Lingering { .. } | Phase::Over => {}
         }
     }
 
@@ -265,7 +282,7 @@ impl Endpoint {
             Phase::Dialling { channel: of, .. }
             | Phase::Ready { channel: of, .. }
             | Phase::Carrying { channel: of } => of == channel,
-            Phase::Pending { .. } | Phase::Over => false,
+            Phase::Pending { .. } | Phase::Lingering { .. } | Phase::Over => false,
         };
         let others =
             self.connections.iter().filter(|(handle, it)| is_of(it) && Some(**handle) != but);
@@ -278,6 +295,7 @@ impl Endpoint {
     pub(super) fn close_connection(&mut self, handle: ConnectionHandle, code: u32, now: Instant) {
         if let Some(connection) = self.connections.get_mut(&handle) {
             connection.phase = Phase::Over;
+            connection.gate.open();
             connection.quic.close(now, VarInt::from_u32(code), Bytes::new());
             touch(&mut self.touched, handle, connection);
         }

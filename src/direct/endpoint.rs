@@ -23,7 +23,7 @@ use super::{
     key::{self, Peers},
     race::Dials,
     random::Random,
-    transport::{self, Transports},
+    transport,
 };
 use crate::{
     limits::{DIRECT_CHANNELS_MAX, DIRECT_PENDING_MAX, DIRECT_RACE_TIMEOUT},
@@ -41,15 +41,14 @@ pub struct Endpoint {
     pub(super) quic: quinn_proto::Endpoint,
     pub(super) listening: Arc<ServerConfig>,
     awaited: Peers,
-    pub(super) transports: Transports,
     random: Random,
     pub(super) connections: BTreeMap<ConnectionHandle, Connection>,
     pub(super) channels: BTreeMap<ChannelId, Channel>,
     next_channel: u64,
     pub(super) events: VecDeque<Event>,
-    /// Connections of which there is news, and those that are to be closed with a code.
+    /// Connections of which there is news, and those that have carried all.
     pub(super) touched: VecDeque<ConnectionHandle>,
-    pub(super) to_close: Vec<(ConnectionHandle, u32)>,
+    pub(super) done: Vec<ConnectionHandle>,
     /// Datagrams of no connection.
     pub(super) answers: VecDeque<(Transmit, Vec<u8>)>,
     /// Who has sent last; the next one is the one behind it.
@@ -84,14 +83,13 @@ impl Endpoint {
             key,
             listening: Arc::new(listening),
             awaited,
-            transports: Transports::new(),
             random,
             connections: BTreeMap::new(),
             channels: BTreeMap::new(),
             next_channel: 0,
             events: VecDeque::new(),
             touched: VecDeque::new(),
-            to_close: Vec::new(),
+            done: Vec::new(),
             answers: VecDeque::new(),
             last_sender: ConnectionHandle(0),
             scratch: Vec::new(),
@@ -163,6 +161,24 @@ impl Endpoint {
         self.await_peers();
     }
 
+    /// Ends everything, for a process that will not be there for long: what comes out of
+    /// [`Endpoint::poll_transmit`] now tells the others.
+    pub fn shut_down(&mut self, now: Instant) {
+        let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
+        channels.into_iter().for_each(|channel| self.close(channel, now));
+        self.settle(now);
+        let lingering = self.connections.iter();
+        let lingering = lingering.filter(|(_, it)| matches!(it.phase, Phase::Lingering { .. }));
+        let lingering: Vec<ConnectionHandle> = lingering.map(|(handle, _)| *handle).collect();
+        lingering.into_iter().for_each(|it| self.close_connection(it, code::DONE, now));
+    }
+
+    /// Handshakes that others have begun, and that have not yet shown a token; see
+    /// [`DIRECT_PENDING_MAX`].
+    pub fn pending(&self) -> usize {
+        self.connections.values().filter(|it| matches!(it.phase, Phase::Pending { .. })).count()
+    }
+
     /// Whether anything is under way: a channel, or the farewells of one.
     pub fn is_idle(&self) -> bool {
         self.channels.is_empty() && self.connections.is_empty()
@@ -197,19 +213,20 @@ impl Endpoint {
     /// The time has come that [`Endpoint::poll_timeout`] named. Datagrams that are there already
     /// should be handled before.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let mut rude = Vec::new();
+        let (mut rude, mut done) = (Vec::new(), Vec::new());
         for (handle, connection) in &mut self.connections {
             if connection.quic.poll_timeout().is_some_and(|at| at <= now) {
                 connection.quic.handle_timeout(now);
                 touch(&mut self.touched, *handle, connection);
             }
-            if matches!(&connection.phase, Phase::Pending { until, .. } if *until <= now) {
-                rude.push(*handle);
+            match connection.phase {
+                Phase::Pending { until, .. } if until <= now => rude.push(*handle),
+                Phase::Lingering { until } if until <= now => done.push(*handle),
+                _ => {}
             }
         }
-        for handle in rude {
-            self.drop_pending(handle, now);
-        }
+        rude.into_iter().for_each(|handle| self.drop_pending(handle, now));
+        done.into_iter().for_each(|handle| self.close_connection(handle, code::DONE, now));
         let racing: Vec<ChannelId> = self.racing().map(|(channel, _)| channel).collect();
         for channel in racing {
             self.race(channel, now);
@@ -278,7 +295,7 @@ impl Endpoint {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let of_connection = |connection: &mut Connection| {
             let until = match connection.phase {
-                Phase::Pending { until, .. } => Some(until),
+                Phase::Pending { until, .. } | Phase::Lingering { until } => Some(until),
                 _ => None,
             };
             connection.quic.poll_timeout().into_iter().chain(until).min()
@@ -340,26 +357,22 @@ impl Endpoint {
     ) {
         let mut config = quinn_proto::ClientConfig::new(config);
         let id = self.random.first_id();
+        let (parameters, gate) = transport::parameters(address);
         config
-            .transport_config(self.transports.to(address))
+            .transport_config(parameters)
             .token_store(Arc::new(NoneTokenStore))
             .initial_dst_cid_provider(Arc::new(move || id));
         match self.quic.connect(now, config, address, key::NAME) {
             Ok((handle, quic)) => {
                 let phase = Phase::Dialling { channel, address, tries };
-                self.insert(handle, quic, phase);
+                self.insert(handle, Connection::new(quic, gate, phase));
             }
             Err(error) => log::debug!("cannot dial {address}: {error}"),
         }
     }
 
-    pub(super) fn insert(
-        &mut self,
-        handle: ConnectionHandle,
-        quic: quinn_proto::Connection,
-        phase: Phase,
-    ) {
-        let before = self.connections.insert(handle, Connection::new(quic, phase));
+    pub(super) fn insert(&mut self, handle: ConnectionHandle, connection: Connection) {
+        let before = self.connections.insert(handle, connection);
         assert!(before.is_none(), "a handle is given again only after it was removed");
         self.touch(handle);
     }

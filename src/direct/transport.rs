@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
 
-use super::congestion;
+use super::congestion::{Factory, Gate};
 use crate::limits::{DIRECT_IDLE_TIMEOUT, DIRECT_RECEIVE_WINDOW_BYTES, DIRECT_SEND_WINDOW_BYTES};
 
 /// The only version of QUIC that is spoken (RFC 9000).
@@ -31,24 +31,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Datagrams for handshakes that have not been accepted: none, as each is at once, or never.
 pub(super) const INCOMING_BUFFER_BYTES: u64 = 0;
 
-/// The parameters for connections within this machine, and for those that leave it.
-pub(super) struct Transports {
-    near: Arc<TransportConfig>,
-    far: Arc<TransportConfig>,
+/// The parameters of one connection to `remote`, and what lets its farewell pass.
+pub(super) fn parameters(remote: SocketAddr) -> (Arc<TransportConfig>, Gate) {
+    let is_near = remote.ip().is_loopback();
+    let gate = Gate::default();
+    let mtu_max_bytes = if is_near { NEAR_MTU_MAX_BYTES } else { FAR_MTU_MAX_BYTES };
+    (Arc::new(config(mtu_max_bytes, gate.clone())), gate)
 }
 
-impl Transports {
-    pub(super) fn new() -> Transports {
-        let near = Arc::new(config(NEAR_MTU_MAX_BYTES));
-        Transports { near, far: Arc::new(config(FAR_MTU_MAX_BYTES)) }
-    }
-
-    pub(super) fn to(&self, remote: SocketAddr) -> Arc<TransportConfig> {
-        if remote.ip().is_loopback() { self.near.clone() } else { self.far.clone() }
-    }
-}
-
-fn config(mtu_max_bytes: u16) -> TransportConfig {
+fn config(mtu_max_bytes: u16, gate: Gate) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(mtu_max_bytes);
     let idle = IdleTimeout::try_from(DIRECT_IDLE_TIMEOUT).expect("30 s are within 62 bits of ms");
@@ -64,7 +55,7 @@ fn config(mtu_max_bytes: u16) -> TransportConfig {
         .send_window(DIRECT_SEND_WINDOW_BYTES)
         .initial_rtt(INITIAL_RTT)
         .mtu_discovery_config(Some(mtu))
-        .congestion_controller_factory(Arc::new(congestion::Factory));
+        .congestion_controller_factory(Arc::new(Factory(gate)));
     config
 }
 

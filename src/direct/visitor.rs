@@ -9,8 +9,8 @@ use super::{
     ChannelId, Endpoint,
     channel::{Channel, State, read_stream},
     code,
-    connection::Phase,
-    key,
+    connection::{Connection, Phase},
+    key, transport,
 };
 use crate::{
     limits::{DIRECT_PENDING_MAX, DIRECT_RACE_TIMEOUT, DIRECT_RETRY_FROM},
@@ -84,8 +84,7 @@ impl Endpoint {
     /// Somebody dials us.
     pub(super) fn handle_incoming(&mut self, incoming: Incoming, now: Instant) {
         let remote = incoming.remote_address();
-        let pending = self.connections.values();
-        let pending = pending.filter(|it| matches!(it.phase, Phase::Pending { .. })).count();
+        let pending = self.pending();
         let is_candidate = self.racing().any(|(_, race)| race.hosts.contains(&remote.ip()));
         let max = DIRECT_PENDING_MAX - if is_candidate { 0 } else { PENDING_RESERVED };
         if pending >= max {
@@ -100,11 +99,13 @@ impl Endpoint {
             return self.answers.truncate(DIRECT_PENDING_MAX);
         }
         let mut config = ServerConfig::clone(&self.listening);
-        config.transport_config(self.transports.to(remote));
+        let (parameters, gate) = transport::parameters(remote);
+        config.transport_config(parameters);
         match self.quic.accept(incoming, now, &mut self.scratch, Some(Arc::new(config))) {
             Ok((handle, quic)) => {
                 let until = now + DIRECT_RACE_TIMEOUT;
-                self.insert(handle, quic, Phase::Pending { until, visitor: Visitor::default() });
+                let phase = Phase::Pending { until, visitor: Visitor::default() };
+                self.insert(handle, Connection::new(quic, gate, phase));
             }
             Err(error) => log::debug!("no handshake with {remote}: {}", error.cause),
         }

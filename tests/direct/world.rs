@@ -86,6 +86,7 @@ pub struct End {
 }
 
 pub struct World {
+    seed: u64,
     pub begin: Instant,
     pub now: Instant,
     pub ends: Vec<End>,
@@ -93,6 +94,8 @@ pub struct World {
     pub link: Link,
     /// What the network swallows whole, by source and target.
     pub blocked: Vec<(IpAddr, IpAddr)>,
+    /// Hosts that only small datagrams reach.
+    pub half_deaf: Vec<IpAddr>,
     flying: BinaryHeap<Flying>,
     sent: u64,
     /// When the line of each end is free again.
@@ -134,6 +137,9 @@ fn pattern(seed: u64, offset: u64, max: usize) -> &'static [u8] {
     &all[seed as usize][from..(from + max).min(PATTERN_BYTES)]
 }
 
+/// A Retry is smaller, and a handshake larger.
+const SMALL_BYTES: usize = 300;
+
 pub fn key(seed: u8) -> SessionKey {
     SessionKey::from_seed(&[seed; 32])
 }
@@ -147,12 +153,14 @@ impl World {
     pub fn new(seed: u64, link: Link) -> World {
         let begin = Instant::now();
         World {
+            seed,
             begin,
             now: begin,
             ends: Vec::new(),
             rng: Rng(seed),
             link,
             blocked: Vec::new(),
+            half_deaf: Vec::new(),
             flying: BinaryHeap::new(),
             sent: 0,
             busy_until: Vec::new(),
@@ -309,7 +317,8 @@ impl World {
         }
         let since = (self.now - self.begin).as_nanos() as u64;
         self.trace = self.trace.rotate_left(5) ^ since ^ ((bytes.len() as u64) << 40) ^ at as u64;
-        if self.blocked.contains(&(from.ip(), to.ip())) {
+        let is_too_much = bytes.len() > SMALL_BYTES && self.half_deaf.contains(&to.ip());
+        if is_too_much || self.blocked.contains(&(from.ip(), to.ip())) {
             return;
         }
         let link = self.link;
@@ -349,6 +358,15 @@ impl World {
                 bytes[at] ^= self.rng.range(1, 255) as u8;
             }
             self.flying.push(Flying { at, number, from, to, ecn, bytes });
+        }
+    }
+}
+
+/// What has failed can be run again.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the seed is {}", self.seed);
         }
     }
 }
