@@ -165,7 +165,8 @@ fn a_peer_from_another_host_is_told_why_it_is_not_served_in_its_own_dialect() {
         assert_eq!(why.code, sixfour::wire::ErrorCode::Denied);
         let said = network.ask(address, server.port, b"{\"method\": \"id\", \"id\": 1}");
         let reply: serde_json::Value = serde_json::from_slice(&said).expect("an object");
-        assert_eq!(reply["errorcode"], 4, "{reply}");
+        assert_eq!(reply["errorcode"], 2, "{reply}");
+        assert_eq!(reply["error"]["code"], "denied", "{reply}");
         let said = network.ask(address, server.port, b"GET / HTTP/1.1\r\n\r\n");
         assert!(said.starts_with(b"HTTP/1.1 421 "));
     }
