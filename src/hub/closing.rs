@@ -148,8 +148,8 @@ impl Hub {
 
     /// Removes the session once its outbox is empty.
     fn shut(&mut self, id: SessionId, reason: CloseReason) {
-        self.stop_operations(id, Haste::SendQueued);
         self.drop_replies(id);
+        self.stop_operations(id, Haste::SendQueued);
         self.logins.forget(id);
         let was = self.release_name(id);
         let deadline = self.closing_deadline(reason);
@@ -182,8 +182,8 @@ impl Hub {
         if self.session(id).is_none() {
             return;
         }
-        self.stop_operations(id, Haste::AtOnce);
         self.drop_replies(id);
+        self.stop_operations(id, Haste::AtOnce);
         self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());

@@ -60,7 +60,8 @@ impl Hub {
             let owner = self.session(operation.owner).expect("operations have owners");
             let entries = owner.operations.iter().filter(|other| **other == id).count();
             assert_eq!(entries, 1, "{id:?} is listed once with its owner");
-            let queued = owner.outbox.file_pieces(id);
+            let replies = owner.replies.as_deref();
+            let queued = owner.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
             assert_eq!(operation.file_pieces, queued, "{id:?} counts its pieces of files");
             assert!(queued == 0 || operation.announced, "{id:?} sends a file without a name");
             assert!(!owner.is_closing() || operation.state == OperationState::Ending);

@@ -229,10 +229,13 @@ impl Hub {
         self.finish_line(owner);
         self.say(owner, &Event::End { tag, outcome: &outcome });
         let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
-        if session.outbox.is_empty() {
+        let awaits_reply = session.replies.as_mut().is_some_and(|replies| replies.mark_last(id));
+        if session.outbox.is_empty() && !awaits_reply {
             self.on_file_passed(id);
         } else {
-            session.outbox.put_mark(id);
+            if !awaits_reply {
+                session.outbox.put_mark(id);
+            }
             self.operation_mut(id).expect("it was there").file_pieces = 1;
         }
         self.release_held(owner);

@@ -36,7 +36,7 @@ pub struct Replies {
     open: Vec<OpenReply>,
     /// These wait for the socket. Invariant: part of the first is written exactly while the column
     /// of the session says so.
-    ready: VecDeque<Reply>,
+    ready: VecDeque<Ready>,
     /// Messages whose delivery is to be told, by their numbers.
     receipts: BTreeMap<Tag, Expected>,
     /// Bytes that all of `open` and `ready` hold.
@@ -48,6 +48,14 @@ struct OpenReply {
     tag: Tag,
     answered_by: AnsweredBy,
     reply: Reply,
+}
+
+/// A reply that waits for the socket.
+#[derive(Debug)]
+struct Ready {
+    reply: Reply,
+    /// Files of other users that are there as a whole when it is: these get a mark behind it.
+    passed: Vec<OperationId>,
 }
 
 /// Receipts that are still to come for one message.
@@ -112,6 +120,23 @@ impl Replies {
         self.held_bytes < limits.replies_session_max_bytes || self.ready.is_empty() && is_largest()
     }
 
+    /// Keeps a complete reply until the socket takes it.
+    fn keep_ready(&mut self, reply: Reply) {
+        self.ready.push_back(Ready { reply, passed: Vec::new() });
+    }
+
+    /// Puts a mark behind the last reply that waits; false where none does.
+    pub(super) fn mark_last(&mut self, operation: OperationId) -> bool {
+        let last = self.ready.back_mut();
+        last.map(|last| last.passed.push(operation)).is_some()
+    }
+
+    /// Marks for this operation.
+    pub(super) fn marks(&self, operation: OperationId) -> usize {
+        let marks = self.ready.iter().flat_map(|ready| &ready.passed);
+        marks.filter(|id| **id == operation).count()
+    }
+
     fn take_open(&mut self, at: usize) -> Reply {
         let open = self.open.remove(at);
         if self.open.is_empty() {
@@ -124,7 +149,8 @@ impl Replies {
     /// Panics where the count of what is held is not that of its parts; the numbers of the
     /// operations for which it keeps something, and the count.
     pub(super) fn check(&self) -> (impl Iterator<Item = Tag>, usize) {
-        let held = self.open.iter().map(|open| &open.reply).chain(&self.ready);
+        let ready = self.ready.iter().map(|ready| &ready.reply);
+        let held = self.open.iter().map(|open| &open.reply).chain(ready);
         assert_eq!(held.map(Reply::held_bytes).sum::<usize>(), self.held_bytes);
         let is_operation = |open: &&OpenReply| open.answered_by == AnsweredBy::End;
         (self.open.iter().filter(is_operation).map(|open| open.tag), self.held_bytes)
@@ -368,7 +394,7 @@ impl Hub {
             let replies = session.replies.as_mut().expect("it was there");
             replies.held_bytes = replies.held_bytes - before + after;
             self.replies_bytes = self.replies_bytes - before + after;
-            replies.ready.push_back(reply);
+            replies.keep_ready(reply);
             self.pump(id);
         }
         // What was held back may go on.
@@ -388,7 +414,7 @@ impl Hub {
         } else if let Some(replies) = session.replies.as_mut() {
             replies.held_bytes += reply.held_bytes();
             self.replies_bytes += reply.held_bytes();
-            replies.ready.push_back(reply);
+            replies.keep_ready(reply);
             self.pump(id);
         }
     }
@@ -414,7 +440,9 @@ impl Hub {
             };
             let Some(replies) = session.replies.as_mut() else { return };
             let is_low = session.outbox.unsent_bytes() < limits.outbox_low_bytes;
-            let Some(reply) = replies.ready.front_mut().filter(|_| is_low) else { break };
+            let Some(Ready { reply, .. }) = replies.ready.front_mut().filter(|_| is_low) else {
+                break;
+            };
             let was_empty = session.outbox.is_empty();
             let mut is_whole = false;
             session.outbox.write(&mut self.pool, |out| {
@@ -425,8 +453,9 @@ impl Hub {
             }
             session.column = Column::InObject;
             if is_whole {
+                let Ready { reply, passed } = replies.ready.pop_front().expect("it was written");
+                passed.into_iter().for_each(|operation| session.outbox.put_mark(operation));
                 let held = reply.held_bytes();
-                replies.ready.pop_front();
                 replies.held_bytes -= held;
                 self.replies_bytes -= held;
                 session.column = Column::LineStart;
@@ -439,11 +468,14 @@ impl Hub {
         }
     }
 
-    /// Forgets what a session is owed.
+    /// Forgets what a session is owed, before its operations end.
     pub(super) fn drop_replies(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        if let Some(replies) = session.replies.take() {
-            self.replies_bytes -= replies.held_bytes;
+        let Some(replies) = session.replies.take() else { return };
+        self.replies_bytes -= replies.held_bytes;
+        // The files are not there as a whole if the replies that say so are not.
+        for operation in replies.ready.into_iter().flat_map(|ready| ready.passed) {
+            self.operation_mut(operation).expect("it waits for its mark").file_pieces = 0;
         }
     }
 
