@@ -295,7 +295,7 @@ impl Body<'_> {
         let text = self.bytes(self.0.len())?;
         // A newer peer may have errors that we do not know.
         let code = ErrorCode::parse(&code).unwrap_or(ErrorCode::SystemError);
-        Some(Fault::new(code, String::from_utf8_lossy(&text).into_owned()))
+        Some(Fault::new(code, bounded(&String::from_utf8_lossy(&text))))
     }
 }
 
@@ -395,11 +395,13 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
     let code = fault.code.as_str().as_bytes();
     out.push(code.len() as u8);
     out.extend_from_slice(code);
-    let mut end = fault.text.len().min(REFUSAL_TEXT_MAX_BYTES);
-    while !fault.text.is_char_boundary(end) {
-        end -= 1;
-    }
-    out.extend_from_slice(&fault.text.as_bytes()[..end]);
+    out.extend_from_slice(bounded(&fault.text).as_bytes());
+}
+
+/// So much of a fault's text as goes into a message. Bytes that are not UTF-8 become longer as
+/// they are read, so that what has been read is bounded too.
+fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REFUSAL_TEXT_MAX_BYTES)]
 }
 
 pub(super) fn broken(text: impl Into<String>) -> Fault {
@@ -476,6 +478,21 @@ mod tests {
             }
             assert_eq!(data, b"hello");
         }
+    }
+
+    #[test]
+    fn a_fault_that_is_not_utf8_is_read_no_longer_than_it_can_be_written() {
+        let text = [0xff; REFUSAL_TEXT_MAX_BYTES];
+        let mut bytes = vec![sender::ABORT, 0, 0, 0, 0];
+        bytes.extend_from_slice(&text);
+        let length = (bytes.len() - HEADER_BYTES) as u32;
+        bytes[1..HEADER_BYTES].copy_from_slice(&length.to_be_bytes()[1..]);
+        let read = Decoder::default().next(&mut &bytes[..]).expect("good").expect("whole");
+        let Message::Abort(fault) = &read else { panic!("{read:?}") };
+        assert!(fault.text.len() <= REFUSAL_TEXT_MAX_BYTES, "{}", fault.text.len());
+        let mut again = Vec::new();
+        put(&mut again, Side::Sender, &read);
+        assert_eq!(Decoder::default().next(&mut &again[..]).expect("good"), Some(read));
     }
 
     #[test]
