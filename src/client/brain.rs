@@ -102,6 +102,8 @@ pub enum Effect {
     Taken(Tag, usize),
     /// The server has ended the transfer: nothing more comes for the thread.
     Close(Tag),
+    /// The other user of the transfer says no more.
+    PeerEnded(Tag),
     /// All of a file that comes as it is has come, with this hash if the sender has told one.
     Verify(Tag, Option<[u8; 32]>),
     /// Drop the thread.

@@ -6,7 +6,9 @@ use super::{
     Brain, Effect, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
 };
 use crate::{
-    client::{mover::peer::Taking, order::Local, outgoing::FilePart, progress::Size},
+    client::{
+        channel::Meeting, mover::peer::Taking, order::Local, outgoing::FilePart, progress::Size,
+    },
     limits::CHUNK_MAX_BYTES,
     transfer::{Fault, Report, Segment, source::DiskFile},
     wire::{ErrorCode, Form},
@@ -38,11 +40,15 @@ pub enum Opening {
         limit: Option<u64>,
         /// How they go.
         form: Form,
+        /// How the two clients meet, where both have told how they can.
+        meeting: Option<Meeting>,
     },
     /// Files of another user come.
     Take {
         /// What and how.
         taking: Taking,
+        /// See [`Opening::Give`].
+        meeting: Option<Meeting>,
         /// Bytes that may be taken before they are reported.
         credit_step_bytes: u32,
     },
@@ -63,6 +69,22 @@ impl Opening {
             | Opening::Store { limit, .. }
             | Opening::Give { limit, .. } => *limit,
             Opening::Take { .. } => None,
+        }
+    }
+
+    /// How the two clients meet, if they do.
+    pub fn meeting(&self) -> Option<&Meeting> {
+        match self {
+            Opening::Give { meeting, .. } | Opening::Take { meeting, .. } => meeting.as_ref(),
+            Opening::Fetch { .. } | Opening::Store { .. } => None,
+        }
+    }
+
+    /// The same, for who opens the way.
+    pub fn take_meeting(&mut self) -> Option<Meeting> {
+        match self {
+            Opening::Give { meeting, .. } | Opening::Take { meeting, .. } => meeting.take(),
+            Opening::Fetch { .. } | Opening::Store { .. } => None,
         }
     }
 }
@@ -95,7 +117,7 @@ pub(super) struct Transfer {
 enum Kind {
     Fetch { paths: Vec<Vec<u8>>, target: Target },
     Store { into: Option<Vec<u8>> },
-    Peer(Peer),
+    Peer(Box<Peer>),
 }
 
 impl Transfer {
@@ -114,7 +136,7 @@ impl Transfer {
 
     /// To or from another user.
     pub(super) fn peer(peer: Peer, again: String, now_ms: u64) -> Transfer {
-        Transfer::new(Kind::Peer(peer), again, now_ms)
+        Transfer::new(Kind::Peer(Box::new(peer)), again, now_ms)
     }
 
     pub(super) fn peer_mut(&mut self) -> Option<&mut Peer> {
@@ -125,7 +147,7 @@ impl Transfer {
     }
 
     /// Both ends take part from now on. `None` where that cannot be, or nobody wants it any more.
-    pub(super) fn join(&mut self, form: Form, now_ms: u64) -> Option<&Peer> {
+    pub(super) fn join(&mut self, form: Form, now_ms: u64) -> Option<&mut Peer> {
         (self.began_ms, self.told) = (now_ms, (now_ms, 0));
         let is_wanted = self.is_wanted();
         let peer = self.peer_mut().filter(|peer| peer.form.is_none() && is_wanted)?;

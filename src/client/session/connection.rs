@@ -14,7 +14,7 @@ use crate::{
         secure::Connected,
     },
     sys::transport::Transport,
-    wire::{Stream, Tag},
+    wire::{Standpoint, Stream, Tag},
 };
 
 /// The connection.
@@ -39,6 +39,13 @@ impl Session<'_> {
         self.unsafe_because = password::check_connection(self.plan, &transport).err();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
+        let stream = transport.stream();
+        let ends = stream.local_addr().ok().zip(stream.peer_addr().ok());
+        let standpoint = ends.map(|(own, server)| {
+            let [own, server] = [own, server].map(|end| end.ip().to_canonical());
+            Standpoint { own, server }
+        });
+        self.brain.set_standpoint(standpoint);
         self.transport = Some(transport);
         (self.readable, self.read_closed) = (true, false);
         self.inbox.clear();
