@@ -48,6 +48,8 @@ pub struct Stream {
     /// Offset of the first of these, and of the first that was not sent.
     acknowledged: u64,
     sent: u64,
+    /// The latter before a path was lost.
+    sent_ever: u64,
     /// Bytes that the other end has said and that we have, and so many of them it knows of.
     received: u64,
     told: u64,
@@ -115,24 +117,22 @@ impl Stream {
         &mut self,
         write: &mut dyn FnMut(&mut Bytes) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let mut gone = 0;
         loop {
             let written = match self.path.out.is_empty() {
                 false => write(&mut self.path.out),
-                true if self.path.out_left > 0 => self.write_data(write).inspect(|count| {
-                    gone += count;
-                }),
-                true => match self.prepare() {
-                    true => continue,
-                    false => return Ok(gone),
-                },
+                true if self.path.out_left > 0 => self.write_data(write),
+                true if self.prepare() => continue,
+                true => break,
             };
             match written {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(gone),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
         }
+        let before = self.sent_ever;
+        self.sent_ever = before.max(self.sent);
+        Ok((self.sent_ever - before) as usize)
     }
 
     fn write_data(
