@@ -64,8 +64,7 @@ impl Way {
 impl fmt::Display for Way {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Way::Direct(SocketAddr::V6(place)) => write!(formatter, "direct {place}"),
-            Way::Direct(place) => write!(formatter, "direct [{}]:{}", place.ip(), place.port()),
+            Way::Direct(place) => write!(formatter, "direct {place}"),
             Way::Sealed => formatter.write_str("relayed by the server, which cannot read it"),
             Way::Relayed => formatter.write_str("relayed by the server"),
         }
