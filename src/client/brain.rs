@@ -41,8 +41,8 @@ use host::{Probe, Watching};
 pub use host::{Trips, Watch};
 use login::Asking;
 pub use login::Login;
-pub use transfer::Opening;
 use transfer::Transfer;
+pub use transfer::{Opening, pump_queue};
 
 /// Where orders come from, and so what happens between them and at their end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -17,6 +17,8 @@ use signal_hook_mio::v1_0::Signals;
 
 mod connection;
 
+pub use connection::{send_part, standpoint_of};
+
 use super::{
     arguments::Plan,
     blocks::Inbox,

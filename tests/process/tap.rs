@@ -35,6 +35,11 @@ impl Tap {
         Tap { port: own, heard }
     }
 
+    /// So much went by.
+    pub fn heard_bytes(&self) -> usize {
+        self.heard.lock().expect("nobody panics with it").len()
+    }
+
     /// Whether these bytes went by, in either direction of any connection.
     pub fn has_heard(&self, bytes: &[u8]) -> bool {
         let heard = self.heard.lock().expect("nobody panics with it");

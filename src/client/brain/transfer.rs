@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, path::Path};
 
 use super::{
-    Brain, Effect, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
+    Brain, Effect, Link, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
 };
 use crate::{
     client::{
@@ -205,6 +205,42 @@ impl Transfer {
     }
 }
 
+/// Puts the next piece of what a transfer says on the connection: how many bytes, where there is
+/// room and something to say.
+pub fn pump_queue(
+    link: &mut Link,
+    tag: Tag,
+    queue: &mut VecDeque<Segment<DiskFile>>,
+) -> Option<usize> {
+    let room = link.input_room(tag).min(CHUNK_MAX_BYTES);
+    if room == 0 || link.waiting() >= LINK_LOW_BYTES {
+        return None;
+    }
+    match queue.front_mut()? {
+        Segment::Bytes(bytes) => {
+            let count = bytes.len().min(room);
+            link.input(tag, &bytes[..count]);
+            if count == bytes.len() {
+                queue.pop_front();
+            } else {
+                bytes.drain(..count);
+            }
+            Some(count)
+        }
+        Segment::File { file, offset, length } => {
+            let count = room.min(*length);
+            let part = FilePart { file: file.clone(), offset: *offset, length: count };
+            link.input_file(tag, part);
+            *offset += count as u64;
+            *length -= count;
+            if *length == 0 {
+                queue.pop_front();
+            }
+            Some(count)
+        }
+    }
+}
+
 impl Brain {
     /// Our half of the conversation has said something.
     pub fn handle_said(&mut self, tag: Tag, segments: Vec<Segment<DiskFile>>) {
@@ -242,33 +278,7 @@ impl Brain {
     fn pump_one(&mut self, tag: Tag) -> Option<usize> {
         let super::Online::Here(link) = &mut self.online else { return None };
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return None };
-        let room = link.input_room(tag).min(CHUNK_MAX_BYTES);
-        if room == 0 || link.waiting() >= LINK_LOW_BYTES {
-            return None;
-        }
-        match transfer.queue.front_mut()? {
-            Segment::Bytes(bytes) => {
-                let count = bytes.len().min(room);
-                link.input(tag, &bytes[..count]);
-                if count == bytes.len() {
-                    transfer.queue.pop_front();
-                } else {
-                    bytes.drain(..count);
-                }
-                Some(count)
-            }
-            Segment::File { file, offset, length } => {
-                let count = room.min(*length);
-                let part = FilePart { file: file.clone(), offset: *offset, length: count };
-                link.input_file(tag, part);
-                *offset += count as u64;
-                *length -= count;
-                if *length == 0 {
-                    transfer.queue.pop_front();
-                }
-                Some(count)
-            }
-        }
+        pump_queue(link, tag, &mut transfer.queue)
     }
 
     /// What has happened to the files of a transfer.

@@ -322,11 +322,11 @@ mod tests {
 
     #[test]
     fn whatever_paths_lose_the_stream_is_whole() {
-        for seed in 0..200u64 {
+        for seed in 0..60u64 {
             let random = pattern(seed, 4096);
             let mut random = random.iter().cycle().map(|byte| usize::from(*byte));
             let mut next = move |most: usize| random.next().expect("for ever") * most / 255;
-            let said = [pattern(seed, 3_000_000 + seed as usize), pattern(seed + 1000, 70_000)];
+            let said = [pattern(seed, 1_200_000 + seed as usize), pattern(seed + 1000, 70_000)];
             let mut ends = [End::default(), End::default()];
             let mut paths = 0;
             for (end, said) in ends.iter_mut().zip(&said) {
