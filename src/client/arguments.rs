@@ -193,7 +193,11 @@ enum Verb {
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
-    Who,
+    Who {
+        /// Also where each of them takes files straight from others: the UDP port, or -.
+        #[arg(short, long)]
+        long: bool,
+    },
     /// List a folder of the server.
     Ls {
         /// The folder, relative to what the server shares.
@@ -445,7 +449,7 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Send(it) => vec![passing::send(it, again)?],
         Verb::Receive(it) => vec![passing::receive(it, has_rules)?],
         Verb::Run(run) => vec![command(run)?],
-        Verb::Who => vec![Order::Who],
+        Verb::Who { long } => vec![Order::Who { long }],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
         Verb::Device(_) => unreachable!("devices have plans of their own"),
