@@ -220,7 +220,10 @@ impl Brain {
     fn pump_one(&mut self, tag: Tag) -> Option<usize> {
         let super::Online::Here(link) = &mut self.online else { return None };
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return None };
-        let room = link.input_room(tag).min(CHUNK_MAX_BYTES);
+        let room = match transfer.queue.front()? {
+            Segment::Bytes(_) => link.input_room(tag).min(CHUNK_MAX_BYTES),
+            Segment::File { .. } => link.file_room(tag),
+        };
         if room == 0 || link.waiting() >= LINK_LOW_BYTES {
             return None;
         }
