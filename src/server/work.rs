@@ -321,6 +321,10 @@ impl Server {
                     Some(Err(refusal)) => self.end(id, Outcome::Failed(refusal)),
                     Some(Ok(())) => self.produce(id),
                 },
+                transfers::Done::Read(id) => {
+                    self.transfers.on_read(id);
+                    self.produce(id);
+                }
                 transfers::Done::Hashed(id, hashed) => {
                     if self.transfers.on_hashed(id, hashed) {
                         self.produce(id);
