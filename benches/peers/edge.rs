@@ -97,7 +97,7 @@ fn by_server(place: &Place, data: &Path, wanted: &str) -> Result<Sum, String> {
 
 fn by_awk(path: &Path, wanted: &str) -> Result<Sum, String> {
     let mut command = Command::new(peers::find("awk", "mawk")?);
-    command.args(["{ s += $1 } END { printf \"sum: %d\\n\", s }".as_ref(), path.as_os_str()]);
+    command.args(["{ s += $1 } END { printf \"sum: %.0f\\n\", s }".as_ref(), path.as_os_str()]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let (mut cpu, begin) = (Duration::ZERO, Instant::now());
     for _ in 0..SUMS {

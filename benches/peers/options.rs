@@ -133,7 +133,8 @@ impl Work {
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
     /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume,
-    /// user-to-user, poor-line, edge-sum, edge-devices) or of peers (sixfour-line, nats ...); all without any
+    /// user-to-user, poor-line, edge-sum, edge-devices) or of peers (sixfour-line, nats ...); all
+    /// without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 
