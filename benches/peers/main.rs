@@ -8,6 +8,7 @@ mod commands;
 mod connect;
 mod direct;
 mod download;
+mod edge;
 mod load;
 mod logins;
 mod machine;
@@ -165,6 +166,8 @@ impl Bench<'_> {
                 };
                 Ok(trip_rows(work, name, &trips?))
             }
+            (Work::EdgeSum, _) => edge::sum(name, &self.place).map(|sum| vec![sum_row(name, sum)]),
+            (Work::EdgeDevices, _) => edge::visit(&self.place).map(|it| vec![visit_row(it)]),
             (Work::Poor, _) => {
                 let way = poor::Way::ALL.into_iter().find(|way| way.name() == name);
                 let way = way.expect("`peers` of the work names them");
@@ -444,6 +447,33 @@ fn poor_row(way: poor::Way, rate: f64) -> Row {
             poor::LOST_PER_MILLE as f64 / 10.0,
             2 * poor::DELAY.as_millis()
         ),
+    }
+}
+
+fn sum_row(name: &str, sum: edge::Sum) -> Row {
+    let resident = |(before, after)| format!("; RSS {} -> {}", mebibytes(before), mebibytes(after));
+    Row {
+        work: Work::EdgeSum.name().into(),
+        peer: name.into(),
+        rate: format!("{:.0} M samples/s", edge::SAMPLES as f64 / 1e6 / sum.wall.as_secs_f64()),
+        cost: Some((sum.cpu.as_secs_f64(), Unit::SecondsOfCpu)),
+        note: format!(
+            "{} samples in {:.3} s{}",
+            edge::SAMPLES,
+            sum.wall.as_secs_f64(),
+            sum.resident.map(resident).unwrap_or_default()
+        ),
+    }
+}
+
+fn visit_row(visit: edge::Visit) -> Row {
+    let wall = visit.wall.as_secs_f64();
+    Row {
+        work: Work::EdgeDevices.name().into(),
+        peer: "sixfour".into(),
+        rate: format!("{:.0} devices/s", edge::DEVICES as f64 / wall),
+        cost: Some((visit.cpu.as_secs_f64(), Unit::SecondsOfCpu)),
+        note: format!("{} in {wall:.3} s; RSS {}", edge::DEVICES, mebibytes(visit.resident)),
     }
 }
 

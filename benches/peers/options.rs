@@ -39,11 +39,15 @@ pub enum Work {
     Mixed,
     /// Chat while many log in.
     Logins,
+    /// A sum over many samples of a device.
+    EdgeSum,
+    /// Many devices that come, upload and go.
+    EdgeDevices,
 }
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 16] = [
+    pub const ALL: [Work; 18] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -60,6 +64,8 @@ impl Work {
         Work::Resume,
         Work::Direct,
         Work::Poor,
+        Work::EdgeSum,
+        Work::EdgeDevices,
     ];
 
     /// The name in the table and for filters.
@@ -81,6 +87,8 @@ impl Work {
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
             Work::Logins => "chat-during-logins",
+            Work::EdgeSum => "edge-sum",
+            Work::EdgeDevices => "edge-devices",
         }
     }
 
@@ -107,7 +115,8 @@ impl Work {
             Work::Connect => return connect::WAYS.to_vec(),
             Work::Download => return Way::DOWNLOADS.map(Way::name).to_vec(),
             Work::Upload | Work::ManyDown | Work::ManyUp => return vec!["sixfour", "rsync"],
-            Work::Resume => return vec!["sixfour"],
+            Work::Resume | Work::EdgeDevices => return vec!["sixfour"],
+            Work::EdgeSum => return vec!["sixfour", "awk"],
             Work::Direct => return Way::SENDS.map(Way::name).to_vec(),
             Work::Poor => return poor::Way::ALL.map(poor::Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
@@ -124,7 +133,8 @@ impl Work {
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
     /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume,
-    /// user-to-user, poor-line) or of peers (sixfour-line, nats ...); all without any
+    /// user-to-user, poor-line, edge-sum, edge-devices) or of peers (sixfour-line, nats ...); all
+    /// without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

@@ -11,6 +11,8 @@ pub enum Unit {
     Micros,
     /// Wall time of the whole.
     Seconds,
+    /// Processor time of the whole.
+    SecondsOfCpu,
     /// Wall time of a part.
     SecondsPerMebibyte,
     /// Resident memory of a session.
@@ -23,6 +25,7 @@ impl Unit {
             Unit::NanosPerMessage => format!("{cost:.0} ns CPU/msg"),
             Unit::Micros => format!("{cost:.1} us"),
             Unit::Seconds => format!("{cost:.3} s"),
+            Unit::SecondsOfCpu => format!("{cost:.3} s CPU"),
             Unit::SecondsPerMebibyte => format!("{cost:.3} s/MiB"),
             Unit::BytesPerSession => format!("{cost:.0} B/session"),
         }
@@ -33,6 +36,7 @@ impl Unit {
             Unit::NanosPerMessage => "ns-cpu-per-message",
             Unit::Micros => "us",
             Unit::Seconds => "s",
+            Unit::SecondsOfCpu => "s-cpu",
             Unit::SecondsPerMebibyte => "s-per-mebibyte",
             Unit::BytesPerSession => "bytes-per-session",
         }

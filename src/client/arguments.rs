@@ -114,7 +114,7 @@ struct Arguments {
     ip: Host,
     /// Its port.
     #[arg(long, default_value_t = 5000, global = true,
-          value_parser = clap::value_parser!(u16).range(1..))]
+          value_parser = options::port)]
     port: u16,
     /// The name that others know you by: 1 to 32 of A-Z a-z 0-9 _ . -.
     ///
@@ -630,7 +630,8 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::InvalidSubcommand => {
             let verbs = Arguments::command();
             let verbs: Vec<_> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
-            format!("{line}; the verbs are {}", verbs.join(", "))
+            let verbs = verbs.join(", ");
+            format!("{line}; the verbs are {verbs}; a device is `client SERVER PORT UDP_PORT`")
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")

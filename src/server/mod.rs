@@ -218,6 +218,7 @@ impl Server {
         self.do_work();
         self.move_fed();
         self.lingering.expire(self.now);
+        self.edge.tick(self.now);
         self.accept();
         Course::GoOn
     }
@@ -235,6 +236,7 @@ impl Server {
             self.questions.next_deadline().map(at),
             self.lingering.next_deadline().map(at),
             self.acceptor.next_deadline().map(at),
+            self.edge.next_deadline().map(at),
             self.stop_by.map(at),
         ]
         .into_iter()
