@@ -355,6 +355,22 @@ fn standard_input_is_given_whole_however_large() {
 }
 
 #[test]
+fn an_answer_in_an_object_has_no_empty_list_beside_it() {
+    let mut table = Table::new();
+    let id = open(&mut table);
+    let list = run(&mut table, id, json!({"op": "edge.list", "id": 1}));
+    let devices = json!({"edge": "devices", "devices": [{"device": "watch"}]});
+    let object = serde_json::from_value(devices.clone()).expect("an object");
+    table.input(Input::Chunk { operation: list, chunk: Chunk::Object(&object) });
+    end(&mut table, list, Outcome::Counted { count: 1, noun: "devices" });
+    let reply = json!({
+        "id": 1, "result": null, "stdout": "", "stderr": "", "errorcode": 0, "count": 1,
+        "object": devices,
+    });
+    assert_eq!(objects(&table.heard(id)), [reply]);
+}
+
+#[test]
 fn time_ends_a_command_and_its_reply_says_so_whatever_its_exit() {
     let mut table = Table::new();
     let id = open(&mut table);
