@@ -355,6 +355,27 @@ fn standard_input_is_given_whole_however_large() {
 }
 
 #[test]
+fn host_commands_are_asked_for_in_any_case_and_other_operations_are_not() {
+    let mut table = Table::new();
+    let id = open(&mut table);
+    for op in ["IP", "Name", "rAM", "OS", "Cpu", "INFO", "Python-Version"] {
+        run(&mut table, id, json!({"op": op, "id": 1}));
+    }
+    run(&mut table, id, json!({"op": "PING", "host": "::1", "id": 1}));
+    for (op, member) in [("Help", "text"), ("PinG", "result"), ("CLEAR", "stdout")] {
+        let reply = &ask(&mut table, id, json!({"op": op, "id": op}))[0];
+        assert!(reply["errorcode"] == 0 && reply.get(member).is_some(), "{reply}");
+    }
+    for op in ["ECHO", "Who", "LS", "pings"] {
+        assert_eq!(ask(&mut table, id, json!({"op": op, "id": 1, "text": ""}))[0]["errorcode"], 2);
+    }
+    let other = open(&mut table);
+    assert_eq!(ask(&mut table, id, json!({"op": "Reset", "id": 2}))[0]["errorcode"], 0);
+    assert!(table.effects.contains(&Effect::ListenAgain));
+    assert_eq!(objects(&table.heard(other))[0]["error"]["code"], "reset");
+}
+
+#[test]
 fn an_answer_in_an_object_has_no_empty_list_beside_it() {
     let mut table = Table::new();
     let id = open(&mut table);

@@ -24,6 +24,23 @@ use crate::{
     },
 };
 
+/// Host commands, which may be written in any case, as values of `op`.
+const HOST_OPS: [&str; 13] = [
+    r#""ip""#,
+    r#""name""#,
+    r#""ram""#,
+    r#""os""#,
+    r#""cpu""#,
+    r#""info""#,
+    r#""ping""#,
+    r#""python-version""#,
+    r#""clear""#,
+    r#""help""#,
+    r#""disconnect""#,
+    r#""reset""#,
+    r#""kill""#,
+];
+
 type Checked<T> = Result<T, Refusal>;
 
 /// The request that the members make, or why they make none; and what JSON alone says about it.
@@ -83,14 +100,24 @@ fn request<'a>(
         b"login" => login(members),
         b"upload" => upload(members, label),
         b"cancel" => cancel(members, label),
-        b"ping" if members.get("host").is_none() => Ok(Request::Ping { number: 0 }),
+        _ if name.eq_ignore_ascii_case(b"ping") && members.get("host").is_none() => {
+            Ok(Request::Ping { number: 0 })
+        }
         b"quit" => Ok(Request::Goodbye),
         b"fetch" | b"store" => bad(format!(
             "`{}` is a conversation in frames; here are `download` and `upload`",
             op.text()
         )),
-        _ => call(members.iter().map(|it| (it.key.text(), Raw(it.value.raw())))),
+        _ => call(members.iter().map(|it| {
+            let value = if it.key.is("op") { host_op(it.value.raw()) } else { it.value.raw() };
+            (it.key.text(), Raw(value))
+        })),
     }
+}
+
+/// The value of `op` as the one type of all calls names it.
+fn host_op(raw: &str) -> &str {
+    HOST_OPS.into_iter().find(|op| op.eq_ignore_ascii_case(raw)).unwrap_or(raw)
 }
 
 /// The string of this name; `None` where there is no such member.
