@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::{connect, download::Way, peers::Kind, poor};
+use crate::{connect, download::Way, peers::Kind, poor, requests::Ask};
 
 /// The works, by the names that filters find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,7 +31,15 @@ pub enum Work {
     Poor,
     /// `run true`.
     Run,
-    /// The same from nothing: a process, a connection, a login, a command.
+    /// `{"op": "echo"}` over one connection.
+    Echo1,
+    /// The same over sixteen.
+    Echo16,
+    /// `{"method": "true"}` over one connection.
+    True1,
+    /// The same over sixteen.
+    True16,
+    /// `run true` from nothing: a process, a connection, a login, a command.
     Connect,
     /// Idle sessions.
     Memory,
@@ -47,12 +55,16 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 18] = [
+    pub const ALL: [Work; 22] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
         Work::PingPong,
         Work::Run,
+        Work::Echo1,
+        Work::Echo16,
+        Work::True1,
+        Work::True16,
         Work::Connect,
         Work::Memory,
         Work::Mixed,
@@ -83,6 +95,10 @@ impl Work {
             Work::Direct => "user-to-user",
             Work::Poor => "poor-line",
             Work::Run => "run-true",
+            Work::Echo1 => "json-echo-1",
+            Work::Echo16 => "json-echo-16",
+            Work::True1 => "json-true-1",
+            Work::True16 => "json-true-16",
             Work::Connect => "connect-run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
@@ -95,9 +111,13 @@ impl Work {
     /// What its rows are called: times have a row for the median and one for the tail.
     pub fn labels(self) -> Vec<String> {
         match self {
-            Work::PingPong | Work::Run | Work::Connect | Work::Mixed | Work::Logins => {
-                ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
-            }
+            Work::PingPong
+            | Work::Run
+            | Work::True1
+            | Work::True16
+            | Work::Connect
+            | Work::Mixed
+            | Work::Logins => ["p50", "p99"].map(|it| format!("{} {it}", self.name())).to_vec(),
             _ => vec![self.name().to_owned()],
         }
     }
@@ -120,6 +140,8 @@ impl Work {
             Work::Direct => return Way::SENDS.map(Way::name).to_vec(),
             Work::Poor => return poor::Way::ALL.map(poor::Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
+            Work::Echo1 | Work::Echo16 => return [Ask::Echo, Ask::Ping].map(Ask::peer).to_vec(),
+            Work::True1 | Work::True16 => return vec![Ask::True.peer()],
             Work::Mixed => return vec![Line.name(), Frame.name()],
             Work::Logins => return vec![Line.name()],
         };
@@ -131,7 +153,8 @@ impl Work {
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
 pub struct Options {
-    /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
+    /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true,
+    /// json-echo-1, json-echo-16, json-true-1, json-true-16, memory,
     /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume,
     /// user-to-user, poor-line, edge-sum, edge-devices) or of peers (sixfour-line, nats ...); all
     /// without any

@@ -7,6 +7,8 @@ use serde_json::json;
 pub enum Unit {
     /// Server processor time for a message.
     NanosPerMessage,
+    /// The same for a request.
+    NanosPerRequest,
     /// Time of one thing.
     Micros,
     /// Wall time of the whole.
@@ -23,6 +25,7 @@ impl Unit {
     fn show(self, cost: f64) -> String {
         match self {
             Unit::NanosPerMessage => format!("{cost:.0} ns CPU/msg"),
+            Unit::NanosPerRequest => format!("{cost:.0} ns CPU/req"),
             Unit::Micros => format!("{cost:.1} us"),
             Unit::Seconds => format!("{cost:.3} s"),
             Unit::SecondsOfCpu => format!("{cost:.3} s CPU"),
@@ -34,6 +37,7 @@ impl Unit {
     fn word(self) -> &'static str {
         match self {
             Unit::NanosPerMessage => "ns-cpu-per-message",
+            Unit::NanosPerRequest => "ns-cpu-per-request",
             Unit::Micros => "us",
             Unit::Seconds => "s",
             Unit::SecondsOfCpu => "s-cpu",

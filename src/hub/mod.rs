@@ -9,6 +9,7 @@ mod held;
 mod host;
 mod ids;
 mod inbound;
+mod inputs;
 mod invariants;
 mod lockout;
 mod logins;

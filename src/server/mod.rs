@@ -69,6 +69,9 @@ const WORTH_A_WRITE_BYTES: usize = 16 * 1024;
 /// Commands started in one turn: each takes the better part of a millisecond, and meanwhile
 /// nobody else is served.
 const STARTS_PER_TURN: usize = 8;
+/// Chunks of output handed to the hub in one turn. Most wait for the socket long before; replies in
+/// JSON are collected, and a whole listing would hold up everybody.
+const PULLS_PER_TURN: usize = 64;
 /// A server that was asked to stop is gone after so many milliseconds, whoever does not read or
 /// does not end: 10 s are promised. The hub ends what still runs well before that.
 const STOP_MAX_MS: u64 = 9_800;
@@ -98,6 +101,8 @@ pub struct Server {
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
     starts_left: usize,
+    /// Chunks that may yet be handed in in this turn.
+    pulls_left: usize,
     /// Where all bytes are read to; nobody owns a buffer while idle.
     buffer: Box<[u8]>,
     /// When to leave in any case; set by the signal that asks to stop.
@@ -159,6 +164,7 @@ impl Server {
             fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
+            pulls_left: PULLS_PER_TURN,
             buffer: vec![0; BUDGET_BYTES].into_boxed_slice(),
             stop_by: None,
             poll,
@@ -196,6 +202,7 @@ impl Server {
     /// is looked at, so that a server that was stopped for a while cuts off nobody.
     fn turn(&mut self, events: &Events) -> Course {
         self.starts_left = STARTS_PER_TURN;
+        self.pulls_left = PULLS_PER_TURN;
         for event in events {
             if self.note(event) == Course::Leave {
                 return Course::Leave;
