@@ -90,6 +90,29 @@ fn loss_doubling_reordering_and_damage_change_nothing_but_the_time() {
     }
 }
 
+/// Each process ends when it has all: it leaves, and as soon as its endpoint is idle it is gone. On
+/// a line with much loss the last words of both are lost again and again.
+#[test]
+fn who_leaves_when_all_is_said_is_not_missed() {
+    let mut done = 0;
+    for seed in seeds(100) {
+        let delay = ms([2, 10, 100][seed as usize % 3]);
+        let mut world = World::pair(seed, Link { lost: 200, delay, ..Link::GOOD });
+        world.introduce(0, 1, 9);
+        for end in 0..2 {
+            world.ends[end].talks[0].to_say = 5_000;
+            world.ends[end].leaves = true;
+        }
+        world.run_until(60 * SECOND, |world| world.ends.iter().all(|end| end.is_dead));
+        let outcomes = [0, 1].map(|end: usize| ended(&world.ends[end].talks[0]).clone());
+        let is_done = outcomes == [Ended::Done, Ended::Done];
+        // The race has only three seconds.
+        assert!(is_done || outcomes.contains(&Ended::NoPath), "seed {seed}: {outcomes:?}");
+        done += u64::from(is_done);
+    }
+    assert!(done > *seeds(100).end() / 2, "{done} of them found a path");
+}
+
 /// A line, candidates, and a misfortune that the seed decides.
 #[test]
 fn whatever_happens_it_ends_and_what_is_done_is_whole() {

@@ -87,7 +87,6 @@ fn nobody_there_is_known_after_three_seconds() {
 
 /// The chances are in a thousand, and so many bytes pass within the time.
 #[test]
-#[ignore = "known fault: under 20 % loss a channel may fall silent; clients do not use it yet"]
 fn a_poor_line_in_between_changes_nothing_but_the_time() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for (lost, bytes, limit) in [(10, 5_000_000, 20), (50, 1_000_000, 20), (200, 100_000, 30)] {
