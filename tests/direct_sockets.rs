@@ -44,6 +44,17 @@ fn a_hundred_megabytes_arrive_over_both_families() {
 }
 
 #[test]
+fn ends_that_say_nothing_or_one_of_them_are_done() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for host in loopbacks() {
+        for says in [[0, 0], [0, 1], [1, 0]] {
+            let outcomes = meet(says, |_, port| vec![(host, port).into()], seconds(20));
+            judge(&outcomes, says);
+        }
+    }
+}
+
+#[test]
 fn of_two_families_the_first_that_answers_is_taken() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let hosts = loopbacks();

@@ -20,6 +20,7 @@ mod pingpong;
 mod poor;
 mod protocol;
 mod relay;
+mod sent;
 mod table;
 
 use std::{
