@@ -571,7 +571,8 @@ fn moved(seed: u64, link: Link, mover: usize, says: u64) -> World {
     world
 }
 
-/// The chances are in a thousand.
+/// The chances are in a thousand. The seed 210 meets a debug assertion of quinn-proto 0.11.19, as
+/// in quinn #2658.
 #[test]
 fn an_end_that_has_dialled_may_move_also_on_a_poor_line() {
     for (lost, says, limit) in [(10, 1_000_000, 5), (50, 500_000, 10), (200, 100_000, 60)] {
