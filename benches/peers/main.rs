@@ -22,6 +22,7 @@ mod poor;
 mod protocol;
 mod relay;
 mod requests;
+mod sent;
 mod table;
 
 use std::{
