@@ -4,6 +4,8 @@
 //! server's brain without I/O, [`sys`] everything that touches the world; [`server`] and
 //! [`client`] glue the halves. ARCHITECTURE.md tells who may import whom.
 
+#![deny(unsafe_code)]
+
 pub mod client;
 pub mod direct;
 pub mod edge;

@@ -17,6 +17,10 @@ pub const RECIPIENTS_MAX_BYTES: usize = RECIPIENTS_MAX * (NAME_MAX_BYTES + 1);
 /// Most bytes of a transfer or a pipe in one data frame: a chat line waits for one at most.
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
 
+/// The same where such a frame passes within a few milliseconds, and the most that a receiver
+/// takes.
+pub const DATA_FRAME_MAX_BYTES: usize = 256 * 1024;
+
 /// Largest frame body: the largest message fits, and little more. Checked before the body is
 /// waited for, so that a hostile length costs nothing.
 pub const FRAME_BODY_MAX_BYTES: usize = 72 * 1024;
@@ -217,6 +221,11 @@ pub struct Limits {
     /// The same for all sessions together: beyond it replies are cut short, so that memory ends
     /// where the machine's does not.
     pub replies_total_max_bytes: usize,
+    /// Bytes of input that came whole with the JSON requests of one session and still wait to be
+    /// taken: a request whose input does not fit is told `busy`. One always fits an idle session.
+    pub inputs_session_max_bytes: usize,
+    /// The same for all sessions together.
+    pub inputs_total_max_bytes: usize,
     /// Largest file whose content stands in a JSON reply; that of others goes ahead of it.
     pub content_max_bytes: u64,
     /// Offers that one user may have to answer, and offers of one user that may wait for answers:
@@ -278,6 +287,8 @@ impl Default for Limits {
             reply_max_bytes: 8 * 1024 * 1024,
             replies_session_max_bytes: 16 * 1024 * 1024,
             replies_total_max_bytes: 256 * 1024 * 1024,
+            inputs_session_max_bytes: 8 * 1024 * 1024,
+            inputs_total_max_bytes: 64 * 1024 * 1024,
             content_max_bytes: 1024 * 1024,
             offers_max: 16,
             offers_total_max: 512,
@@ -310,6 +321,7 @@ impl Limits {
         assert!(self.outbox_pause_bytes < self.outbox_max_bytes);
         assert!(self.content_max_bytes <= self.reply_max_bytes as u64);
         assert!(self.reply_max_bytes <= self.replies_session_max_bytes);
+        assert!(self.inputs_session_max_bytes <= self.inputs_total_max_bytes);
         assert!(self.verifications_max > 0 && self.unknown_names_max > self.verifications_max);
         assert!(self.ping_after < self.gone_after);
         assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");

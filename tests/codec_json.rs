@@ -3,7 +3,7 @@
 mod common;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use common::{decode, read_in_pieces};
+use common::{assert_the_short_way_says_the_same, decode, read_in_pieces};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sixfour::{
@@ -16,7 +16,7 @@ use sixfour::{
         ErrorCode::*,
         Event, Name, Outcome, Refusal, Request, Stream,
         event::{Ended, Entry, EntryKind},
-        json::Reply,
+        json::{self, Reply},
     },
 };
 
@@ -428,7 +428,82 @@ fn lists_and_texts_that_come_in_several_events_are_one_member() {
     }
 }
 
+#[test]
+fn echo_and_ping_as_programs_write_them_take_the_short_way_and_nothing_else_does() {
+    let longest = format!(r#"{{"op":"echo","id":1,"text":"{}"}}"#, "x".repeat(TEXT_MAX_BYTES));
+    for object in [
+        r#"{"op":"echo","text":"hello","id":1}"#,
+        r#"{"id":"a\"b","text":"","op":"echo"} {"#,
+        " \r\n\t{ \"op\" : \"echo\" , \"id\" : null , \"text\" : \"gr\u{fc}n \u{1f600}\" }",
+        r#"{"op":"ping","id":-1.5e3}{"op":"ping"}"#,
+        &longest,
+    ] {
+        assert!(assert_the_short_way_says_the_same(object.as_bytes()), "{object}");
+        let whole = object.trim_end().rfind('}').map_or(object.len(), |at| at + 1);
+        for cut in 0..whole.min(100) {
+            let bytes = &object.as_bytes()[..cut];
+            let is_whole = bytes.contains(&b'}');
+            assert!(is_whole || json::quick(bytes, OBJECT_MAX_BYTES).is_none(), "{object}: {cut}");
+        }
+    }
+    let too_long = longest.replace("xx\"", "xxx\"");
+    for object in [
+        "",
+        "x",
+        "[]",
+        "{}",
+        r#"{"op":"echo","text":"no id"}"#,
+        r#"{"op":"echo","id":1}"#,
+        r#"{"op":"ping","id":1,"text":"x"}"#,
+        r#"{"op":"ping","id":1,"host":"::1"}"#,
+        r#"{"op":"ping","id":1,"id":1}"#,
+        r#"{"op":"ping","id":[]}"#,
+        r#"{"op":"ping","id":{}}"#,
+        r#"{"op":"ping","id":1,}"#,
+        r#"{"op":"ping" "id":1}"#,
+        r#"{"op":"ping","id":01}"#,
+        r#"{"op":"echo","id":1,"text":7}"#,
+        r#"{"op":"echo","id":1,"text":"a\nb"}"#,
+        "{\"op\":\"echo\",\"id\":1,\"text\":\"a\nb\"}",
+        r#"{"\u006fp":"ping","id":1}"#,
+        r#"{"method":"true","id":1}"#,
+        r#"{"op":"who","id":1}"#,
+        &format!(r#"{{"op":"ping","id":"{}"}}"#, "x".repeat(ID_MAX_BYTES)),
+        &too_long,
+    ] {
+        assert_eq!(json::quick(object.as_bytes(), OBJECT_MAX_BYTES), None, "{object}");
+    }
+    let object = br#"{"op":"ping","id":1}"#;
+    assert!(json::quick(object, object.len()).is_some());
+    assert!(json::quick(object, object.len() - 1).is_none());
+}
+
 proptest! {
+    #[test]
+    fn the_short_way_of_a_request_leads_where_the_long_one_does(
+        op in prop::sample::select(vec!["\"echo\"", "\"ping\"", "\"who\"", "\"echo", "1"]),
+        id in prop::sample::select(vec!["1", "\"x\"", "nul", "null", "[1]", "\"\\u00e9\"", "-"]),
+        text in "[ -~]{0,40}|.{0,20}",
+        order in Just(vec![0, 1, 2, 3]).prop_shuffle(),
+        count in 1usize..5,
+        space in "[ \t\r\n]{0,2}",
+        change in (any::<u8>(), 0usize..100),
+    ) {
+        let all = [
+            format!("\"op\"{space}:{op}"),
+            format!("\"id\":{space}{id}"),
+            format!("\"text\":\"{text}\""),
+            "\"op\":\"ping\"".to_owned(),
+        ];
+        let members: Vec<&str> = order[..count].iter().map(|at| all[*at].as_str()).collect();
+        let mut object = format!("{space}{{{space}{}}}", members.join(",")).into_bytes();
+        assert_the_short_way_says_the_same(&object);
+        if let Some(byte) = object.get_mut(change.1) {
+            *byte = change.0;
+        }
+        assert_the_short_way_says_the_same(&object);
+    }
+
     #[test]
     fn bytes_of_any_kind_are_read_alike_however_they_are_cut(
         parts in proptest::collection::vec(

@@ -90,6 +90,29 @@ fn loss_doubling_reordering_and_damage_change_nothing_but_the_time() {
     }
 }
 
+/// Each process ends when it has all: it leaves, and as soon as its endpoint is idle it is gone. On
+/// a line with much loss the last words of both are lost again and again.
+#[test]
+fn who_leaves_when_all_is_said_is_not_missed() {
+    let mut done = 0;
+    for seed in seeds(100) {
+        let delay = ms([2, 10, 100][seed as usize % 3]);
+        let mut world = World::pair(seed, Link { lost: 200, delay, ..Link::GOOD });
+        world.introduce(0, 1, 9);
+        for end in 0..2 {
+            world.ends[end].talks[0].to_say = 5_000;
+            world.ends[end].leaves = true;
+        }
+        world.run_until(60 * SECOND, |world| world.ends.iter().all(|end| end.is_dead));
+        let outcomes = [0, 1].map(|end: usize| ended(&world.ends[end].talks[0]).clone());
+        let is_done = outcomes == [Ended::Done, Ended::Done];
+        // The race has only three seconds.
+        assert!(is_done || outcomes.contains(&Ended::NoPath), "seed {seed}: {outcomes:?}");
+        done += u64::from(is_done);
+    }
+    assert!(done > *seeds(100).end() / 2, "{done} of them found a path");
+}
+
 /// A line, candidates, and a misfortune that the seed decides.
 #[test]
 fn whatever_happens_it_ends_and_what_is_done_is_whole() {
@@ -534,29 +557,42 @@ fn handshakes_that_come_to_a_halt_are_few_and_short_and_keep_nobody_out() {
     assert_eq!(world.ends[1].endpoint.pending(), 0);
 }
 
-/// The dialling end may move; QUIC lets the dialled one not.
+/// A world in which the first end dials, so that it is known who may move, and says so much; the
+/// `mover` has another address when the second end has heard a fifth of it.
+fn moved(seed: u64, link: Link, mover: usize, says: u64) -> World {
+    let mut world = World::pair(seed, link);
+    let second = world.ends[1].addresses.clone();
+    world.tell(0, 1, 9, &second);
+    world.tell(1, 0, 9, &[]);
+    world.ends[0].talks[0].to_say = says;
+    world.run_until(60 * SECOND, |world| world.ends[1].talks[0].heard > says / 5);
+    let moved = format!("[2001:db8:9::{mover}]:4444").parse().expect("an address");
+    world.ends[mover].addresses[0] = moved;
+    world
+}
+
+/// The chances are in a thousand. The seed 210 meets a debug assertion of quinn-proto 0.11.19, as
+/// in quinn #2658.
 #[test]
-fn an_end_that_moves_is_followed_or_given_up() {
-    let mut outcomes = Vec::new();
-    for mover in [0, 1] {
-        let mut world = World::pair(2, Link { lost: 10, ..Link::GOOD });
-        // The first one dials, so that it is known who may move.
-        let second = world.ends[1].addresses.clone();
-        world.tell(0, 1, 9, &second);
-        world.tell(1, 0, 9, &[]);
-        world.ends[0].talks[0].to_say = 1_000_000;
-        world.run_until(SECOND, |world| world.ends[1].talks[0].heard > 100_000);
-        let moved = format!("[2001:db8:9::{mover}]:4444").parse().expect("an address");
-        world.ends[mover].addresses[0] = moved;
-        world.run_until(60 * SECOND, is_over);
-        let talks: Vec<&Talk> = world.ends.iter().map(|end| &end.talks[0]).collect();
-        outcomes.push(ended(talks[0]).clone());
-        if mover == 0 {
-            assert_eq!((talks[1].heard, ended(talks[1])), (1_000_000, &Ended::Done));
-            assert!(world.elapsed() < 5 * SECOND, "{:?}", world.elapsed());
+fn an_end_that_has_dialled_may_move_also_on_a_poor_line() {
+    for (lost, says, limit) in [(10, 1_000_000, 5), (50, 500_000, 10), (200, 100_000, 60)] {
+        for seed in seeds(5) {
+            let link = Link { lost, doubled: 30, reordered: 30, ..Link::GOOD };
+            let mut world = moved(seed, link, 0, says);
+            world.run_until(limit * SECOND, is_over);
+            let talk = &world.ends[1].talks[0];
+            assert_eq!((talk.heard, ended(talk)), (says, &Ended::Done), "seed {seed}");
+            assert_eq!(ended(&world.ends[0].talks[0]), &Ended::Done, "seed {seed}");
         }
     }
-    assert_eq!(outcomes, [Ended::Done, Ended::Silent]);
+}
+
+/// QUIC lets only the dialling end move.
+#[test]
+fn an_end_that_was_dialled_and_moves_is_given_up() {
+    let mut world = moved(2, Link { lost: 10, ..Link::GOOD }, 1, 1_000_000);
+    world.run_until(60 * SECOND, is_over);
+    assert_eq!(ended(&world.ends[0].talks[0]), &Ended::Silent);
 }
 
 #[test]

@@ -216,6 +216,25 @@ fn whoever_vanishes_is_removed_and_the_rest_renumbered() {
 }
 
 #[test]
+fn who_has_gone_leaves_the_log_also_where_it_cannot_be_written_for_a_while() {
+    let edge = Edge::start();
+    let mut left: Line = edge.server.user(FAMILIES[0], "left");
+    left.send("edge.join 6000");
+    assert!(left.next().starts_with("left is active since"));
+    let standing = format!("1; left; {}; 6000", FAMILIES[0]);
+    edge.await_devices(&[&standing]);
+    // What stands there is no file that the log could be written to.
+    std::fs::create_dir(edge.path(".edge/devices.new")).expect("a folder");
+    left.send("edge.leave");
+    assert_eq!(left.next(), "goodbye, left");
+    left.send("edge.join 6001");
+    assert!(left.next().starts_with("error system-error: "));
+    edge.await_devices(&[&standing]);
+    std::fs::remove_dir(edge.path(".edge/devices.new")).expect("it is ours");
+    edge.await_devices(&[]);
+}
+
+#[test]
 fn a_server_that_stops_in_order_leaves_nobody_in_the_log() {
     let mut edge = Edge::start();
     let mut watch = edge.server.framed(FAMILIES[0], "watch");

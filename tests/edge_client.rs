@@ -330,7 +330,8 @@ fn a_taken_name_is_asked_for_again_and_a_missing_server_is_said() {
     watch.expect(&format!("\nWelcome!\n{PROMPT}"));
     place.kill();
     let mut late = place.device(FAMILIES[0]);
-    late.expect_part("cannot connect");
+    let said = late.expect_part("(is the server running?)");
+    assert_eq!(said.matches("cannot connect").count(), 1, "{said}");
     assert_eq!(late.code(), Some(3));
 }
 
@@ -587,11 +588,9 @@ fn a_wrong_password_is_asked_for_again_and_blocks_the_name_in_the_end() {
         for wrong in ["comp", ""] {
             watch.expect("\nPassword: ");
             watch.say(wrong);
-            match wrong {
-                "" => drop(watch.expect_part("\nPassword: ")),
-                _ => watch.expect(&format!("\n{WRONG}")),
-            }
+            watch.expect(&format!("\n{WRONG}"));
         }
+        watch.expect("\nPassword: ");
         watch.say("comp9331");
         watch.expect(&format!("\nWelcome!\n{PROMPT}"));
         watch.ask("EDG 1 4", "data generation done");
@@ -622,6 +621,31 @@ fn a_wrong_password_is_asked_for_again_and_blocks_the_name_in_the_end() {
         );
         assert_eq!(late.code(), Some(4));
     }
+}
+
+#[test]
+fn a_second_device_of_a_name_takes_over_and_the_first_ends_without_a_prompt() {
+    let place = server_with_passwords();
+    let enter = |ip| {
+        let mut watch = place.device(ip);
+        watch.expect("Username: ");
+        watch.say("watch");
+        watch.expect("\nPassword: ");
+        watch.say("comp9331");
+        watch.expect(&format!("\nWelcome!\n{PROMPT}"));
+        watch
+    };
+    let mut first = enter(FAMILIES[0]);
+    let mut second = enter(FAMILIES[1]);
+    let line = format!("1; watch; {}; 6000", FAMILIES[1]);
+    await_true("the newer one alone is active", || place.log("edge-device-log.txt") == [&line[..]]);
+    first.expect(&format!("\nreplaced by a login from {}\n", FAMILIES[1]));
+    assert_eq!(first.code(), Some(4));
+    assert_eq!((first.seen.as_str(), first.texts.try_recv().ok()), ("", None), "nothing follows");
+    second.ask("AED", "no other active edge devices");
+    second.say("OUT");
+    second.expect("\ngoodbye, watch\n");
+    assert_eq!(place.log("edge-device-log.txt"), [""; 0]);
 }
 
 #[test]

@@ -448,3 +448,39 @@ fn a_file_that_changes_between_count_and_deletion_is_counted_again() {
     let log = disk.content(DELETION_LOG).expect("a log");
     assert_eq!(log, format!("a; {TIME}; 1; 2\n").as_bytes());
 }
+
+#[test]
+fn a_line_that_an_operator_left_open_is_never_joined_with_ours() {
+    let deed = deed("c", 1, Some("4\n"), None);
+    for (step, seed) in (1..).flat_map(|step| (0..8).map(move |seed| (step, seed))) {
+        let disk = SimDisk::new();
+        let mut folder = open(&disk);
+        disk.put(UPLOAD_LOG, b"mine");
+        let act = deed.act(&disk, 1).expect("the disk is well");
+        disk.fail_at(step, Fault::Stop);
+        folder.perform(vec![act], TIME);
+        if !disk.has_stopped() {
+            return;
+        }
+        let how = if seed == 0 { Restart::Process } else { Restart::Machine(seed) };
+        let disk = disk.restart(how);
+        open(&disk);
+        let log = disk.content(UPLOAD_LOG).expect("a log");
+        let lines = match disk.content("c-1.txt") {
+            Some(_) => format!("mine\nc; {TIME}; 1; 1\n"),
+            None => String::new(),
+        };
+        assert_eq!(String::from_utf8_lossy(&log), lines, "stopped at step {step}, {how:?}");
+    }
+}
+
+#[test]
+fn a_long_line_of_an_operator_is_left_as_it_is() {
+    let disk = performed();
+    let long = format!("{}\n{}", "a".repeat(10), "b".repeat(10_000));
+    disk.put(UPLOAD_LOG, long.as_bytes());
+    let mut folder = open(&disk);
+    assert_eq!(disk.content(UPLOAD_LOG), Some(format!("{long}\n").into_bytes()));
+    assert!(folder.take_warnings()[0].contains("upload-log.txt is none of ours"));
+    assert!(open(&disk).take_warnings().is_empty());
+}

@@ -355,6 +355,43 @@ fn standard_input_is_given_whole_however_large() {
 }
 
 #[test]
+fn host_commands_are_asked_for_in_any_case_and_other_operations_are_not() {
+    let mut table = Table::new();
+    let id = open(&mut table);
+    for op in ["IP", "Name", "rAM", "OS", "Cpu", "INFO", "Python-Version"] {
+        run(&mut table, id, json!({"op": op, "id": 1}));
+    }
+    run(&mut table, id, json!({"op": "PING", "host": "::1", "id": 1}));
+    for (op, member) in [("Help", "text"), ("PinG", "result"), ("CLEAR", "stdout")] {
+        let reply = &ask(&mut table, id, json!({"op": op, "id": op}))[0];
+        assert!(reply["errorcode"] == 0 && reply.get(member).is_some(), "{reply}");
+    }
+    for op in ["ECHO", "Who", "LS", "pings"] {
+        assert_eq!(ask(&mut table, id, json!({"op": op, "id": 1, "text": ""}))[0]["errorcode"], 2);
+    }
+    let other = open(&mut table);
+    assert_eq!(ask(&mut table, id, json!({"op": "Reset", "id": 2}))[0]["errorcode"], 0);
+    assert!(table.effects.contains(&Effect::ListenAgain));
+    assert_eq!(objects(&table.heard(other))[0]["error"]["code"], "reset");
+}
+
+#[test]
+fn an_answer_in_an_object_has_no_empty_list_beside_it() {
+    let mut table = Table::new();
+    let id = open(&mut table);
+    let list = run(&mut table, id, json!({"op": "edge.list", "id": 1}));
+    let devices = json!({"edge": "devices", "devices": [{"device": "watch"}]});
+    let object = serde_json::from_value(devices.clone()).expect("an object");
+    table.input(Input::Chunk { operation: list, chunk: Chunk::Object(&object) });
+    end(&mut table, list, Outcome::Counted { count: 1, noun: "devices" });
+    let reply = json!({
+        "id": 1, "result": null, "stdout": "", "stderr": "", "errorcode": 0, "count": 1,
+        "object": devices,
+    });
+    assert_eq!(objects(&table.heard(id)), [reply]);
+}
+
+#[test]
 fn time_ends_a_command_and_its_reply_says_so_whatever_its_exit() {
     let mut table = Table::new();
     let id = open(&mut table);

@@ -2,13 +2,14 @@
 //!
 //! Blocks marked `json exchange` are connections: `> ` before what is sent, then all that comes.
 //! Where the mark ends with `bad`, what is sent need not be a good request. Blocks marked
+//! `json users` have several connections, of users who have logged in: `NAME> ` and `NAME< `.
 //! `json answer` hold objects of the server that depend on more than one connection.
 
 mod process;
 #[path = "process/schema.rs"]
 mod schema;
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use process::{FAMILIES, Json, Server};
 use schema::{assert_valid, schema};
@@ -86,6 +87,53 @@ fn every_exchange_goes_as_the_document_says() {
     }
 }
 
+/// Puts the time of the examples in the place of every other one.
+fn with_times_of_examples(line: &str) -> String {
+    let mut out = line.to_owned();
+    for member in ["\"time\":\"", "\"since\":\""] {
+        if let Some(at) = out.find(member) {
+            let begin = at + member.len();
+            let length = out[begin..].find('"').expect("a string ends");
+            out.replace_range(begin..begin + length, "30 September 2022 10:31:13");
+        }
+    }
+    out
+}
+
+#[test]
+fn users_deal_with_each_other_as_the_document_says() {
+    let (requests, answers) = (schema("request"), schema("answer"));
+    for [first, second] in [FAMILIES, [FAMILIES[1], FAMILIES[0]]] {
+        for (number, block) in blocks("json users") {
+            let server = server();
+            let mut users: BTreeMap<&str, Json> = BTreeMap::new();
+            for line in block.lines() {
+                let name = line.split(['>', '<']).next().expect("a name");
+                let ip = if users.is_empty() { first } else { second };
+                users.entry(name).or_insert_with(|| {
+                    let mut user = server.json(ip);
+                    user.login(name);
+                    user
+                });
+            }
+            for (at, line) in block.lines().enumerate() {
+                let place = format!("PROTOCOL.md:{}", number + at);
+                let (name, object) = line.split_once(' ').expect(&place);
+                let value = serde_json::from_str(object).expect(&place);
+                let user = users.get_mut(&name[..name.len() - 1]).expect(&place);
+                if name.ends_with('>') {
+                    assert_valid(&requests, &value, &place);
+                    user.send_bytes(object.as_bytes());
+                } else {
+                    assert_valid(&answers, &value, &place);
+                    let heard = with_times_of_examples(&user.next_text());
+                    assert_eq!(heard.replace("127.0.0.1", "::1"), object, "{place}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn the_schema_refuses_what_the_document_excludes() {
     let (requests, answers) = (schema("request"), schema("answer"));
@@ -102,6 +150,13 @@ fn the_schema_refuses_what_the_document_excludes() {
         json!({"id": 1, "op": "message", "to": "bob"}),
         json!({"id": 1, "op": "login", "user": "../x"}),
         json!({"id": 1, "op": "download"}),
+        json!({"id": 1, "op": "send", "to": "bob", "name": "x"}),
+        json!({"id": 1, "op": "accept"}),
+        json!({"id": 1, "op": "refuse", "offer": -1}),
+        json!({"id": 1, "op": "edge.join", "udp_port": 65536}),
+        json!({"id": 1, "op": "edge.upload", "file_id": 1}),
+        json!({"id": 1, "op": "edge.compute", "file_id": 1, "operation": "sum"}),
+        json!({"id": 1, "op": "edge.delete", "request_id": "-"}),
         json!({"id": 1, "method": "ls", "timeout_ms": -1}),
         json!({"id": 1, "method": "ls", "stdin": {"base64": "!"}}),
     ] {

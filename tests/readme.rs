@@ -2,6 +2,7 @@
 //! in it exists, and no link leads nowhere.
 //!
 //! Blocks marked `console test` are shell sessions: `$ ` before a command, then all that it prints.
+//! Blocks marked `python test` are programs, whose last line says in a comment what it prints.
 //! A block marked `text session` is one connection in lines: `> ` before what is sent. Blocks
 //! marked `sh` are not run, but name only programs and options that are there.
 
@@ -181,6 +182,23 @@ fn the_session_in_lines_goes_as_the_readme_says() {
                 }
             }
             assert_eq!(session.rest_text(), "", "nothing more comes");
+        }
+    }
+}
+
+#[test]
+fn the_programs_of_the_readme_print_what_it_says() {
+    let server = server();
+    for block in blocks("python test") {
+        for ip in FAMILIES {
+            let program = block.replace("5000", &server.port.to_string());
+            let program = program.replace("::1", &ip.to_string());
+            let Ok(output) = Command::new("python3").args(["-c", &program]).output() else {
+                return eprintln!("not tried, as this host has no python3");
+            };
+            let (_, wanted) = block.trim_end().rsplit_once("  # ").expect("a comment");
+            let printed = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(printed.trim_end(), wanted, "{output:?}");
         }
     }
 }

@@ -81,6 +81,36 @@ fn a_sparse_file_beyond_4_gib_arrives_whole() {
     }
 }
 
+/// On a file system in memory this shows the same of pages that are there.
+#[test]
+fn a_file_that_is_not_in_memory_arrives_whole_and_chat_goes_on() {
+    let server = Server::start();
+    let content = noise(7, 20 * MIB + 3);
+    server.put("cold", &content);
+    for ip in FAMILIES {
+        for verified in [false, true] {
+            let file = File::open(server.path("cold")).expect("it is there");
+            file.sync_all().expect("a disk");
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).expect("a file");
+            let mut other = server.line(ip);
+            let mut line = server.line(ip);
+            if verified {
+                let mut framed = server.framed(ip, "reader");
+                framed.download(1, "cold");
+                assert!(framed.answer(1).stdout == content, "by frames");
+                framed.send(sixfour::wire::frame::client::GOODBYE, 0, b"");
+                assert_eq!(framed.next(), News::Goodbye(None));
+            } else {
+                line.send("download cold");
+                other.send("echo meanwhile");
+                assert_eq!(other.next(), "meanwhile");
+                assert_eq!(line.next(), format!("file {} cold", content.len()));
+                assert!(line.exactly(content.len()) == content, "by lines");
+            }
+        }
+    }
+}
+
 #[test]
 fn names_are_data() {
     let server = Server::start();

@@ -478,6 +478,9 @@ fn a_folder_of_100_000_entries_stalls_nobody() {
         let lines = line.lines(100_001);
         assert!(lines[0].ends_with(" entry-000000") && lines[99_999].ends_with(" entry-099999"));
         assert_eq!(lines[100_000], "[100000 entries]");
+        let reply = server.json(ip).ask(&json!({"op": "ls", "path": "many", "id": 1}));
+        assert_eq!(reply["count"], 100_000);
+        assert_eq!(reply["entries"][99_999]["name"], "entry-099999");
     }
     canary.stop();
 }

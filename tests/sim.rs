@@ -62,6 +62,8 @@ pub const LIMITS: Limits = Limits {
     reply_max_bytes: 3000,
     replies_session_max_bytes: 3500,
     replies_total_max_bytes: 12_000,
+    inputs_session_max_bytes: 2000,
+    inputs_total_max_bytes: 3000,
     content_max_bytes: 500,
     offers_max: 2,
     offers_total_max: 4,

@@ -107,9 +107,8 @@ fn run(meeting: &Meeting, work: &mut Work<'_>) -> Result<(), String> {
         });
         turned.map_err(|error| error.to_string())?;
     }
-    // The farewell has to leave.
-    let quiet = &mut |_: &mut Endpoint, _: Option<Event>| {};
-    let _ = runner.turn(Duration::from_millis(1), quiet);
+    // What counts has been said; that it was is what the other end may miss.
+    runner.leave(PATIENCE).map_err(|error| error.to_string())?;
     match (fault, ended) {
         (Some(error), _) => Err(error.to_string()),
         (None, Some(Ended::Done)) => Ok(()),

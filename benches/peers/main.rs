@@ -8,6 +8,7 @@ mod commands;
 mod connect;
 mod direct;
 mod download;
+mod edge;
 mod load;
 mod logins;
 mod machine;
@@ -20,6 +21,8 @@ mod pingpong;
 mod poor;
 mod protocol;
 mod relay;
+mod requests;
+mod sent;
 mod table;
 
 use std::{
@@ -38,11 +41,15 @@ use crate::{
     peers::{Kind, Peer, Place},
     pingpong::Trips,
     protocol::{Frame, Line, Mqtt, Nats, Redis, Relay},
+    requests::{Ask, Asked},
     table::{Row, Unit},
 };
 
 /// The file that is fetched while others chat.
 const MIXED_FILE_MEBIBYTES: u64 = 512;
+
+/// Requests that are under way on one connection, of `echo` and of what stands beside it.
+const REQUESTS_DEPTH: usize = 64;
 
 /// Share of the time from which on a row says that the load had to wait for its core.
 const DISTURBED_PERCENT: f64 = 2.0;
@@ -153,6 +160,10 @@ impl Bench<'_> {
                 let trips = with_protocol!(kind, pingpong::run, &peer, seconds)?;
                 Ok(trip_rows(work, name, &trips))
             }
+            (Work::Echo1, _) => self.requests(work, name, 1),
+            (Work::Echo16, _) => self.requests(work, name, 16),
+            (Work::True1, _) => self.commands(work, 1),
+            (Work::True16, _) => self.commands(work, 16),
             (Work::Memory, Some(kind)) => self.memory(kind).map(|row| vec![row]),
             (Work::Run, kind) => {
                 let trips = match (kind, name) {
@@ -165,6 +176,8 @@ impl Bench<'_> {
                 };
                 Ok(trip_rows(work, name, &trips?))
             }
+            (Work::EdgeSum, _) => edge::sum(name, &self.place).map(|sum| vec![sum_row(name, sum)]),
+            (Work::EdgeDevices, _) => edge::visit(&self.place).map(|it| vec![visit_row(it)]),
             (Work::Poor, _) => {
                 let way = poor::Way::ALL.into_iter().find(|way| way.name() == name);
                 let way = way.expect("`peers` of the work names them");
@@ -182,6 +195,23 @@ impl Bench<'_> {
         let peer = self.start(kind)?;
         let measured = with_protocol!(kind, load::run, &peer, shape, self.options.seconds)?;
         Ok(vec![message_row(work, kind, measured)])
+    }
+
+    fn requests(&self, work: Work, name: &str, connections: usize) -> Result<Vec<Row>, String> {
+        let ask = [Ask::Echo, Ask::Ping].into_iter().find(|ask| ask.peer() == name);
+        let ask = ask.expect("`peers` of the work names them");
+        let shape = requests::Shape { connections, depth: REQUESTS_DEPTH };
+        let asked = requests::run(&ask.start(&self.place)?, ask, shape, self.options.seconds)?;
+        Ok(vec![request_row(work, name, &asked)])
+    }
+
+    fn commands(&self, work: Work, connections: usize) -> Result<Vec<Row>, String> {
+        let (ask, shape) = (Ask::True, requests::Shape { connections, depth: 1 });
+        let asked = requests::run(&ask.start(&self.place)?, ask, shape, self.options.seconds)?;
+        let each = asked.server_cpu.as_secs_f64() * 1e6 / asked.answers as f64;
+        let mut rows = trip_rows(work, ask.peer(), &asked.trips);
+        rows.iter_mut().for_each(|row| row.note += &format!("; server {each:.0} us CPU/req"));
+        Ok(rows)
     }
 
     fn memory(&self, kind: Kind) -> Result<Row, String> {
@@ -372,6 +402,22 @@ fn message_row(work: Work, kind: Kind, measured: Measured) -> Row {
     }
 }
 
+fn request_row(work: Work, name: &str, asked: &Asked) -> Row {
+    let (count, wall) = (asked.answers as f64, asked.wall.as_secs_f64());
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / wall;
+    Row {
+        work: work.name().into(),
+        peer: name.into(),
+        rate: format!("{:.0} req/s", count / wall),
+        cost: Some((asked.server_cpu.as_secs_f64() * 1e9 / count, Unit::NanosPerRequest)),
+        note: format!(
+            "server busy {:.0} %, load busy {:.0} %",
+            share(asked.server_cpu),
+            share(asked.load_cpu)
+        ),
+    }
+}
+
 /// The median and the slowest hundredth are two works: each has its own ratio.
 fn trip_rows(work: Work, name: &str, trips: &Trips) -> Vec<Row> {
     let row = |label: String, quantile| Row {
@@ -444,6 +490,33 @@ fn poor_row(way: poor::Way, rate: f64) -> Row {
             poor::LOST_PER_MILLE as f64 / 10.0,
             2 * poor::DELAY.as_millis()
         ),
+    }
+}
+
+fn sum_row(name: &str, sum: edge::Sum) -> Row {
+    let resident = |(before, after)| format!("; RSS {} -> {}", mebibytes(before), mebibytes(after));
+    Row {
+        work: Work::EdgeSum.name().into(),
+        peer: name.into(),
+        rate: format!("{:.0} M samples/s", edge::SAMPLES as f64 / 1e6 / sum.wall.as_secs_f64()),
+        cost: Some((sum.cpu.as_secs_f64(), Unit::SecondsOfCpu)),
+        note: format!(
+            "{} samples in {:.3} s{}",
+            edge::SAMPLES,
+            sum.wall.as_secs_f64(),
+            sum.resident.map(resident).unwrap_or_default()
+        ),
+    }
+}
+
+fn visit_row(visit: edge::Visit) -> Row {
+    let wall = visit.wall.as_secs_f64();
+    Row {
+        work: Work::EdgeDevices.name().into(),
+        peer: "sixfour".into(),
+        rate: format!("{:.0} devices/s", edge::DEVICES as f64 / wall),
+        cost: Some((visit.cpu.as_secs_f64(), Unit::SecondsOfCpu)),
+        note: format!("{} in {wall:.3} s; RSS {}", edge::DEVICES, mebibytes(visit.resident)),
     }
 }
 

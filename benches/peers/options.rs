@@ -2,7 +2,7 @@
 
 use clap::Parser;
 
-use crate::{connect, download::Way, peers::Kind, poor};
+use crate::{connect, download::Way, peers::Kind, poor, requests::Ask};
 
 /// The works, by the names that filters find.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,7 +31,15 @@ pub enum Work {
     Poor,
     /// `run true`.
     Run,
-    /// The same from nothing: a process, a connection, a login, a command.
+    /// `{"op": "echo"}` over one connection.
+    Echo1,
+    /// The same over sixteen.
+    Echo16,
+    /// `{"method": "true"}` over one connection.
+    True1,
+    /// The same over sixteen.
+    True16,
+    /// `run true` from nothing: a process, a connection, a login, a command.
     Connect,
     /// Idle sessions.
     Memory,
@@ -39,16 +47,24 @@ pub enum Work {
     Mixed,
     /// Chat while many log in.
     Logins,
+    /// A sum over many samples of a device.
+    EdgeSum,
+    /// Many devices that come, upload and go.
+    EdgeDevices,
 }
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 16] = [
+    pub const ALL: [Work; 22] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
         Work::PingPong,
         Work::Run,
+        Work::Echo1,
+        Work::Echo16,
+        Work::True1,
+        Work::True16,
         Work::Connect,
         Work::Memory,
         Work::Mixed,
@@ -60,6 +76,8 @@ impl Work {
         Work::Resume,
         Work::Direct,
         Work::Poor,
+        Work::EdgeSum,
+        Work::EdgeDevices,
     ];
 
     /// The name in the table and for filters.
@@ -77,19 +95,29 @@ impl Work {
             Work::Direct => "user-to-user",
             Work::Poor => "poor-line",
             Work::Run => "run-true",
+            Work::Echo1 => "json-echo-1",
+            Work::Echo16 => "json-echo-16",
+            Work::True1 => "json-true-1",
+            Work::True16 => "json-true-16",
             Work::Connect => "connect-run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
             Work::Logins => "chat-during-logins",
+            Work::EdgeSum => "edge-sum",
+            Work::EdgeDevices => "edge-devices",
         }
     }
 
     /// What its rows are called: times have a row for the median and one for the tail.
     pub fn labels(self) -> Vec<String> {
         match self {
-            Work::PingPong | Work::Run | Work::Connect | Work::Mixed | Work::Logins => {
-                ["p50", "p99"].map(|label| format!("{} {label}", self.name())).to_vec()
-            }
+            Work::PingPong
+            | Work::Run
+            | Work::True1
+            | Work::True16
+            | Work::Connect
+            | Work::Mixed
+            | Work::Logins => ["p50", "p99"].map(|it| format!("{} {it}", self.name())).to_vec(),
             _ => vec![self.name().to_owned()],
         }
     }
@@ -107,10 +135,13 @@ impl Work {
             Work::Connect => return connect::WAYS.to_vec(),
             Work::Download => return Way::DOWNLOADS.map(Way::name).to_vec(),
             Work::Upload | Work::ManyDown | Work::ManyUp => return vec!["sixfour", "rsync"],
-            Work::Resume => return vec!["sixfour"],
+            Work::Resume | Work::EdgeDevices => return vec!["sixfour"],
+            Work::EdgeSum => return vec!["sixfour", "awk"],
             Work::Direct => return Way::SENDS.map(Way::name).to_vec(),
             Work::Poor => return poor::Way::ALL.map(poor::Way::name).to_vec(),
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
+            Work::Echo1 | Work::Echo16 => return [Ask::Echo, Ask::Ping].map(Ask::peer).to_vec(),
+            Work::True1 | Work::True16 => return vec![Ask::True.peer()],
             Work::Mixed => return vec![Line.name(), Frame.name()],
             Work::Logins => return vec![Line.name()],
         };
@@ -122,9 +153,11 @@ impl Work {
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
 pub struct Options {
-    /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true, memory,
+    /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true,
+    /// json-echo-1, json-echo-16, json-true-1, json-true-16, memory,
     /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume,
-    /// user-to-user, poor-line) or of peers (sixfour-line, nats ...); all without any
+    /// user-to-user, poor-line, edge-sum, edge-devices) or of peers (sixfour-line, nats ...); all
+    /// without any
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
 

@@ -7,10 +7,14 @@ use serde_json::json;
 pub enum Unit {
     /// Server processor time for a message.
     NanosPerMessage,
+    /// The same for a request.
+    NanosPerRequest,
     /// Time of one thing.
     Micros,
     /// Wall time of the whole.
     Seconds,
+    /// Processor time of the whole.
+    SecondsOfCpu,
     /// Wall time of a part.
     SecondsPerMebibyte,
     /// Resident memory of a session.
@@ -21,8 +25,10 @@ impl Unit {
     fn show(self, cost: f64) -> String {
         match self {
             Unit::NanosPerMessage => format!("{cost:.0} ns CPU/msg"),
+            Unit::NanosPerRequest => format!("{cost:.0} ns CPU/req"),
             Unit::Micros => format!("{cost:.1} us"),
             Unit::Seconds => format!("{cost:.3} s"),
+            Unit::SecondsOfCpu => format!("{cost:.3} s CPU"),
             Unit::SecondsPerMebibyte => format!("{cost:.3} s/MiB"),
             Unit::BytesPerSession => format!("{cost:.0} B/session"),
         }
@@ -31,8 +37,10 @@ impl Unit {
     fn word(self) -> &'static str {
         match self {
             Unit::NanosPerMessage => "ns-cpu-per-message",
+            Unit::NanosPerRequest => "ns-cpu-per-request",
             Unit::Micros => "us",
             Unit::Seconds => "s",
+            Unit::SecondsOfCpu => "s-cpu",
             Unit::SecondsPerMebibyte => "s-per-mebibyte",
             Unit::BytesPerSession => "bytes-per-session",
         }

@@ -16,11 +16,13 @@ use sixfour::{
 
 fuzz_target!(|bytes: &[u8]| {
     shared::assert_cuts_do_not_matter(Dialect::Json, bytes);
+    common::assert_the_short_way_says_the_same(bytes);
     let (mut rest, mut scratch) = (bytes, Vec::new());
     while let Ok(Some(item)) = common::decode(Dialect::Json, rest, OBJECT_MAX_BYTES, &mut scratch) {
         let (object, later) = rest.split_at(item.consumed);
         assert_object(object, &item);
         assert_reply(object, &item);
+        common::assert_the_short_way_says_the_same(later);
         rest = later;
     }
 });

@@ -117,7 +117,7 @@ struct Arguments {
     ip: Host,
     /// Its port.
     #[arg(long, default_value_t = 5000, global = true,
-          value_parser = clap::value_parser!(u16).range(1..))]
+          value_parser = options::port)]
     port: u16,
     /// The name that others know you by: 1 to 32 of A-Z a-z 0-9 _ . -.
     ///
@@ -193,11 +193,7 @@ enum Verb {
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
-    Who {
-        /// Also where each of them takes files straight from others: the UDP port, or -.
-        #[arg(short, long)]
-        long: bool,
-    },
+    Who(passing::Who),
     /// List a folder of the server.
     Ls {
         /// The folder, relative to what the server shares.
@@ -449,7 +445,7 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Send(it) => vec![passing::send(it, again)?],
         Verb::Receive(it) => vec![passing::receive(it, has_rules)?],
         Verb::Run(run) => vec![command(run)?],
-        Verb::Who { long } => vec![Order::Who { long }],
+        Verb::Who(it) => vec![Order::Who { long: it.long }],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
         Verb::Device(_) => unreachable!("devices have plans of their own"),
@@ -637,7 +633,8 @@ fn one_line(error: &clap::Error) -> String {
         ErrorKind::InvalidSubcommand => {
             let verbs = Arguments::command();
             let verbs: Vec<_> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
-            format!("{line}; the verbs are {}", verbs.join(", "))
+            let verbs = verbs.join(", ");
+            format!("{line}; the verbs are {verbs}; a device is `client SERVER PORT UDP_PORT`")
         }
         ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
             format!("{line}; `client --help` lists what is valid")

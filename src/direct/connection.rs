@@ -5,7 +5,7 @@
 //!                                                            ├─▶ Ready ─ chosen ─▶ Carrying
 //!  dialled ─▶ Pending ── key and token are right ─────────────┘
 //!
-//!  Carrying ─ all is said and read ─▶ Lingering ─ 2 s ─▶ Over
+//!  Carrying ─ all is said and read ─▶ Lingering ─ silence ─▶ Over
 //!
 //!  from each of them, by an error or a close: Over, and then drained
 //! ```
@@ -27,13 +27,20 @@ use super::{
     congestion::Gate,
     visitor::{Checked, Visitor},
 };
+use crate::limits::DIRECT_IDLE_TIMEOUT;
 
 /// The byte by which an end takes a connection for its channel.
 const TAKEN: u8 = 1;
 
-/// Time in which we still acknowledge what the other end has said, after all was said and read.
-/// Else, where our last acknowledgement was lost, it could never know.
-const LINGER: Duration = Duration::from_secs(2);
+/// So many probe time-outs (RFC 9002, section 6.2) of silence tell that the other end has our last
+/// acknowledgement: else it would have asked again, after one of them, two more and four more.
+const LINGER_PROBES: u32 = 8;
+/// Bounds of that silence; a connection that is asked to live on comes every 5 s.
+const LINGER_MIN: Duration = Duration::from_millis(250);
+/// See [`LINGER_MIN`].
+const LINGER_MAX: Duration = Duration::from_secs(4);
+/// The other end may need as long to acknowledge (`max_ack_delay`, RFC 9000, section 18.2).
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(25);
 
 pub(super) struct Connection {
     pub(super) quic: quinn_proto::Connection,
@@ -54,7 +61,8 @@ pub(super) enum Phase {
     /// Carries the channel.
     Carrying { channel: ChannelId },
     /// All is said and read; the other end may still miss our word for it.
-    Lingering { until: Instant },
+    /// Nothing is waited for beyond `at_most`, whatever it says.
+    Lingering { until: Instant, at_most: Instant },
     /// Of no use any more; only farewells are exchanged.
     Over,
 }
@@ -62,6 +70,26 @@ pub(super) enum Phase {
 impl Connection {
     pub(super) fn new(quic: quinn_proto::Connection, gate: Gate, phase: Phase) -> Connection {
         Connection { quic, gate, phase, is_touched: false, is_drained: false }
+    }
+
+    /// All is said and read: from now on only acknowledges.
+    fn begin_to_linger(&mut self, now: Instant) {
+        let at_most = now + DIRECT_IDLE_TIMEOUT;
+        self.phase = Phase::Lingering { until: now + self.silence(), at_most };
+    }
+
+    /// Who says something again misses our acknowledgement.
+    pub(super) fn linger_on(&mut self, now: Instant) {
+        let later = now + self.silence();
+        if let Phase::Lingering { until, at_most } = &mut self.phase {
+            *until = later.min(*at_most);
+        }
+    }
+
+    /// The round trip may vary by half, of which four times are waited for.
+    fn silence(&self) -> Duration {
+        let probe = 3 * self.quic.rtt() + ACKNOWLEDGED_WITHIN;
+        (LINGER_PROBES * probe).clamp(LINGER_MIN, LINGER_MAX)
     }
 }
 
@@ -78,7 +106,7 @@ impl Endpoint {
         loop {
             while let Some(handle) = self.done.pop() {
                 if let Some(connection) = self.connections.get_mut(&handle) {
-                    connection.phase = Phase::Lingering { until: now + LINGER };
+                    connection.begin_to_linger(now);
                 }
             }
             let Some(handle) = self.touched.pop_front() else { return };

@@ -207,6 +207,40 @@ impl Driver {
         self.has_more = true;
     }
 
+    /// Ends all channels, and stays until the others know: blocks this thread on `poll`, where the
+    /// sockets are registered, for `limit` at most. After a good end on a good line that takes a
+    /// quarter of a second. To be called once, and last.
+    ///
+    /// # Errors
+    /// A socket is broken.
+    pub fn leave(&mut self, poll: &mut Poll, limit: Duration) -> io::Result<()> {
+        let mut events = Events::with_capacity(8);
+        let until = Instant::now() + limit;
+        self.endpoint.leave(Instant::now());
+        loop {
+            let now = Instant::now();
+            while self.poll_event(now).is_some() {}
+            self.transmit(now);
+            if self.endpoint.is_idle() {
+                return Ok(());
+            }
+            if now >= until {
+                self.endpoint.shut_down(now);
+                self.transmit(now);
+                return Ok(());
+            }
+            let timeout = self.timeout(now).map_or(until - now, |it| it.min(until - now));
+            match poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => other?,
+            }
+            for event in &events {
+                self.handle_ready(event);
+            }
+            self.receive(Instant::now())?;
+        }
+    }
+
     /// How long the loop may sleep; for ever if there is none.
     pub fn timeout(&mut self, now: Instant) -> Option<Duration> {
         if self.has_more || self.sockets.is_readable() {
@@ -267,5 +301,13 @@ impl Runner {
         }
         self.driver.transmit(Instant::now());
         Ok(())
+    }
+
+    /// See [`Driver::leave`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn leave(&mut self, limit: Duration) -> io::Result<()> {
+        self.driver.leave(&mut self.poll, limit)
     }
 }

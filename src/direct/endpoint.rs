@@ -161,12 +161,19 @@ impl Endpoint {
         self.await_peers();
     }
 
-    /// Ends everything, for a process that will not be there for long: what comes out of
-    /// [`Endpoint::poll_transmit`] now tells the others.
-    pub fn shut_down(&mut self, now: Instant) {
+    /// Ends all channels, for a process that is about to end. It should stay until
+    /// [`Endpoint::is_idle`]: the last acknowledgements and farewells may have been lost, and who
+    /// misses them would wait for [`Ended::Silent`].
+    pub fn leave(&mut self, now: Instant) {
         let channels: Vec<ChannelId> = self.channels.keys().copied().collect();
         channels.into_iter().for_each(|channel| self.close(channel, now));
         self.settle(now);
+    }
+
+    /// Ends everything, for a process that cannot stay, see [`Endpoint::leave`]: what comes out of
+    /// [`Endpoint::poll_transmit`] now tells the others, if it is not lost.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.leave(now);
         let lingering = self.connections.iter();
         let lingering = lingering.filter(|(_, it)| matches!(it.phase, Phase::Lingering { .. }));
         let lingering: Vec<ConnectionHandle> = lingering.map(|(handle, _)| *handle).collect();
@@ -201,6 +208,7 @@ impl Endpoint {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(connection) = self.connections.get_mut(&handle) {
                     connection.quic.handle_event(event);
+                    connection.linger_on(now);
                     self.touch(handle);
                 }
             }
@@ -221,7 +229,7 @@ impl Endpoint {
             }
             match connection.phase {
                 Phase::Pending { until, .. } if until <= now => rude.push(*handle),
-                Phase::Lingering { until } if until <= now => done.push(*handle),
+                Phase::Lingering { until, .. } if until <= now => done.push(*handle),
                 _ => {}
             }
         }
@@ -295,7 +303,7 @@ impl Endpoint {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let of_connection = |connection: &mut Connection| {
             let until = match connection.phase {
-                Phase::Pending { until, .. } | Phase::Lingering { until } => Some(until),
+                Phase::Pending { until, .. } | Phase::Lingering { until, .. } => Some(until),
                 _ => None,
             };
             connection.quic.poll_timeout().into_iter().chain(until).min()

@@ -95,6 +95,8 @@ pub struct Folder<S, D: Disk> {
     roster: Roster<S>,
     /// Whether the log of devices is to be written anew.
     devices_changed: bool,
+    /// Whether it was said that this fails.
+    devices_warned: bool,
     /// What has failed so that nobody knows what is on the disk. Nothing is done after that:
     /// the next start reads the journal and finds out.
     broken: Option<String>,
@@ -152,6 +154,7 @@ impl<S: Copy + Eq + Hash, D: Disk> Folder<S, D> {
             memory,
             roster: Roster::default(),
             devices_changed: false,
+            devices_warned: false,
             broken: None,
             warnings,
         };
@@ -167,6 +170,12 @@ impl<S: Copy + Eq + Hash, D: Disk> Folder<S, D> {
     /// What the operator should know, since it was last asked for.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+
+    /// Whether the log of devices is not as it should be, since writing it has failed: then
+    /// [`Folder::perform`] is to be called again after a while, if only with nothing to do.
+    pub fn owes_log(&self) -> bool {
+        self.devices_changed
     }
 
     /// Does all of it, each with its result, in order. `time` is the local time for the logs.
@@ -489,16 +498,21 @@ impl<S: Copy + Eq + Hash, D: Disk> Folder<S, D> {
     }
 
     /// Writes the log of devices, if it has changed. Where that fails, those who have just come are
-    /// not active; those who have gone are gone, and the next time is soon enough for the log.
+    /// not active; those who have gone are gone, and the log is tried again: see
+    /// [`Folder::owes_log`].
     fn flush_devices(&mut self, joined: &mut Vec<(usize, S)>, results: &mut [Option<Done>]) {
         let joined = std::mem::take(joined);
         if !self.devices_changed {
             return;
         }
         match self.write_devices() {
-            Ok(()) => self.devices_changed = false,
+            Ok(()) => (self.devices_changed, self.devices_warned) = (false, false),
             Err(error) => {
-                self.warnings.push(format!("{DEVICE_LOG} could not be written: {error}"));
+                if !std::mem::replace(&mut self.devices_warned, true) {
+                    let text =
+                        format!("{DEVICE_LOG} cannot be written, and is tried again: {error}");
+                    self.warnings.push(text);
+                }
                 for (index, session) in joined {
                     self.roster.leave(session);
                     results[index] = Some(Err(Failure::Refused(refusal_of(&error))));

@@ -111,7 +111,7 @@ impl Record {
     fn parse(text: &str) -> Option<Record> {
         let mut fields = text.splitn(10, ' ');
         let mut next = || fields.next();
-        let batch = parse_number(next()?)?;
+        let batch = parse_batch(next()?)?;
         let verb = next()?;
         let device = Name::parse(next()?)?;
         let file_id = parse_integer(next()?)?;
@@ -153,6 +153,11 @@ fn parse_number(text: &str) -> Option<u64> {
     digits.then(|| text.parse().ok()).flatten()
 }
 
+/// So that there is always a next one.
+fn parse_batch(text: &str) -> Option<u64> {
+    parse_number(text).filter(|batch| *batch < u64::MAX / 2)
+}
+
 /// What a journal holds.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Contents {
@@ -184,7 +189,7 @@ fn parse_entry(line: &[u8]) -> Option<Entry> {
     }
     let text = std::str::from_utf8(text).ok()?;
     match text.strip_suffix(" done") {
-        Some(batch) => parse_number(batch).map(Entry::Done),
+        Some(batch) => parse_batch(batch).map(Entry::Done),
         None => Record::parse(text).map(Entry::Record),
     }
 }
@@ -247,6 +252,16 @@ mod tests {
         let wanted = Contents { records: records(), done: 3, good_bytes: bytes.len() };
         assert_eq!(contents, wanted);
         assert_eq!(read(b""), Ok(Contents::default()));
+    }
+
+    #[test]
+    fn a_batch_that_none_can_follow_is_none_of_ours() {
+        for batch in [u64::MAX, u64::MAX / 2] {
+            let mut bytes = Vec::new();
+            write_done(batch, &mut bytes);
+            Record { batch, ..records().remove(0) }.write(&mut bytes);
+            assert_eq!(read(&bytes), Ok(Contents::default()));
+        }
     }
 
     #[test]

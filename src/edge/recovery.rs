@@ -122,19 +122,23 @@ fn ensure_line(log: &impl DiskFile, offset: u64, line: &[u8]) -> io::Result<()> 
     let tail = tail_of(log)?;
     match memchr::memmem::find(&tail, line) {
         Some(_) => Ok(()),
+        // Its last line may have been left open; ours is a line of its own.
+        None if tail.last().is_some_and(|last| *last != b'\n') => {
+            log.write_all_at(&[b"\n", line].concat(), length)
+        }
         None => log.write_all_at(line, length),
     }
 }
 
-/// A last line without its end is not ours: ours are finished above. A whole one gets its end,
-/// anything else is cut off.
+/// A last line without its end is not ours: ours are finished above. A whole one gets its end, and
+/// so does one that is longer than any of ours; anything else is cut off.
 fn repair_tail<D: Disk>(disk: &D, name: &str, warnings: &mut Vec<String>) -> io::Result<()> {
     let file = match disk.open(name) {
         Ok(_) => disk.open_to_write(name)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let tail = tail_of(&file)?;
+    let (tail, length) = (tail_of(&file)?, file.length()?);
     let rest = match memchr::memrchr(b'\n', &tail) {
         Some(end) => &tail[end + 1..],
         None => &tail[..],
@@ -142,8 +146,10 @@ fn repair_tail<D: Disk>(disk: &D, name: &str, warnings: &mut Vec<String>) -> io:
     if rest.is_empty() {
         return Ok(());
     }
-    let length = file.length()?;
-    if std::str::from_utf8(rest).is_ok_and(|line| time_of(line).is_some()) {
+    if rest.len() as u64 == TAIL_BYTES {
+        warnings.push(format!("the last line of {name} is none of ours; it was left as it is"));
+        file.write_all_at(b"\n", length)?;
+    } else if std::str::from_utf8(rest).is_ok_and(|line| time_of(line).is_some()) {
         file.write_all_at(b"\n", length)?;
     } else {
         let shown = escape_bytes(&rest[..rest.len().min(200)]);

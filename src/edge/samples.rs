@@ -204,8 +204,8 @@ impl Scanner {
     }
 }
 
-/// The line at the head of `lines` with its LF, where that is plainly a number of at most 15 digits
-/// and no line ends there early: its length in bytes and its value. `None` says nothing.
+/// The line at the head of `lines` with its LF, where that is plainly a sample of at most 19 digits
+/// and `lines` does not end soon after it: its length in bytes and its value. `None` says nothing.
 ///
 /// Eight bytes at a time: which of them are no digits, then the value of those before in three
 /// multiplications, each joining neighbours (the first: tens and ones).
@@ -216,20 +216,32 @@ fn short_line(lines: &[u8]) -> Option<(usize, i64)> {
     let (mut length, mut value) = eight(digits.first_chunk()?);
     if length == 8 {
         let (more, lower) = eight(digits[8..].first_chunk()?);
-        if more == 8 {
-            return None;
-        }
         (length, value) = (8 + more, value * POWERS_OF_TEN[more] + lower);
     }
-    if length == 0 || digits[length] != b'\n' {
+    if length == 16 {
+        let (more, lower) = eight(digits[16..].first_chunk()?);
+        if more > 3 {
+            return None;
+        }
+        // 19 digits are below 2^64.
+        (length, value) = (16 + more, value * POWERS_OF_TEN[more] + lower);
+    }
+    let end = match digits[length] {
+        b'\n' => 1,
+        b'\r' if digits.get(length + 1) == Some(&b'\n') => 2,
+        _ => return None,
+    };
+    let sign = u64::from(is_negative);
+    if length == 0 || value > i64::MAX as u64 + sign {
         return None;
     }
-    // 15 digits are far below 2^63.
-    let value = value as i64;
-    Some((usize::from(is_negative) + length + 1, if is_negative { -value } else { value }))
+    // Of -2^63 there is no opposite, and it is its own here.
+    let value = if is_negative { (value as i64).wrapping_neg() } else { value as i64 };
+    Some((sign as usize + length + end, value))
 }
 
-const POWERS_OF_TEN: [u64; 8] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000];
+const POWERS_OF_TEN: [u64; 9] =
+    [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 /// How many digits these bytes begin with, and their value.
 #[inline]
@@ -319,6 +331,11 @@ mod tests {
         let tally = scanned("5\n-3\r\n0\n9223372036854775807\n-9223372036854775808\n7");
         let wanted = Tally { count: 6, sum: 8, min: i64::MIN, max: i64::MAX };
         assert_eq!(tally, Ok(wanted));
+        let long = "-9223372036854775808\r\n9223372036854775807\n-999999999999999999\n\
+                    0000000000000000005\n00000000000000000006\r\n"
+            .repeat(9);
+        let wanted = Tally { count: 45, sum: 9 * (11 - 10_i128.pow(18)), ..wanted };
+        assert_eq!(scanned(&long), Ok(wanted));
         assert_eq!(scanned("007\n-0\n"), Ok(Tally { count: 2, sum: 7, min: 0, max: 7 }));
     }
 
@@ -343,9 +360,14 @@ mod tests {
             ("1\n1234567:\n12\n12345678\n", 2),
         ] {
             assert_eq!(scanned(text), fault(line, Wrong::NotAnInteger), "{text:?}");
+            // The same in the midst of a file, where lines are read another way.
+            let text = format!("{}\n{}", text.trim_end_matches('\n'), "1\n".repeat(30));
+            assert_eq!(scanned(&text), fault(line, Wrong::NotAnInteger), "{text:?}");
         }
         for text in ["1\n9223372036854775808\n", "1\n-9223372036854775809\n2\n"] {
             assert_eq!(scanned(text), fault(2, Wrong::OutOfRange), "{text:?}");
+            let text = format!("{text}{}", "1\n".repeat(30));
+            assert_eq!(scanned(&text), fault(2, Wrong::OutOfRange), "{text:?}");
         }
         assert_eq!(scanned(""), fault(1, Wrong::Empty));
         let longest = format!("{}1\n", "0".repeat(SAMPLE_LINE_MAX_BYTES - 1));

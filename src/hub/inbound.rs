@@ -219,6 +219,13 @@ impl Hub {
                 }
                 Passed::Request => {}
             }
+            if dialect == Dialect::Json && !is_greeting {
+                let count = self.answer_quickly(id, rest);
+                if count > 0 {
+                    used += count;
+                    continue;
+                }
+            }
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let mut place = std::mem::take(&mut session.input.place);
             let max = session.request_max_bytes();
@@ -244,14 +251,7 @@ impl Hub {
                         return used;
                     }
                     used += consumed;
-                    let raw = request.as_ref().ok().and_then(Request::raw_bytes);
-                    if let Some(left) = raw.filter(|_| dialect == Dialect::Line) {
-                        let session = self.session_mut(id).expect("its request is at hand");
-                        session.input.raw = Some(Raw { left, refusal: None });
-                    }
-                    if let Ok(Request::Login { password: Some(_), .. }) = &request {
-                        self.heard_secret = true;
-                    }
+                    self.note_what_follows(id, dialect, &request);
                     match label {
                         Some(label) => self.on_labelled(id, is_greeting, &label, request),
                         None => self.on_item(id, dialect, is_greeting, request),
@@ -262,6 +262,24 @@ impl Hub {
                     return bytes.len();
                 }
             }
+        }
+    }
+
+    /// Notes what is to be known of the bytes of a request before it is executed.
+    #[inline]
+    fn note_what_follows(
+        &mut self,
+        id: SessionId,
+        dialect: Dialect,
+        request: &Result<Request<'_>, Refusal>,
+    ) {
+        let raw = request.as_ref().ok().and_then(Request::raw_bytes);
+        if let Some(left) = raw.filter(|_| dialect == Dialect::Line) {
+            let session = self.session_mut(id).expect("its request is at hand");
+            session.input.raw = Some(Raw { left, refusal: None });
+        }
+        if let Ok(Request::Login { password: Some(_), .. }) = request {
+            self.heard_secret = true;
         }
     }
 

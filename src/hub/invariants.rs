@@ -110,7 +110,8 @@ impl Hub {
         let id = operation.id;
         assert!(operation.input.is_none(), "{id:?} has no process to feed");
         assert_eq!(end.came, end.went + end.held.length() as u64, "{id:?} has lost bytes");
-        let most = (self.limits.input_window_bytes as usize).max(REQUEST_BODY_MAX_BYTES);
+        let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { REQUEST_BODY_MAX_BYTES };
+        let most = whole.max(self.limits.input_window_bytes as usize);
         assert!(end.held.length() <= most, "{id:?} holds too much");
         assert!(end.owed <= self.limits.input_window_bytes, "{id:?} keeps its credit back");
         match &end.stage {
@@ -220,6 +221,9 @@ impl Hub {
             assert!(session.is_json(), "{:?} has no replies", session.id);
             let (tags, held) = replies.check();
             total += held;
+            let (input, inputs) = self.whole_input_bytes(session.id);
+            assert!(input <= limits.inputs_session_max_bytes, "{input} bytes of input wait");
+            assert!(inputs <= limits.inputs_total_max_bytes, "{inputs} bytes of input wait");
             assert!(held <= limits.replies_session_max_bytes + beyond, "{held} bytes are held");
             let mut tags: Vec<_> = tags.collect();
             let own = |id: &super::OperationId| &self.operations[id.slot()];

@@ -102,8 +102,10 @@ impl Hub {
             return self.log_in_by_name(id, dialect, name);
         }
         let Some(password) = password.filter(|password| !password.reveal().is_empty()) else {
-            let text = "this server asks for a password: `user NAME PASSWORD`, or a client that \
-                        prompts for it";
+            let usage = dialect.login_usage();
+            let text = format!(
+                "this server asks for a password: {usage}, or a client that prompts for it"
+            );
             return self.refuse_login(id, Refusal::new(0, LoginRequired, text));
         };
         if password.reveal().len() > PASSWORD_MAX_BYTES {

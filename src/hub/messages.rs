@@ -23,7 +23,8 @@ impl Hub {
         text: Text<'_>,
     ) {
         let Some(from) = self.session(id).and_then(Session::name) else {
-            let text = "say `user NAME` first, so that others know who writes";
+            let usage = self.session(id).map_or("", Session::name_usage);
+            let text = format!("say {usage} first, so that others know who writes");
             return self.refuse(id, tag, NotNamed, text);
         };
         let letter = Letter { sender: id, from, tag, text };

@@ -9,6 +9,7 @@ mod held;
 mod host;
 mod ids;
 mod inbound;
+mod inputs;
 mod invariants;
 mod lockout;
 mod logins;
@@ -445,6 +446,13 @@ impl Hub {
             Some(session) if session.is_nobody() => LINE_FIRST_MAX_BYTES,
             _ => usize::MAX,
         }
+    }
+
+    /// Bytes that are still to come of a data frame of the session that has begun; 0 where none
+    /// has.
+    pub fn expected_bytes(&self, session: SessionId) -> usize {
+        let data = self.session(session).and_then(|session| session.input.data);
+        data.map_or(0, |(_, left)| left)
     }
 
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.

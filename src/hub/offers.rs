@@ -30,8 +30,9 @@ impl Hub {
         let refuse = |code: ErrorCode, text: String| Err(Refusal::new(tag, code, text));
         let Proposal { to, parcel, data } = proposal;
         let Some(from) = self.session(id).and_then(Session::name) else {
-            let text = "say `user NAME` first, so that others know who sends";
-            return refuse(NotNamed, text.into());
+            let usage = self.session(id).map_or("", Session::name_usage);
+            let text = format!("say {usage} first, so that others know who sends");
+            return refuse(NotNamed, text);
         };
         self.may_start(id, tag)?;
         let Some(target) = self.names.get(to.as_bytes()) else {

@@ -164,23 +164,30 @@ impl Hub {
         id: SessionId,
         is_greeting: bool,
         label: &Label<'_>,
-        request: Result<Request<'_>, Refusal>,
+        mut request: Result<Request<'_>, Refusal>,
     ) {
         let limits = self.limits;
         let session = self.session_mut(id).expect("its request is at hand");
         let replies = session.replies.get_or_insert_default();
         let tag = replies.next_tag();
-        let request = match request {
+        // In its place, as requests are large.
+        match &mut request {
             Ok(Request::Message { tag: 1.., .. })
                 if replies.receipts.len() >= limits.receipts_max =>
             {
                 let text = format!("{} receipts are still to come", limits.receipts_max);
-                Err(Refusal::new(tag, TooMany, text))
+                request = Err(Refusal::new(tag, TooMany, text));
             }
-            Ok(Request::Message { tag: 1.., to, text }) => Ok(Request::Message { tag, to, text }),
-            Ok(Request::Call { call, .. }) => Ok(Request::Call { tag, call }),
-            other => other,
-        };
+            Ok(Request::Message { tag: own @ 1.., .. } | Request::Call { tag: own, .. }) => {
+                *own = tag;
+            }
+            _ => {}
+        }
+        if let Ok(asked) = &request
+            && let Err(refusal) = self.check_whole_input(id, tag, asked, label.input.as_deref())
+        {
+            request = Err(refusal);
+        }
         let answered_by = match &request {
             Ok(Request::Call { .. }) => AnsweredBy::End,
             Ok(Request::Login { .. }) => AnsweredBy::Login,
@@ -201,6 +208,38 @@ impl Hub {
             self.reply.put_count("cancelled", count);
         }
         self.after_asked(label.id);
+    }
+
+    /// Answers the requests at the head of `bytes` that need nothing but their own bytes, as many
+    /// as there is room for; how many bytes they had.
+    pub(super) fn answer_quickly(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        let Hub { sessions, limits, pool, effects, .. } = self;
+        let session = sessions.get_mut(id.slot()).expect("the caller has it");
+        let is_full = session.operations.len() >= limits.operations_max;
+        if is_full || session.input.place.at > 0 || session.column != Column::LineStart {
+            return 0;
+        }
+        let object_max = session.request_max_bytes();
+        let Some(mut quick) = json::quick(bytes, object_max) else { return 0 };
+        let waiting = session.outbox.unsent_bytes();
+        let room = session.pause_bytes(limits).saturating_sub(waiting);
+        let mut used = 0;
+        session.outbox.write(pool, |out| {
+            let most = out.len() + room;
+            loop {
+                used += quick.consumed;
+                quick.put_reply(out);
+                if out.len() >= most {
+                    break;
+                }
+                let Some(next) = json::quick(&bytes[used..], object_max) else { break };
+                quick = next;
+            }
+        });
+        if waiting == 0 {
+            effects.push_back(Effect::Flush { session: id });
+        }
+        used
     }
 
     /// What is not answered yet is answered now, or once it has ended.
@@ -505,16 +544,6 @@ impl Hub {
         let tags: Vec<Tag> = meant.collect();
         tags.iter().for_each(|tag| self.on_cancel(id, *tag));
         tags.len() as u64
-    }
-
-    /// Takes in all of an operation's input at once.
-    fn on_whole_input(&mut self, id: SessionId, tag: Tag, bytes: &[u8]) {
-        let Some(operation) = self.operation_of(id, tag) else { return };
-        let (operation_id, bytes) = (operation.id, bytes.to_vec());
-        if let Some(input) = operation.input.as_mut() {
-            (input.bytes, input.ended) = (bytes, true);
-            self.effects.push_back(Effect::Feed { operation: operation_id });
-        }
     }
 
     /// Whether the pieces of the operation's file are to be handed in as bytes, and not as places

@@ -64,13 +64,14 @@ impl Hub {
     }
 
     /// Whether the session may ask for this: the one place where that is decided.
-    fn may(&self, id: SessionId, request: &Request<'_>) -> Result<(), Refusal> {
+    pub(super) fn may(&self, id: SessionId, request: &Request<'_>) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
         match need_of(request) {
             Need::Nothing => Ok(()),
             _ if session.login_by.is_some() => {
-                let text = "log in first: `user NAME PASSWORD`; until then there are help, echo \
-                            and quit";
+                let usage = session.dialect().map_or("", Dialect::login_usage);
+                let text =
+                    format!("log in first: {usage}; until then there are help, echo and quit");
                 Err(Refusal::new(0, LoginRequired, text))
             }
             Need::Login => Ok(()),
@@ -140,9 +141,10 @@ impl Hub {
 
     /// A device is known by its name; who is active may be asked by anybody.
     fn on_edge(&mut self, id: SessionId, tag: Tag, call: EdgeCall) {
-        let is_named = self.session(id).is_some_and(|session| session.name().is_some());
-        if !is_named && call != EdgeCall::List {
-            let text = "a device has a name: say `user NAME` first";
+        let session = self.session(id).expect("its request is at hand");
+        if session.name().is_none() && call != EdgeCall::List {
+            let usage = session.name_usage();
+            let text = format!("a device has a name: say {usage} first");
             let outcome = Outcome::Failed(Refusal::new(tag, NotNamed, text));
             return self.say(id, &Event::End { tag, outcome: &outcome });
         }

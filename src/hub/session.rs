@@ -236,6 +236,11 @@ impl Session {
         }
     }
 
+    /// How it says who it is.
+    pub(super) fn name_usage(&self) -> &'static str {
+        self.dialect().map_or("", Dialect::name_usage)
+    }
+
     /// Who it is, once it has said so.
     pub fn name(&self) -> Option<Name> {
         match self.phase {
@@ -301,12 +306,8 @@ impl Session {
         if self.input.raw.is_some() {
             return false;
         }
-        let most = match self.is_nobody() {
-            true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
-            false => limits.outbox_pause_bytes,
-        };
         let is_checked = matches!(self.phase, Phase::Verifying { .. });
-        if is_checked || self.outbox.unsent_bytes() >= most {
+        if is_checked || self.outbox.unsent_bytes() >= self.pause_bytes(limits) {
             return true;
         }
         match self.dialect() {
@@ -317,6 +318,14 @@ impl Session {
                 is_backed_up || is_full && self.input.awaits_slot
             }
             _ => false,
+        }
+    }
+
+    /// Bytes waiting for it from which on its next request waits.
+    pub(super) fn pause_bytes(&self, limits: &Limits) -> usize {
+        match self.is_nobody() {
+            true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),
+            false => limits.outbox_pause_bytes,
         }
     }
 

@@ -47,6 +47,9 @@ const QUEUE_MAX: usize = 4096;
 /// Devices in one piece of a listing: of the longest names and addresses 40 KiB.
 const DEVICES_PER_PIECE: usize = 200;
 
+/// A log of devices that could not be written is tried again after this.
+const LOG_RETRY_MS: u64 = 1000;
+
 /// A file that changes so often while it is counted is not deleted.
 const COUNTS_MAX: u32 = 16;
 
@@ -63,6 +66,10 @@ pub struct Edge {
     inbox: Vec<(Option<OperationId>, Act<SessionId, DataFolder>)>,
     /// Sessions that are, or are about to be, active devices.
     joined: HashSet<SessionId>,
+    /// The log of devices is not as it should be.
+    owes_log: bool,
+    /// When it is tried again.
+    retry_at: Option<u64>,
     news: Vec<News>,
 }
 
@@ -189,6 +196,8 @@ impl Edge {
             running: HashMap::new(),
             inbox: Vec::new(),
             joined: HashSet::new(),
+            owes_log: false,
+            retry_at: None,
             news: Vec::new(),
         }
     }
@@ -346,8 +355,30 @@ impl Edge {
         self.let_clerk_work();
     }
 
+    /// Time has passed.
+    pub fn tick(&mut self, now_ms: u64) {
+        if !self.owes_log {
+            self.retry_at = None;
+        } else if now_ms >= *self.retry_at.get_or_insert(now_ms + LOG_RETRY_MS) {
+            self.retry_at = Some(now_ms + LOG_RETRY_MS);
+            self.call_clerk();
+        }
+    }
+
+    /// When [`Edge::tick`] is due.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.retry_at
+    }
+
     fn let_clerk_work(&mut self) {
-        if self.inbox.is_empty() || !matches!(self.desk, Desk::Idle(_)) {
+        if !self.inbox.is_empty() {
+            self.call_clerk();
+        }
+    }
+
+    /// Has what is in the inbox done, and what is owed, unless the clerk is at work.
+    fn call_clerk(&mut self) {
+        if !matches!(self.desk, Desk::Idle(_)) {
             return;
         }
         let Desk::Idle(mut folder) = std::mem::replace(&mut self.desk, Desk::Busy) else {
@@ -375,6 +406,7 @@ impl Edge {
         match done {
             Done::Opened(opened) => self.on_opened(opened),
             Done::Acts(folder, results) => {
+                self.owes_log = folder.owes_log();
                 self.desk = Desk::Idle(folder);
                 for (id, result) in results {
                     if let Some(id) = id {

@@ -69,6 +69,9 @@ const WORTH_A_WRITE_BYTES: usize = 16 * 1024;
 /// Commands started in one turn: each takes the better part of a millisecond, and meanwhile
 /// nobody else is served.
 const STARTS_PER_TURN: usize = 8;
+/// Chunks of output handed to the hub in one turn. Most wait for the socket long before; replies in
+/// JSON are collected, and a whole listing would hold up everybody.
+const PULLS_PER_TURN: usize = 64;
 /// A server that was asked to stop is gone after so many milliseconds, whoever does not read or
 /// does not end: 10 s are promised. The hub ends what still runs well before that.
 const STOP_MAX_MS: u64 = 9_800;
@@ -98,6 +101,8 @@ pub struct Server {
     todo: VecDeque<Effect>,
     /// Commands that may yet be started in this turn.
     starts_left: usize,
+    /// Chunks that may yet be handed in in this turn.
+    pulls_left: usize,
     /// Where all bytes are read to; nobody owns a buffer while idle.
     buffer: Box<[u8]>,
     /// When to leave in any case; set by the signal that asks to stop.
@@ -159,6 +164,7 @@ impl Server {
             fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
+            pulls_left: PULLS_PER_TURN,
             buffer: vec![0; BUDGET_BYTES].into_boxed_slice(),
             stop_by: None,
             poll,
@@ -196,6 +202,7 @@ impl Server {
     /// is looked at, so that a server that was stopped for a while cuts off nobody.
     fn turn(&mut self, events: &Events) -> Course {
         self.starts_left = STARTS_PER_TURN;
+        self.pulls_left = PULLS_PER_TURN;
         for event in events {
             if self.note(event) == Course::Leave {
                 return Course::Leave;
@@ -218,6 +225,7 @@ impl Server {
         self.do_work();
         self.move_fed();
         self.lingering.expire(self.now);
+        self.edge.tick(self.now);
         self.accept();
         Course::GoOn
     }
@@ -235,6 +243,7 @@ impl Server {
             self.questions.next_deadline().map(at),
             self.lingering.next_deadline().map(at),
             self.acceptor.next_deadline().map(at),
+            self.edge.next_deadline().map(at),
             self.stop_by.map(at),
         ]
         .into_iter()
@@ -392,10 +401,10 @@ impl Server {
             Ok(count) => {
                 // What has emptied the socket has not read its end, if that is there already.
                 let has_drained = connection.transport.has_drained(count, most);
-                if !has_drained || connection.read_closed {
+                let is_done = has_drained && !connection.read_closed;
+                connection.readable = !is_done;
+                if !is_done {
                     self.connections.list_to_read(id);
-                } else {
-                    connection.readable = false;
                 }
                 let listed = self.connections.to_write.len();
                 let bytes = &self.buffer[..count];
@@ -405,6 +414,9 @@ impl Server {
                     Transport::forget_read();
                 }
                 self.take_effects();
+                if is_done {
+                    self.expect(id);
+                }
                 self.write_large(listed);
                 self.drop_if_broken(id);
             }
@@ -423,6 +435,15 @@ impl Server {
                     self.input(Input::Gone { session: id });
                 }
             },
+        }
+    }
+
+    /// Sleeps through the rest of a large frame: it is of use only as it goes on, and there is more
+    /// to do at once when more of it is there.
+    fn expect(&mut self, id: SessionId) {
+        let bytes = self.hub.expected_bytes(id);
+        if let Some(connection) = self.connections.get(id) {
+            connection.transport.expect(bytes);
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{
 const LISTING_MAX: usize = 1_000_000;
 /// Hashes that are remembered.
 const HASHES_MAX: usize = 1024;
+/// What is not in the page cache is read ahead by so many bytes.
+const READ_AHEAD_BYTES: u64 = 8 * 1024 * 1024;
 /// A file that changed less than so many seconds ago may change again within the same tick of the
 /// file system's clock; its hash is not remembered.
 const SETTLED_SECONDS: i64 = 2;
@@ -32,6 +34,8 @@ pub struct Transfers {
     openers: Workers<Done>,
     /// Hashes whole files.
     hashers: Workers<Done>,
+    /// Reads what is not in the page cache, so that the loop does not wait for the disk.
+    readers: Workers<Done>,
     running: HashMap<OperationId, Transfer>,
     hashes: HashMap<Identity, [u8; 32]>,
 }
@@ -44,6 +48,8 @@ pub enum Done {
     Listed(OperationId, Result<Listed, FileError>),
     /// A file is hashed, or could not be.
     Hashed(OperationId, Result<[u8; 32], std::io::Error>),
+    /// A part of a file was read; where that failed, who sends it sees so too.
+    Read(OperationId),
 }
 
 enum Transfer {
@@ -75,6 +81,10 @@ struct Outgoing {
     size: u64,
     /// So much is handed to the hub.
     offset: u64,
+    /// What comes before this was read just now.
+    read_until: u64,
+    /// A worker reads on.
+    is_reading: bool,
     hash: Hash,
     /// It turned out shorter than it was: what is owed is filled with zeros, and it fails.
     shrunk: bool,
@@ -129,7 +139,8 @@ impl Transfers {
         Ok(Transfers {
             share: Arc::new(share),
             openers: Workers::new(2, 1024, Arc::clone(&waker))?,
-            hashers: Workers::in_background(2, 1024, waker)?,
+            hashers: Workers::in_background(2, 1024, Arc::clone(&waker))?,
+            readers: Workers::new(2, 1024, waker)?,
             running: HashMap::new(),
             hashes: HashMap::new(),
         })
@@ -169,7 +180,8 @@ impl Transfers {
 
     /// The next thing that a worker has done.
     pub fn try_recv(&mut self) -> Option<Done> {
-        self.openers.try_recv().or_else(|| self.hashers.try_recv())
+        let done = self.openers.try_recv().or_else(|| self.readers.try_recv());
+        done.or_else(|| self.hashers.try_recv())
     }
 
     /// Takes in an opened file; what is to be announced of it, or the failure.
@@ -198,7 +210,15 @@ impl Transfers {
                 Err(refusal) => return Some(Err(refusal)),
             },
         };
-        let outgoing = Outgoing { file, size, offset: 0, hash, shrunk: false };
+        let outgoing = Outgoing {
+            file,
+            size,
+            offset: 0,
+            read_until: 0,
+            is_reading: false,
+            hash,
+            shrunk: false,
+        };
         self.running.insert(id, Transfer::File(outgoing));
         Some(Ok(Announcement { name, size, modified: modified.0 }))
     }
@@ -260,7 +280,20 @@ impl Transfers {
         match self.running.get_mut(&id) {
             None | Some(Transfer::Opening(_)) => Produced::Nothing,
             Some(Transfer::Listing(listed)) => listed.produce(room),
-            Some(Transfer::File(outgoing)) => outgoing.produce(room),
+            Some(Transfer::File(outgoing)) => {
+                if room > 0 && outgoing.is_cold(room) {
+                    outgoing.read_on(id, &self.readers);
+                    return Produced::Nothing;
+                }
+                outgoing.produce(room)
+            }
+        }
+    }
+
+    /// Takes in that a part of a file was read.
+    pub fn on_read(&mut self, id: OperationId) {
+        if let Some(Transfer::File(outgoing)) = self.running.get_mut(&id) {
+            outgoing.is_reading = false;
         }
     }
 
@@ -325,6 +358,34 @@ impl Listed {
 }
 
 impl Outgoing {
+    /// Whether the disk would have to be waited for to send the next `room` bytes.
+    fn is_cold(&self, room: usize) -> bool {
+        let end = self.size.min(self.offset + room as u64);
+        if self.offset >= end || end <= self.read_until {
+            return false;
+        }
+        let is_cached = |offset| files::page_is_cached(&*self.file, offset);
+        self.is_reading || !is_cached(self.offset) || !is_cached(end - 1)
+    }
+
+    /// Lets a worker read what comes next. Where none is free the loop reads: late, but not never.
+    fn read_on(&mut self, id: OperationId, readers: &Workers<Done>) {
+        if self.is_reading {
+            return;
+        }
+        let (file, start) = (Arc::clone(&self.file), self.offset);
+        let end = self.size.min(start + READ_AHEAD_BYTES);
+        let job = move || {
+            files::read_through(&file, start..end);
+            Done::Read(id)
+        };
+        self.read_until = end;
+        self.is_reading = true;
+        if readers.submit(job, Done::Read(id)).is_err() {
+            self.is_reading = false;
+        }
+    }
+
     fn produce(&mut self, room: usize) -> Produced<'_> {
         if self.offset < self.size {
             if room == 0 {

@@ -23,11 +23,11 @@ const GATHER_BYTES: usize = 256 * 1024;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Server {
-    /// Does all that there is to do, but for commands beyond the number that may start in one
-    /// turn: those, and what comes after them, wait for the next. It ends: whoever produces
-    /// output waits for it to be written, and that happens elsewhere.
+    /// Does all that there is to do, but for commands and chunks of output beyond the numbers that
+    /// one turn has for them: those, and what comes after them, wait for the next.
     pub(super) fn do_work(&mut self) {
         while self.starts_left > 0
+            && self.pulls_left > 0
             && let Some(effect) = self.todo.pop_front()
         {
             match effect {
@@ -37,7 +37,10 @@ impl Server {
                         self.input(Input::Verified { session, verdict });
                     }
                 }
-                Effect::Pull { operation } => self.produce(operation),
+                Effect::Pull { operation } => {
+                    self.pulls_left -= 1;
+                    self.produce(operation);
+                }
                 Effect::Feed { operation } => self.feed(operation),
                 Effect::Terminate { operation } => self.terminate(operation),
                 Effect::ListenAgain => self.listen_again(),
@@ -321,6 +324,10 @@ impl Server {
                     Some(Err(refusal)) => self.end(id, Outcome::Failed(refusal)),
                     Some(Ok(())) => self.produce(id),
                 },
+                transfers::Done::Read(id) => {
+                    self.transfers.on_read(id);
+                    self.produce(id);
+                }
                 transfers::Done::Hashed(id, hashed) => {
                     if self.transfers.on_hashed(id, hashed) {
                         self.produce(id);

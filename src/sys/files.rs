@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -358,6 +359,20 @@ pub fn page_is_cached(file: impl AsFd, offset: u64) -> bool {
     let mut byte = [0];
     let mut buffers = [IoSliceMut::new(&mut byte)];
     rustix::io::preadv2(file, &mut buffers, offset, ReadWriteFlags::NOWAIT).is_ok()
+}
+
+/// Reads these bytes of a file into the page cache, as far as they can be read. Blocks on the disk.
+pub fn read_through(file: &File, bytes: Range<u64>) {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut offset = bytes.start;
+    while offset < bytes.end {
+        let left = usize::try_from(bytes.end - offset).unwrap_or(READ_BYTES).min(READ_BYTES);
+        match file.read_at(&mut buffer[..left], offset) {
+            Ok(count) if count > 0 => offset += count as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
 }
 
 /// Hashes the first `size` bytes by position, so that others may use the file meanwhile. Blocks

@@ -123,6 +123,22 @@ impl Dialect {
         }
     }
 
+    /// How one says in it who one is.
+    pub fn name_usage(self) -> &'static str {
+        match self {
+            Dialect::Json => r#"`{"op": "login", "user": NAME, "id": ID}`"#,
+            Dialect::Line | Dialect::Frame => "`user NAME`",
+        }
+    }
+
+    /// The same with a password.
+    pub fn login_usage(self) -> &'static str {
+        match self {
+            Dialect::Json => r#"`{"op": "login", "user": NAME, "password": PASSWORD, "id": ID}`"#,
+            Dialect::Line | Dialect::Frame => "`user NAME PASSWORD`",
+        }
+    }
+
     /// Appends the event as this dialect has it.
     pub fn encode(self, event: &Event<'_>, out: &mut Vec<u8>) {
         match self {

@@ -3,6 +3,7 @@
 //! Objects need no line ends between them and none behind the last; those of the server have one
 //! each. Every request has an id, which its reply repeats as it was written. PROTOCOL.md, "JSON".
 
+mod quick;
 pub mod reply;
 mod request;
 pub mod scan;
@@ -12,6 +13,7 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+pub use quick::{Quick, quick};
 pub use reply::Reply;
 use scan::{Found, Place};
 use syntax::{Fault, Members};
@@ -57,7 +59,8 @@ pub fn decode<'a>(
             Some(spaces) => return Ok(Some(nothing(spaces))),
         }
         // Most objects come whole and are good: then one look is enough.
-        if let Ok((members, length)) = syntax::object(bytes)
+        let mut members = Members::of(bytes);
+        if let Ok(length) = syntax::object(&mut members)
             && length <= object_max
         {
             return Ok(Some(item(&members, length, scratch)));
@@ -78,8 +81,9 @@ pub fn decode<'a>(
         Found::End(used) => {
             let length = looked + used;
             *place = Place::default();
-            let refusal = match syntax::object(&bytes[..length]) {
-                Ok((members, whole)) if whole == length => {
+            let mut members = Members::of(&bytes[..length]);
+            let refusal = match syntax::object(&mut members) {
+                Ok(whole) if whole == length => {
                     return Ok(Some(item(&members, length, scratch)));
                 }
                 Ok(_) | Err(Fault::Incomplete) => bad_json(length, "the object ends too early"),

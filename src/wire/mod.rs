@@ -12,6 +12,7 @@ pub mod error;
 pub mod escape;
 pub mod event;
 pub mod frame;
+pub mod frame_size;
 pub mod host;
 pub mod http;
 pub mod info;

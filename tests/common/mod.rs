@@ -6,10 +6,11 @@
 use sixfour::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES},
     wire::{
-        Blob, Call, Dialect, Event, Item, Parcel, Proposal, Refusal, Request, SharePath, Text,
+        Blob, Call, Dialect, Event, Item, Outcome, Parcel, Proposal, Refusal, Request, SharePath,
+        Text,
         control::{CallBody, HelloBody, VERSION},
         frame::{self, Said, client, server},
-        json::scan::Place,
+        json::{self, scan::Place},
     },
 };
 
@@ -232,4 +233,29 @@ pub fn encode_said(said: &Said<'_>) -> Vec<u8> {
 
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where the short way is taken for what `bytes` begin with, its reply is that of the long one.
+/// Whether it is taken.
+pub fn assert_the_short_way_says_the_same(bytes: &[u8]) -> bool {
+    let Some(quick) = json::quick(bytes, OBJECT_MAX_BYTES) else { return false };
+    let spaces = bytes.iter().take_while(|byte| b" \t\r\n".contains(byte)).count();
+    let mut scratch = Vec::new();
+    let item = decode(Dialect::Json, &bytes[spaces..], OBJECT_MAX_BYTES, &mut scratch);
+    let item = item.expect("good").expect("whole");
+    assert_eq!(item.consumed, quick.consumed - spaces);
+    let (mut reply, mut long, mut short) = (json::Reply::default(), Vec::new(), Vec::new());
+    reply.begin(item.label.expect("it has an id").id);
+    match item.request.expect("good") {
+        Request::Call { call: Call::Echo { text }, .. } => {
+            reply.take_in(&Event::Text { tag: 0, text: &text });
+        }
+        Request::Ping { .. } => {}
+        other => panic!("no request for the short way: {other:?}"),
+    }
+    reply.finish(&Outcome::Done, None);
+    assert!(reply.put(usize::MAX, &mut long));
+    quick.put_reply(&mut short);
+    assert_eq!(String::from_utf8_lossy(&short), String::from_utf8_lossy(&long));
+    true
 }

@@ -82,6 +82,8 @@ pub struct End {
     pub talks: Vec<Talk>,
     /// It has stopped: nothing goes in or out.
     pub is_dead: bool,
+    /// It stops as soon as its talks are over and their farewells are said.
+    pub leaves: bool,
     pub sent: u64,
 }
 
@@ -180,6 +182,7 @@ impl World {
             addresses: addresses.iter().map(|it| it.parse().expect("an address")).collect(),
             talks: Vec::new(),
             is_dead: false,
+            leaves: false,
             sent: 0,
         });
         self.busy_until.push(self.now);
@@ -278,6 +281,7 @@ impl World {
             while let Some(event) = end.endpoint.poll_event(self.now) {
                 end.hear(&event, elapsed);
             }
+            self.ends[at].leave_if_done(self.now);
             self.send_all(at);
         }
     }
@@ -372,6 +376,13 @@ impl Drop for World {
 }
 
 impl End {
+    fn leave_if_done(&mut self, now: Instant) {
+        if self.leaves && self.talks.iter().all(|talk| talk.closed.is_some()) {
+            self.endpoint.leave(now);
+            self.is_dead = self.endpoint.is_idle();
+        }
+    }
+
     fn hear(&mut self, event: &Event, elapsed: Duration) {
         let of = match event {
             Event::Opened { channel, .. } | Event::Closed(channel, _) => *channel,

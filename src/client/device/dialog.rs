@@ -17,6 +17,7 @@ use super::{
     command::{self, Command, PROMPT},
     data_name, line_of, lines_of,
     talk::{News, Offered, Talk, Who},
+    unreachable_text,
     upload::{Step, Target, Upload},
 };
 use crate::{
@@ -32,6 +33,9 @@ use crate::{
 
 /// What is said of a file that is not here.
 pub const NO_SUCH_FILE: &str = "the file to be uploaded does not exist";
+
+/// What the server says of a wrong password, and we of none.
+const INVALID_PASSWORD: &str = "Invalid Password. Please try again";
 
 /// What is said of a command that needs the server while there is none.
 const AWAY: &str = "there is no connection to the server at the moment; try again when it is back";
@@ -244,7 +248,7 @@ impl Dialog {
             News::Ready { again: true } => self.handle_back(),
             News::Refused(refusal) => self.handle_refused(&refusal),
             News::Unreachable(why) => {
-                self.print(format!("cannot connect: {}\n", escape(&why)));
+                self.print(format!("{}\n", escape(&unreachable_text(&why))));
                 self.leave(exit::CANNOT_CONNECT);
             }
             News::Lost(why) => self.handle_lost(&why),
@@ -353,7 +357,15 @@ impl Dialog {
     }
 
     fn handle_refused(&mut self, refusal: &Refusal) {
-        self.interject(&line_of(refusal));
+        match (&self.state, refusal.code) {
+            // Nothing was typed: to who sits here that is a password like any other wrong one.
+            (State::LoggingIn(_), ErrorCode::LoginRequired) => {
+                self.print(format!("{INVALID_PASSWORD}\n"));
+            }
+            // It is the end: no prompt follows.
+            (State::Prompt, _) => self.print(format!("\n{}", line_of(refusal))),
+            _ => self.print(line_of(refusal)),
+        }
         match (&self.state, refusal.code) {
             (State::LoggingIn(_), ErrorCode::NameTaken | ErrorCode::BadName) if !self.ended => {
                 self.ask_username();

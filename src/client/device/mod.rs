@@ -73,6 +73,14 @@ fn spool_folder(plan: &Plan) -> Result<PathBuf, String> {
     Ok(folder.join("spool").join(name))
 }
 
+/// That there is no connection; some reasons say so themselves.
+fn unreachable_text(why: &str) -> String {
+    match why.starts_with("cannot connect") {
+        true => why.to_owned(),
+        false => format!("cannot connect: {why}"),
+    }
+}
+
 /// What drives the loop: the dialog with a person, or the runner of a command.
 pub trait Front {
     /// The conversation with the server.

@@ -48,7 +48,7 @@ pub enum DeviceVerb {
     #[command(hide = true)]
     Prompt {
         /// Where this device takes files from others.
-        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        #[arg(value_parser = port)]
         udp_port: u16,
     },
 }
@@ -114,6 +114,15 @@ impl DeviceVerb {
         };
         (None, vec![Order::Edge(call)])
     }
+}
+
+/// A port that is not 0.
+///
+/// # Errors
+/// What a port is.
+pub fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port > 0);
+    port.ok_or_else(|| "a port is a whole number from 1 to 65535".to_owned())
 }
 
 fn file_id(text: &str) -> Result<u32, String> {

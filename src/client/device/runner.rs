@@ -13,6 +13,7 @@ use super::{
     Effect, Front, Happening, Job, JobNews, OpenError,
     spool::Holding,
     talk::{News, Talk, Who},
+    unreachable_text,
     upload::{Step, Target, Upload},
 };
 use crate::{
@@ -210,9 +211,9 @@ impl Runner {
                 self.complain(&format!("{}{hint}", refusal.text));
                 self.leave(exit::of_error(refusal.code));
             }
-            News::Unreachable(why) | News::Away(why) => self.say_away("cannot connect", &why),
+            News::Unreachable(why) | News::Away(why) => self.say_away(&unreachable_text(&why)),
             News::Lost(why) => {
-                self.say_away("connection lost", &why);
+                self.say_away(&format!("connection lost: {why}"));
                 if let Some(mut upload) = self.upload.take() {
                     self.effects.push_back(Effect::Do(upload.stop()));
                 }
@@ -241,9 +242,9 @@ impl Runner {
         }
     }
 
-    fn say_away(&mut self, what: &str, why: &str) {
+    fn say_away(&mut self, what: &str) {
         if !std::mem::replace(&mut self.said_away, true) {
-            let text = format!("{what}: {why}; measuring goes on, and what it gives is kept");
+            let text = format!("{what}; measuring goes on, and what it gives is kept");
             self.complain(&text);
         }
     }

@@ -249,8 +249,8 @@ impl Reply {
                 self.put_member("signal", |out| put_value(number, out));
             }
             Outcome::Counted { count, noun } => {
-                // A list of nothing is a list.
-                if self.members.is_empty() {
+                // A list of nothing is a list, unless an object tells it.
+                if self.members.is_empty() && self.objects.1 == 0 {
                     self.put_member(noun, |out| out.extend_from_slice(b"[]"));
                 }
                 self.put_count("count", *count);

@@ -24,6 +24,23 @@ use crate::{
     },
 };
 
+/// Host commands, which may be written in any case, as values of `op`.
+const HOST_OPS: [&str; 13] = [
+    r#""ip""#,
+    r#""name""#,
+    r#""ram""#,
+    r#""os""#,
+    r#""cpu""#,
+    r#""info""#,
+    r#""ping""#,
+    r#""python-version""#,
+    r#""clear""#,
+    r#""help""#,
+    r#""disconnect""#,
+    r#""reset""#,
+    r#""kill""#,
+];
+
 type Checked<T> = Result<T, Refusal>;
 
 /// The request that the members make, or why they make none; and what JSON alone says about it.
@@ -62,27 +79,45 @@ fn request<'a>(
     label: &mut Label<'a>,
     scratch: &'a mut Vec<u8>,
 ) -> Checked<Request<'a>> {
-    let op = match members.get("op") {
+    let op = match members.get("op").map(|op| op.string()) {
         None => return run(members, label),
-        Some(op) => match op.string() {
-            Some(op) => op.text(),
-            None => return bad("`op` is a string"),
-        },
+        Some(Some(op)) => op,
+        Some(None) => return bad("`op` is a string"),
     };
-    match op.as_ref() {
-        "run" => run(members, label),
-        "echo" => echo(members),
-        "message" => message(members, scratch),
-        "login" => login(members),
-        "upload" => upload(members, label),
-        "cancel" => cancel(members, label),
-        "ping" if members.get("host").is_none() => Ok(Request::Ping { number: 0 }),
-        "quit" => Ok(Request::Goodbye),
-        "fetch" | "store" => {
-            bad(format!("`{op}` is a conversation in frames; here are `download` and `upload`"))
+    // The operation without a look at what its bytes mean, where they mean themselves.
+    let owned;
+    let name = match op.plain() {
+        Some(name) => name,
+        None => {
+            owned = op.text();
+            owned.as_bytes()
         }
-        _ => call(members.iter().map(|it| (it.key.text(), Raw(it.value.raw())))),
+    };
+    match name {
+        b"echo" => echo(members),
+        b"message" => message(members, scratch),
+        b"run" => run(members, label),
+        b"login" => login(members),
+        b"upload" => upload(members, label),
+        b"cancel" => cancel(members, label),
+        _ if name.eq_ignore_ascii_case(b"ping") && members.get("host").is_none() => {
+            Ok(Request::Ping { number: 0 })
+        }
+        b"quit" => Ok(Request::Goodbye),
+        b"fetch" | b"store" => bad(format!(
+            "`{}` is a conversation in frames; here are `download` and `upload`",
+            op.text()
+        )),
+        _ => call(members.iter().map(|it| {
+            let value = if it.key.is("op") { host_op(it.value.raw()) } else { it.value.raw() };
+            (it.key.text(), Raw(value))
+        })),
     }
+}
+
+/// The value of `op` as the one type of all calls names it.
+fn host_op(raw: &str) -> &str {
+    HOST_OPS.into_iter().find(|op| op.eq_ignore_ascii_case(raw)).unwrap_or(raw)
 }
 
 /// The string of this name; `None` where there is no such member.
@@ -245,6 +280,7 @@ fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<R
         Call::Send(proposal) if proposal.data.is_none() => {
             bad("what is sent is one file, and stands in `data`")
         }
+        Call::Edge(call) if call.takes_input() => bad("the request has no `samples`"),
         call => Ok(Request::Call { tag: 0, call }),
     }
 }

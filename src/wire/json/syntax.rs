@@ -34,11 +34,22 @@ pub struct Value<'a> {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    String { has_escapes: bool },
+pub(super) enum Kind {
+    /// A string without escapes.
+    Plain,
+    /// A string with escapes.
+    Escaped,
     Scalar,
     Array,
     Object,
+}
+
+/// Where a value stands, with its quotes where it is a string: small enough for two registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    begin: u32,
+    end: u32,
+    pub(super) kind: Kind,
 }
 
 /// A name and its value.
@@ -56,22 +67,25 @@ const FEW: usize = 8;
 /// The members of an object, in the order in which they were written; no two have one name.
 #[derive(Debug)]
 pub struct Members<'a> {
-    few: [Member<'a>; FEW],
+    /// What the spans are places in.
+    bytes: &'a [u8],
+    /// Name and value.
+    few: [(Span, Span); FEW],
     /// Of `few`.
     count: usize,
-    more: Vec<Member<'a>>,
+    more: Vec<(Span, Span)>,
 }
 
-/// Reads the object that `bytes` begin with, and how many bytes it has.
-pub fn object(bytes: &[u8]) -> Result<(Members<'_>, usize), Fault> {
-    let mut walker = Walker { bytes, at: 0 };
-    let members = walker.object(1)?;
-    Ok((members, walker.at))
+/// Reads the object that the bytes of `members` begin with into them, and tells how long it is.
+pub fn object(members: &mut Members<'_>) -> Result<usize, Fault> {
+    let mut walker = Walker::of(members.bytes);
+    match walker.object(1, members) {
+        Ok(()) => Ok(walker.at),
+        Err(Stopped) => Err(walker.fault),
+    }
 }
 
 impl<'a> Str<'a> {
-    const EMPTY: Str<'static> = Str { raw: b"", has_escapes: false };
-
     /// Whether it says `text`.
     pub fn is(&self, text: &str) -> bool {
         match self.has_escapes {
@@ -111,8 +125,6 @@ impl<'a> Str<'a> {
 }
 
 impl<'a> Value<'a> {
-    const NULL: Value<'static> = Value { raw: b"null", kind: Kind::Scalar };
-
     /// As it was written.
     pub fn raw(&self) -> &'a str {
         utf8(self.raw)
@@ -120,13 +132,17 @@ impl<'a> Value<'a> {
 
     /// Where it is a string.
     pub fn string(&self) -> Option<Str<'a>> {
-        let Kind::String { has_escapes } = self.kind else { return None };
+        let has_escapes = match self.kind {
+            Kind::Plain => false,
+            Kind::Escaped => true,
+            Kind::Scalar | Kind::Array | Kind::Object => return None,
+        };
         Some(Str { raw: &self.raw[1..self.raw.len() - 1], has_escapes })
     }
 
     /// Whether it is a string, a number, true, false or null.
     pub fn is_scalar(&self) -> bool {
-        matches!(self.kind, Kind::String { .. } | Kind::Scalar)
+        matches!(self.kind, Kind::Plain | Kind::Escaped | Kind::Scalar)
     }
 
     /// Whether it is an array.
@@ -152,46 +168,76 @@ impl<'a> Value<'a> {
     pub fn elements(&self) -> Vec<Value<'a>> {
         let mut elements = Vec::new();
         if self.kind == Kind::Array {
-            let mut walker = Walker { bytes: self.raw, at: 0 };
-            walker.array(1, &mut |value| elements.push(value)).expect("it was read before");
+            let bytes = self.raw;
+            let mut walker = Walker::of(bytes);
+            let read = walker.array(1, &mut |span| elements.push(span.value(bytes)));
+            assert!(read.is_ok(), "it was read before");
         }
         elements
     }
 }
 
-impl<'a> Members<'a> {
-    fn new() -> Members<'a> {
-        let nothing = Member { key: Str::EMPTY, value: Value::NULL };
-        Members { few: [nothing; FEW], count: 0, more: Vec::new() }
+impl Span {
+    const NONE: Span = Span { begin: 0, end: 0, kind: Kind::Scalar };
+
+    #[inline]
+    pub(super) fn raw(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.begin as usize..self.end as usize]
     }
 
-    fn push(&mut self, member: Member<'a>) {
+    fn value(self, bytes: &[u8]) -> Value<'_> {
+        Value { raw: self.raw(bytes), kind: self.kind }
+    }
+
+    /// The name that stands here.
+    fn key(self, bytes: &[u8]) -> Str<'_> {
+        let raw = self.raw(bytes);
+        Str { raw: &raw[1..raw.len() - 1], has_escapes: self.kind == Kind::Escaped }
+    }
+}
+
+impl<'a> Members<'a> {
+    /// Of the object that `bytes` begin with, and which is yet to be read.
+    pub fn of(bytes: &'a [u8]) -> Members<'a> {
+        Members { bytes, few: [(Span::NONE, Span::NONE); FEW], count: 0, more: Vec::new() }
+    }
+
+    fn push(&mut self, key: Span, value: Span) {
         match self.few.get_mut(self.count) {
             Some(place) => {
-                *place = member;
+                *place = (key, value);
                 self.count += 1;
             }
-            None => self.more.push(member),
+            None => self.more.push((key, value)),
         }
     }
 
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Member<'a>> {
+    fn spans(&self) -> impl Iterator<Item = &(Span, Span)> {
         self.few[..self.count].iter().chain(&self.more)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Member<'a>> {
+        let bytes = self.bytes;
+        self.spans()
+            .map(move |(key, value)| Member { key: key.key(bytes), value: value.value(bytes) })
+    }
+
     /// The value of this name.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<Value<'a>> {
-        self.iter().find(|member| member.key.is(name)).map(|member| member.value)
+        let mut spans = self.spans();
+        let found = spans.find(|(key, _)| key.key(self.bytes).is(name));
+        found.map(|(_, value)| value.value(self.bytes))
     }
 
     /// Whether two have the same name.
     fn has_twins(&self) -> bool {
-        let is_simple = self.more.is_empty() && self.iter().all(|it| !it.key.has_escapes);
-        if is_simple {
-            let few = &self.few[..self.count];
-            let is_twin = |at: usize| few[..at].iter().any(|it| it.key.raw == few[at].key.raw);
-            return (1..few.len()).any(is_twin);
+        let few = &self.few[..self.count];
+        let is_simple = |(key, _): &(Span, Span)| key.kind == Kind::Plain;
+        if self.more.is_empty() && few.iter().all(is_simple) {
+            let name = |at: usize| few[at].0.raw(self.bytes);
+            return (1..few.len()).any(|at| (0..at).any(|other| name(other) == name(at)));
         }
         let mut names: Vec<Cow<'_, str>> = self.iter().map(|it| it.key.text()).collect();
         names.sort_unstable();
@@ -199,24 +245,54 @@ impl<'a> Members<'a> {
     }
 }
 
-struct Walker<'a> {
+pub(super) struct Walker<'a> {
     bytes: &'a [u8],
-    at: usize,
+    pub(super) at: usize,
+    /// Why it has stopped, where it has.
+    fault: Fault,
 }
 
+/// The walker has a fault.
+pub(super) struct Stopped;
+
+type Step<T> = Result<T, Stopped>;
+
 impl<'a> Walker<'a> {
-    fn broken<T>(&self, what: &'static str) -> Result<T, Fault> {
-        Err(Fault::Broken(self.at, what))
+    /// At the first of these bytes; those beyond 4 GiB are not there.
+    pub(super) fn of(bytes: &'a [u8]) -> Walker<'a> {
+        let bytes = &bytes[..bytes.len().min(u32::MAX as usize)];
+        Walker { bytes, at: 0, fault: Fault::Incomplete }
+    }
+
+    #[cold]
+    fn broken<T>(&mut self, what: &'static str) -> Step<T> {
+        self.broken_at(self.at, what)
+    }
+
+    #[cold]
+    fn broken_at<T>(&mut self, at: usize, what: &'static str) -> Step<T> {
+        self.fault = Fault::Broken(at, what);
+        Err(Stopped)
+    }
+
+    /// The bytes are not all there.
+    #[cold]
+    fn incomplete<T>(&mut self) -> Step<T> {
+        self.fault = Fault::Incomplete;
+        Err(Stopped)
     }
 
     #[inline]
-    fn peek(&self) -> Result<u8, Fault> {
-        self.bytes.get(self.at).copied().ok_or(Fault::Incomplete)
+    fn peek(&mut self) -> Step<u8> {
+        match self.bytes.get(self.at) {
+            Some(byte) => Ok(*byte),
+            None => self.incomplete(),
+        }
     }
 
     /// The next byte that is no white space.
     #[inline]
-    fn skip(&mut self) -> Result<u8, Fault> {
+    pub(super) fn skip(&mut self) -> Step<u8> {
         loop {
             match self.peek()? {
                 b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
@@ -225,16 +301,19 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Members<'a>, Fault> {
+    fn span(&self, begin: usize, kind: Kind) -> Span {
+        Span { begin: begin as u32, end: self.at as u32, kind }
+    }
+
+    fn object(&mut self, depth: usize, members: &mut Members<'_>) -> Step<()> {
         if depth > OBJECT_DEPTH_MAX {
             return self.broken("nested too deeply");
         }
-        let mut members = Members::new();
         let begin = self.at;
         self.at += 1;
         if self.skip()? == b'}' {
             self.at += 1;
-            return Ok(members);
+            return Ok(());
         }
         loop {
             if self.skip()? != b'"' {
@@ -246,7 +325,7 @@ impl<'a> Walker<'a> {
             }
             self.at += 1;
             let value = self.value(depth)?;
-            members.push(Member { key, value });
+            members.push(key, value);
             match self.skip()? {
                 b',' => self.at += 1,
                 b'}' => break,
@@ -255,12 +334,12 @@ impl<'a> Walker<'a> {
         }
         self.at += 1;
         match members.has_twins() {
-            true => Err(Fault::Broken(begin, "a name stands twice in the object that begins here")),
-            false => Ok(members),
+            true => self.broken_at(begin, "a name stands twice in the object that begins here"),
+            false => Ok(()),
         }
     }
 
-    fn array(&mut self, depth: usize, take: &mut dyn FnMut(Value<'a>)) -> Result<(), Fault> {
+    fn array(&mut self, depth: usize, take: &mut dyn FnMut(Span)) -> Step<()> {
         if depth > OBJECT_DEPTH_MAX {
             return self.broken("nested too deeply");
         }
@@ -282,13 +361,14 @@ impl<'a> Walker<'a> {
     }
 
     /// A value within `depth` others.
-    fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
+    pub(super) fn value(&mut self, depth: usize) -> Step<Span> {
         let first = self.skip()?;
         let begin = self.at;
         let kind = match first {
-            b'"' => Kind::String { has_escapes: self.string()?.has_escapes },
+            b'"' => return self.string(),
             b'{' => {
-                self.object(depth + 1)?;
+                let mut members = Members::of(self.bytes);
+                self.object(depth + 1, &mut members)?;
                 Kind::Object
             }
             b'[' => {
@@ -301,23 +381,23 @@ impl<'a> Walker<'a> {
             b'n' => self.literal(b"null")?,
             _ => return self.broken("a value was expected"),
         };
-        Ok(Value { raw: &self.bytes[begin..self.at], kind })
+        Ok(self.span(begin, kind))
     }
 
-    fn literal(&mut self, word: &[u8]) -> Result<Kind, Fault> {
+    fn literal(&mut self, word: &[u8]) -> Step<Kind> {
         let rest = &self.bytes[self.at..];
         if rest.starts_with(word) {
             self.at += word.len();
             return Ok(Kind::Scalar);
         }
         match word.starts_with(rest) {
-            true => Err(Fault::Incomplete),
+            true => self.incomplete(),
             false => self.broken("a value was expected"),
         }
     }
 
     /// RFC 8259, section 6. How large it is does not matter here.
-    fn number(&mut self) -> Result<Kind, Fault> {
+    fn number(&mut self) -> Step<Kind> {
         if self.peek()? == b'-' {
             self.at += 1;
         }
@@ -339,7 +419,7 @@ impl<'a> Walker<'a> {
         Ok(Kind::Scalar)
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    fn digits(&mut self) -> Step<()> {
         if !self.peek()?.is_ascii_digit() {
             return self.broken("a digit was expected");
         }
@@ -350,16 +430,17 @@ impl<'a> Walker<'a> {
     }
 
     /// From its quote on.
-    fn string(&mut self) -> Result<Str<'a>, Fault> {
+    #[inline]
+    pub(super) fn string(&mut self) -> Step<Span> {
+        let quote = self.at;
         self.at += 1;
-        let begin = self.at;
-        let (mut has_escapes, mut is_ascii) = (false, true);
+        let (mut kind, mut is_ascii) = (Kind::Plain, true);
         loop {
             self.at += plain_length(&self.bytes[self.at..]);
             match self.peek()? {
                 b'"' => break,
                 b'\\' => {
-                    has_escapes = true;
+                    kind = Kind::Escaped;
                     self.escape()?;
                 }
                 0..=0x1f => return self.broken("a control character in a string"),
@@ -369,25 +450,26 @@ impl<'a> Walker<'a> {
                 }
             }
         }
-        let raw = &self.bytes[begin..self.at];
-        if !is_ascii && let Err(error) = std::str::from_utf8(raw) {
-            return Err(Fault::Broken(begin + error.valid_up_to(), "no UTF-8"));
+        let begin = quote + 1;
+        if !is_ascii && let Err(error) = std::str::from_utf8(&self.bytes[begin..self.at]) {
+            return self.broken_at(begin + error.valid_up_to(), "no UTF-8");
         }
         self.at += 1;
-        Ok(Str { raw, has_escapes })
+        Ok(self.span(quote, kind))
     }
 
-    fn escape(&mut self) -> Result<(), Fault> {
+    fn escape(&mut self) -> Step<()> {
         let rest = &self.bytes[self.at..];
-        match *rest.get(1).ok_or(Fault::Incomplete)? {
+        let Some(byte) = rest.get(1) else { return self.incomplete() };
+        match *byte {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.at += 2,
             b'u' => {
-                let first = self.four_digits(rest)?;
+                let first = self.four_digits(0)?;
                 let is_pair = match first {
                     0xd800..0xdc00 => {
                         let second = match rest.get(6..8) {
-                            None => return Err(Fault::Incomplete),
-                            Some(b"\\u") => self.four_digits(&rest[6..])?,
+                            None => return self.incomplete(),
+                            Some(b"\\u") => self.four_digits(6)?,
                             Some(_) => 0,
                         };
                         if !(0xdc00..0xe000).contains(&second) {
@@ -405,8 +487,10 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    fn four_digits(&self, escape: &[u8]) -> Result<u32, Fault> {
-        let digits = escape.get(2..6).ok_or(Fault::Incomplete)?;
+    /// Of the escape that begins so many bytes further on.
+    fn four_digits(&mut self, further: usize) -> Step<u32> {
+        let begin = self.at + further + 2;
+        let Some(digits) = self.bytes.get(begin..begin + 4) else { return self.incomplete() };
         match digits.iter().all(u8::is_ascii_hexdigit) {
             true => Ok(hex(digits)),
             false => self.broken("an escape that there is not"),
@@ -457,114 +541,4 @@ pub(super) fn plain_length(bytes: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<usize, Fault> {
-        object(text.as_bytes()).map(|(_, length)| length)
-    }
-
-    #[test]
-    fn good_objects_are_read_to_their_end_and_no_further() {
-        for text in [
-            "{}",
-            "{ }",
-            r#"{"a":1}"#,
-            "{ \"a\" : [ ] ,\r\n\"b\":\t[1,2 , {}]}",
-            r#"{"":"","\u0000":"\ud83d\ude00\n\/"}"#,
-            r#"{"a":-0.5e+10,"b":0,"c":1E400,"d":123456789012345678901234567890,"e":-0}"#,
-            r#"{"a":true,"b":false,"c":null}"#,
-        ] {
-            assert_eq!(read(text), Ok(text.len()), "{text}");
-            assert_eq!(read(&format!("{text}}}{{")), Ok(text.len()));
-            assert!(
-                serde_json::from_str::<serde_json::Value>(text).is_ok() || text.contains("400")
-            );
-            for cut in 1..text.len() {
-                assert_eq!(object(&text.as_bytes()[..cut]).map(drop), Err(Fault::Incomplete));
-            }
-        }
-    }
-
-    #[test]
-    fn whatever_breaks_the_grammar_is_found_where_it_is() {
-        for (text, at) in [
-            ("{a}", 1),
-            ("{,}", 1),
-            (r#"{"a"}"#, 4),
-            (r#"{"a":}"#, 5),
-            (r#"{"a":1,}"#, 7),
-            (r#"{"a":1 "b":2}"#, 7),
-            (r#"{"a":01}"#, 6),
-            (r#"{"a":+1}"#, 5),
-            (r#"{"a":.5}"#, 5),
-            (r#"{"a":1.}"#, 7),
-            (r#"{"a":1e}"#, 7),
-            (r#"{"a":-}"#, 6),
-            (r#"{"a":NaN}"#, 5),
-            (r#"{"a":nul}"#, 5),
-            (r#"{"a":True}"#, 5),
-            (r#"{"a":'b'}"#, 5),
-            (r#"{"a":[1,]}"#, 8),
-            (r#"{"a":[1}"#, 7),
-            (r#"{"a":"\x"}"#, 6),
-            (r#"{"a":"\u12g4"}"#, 6),
-            (r#"{"a":"\ud800"}"#, 6),
-            (r#"{"a":"\ud800\u0041"}"#, 6),
-            (r#"{"a":"\udc00\ud800"}"#, 6),
-            ("{\"a\":\"x\ny\"}", 7),
-            ("{\"a\":\"\0\"}", 6),
-            ("{\u{a0}}", 1),
-            (r#"{"a":1,"a":2}"#, 0),
-            (r#"{"a":1,"\u0061":2}"#, 0),
-            (r#"{"b":{"a":1,"b":2,"a":3}}"#, 5),
-            (r#"{"1":0,"2":0,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0,"1":0}"#, 0),
-        ] {
-            let Err(Fault::Broken(found, _)) = read(text) else { panic!("{text} is taken") };
-            assert_eq!(found, at, "{text}");
-        }
-        for bytes in
-            [&b"{\"a\":\"\xff\"}"[..], b"{\"a\":\"\xc0\xaf\"}", b"{\"a\":\"\xed\xa0\x80\"}"]
-        {
-            assert_eq!(object(bytes).map(drop), Err(Fault::Broken(6, "no UTF-8")));
-        }
-        let nested = format!("{{\"a\":{}{}}}", "[".repeat(32), "]".repeat(32));
-        assert!(matches!(read(&nested), Err(Fault::Broken(..))));
-        assert_eq!(read(&nested.replacen("[", "", 1).replacen("]", "", 1)), Ok(nested.len() - 2));
-    }
-
-    #[test]
-    fn strings_say_what_serde_reads_in_them() {
-        for raw in [
-            r#""plain""#,
-            r#""""#,
-            "\"gr\u{fc}n \u{1f600}\"",
-            r#""\"\\\/\b\f\n\r\t""#,
-            r#""\u0041\u00e9\u20AC\ud83d\ude00x""#,
-            r#""sixteen bytes and then\n more than that""#,
-        ] {
-            let text = format!("{{\"a\":{raw}}}");
-            let (members, _) = object(text.as_bytes()).expect("good");
-            let value = members.get("a").expect("it is there");
-            let wanted: String = serde_json::from_str(raw).expect("good");
-            let string = value.string().expect("a string");
-            assert_eq!((string.text().as_ref(), value.raw()), (wanted.as_str(), raw));
-            assert!(string.is(&wanted) && !string.is("something else"));
-        }
-    }
-
-    #[test]
-    fn members_are_found_by_name_however_many_there_are() {
-        let many: Vec<String> = (0..20).map(|number| format!("\"k{number}\":{number}")).collect();
-        let text = format!("{{{},\"\\u006f\\u0070\":\"x\"}}", many.join(","));
-        let (members, _) = object(text.as_bytes()).expect("good");
-        assert_eq!(members.iter().count(), 21);
-        assert_eq!(members.get("k19").map(|value| value.raw()), Some("19"));
-        assert!(members.get("op").is_some() && members.get("k20").is_none());
-        let (members, _) = object(br#"{"a":[1,"b",[2],{"c":3}],"d":{}}"#).expect("good");
-        let elements = members.get("a").expect("it is there").elements();
-        let raw: Vec<&str> = elements.iter().map(|value| value.raw()).collect();
-        assert_eq!(raw, ["1", "\"b\"", "[2]", "{\"c\":3}"]);
-        assert!(members.get("d").is_some_and(|it| it.elements().is_empty() && !it.is_scalar()));
-    }
-}
+mod tests;
