@@ -1,9 +1,9 @@
 //! Introductions as a client makes and reads them. Pure.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::channel::Meeting;
-use crate::wire::{Contact, OneTimeToken, Standpoint, event::Object};
+use crate::wire::{Contact, OneTimeToken, Standpoint, event::Object, introduction::own_addresses};
 
 /// What we tell others of ourselves, and how we look at what they tell.
 #[derive(Debug, Default)]
@@ -11,7 +11,7 @@ pub struct Meet {
     /// Nothing where we have no key: then the server could read what it passes on.
     own: Option<(Contact, Tokens)>,
     /// Where we are, while we are connected.
-    pub standpoint: Option<Standpoint>,
+    standpoint: Option<Standpoint>,
 }
 
 /// Makes tokens that nobody can guess.
@@ -36,6 +36,14 @@ impl Meet {
     /// Where we take files straight from others, if anywhere.
     pub fn udp_port(&self) -> Option<u16> {
         self.own.as_ref().and_then(|(contact, _)| Some(contact.direct.as_ref()?.port))
+    }
+
+    /// There is a connection, from this standpoint; our interfaces have these addresses now.
+    pub fn set_standpoint(&mut self, standpoint: Option<Standpoint>, interfaces: Vec<IpAddr>) {
+        self.standpoint = standpoint;
+        if let Some((Contact { direct: Some(place), .. }, _)) = &mut self.own {
+            place.addresses = own_addresses(interfaces);
+        }
     }
 
     /// The server has told where it sees us.

@@ -6,7 +6,7 @@
 //!                                    └──▶ request refuse
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{Brain, Effect, Online, Opening, Shown, Style, Tag, Task, transfer::Transfer};
 use crate::{
@@ -386,9 +386,9 @@ impl Brain {
         self.between.meet.note_seen(address);
     }
 
-    /// From where the server is reached, and where.
-    pub fn set_standpoint(&mut self, standpoint: Option<Standpoint>) {
-        self.between.meet.standpoint = standpoint;
+    /// From where the server is reached, and where; and the addresses of our interfaces.
+    pub fn set_standpoint(&mut self, standpoint: Option<Standpoint>, interfaces: Vec<IpAddr>) {
+        self.between.meet.set_standpoint(standpoint, interfaces);
     }
 
     /// The hash of a file that has been read as it is.

@@ -38,6 +38,7 @@ use crate::{
     sys::{
         terminal::{self, HiddenInput, StdoutError},
         transport::Transport,
+        udp::interface_addresses,
     },
     wire::{Tag, escape::escape},
 };
@@ -382,7 +383,9 @@ impl<F: Front> Session<'_, F> {
     }
 
     fn adopt(&mut self, mut transport: Transport) -> io::Result<()> {
-        self.front.talk().carriers.meet.standpoint = standpoint_of(&transport);
+        let interfaces = interface_addresses().unwrap_or_default();
+        let meet = &mut self.front.talk().carriers.meet;
+        meet.set_standpoint(standpoint_of(&transport), interfaces);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
         self.transport = Some(transport);

@@ -13,7 +13,7 @@ use crate::{
         screen::{Shown, Where},
         secure::Connected,
     },
-    sys::transport::Transport,
+    sys::{transport::Transport, udp::interface_addresses},
     wire::{Standpoint, Stream, Tag},
 };
 
@@ -39,7 +39,8 @@ impl Session<'_> {
         self.unsafe_because = password::check_connection(self.plan, &transport).err();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
-        self.brain.set_standpoint(standpoint_of(&transport));
+        let interfaces = interface_addresses().unwrap_or_default();
+        self.brain.set_standpoint(standpoint_of(&transport), interfaces);
         self.transport = Some(transport);
         (self.readable, self.read_closed) = (true, false);
         self.inbox.clear();
