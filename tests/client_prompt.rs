@@ -136,9 +136,9 @@ fn an_offer_is_answered_at_the_prompt_and_what_is_typed_stays() {
         bob.await_line("alice offers my plan.txt (13 B): `accept 2` or `refuse 2`");
         // The only one needs no number.
         bob.write("accept\r");
-        bob.await_line("saved alice_my plan.txt from alice (13 B, verified)");
-        alice.await_line("bob takes it, relayed by the server");
-        alice.await_line("sent my plan.txt to bob (13 B, verified)");
+        bob.await_line("saved alice_my plan.txt from alice (13 B, direct, verified)");
+        alice.await_start("bob takes it, direct ");
+        alice.await_line("sent my plan.txt to bob (13 B, direct, verified)");
         let saved = std::fs::read(bob.folder.path().join("alice_my plan.txt")).expect("it");
         assert_eq!(saved, b"Hello, world\n");
         // What is offered may be taken back.

@@ -7,143 +7,22 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write as _,
-    net::IpAddr,
     os::unix::{
         ffi::OsStrExt as _,
         fs::{MetadataExt as _, PermissionsExt as _},
     },
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
-use process::{Canary, FAMILIES, PATIENCE, Server, await_true, noise};
-use rustix::process::{Pid, Signal, kill_process};
+use process::{
+    Canary, FAMILIES, Server, await_true, noise,
+    place::{Place, await_bytes, await_gone, end_of, names_in, signal, unfinished},
+};
+use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 const MIB: usize = 1024 * 1024;
-
-/// A folder in which the client of one user runs.
-struct Place {
-    folder: TempDir,
-    user: &'static str,
-    ip: IpAddr,
-}
-
-/// How a client ended.
-struct Left {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Place {
-    fn new(user: &'static str, ip: IpAddr) -> Place {
-        Place { folder: TempDir::new().expect("a folder"), user, ip }
-    }
-
-    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn put(&self, name: impl AsRef<Path>, content: &[u8]) {
-        fs::write(self.path(name), content).expect("a file of the test");
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).expect(name)
-    }
-
-    fn start(&self, server: &Server, arguments: &[&str]) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
-        command.args(["--ip", &self.ip.to_string(), "--port", &server.port.to_string()]);
-        command.args(["--user", self.user]).args(arguments).current_dir(self.folder.path());
-        command.env("XDG_STATE_HOME", self.folder.path());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().expect("the client starts");
-        // Whoever is written to has to be there.
-        await_user(server, self.user);
-        child
-    }
-
-    /// The same for somebody who is not awaited.
-    fn run(&self, server: &Server, arguments: &[&str]) -> Left {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
-        command.args(["--ip", &self.ip.to_string(), "--port", &server.port.to_string()]);
-        command.args(["--user", self.user]).args(arguments).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        end_of(command.spawn().expect("the client starts"))
-    }
-}
-
-impl Left {
-    #[track_caller]
-    fn assert_code(&self, code: i32) -> &Left {
-        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
-        self
-    }
-}
-
-/// Waits for the end, and kills what does not end in time.
-fn end_of(child: Child) -> Left {
-    let pid = Pid::from_child(&child);
-    let (done, is_done) = std::sync::mpsc::channel::<()>();
-    let watch = thread::spawn(move || {
-        if is_done.recv_timeout(PATIENCE).is_err() {
-            let _ = kill_process(pid, Signal::KILL);
-        }
-    });
-    let output = child.wait_with_output().expect("our child");
-    let _ = done.send(());
-    watch.join().expect("nothing can fail");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    Left { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).expect("our child");
-}
-
-fn is_here(server: &Server, user: &str) -> bool {
-    let mut line = server.line(FAMILIES[0]);
-    line.send("who");
-    let mut found = false;
-    loop {
-        let said = line.next();
-        if said.starts_with('[') {
-            return found;
-        }
-        found |= said == user;
-    }
-}
-
-fn await_user(server: &Server, user: &str) {
-    await_true("the user is here", || is_here(server, user));
-}
-
-fn await_gone(server: &Server, user: &str) {
-    await_true("the user is gone", || !is_here(server, user));
-}
-
-/// The unfinished file that is to become `name`.
-fn unfinished(place: &Place, name: &str) -> PathBuf {
-    place.path(format!(".part-{name}"))
-}
-
-/// Waits until so many bytes of an unfinished file are there.
-fn await_bytes(path: &Path, bytes: u64) {
-    await_true("a part of the file", || fs::metadata(path).is_ok_and(|it| it.len() >= bytes));
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("one"));
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
-}
 
 #[test]
 fn files_of_every_size_go_between_the_families() {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use expectrl::Session;
-use process::{FAMILIES, PATIENCE, Server, await_true, noise};
+use process::{FAMILIES, PATIENCE, Server, await_true, noise, tap::Tap};
 use rustix::{
     process::{Pid, Signal, kill_process},
     termios::{LocalModes, tcgetattr},
@@ -59,9 +59,13 @@ impl Place {
 
     /// A device in a folder of its own, with pipes.
     fn device(&self, ip: IpAddr) -> Device {
+        self.device_on(ip, self.server.port, 6000)
+    }
+
+    fn device_on(&self, ip: IpAddr, port: u16, udp_port: u16) -> Device {
         let folder = TempDir::new().expect("a folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_client"))
-            .args([&ip.to_string(), &self.server.port.to_string(), "6000"])
+            .args([&ip.to_string(), &port.to_string(), &udp_port.to_string()])
             .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -75,13 +79,7 @@ impl Place {
     }
 
     fn logged_in(&self, ip: IpAddr, name: &str) -> Device {
-        let mut device = self.device(ip);
-        device.expect("Username: ");
-        device.say(name);
-        device.expect("\nPassword: ");
-        device.say("secret");
-        device.expect(&format!("\nWelcome!\n{PROMPT}"));
-        device
+        self.device(ip).log_in(name)
     }
 
     /// `client device run` with its state in our home.
@@ -134,6 +132,15 @@ struct Device {
 }
 
 impl Device {
+    fn log_in(mut self, name: &str) -> Device {
+        self.expect("Username: ");
+        self.say(name);
+        self.expect("\nPassword: ");
+        self.say("secret");
+        self.expect(&format!("\nWelcome!\n{PROMPT}"));
+        self
+    }
+
     fn say(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("it is open");
         stdin.write_all(format!("{line}\n").as_bytes()).expect("it reads");
@@ -482,6 +489,35 @@ fn a_file_that_cannot_go_to_a_device_is_said_why() {
     assert!(said.contains("this device takes no files"), "{said}");
     sensor.kill().expect("it runs");
     sensor.wait().expect("it is our child");
+}
+
+#[test]
+fn a_file_between_devices_goes_straight_or_sealed_and_never_in_clear() {
+    let place = Place::start();
+    let content = noise(7, 3_000_000);
+    for ip in FAMILIES {
+        let tap = Tap::start(ip, place.server.port);
+        let sockets = [0, 1].map(|_| std::net::UdpSocket::bind((FAMILIES[0], 0)).expect("free"));
+        let free = sockets.each_ref().map(|it| it.local_addr().expect("it is bound").port());
+        drop(sockets);
+        // Ports below 1024 are told as ever, and are no place for files.
+        for (ports, passed_on) in [(free, false), ([free[0], 7], true)] {
+            let mut alice = place.device_on(ip, tap.port, ports[0]).log_in("alice");
+            let mut bob = place.device_on(ip, tap.port, ports[1]).log_in("bob");
+            std::fs::write(alice.path("clip"), &content).expect("a file");
+            let before = tap.heard_bytes();
+            alice.ask("UVF bob clip", "a file (clip) has been sent to bob");
+            bob.expect(&format!("\na file (clip) has been received from alice\n{PROMPT}"));
+            assert!(std::fs::read(bob.path("alice_clip")).expect("the file") == content);
+            assert_eq!(tap.heard_bytes() - before > content.len(), passed_on);
+            assert!(!tap.has_heard(&content[1_000_000..1_000_020]), "it went in clear");
+            for device in [&mut alice, &mut bob] {
+                device.say("OUT");
+                device.expect_part("goodbye, ");
+                assert_eq!(device.code(), Some(0));
+            }
+        }
+    }
 }
 
 #[test]

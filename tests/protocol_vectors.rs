@@ -9,9 +9,10 @@ use common::{encode_request, encode_said, hex};
 use sixfour::{
     limits::LINE_MAX_BYTES,
     wire::{
-        Announcement, Call, ErrorCode, Event, Introduction, Name, Outcome, Refusal, Request,
+        Announcement, Call, Contact, ErrorCode, Event, Introduction, Name, Outcome, Refusal,
+        Request,
         dialect::{Sniffed, farewell, sniff, unserved},
-        event::{Ended, Entry, EntryKind},
+        event::{Ended, Entry, EntryKind, Object},
         frame::{self, client, server},
         line,
     },
@@ -214,6 +215,16 @@ fn dialects_that_are_not_served_get_the_answer_of_the_document() {
     }
     let page = farewell(Sniffed::Http, &Refusal::new(0, ErrorCode::NotSupported, ""));
     assert!(page.starts_with(b"HTTP/1.1 421 "));
+}
+
+#[test]
+fn contacts_are_what_the_document_says() {
+    for json in vectors("contact").remove(0).lines {
+        let object: Object = serde_json::from_str(&json).expect("an object");
+        let contact = Contact::of_object(&object).expect("a contact");
+        assert_eq!(serde_json::to_string(&contact).expect("it is JSON"), json);
+        assert!(contact.direct.is_some() && contact.token.is_some());
+    }
 }
 
 #[test]

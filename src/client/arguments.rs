@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     limits::{
-        COMMAND_MAX_BYTES, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS,
-        RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
+        COMMAND_MAX_BYTES, DIRECT_PORT_MIN, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS,
+        INFO_INTERVAL_MS, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
     },
     sys::{connect::Host, known_servers::ServerKey},
     wire::{
@@ -54,6 +54,9 @@ pub struct Plan {
     pub verbose: bool,
     /// Whose offers are taken without a question.
     pub accept: Rules,
+    /// Where other clients may send files straight to this one: 0 is any port; `None`: nowhere,
+    /// and files go through the server.
+    pub udp_port: Option<u16>,
     /// The orders of a verb; `None`: from the prompt or from standard input.
     pub orders: Option<Vec<Order>>,
     /// To be an edge device instead.
@@ -162,6 +165,13 @@ struct Arguments {
     /// elsewhere.
     #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
     accept: Option<Rules>,
+    /// The UDP port, of both families, for files straight from client to client [default: any].
+    #[arg(id = "direct_port", long = "udp-port", value_name = "PORT", global = true,
+          value_parser = clap::value_parser!(u16).range(i64::from(DIRECT_PORT_MIN)..))]
+    udp_port: Option<u16>,
+    /// Let files between users go through the server, which cannot read them.
+    #[arg(long, global = true, conflicts_with = "direct_port")]
+    no_direct: bool,
     #[command(subcommand)]
     verb: Option<Verb>,
 }
@@ -376,7 +386,7 @@ fn plan(
             return Err("--user NAME is needed: a device is known by its name".to_owned());
         }
         Some(Verb::Device(verb)) => {
-            let (device, orders) = verb.plan(random);
+            let (device, orders) = verb.plan(random, arguments.udp_port);
             (device, Some(orders))
         }
         Some(verb) => (None, Some(orders_of(verb, has_rules, again)?)),
@@ -386,7 +396,7 @@ fn plan(
     let account = arguments.user.or_else(|| login_name.and_then(Name::parse));
     let user = match (arguments.user, &orders) {
         (Some(user), _) => user,
-        (None, Some(_)) => passing_name(login_name, random),
+        (None, Some(_)) => passing::passing_name(login_name, random),
         (None, None) => login_name.and_then(Name::parse).ok_or_else(|| {
             format!("--user NAME is needed, since $USER is no user name here; {NAME_RULE}")
         })?,
@@ -409,6 +419,7 @@ fn plan(
         quiet: arguments.quiet,
         verbose: arguments.verbose,
         accept: arguments.accept.unwrap_or_default(),
+        udp_port: (!arguments.no_direct).then_some(arguments.udp_port.unwrap_or(0)),
         orders,
         device,
         watch,
@@ -608,14 +619,6 @@ fn parse_rate(text: &str) -> Result<u64, String> {
         true => Ok(bytes as u64),
         false => Err("a rate is at least 1 byte a second".to_owned()),
     }
-}
-
-/// A name that is not meant to be written to, and that no second verb of this user has.
-fn passing_name(login_name: Option<&str>, random: u64) -> Name {
-    let base = login_name.and_then(Name::parse);
-    let base = base.as_ref().map_or("client", Name::as_str);
-    let name = format!("{}-{:06x}", &base[..base.len().min(25)], random & 0xff_ffff);
-    Name::parse(&name).expect("a name cut to 25 and 7 good characters are a name")
 }
 
 /// What clap says in several lines, in one.

@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
+
 /// Bytes of one block: much is read at once, and little enough to stay in the cache.
 const BLOCK_BYTES: usize = 1024 * 1024;
 
@@ -47,19 +49,34 @@ pub enum Chunk {
     Shared(Arc<Block>, Vec<Range<usize>>),
     /// Bytes of its own.
     Own(Vec<u8>),
+    /// Pieces of whatever they lie in.
+    Pieces(Vec<Bytes>),
 }
 
 impl Chunk {
     /// The bytes, piece by piece.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let (own, shared) = match self {
-            Chunk::Own(bytes) => (Some(&bytes[..]), None),
-            Chunk::Shared(block, ranges) => (None, Some((block, ranges))),
+        let count = match self {
+            Chunk::Own(_) => 1,
+            Chunk::Shared(_, ranges) => ranges.len(),
+            Chunk::Pieces(pieces) => pieces.len(),
         };
-        let shared = shared
-            .into_iter()
-            .flat_map(|(block, ranges)| ranges.iter().map(|range| &block.bytes[range.clone()]));
-        own.into_iter().chain(shared)
+        (0..count).map(|at| match self {
+            Chunk::Own(bytes) => &bytes[..],
+            Chunk::Shared(block, ranges) => &block.bytes[ranges[at].clone()],
+            Chunk::Pieces(pieces) => &pieces[at][..],
+        })
+    }
+
+    /// The first bytes behind so many; nothing where there are none.
+    pub fn rest(&self, mut done: usize) -> Option<&[u8]> {
+        for slice in self.slices() {
+            if done < slice.len() {
+                return Some(&slice[done..]);
+            }
+            done -= slice.len();
+        }
+        None
     }
 
     /// How many bytes.
@@ -177,6 +194,8 @@ mod tests {
         assert!(matches!(&chunk, Chunk::Own(bytes) if bytes == b"abcde"));
         assert_eq!(chunk.length(), 5);
         assert!(Arc::get_mut(&mut inbox.block).is_some());
+        let rest = |done| chunk.rest(done).map(<[u8]>::to_vec);
+        assert_eq!([rest(0), rest(4), rest(5)], [Some(b"abcde".into()), Some(b"e".into()), None]);
     }
 
     #[test]

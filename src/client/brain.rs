@@ -41,8 +41,8 @@ use host::{Probe, Watching};
 pub use host::{Trips, Watch};
 use login::Asking;
 pub use login::Login;
-pub use transfer::Opening;
 use transfer::Transfer;
+pub use transfer::{Opening, pump_queue};
 
 /// Where orders come from, and so what happens between them and at their end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -102,6 +102,8 @@ pub enum Effect {
     Taken(Tag, usize),
     /// The server has ended the transfer: nothing more comes for the thread.
     Close(Tag),
+    /// The other user of the transfer says no more.
+    PeerEnded(Tag),
     /// All of a file that comes as it is has come, with this hash if the sender has told one.
     Verify(Tag, Option<[u8; 32]>),
     /// Drop the thread.

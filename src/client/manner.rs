@@ -3,6 +3,7 @@
 use super::{
     arguments::Plan,
     brain::{Setup, Style},
+    order::Order,
     prompt,
     screen::Screen,
 };
@@ -36,6 +37,16 @@ pub fn screen_of(plan: &Plan, style: Style) -> Screen {
         verbose: plan.verbose,
         colour_out: terminal::wants_colour(Standard::Stdout),
         colour_err: terminal::wants_colour(Standard::Stderr),
+    }
+}
+
+/// Whether files may come from other users, or go to them.
+pub fn passes_files(plan: &Plan, style: Style) -> bool {
+    let passes = |order: &Order| matches!(order, Order::Send { .. } | Order::Receive { .. });
+    match style {
+        Style::Prompt | Style::Piped => true,
+        Style::Verb => plan.orders.iter().flatten().any(passes),
+        Style::Watch => false,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod peer;
 use super::{
     blocks::Chunk,
     brain::{After, Opening},
+    channel::{Channels, Ticket},
     order::{Local, Target},
     post::{News, Post},
     progress::{Bars, Meter},
@@ -36,10 +37,16 @@ use crate::{
 /// Bytes that are read ahead of the connection.
 const AHEAD_BYTES: usize = 1024 * 1024;
 
+/// Bytes that have moved are told so often.
+const TELL_EVERY: Duration = Duration::from_millis(50);
+
 /// Bytes that are hashed in one go to prove what is there.
 const PROOF_BYTES: u64 = 8 * 1024 * 1024;
 
-enum Work {
+/// What the thread is told.
+#[derive(Debug)]
+pub enum Work {
+    /// The next bytes of the other end.
     Chunk(Chunk),
     /// The connection has taken so many bytes of what we had to say.
     Taken(usize),
@@ -50,18 +57,39 @@ enum Work {
 }
 
 /// The near end of the thread. Dropped, the thread ends, and keeps what may be gone on with.
-pub struct Mover(mpsc::Sender<Work>);
+pub enum Mover {
+    /// What it says goes to the server.
+    Server(mpsc::Sender<Work>),
+    /// It goes to another client; what comes by way of the server is sealed.
+    Peer(Ticket),
+}
 
 impl Mover {
-    /// Starts the thread, which reports to `post` under `tag`.
-    pub fn start(tag: Tag, opening: Opening, bars: Bars, post: Post) -> Mover {
+    /// Starts the thread, which reports to `post` under `tag`. Where the opening has a meeting,
+    /// what it says goes by way of `channels`.
+    pub fn start(
+        tag: Tag,
+        mut opening: Opening,
+        bars: Bars,
+        post: Post,
+        channels: Option<&Channels>,
+    ) -> Mover {
         let (sender, work) = mpsc::channel();
+        let channels = channels.zip(opening.take_meeting());
+        let (channels, mover) = match channels {
+            Some((channels, meeting)) => {
+                let ticket = channels.open(tag, meeting, sender);
+                (Some(channels.clone()), Mover::Peer(ticket))
+            }
+            None => (None, Mover::Server(sender)),
+        };
         thread::spawn(move || {
             let limit = opening.limit();
             let began = Instant::now();
             let pace = limit.map(|bytes| Pace::new(bytes, 0));
             let meter = Meter::new(bars);
-            let mut end = End { tag, post, meter, pace, began };
+            let told = Told::default();
+            let mut end = End { tag, post, channels, meter, pace, began, told };
             let outcome = match opening {
                 Opening::Fetch { paths, target, credit_step_bytes, .. } => {
                     end.fetch(&work, &paths, &target, credit_step_bytes)
@@ -69,37 +97,54 @@ impl Mover {
                 Opening::Store { paths, .. } => end.store(&work, &paths),
                 Opening::Give { paths, form: Form::Raw, .. } => end.give_raw(&work, &paths),
                 Opening::Give { paths, .. } => end.store(&work, &paths),
-                Opening::Take { taking, credit_step_bytes } => {
+                Opening::Take { taking, credit_step_bytes, .. } => {
                     end.take(&work, &taking, credit_step_bytes)
                 }
             };
             if let Some(outcome) = outcome {
-                end.meter.clear();
-                end.post.send(News::Moved(tag, outcome));
+                end.finish(outcome);
             }
         });
-        Mover(sender)
+        mover
     }
 
     /// The next bytes of the server. The output window bounds how many wait.
     pub fn chunk(&self, chunk: Chunk) {
-        // A thread that has failed says so itself.
-        let _ = self.0.send(Work::Chunk(chunk));
+        match self {
+            // A thread that has failed says so itself.
+            Mover::Server(sender) => drop(sender.send(Work::Chunk(chunk))),
+            Mover::Peer(ticket) => ticket.chunk(chunk),
+        }
     }
 
     /// The connection has taken so many bytes.
     pub fn taken(&self, bytes: usize) {
-        let _ = self.0.send(Work::Taken(bytes));
+        match self {
+            Mover::Server(sender) => drop(sender.send(Work::Taken(bytes))),
+            Mover::Peer(ticket) => ticket.taken(bytes),
+        }
     }
 
     /// All of a file that comes as it is has come, with this hash.
     pub fn verify(&self, hash: Option<[u8; 32]>) {
-        let _ = self.0.send(Work::Verify(hash));
+        if let Mover::Server(sender) = self {
+            let _ = sender.send(Work::Verify(hash));
+        }
+    }
+
+    /// The other user says no more.
+    pub fn peer_ended(&self) {
+        if let Mover::Peer(ticket) = self {
+            ticket.peer_ended();
+        }
     }
 
     /// The server has ended the operation: nothing follows.
     pub fn end(&self) {
-        let _ = self.0.send(Work::End);
+        match self {
+            Mover::Server(sender) => drop(sender.send(Work::End)),
+            Mover::Peer(ticket) => ticket.end(),
+        }
     }
 }
 
@@ -109,9 +154,19 @@ type Outcome = Option<Result<(), Fault>>;
 struct End {
     tag: Tag,
     post: Post,
+    /// By these it talks to another client.
+    channels: Option<Channels>,
     meter: Meter,
     pace: Option<Pace>,
     began: Instant,
+    told: Told,
+}
+
+/// Reports that wait: each wakes the loop, and those of bytes alone are many.
+#[derive(Default)]
+struct Told {
+    bytes: u64,
+    at: Option<Instant>,
 }
 
 impl End {
@@ -179,8 +234,7 @@ impl End {
                     }
                     unreported += chunk.length() as u32;
                     if unreported >= step {
-                        let bytes = std::mem::take(&mut unreported);
-                        self.post.send(News::After(After::Consumed(self.tag, bytes)));
+                        self.consumed(std::mem::take(&mut unreported));
                     }
                 }
                 Some(Work::End) => return Some(Err(stopped())),
@@ -204,6 +258,9 @@ impl End {
             }
         }
         let mut sender = Sender::new(DiskSource::new(items, Hashes::default()));
+        if self.channels.is_some() {
+            sender.send_copies();
+        }
         let mut ahead = 0;
         loop {
             let mut goes_on = false;
@@ -232,8 +289,7 @@ impl End {
                 match one {
                     Work::Chunk(chunk) => {
                         chunk.slices().for_each(|bytes| sender.handle(bytes));
-                        let count = chunk.length() as u32;
-                        self.post.send(News::After(After::Consumed(self.tag, count)));
+                        self.consumed(chunk.length() as u32);
                     }
                     Work::Taken(count) => ahead = ahead.saturating_sub(count),
                     Work::End if sender.outcome().is_none() => return Some(Err(stopped())),
@@ -244,16 +300,59 @@ impl End {
         }
     }
 
+    /// False where nobody listens any more.
     fn say(&self, segments: Vec<Segment<DiskFile>>) -> bool {
-        self.post.send(News::Said(self.tag, segments))
+        let Some(channels) = &self.channels else {
+            return self.post.send(News::Said(self.tag, segments));
+        };
+        segments.into_iter().all(|segment| match segment {
+            Segment::Bytes(bytes) => channels.say(self.tag, bytes),
+            Segment::File { .. } => unreachable!("copies were asked for"),
+        })
     }
 
-    fn tell(&mut self, reports: Vec<Report>) {
+    /// So many bytes of the other end are dealt with.
+    fn consumed(&self, bytes: u32) {
+        match &self.channels {
+            None => drop(self.post.send(News::After(After::Consumed(self.tag, bytes)))),
+            Some(channels) => channels.consumed(self.tag, bytes as usize),
+        }
+    }
+
+    fn finish(&mut self, outcome: Result<(), Fault>) {
+        self.tell_moved();
+        self.meter.clear();
+        match &self.channels {
+            None => drop(self.post.send(News::Moved(self.tag, outcome))),
+            // What it has said last has to arrive; then that is told.
+            Some(channels) => channels.over(self.tag, outcome),
+        }
+    }
+
+    fn tell(&mut self, mut reports: Vec<Report>) {
         if reports.is_empty() {
             return;
         }
         reports.iter().for_each(|report| self.meter.note(report));
+        if let Some(moved) = moved_alone(&reports) {
+            self.told.bytes += moved;
+            if self.told.at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+                return;
+            }
+            return self.tell_moved();
+        }
+        if self.told.bytes > 0 {
+            reports.insert(0, Report::Moved(std::mem::take(&mut self.told.bytes)));
+        }
         self.post.send(News::Reports(self.tag, reports));
+    }
+
+    fn tell_moved(&mut self) {
+        let bytes = std::mem::take(&mut self.told.bytes);
+        if bytes > 0 {
+            self.told.at = Some(Instant::now());
+            self.post.send(News::Reports(self.tag, vec![Report::Moved(bytes)]));
+        }
     }
 
     fn wait(&mut self, bytes: usize) {
@@ -264,6 +363,14 @@ impl End {
             thread::sleep(pause);
         }
     }
+}
+
+/// The bytes of reports that tell of nothing else.
+fn moved_alone(reports: &[Report]) -> Option<u64> {
+    reports.iter().try_fold(0, |sum, report| match report {
+        Report::Moved(bytes) => Some(sum + bytes),
+        _ => None,
+    })
 }
 
 fn parent_of(path: &Path) -> &Path {

@@ -6,6 +6,7 @@ use mio::Waker;
 
 use super::{
     brain::After,
+    channel::Way,
     device::JobNews,
     secure::{Connected, Failure},
     weigh::Weight,
@@ -45,6 +46,8 @@ pub enum News {
     Weighed(u64, Result<Weight, Fault>),
     /// The hash of a file that was sent as it is.
     Hashed(Tag, [u8; 32]),
+    /// What another user gets, or sends, goes this way from now on.
+    Way(Tag, Way),
     /// Our half of the transfer is over.
     Moved(Tag, Result<(), Fault>),
     /// The user has typed a password; `None` where that was not to be.

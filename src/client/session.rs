@@ -17,11 +17,14 @@ use signal_hook_mio::v1_0::Signals;
 
 mod connection;
 
+pub use connection::{send_part, standpoint_of};
+
 use super::{
     arguments::Plan,
     blocks::Inbox,
     brain::{Brain, Effect, Login, Opening, Style},
     canvas::{self, Canvas},
+    channel::{self, Channels, Started},
     exit, input, manner,
     mover::Mover,
     order::{self, Order},
@@ -79,6 +82,8 @@ pub struct Session<'a> {
     err: Option<Outlet>,
     outlets_open: usize,
     movers: HashMap<Tag, Mover>,
+    /// The way to other clients.
+    channels: Option<Channels>,
     source: Source,
     /// A line was asked for and has not come: the cursor is behind a prompt.
     asked: bool,
@@ -174,6 +179,7 @@ impl<'a> Session<'a> {
             err,
             outlets_open,
             movers: HashMap::new(),
+            channels: None,
             source,
             asked: false,
             input: None,
@@ -184,6 +190,7 @@ impl<'a> Session<'a> {
             began,
         };
         session.brain.set_rules(plan.accept.clone());
+        session.open_channels();
         session.adopt(transport).map_err(system)?;
         Ok(session)
     }
@@ -327,6 +334,7 @@ impl Session<'_> {
             News::Reports(tag, reports) => self.brain.handle_reports(tag, reports, now_ms),
             News::Weighed(number, weight) => self.brain.handle_weighed(number, weight, now_ms),
             News::Hashed(tag, hash) => self.brain.handle_hashed(tag, hash),
+            News::Way(tag, way) => self.brain.handle_way(tag, way),
             News::Moved(tag, outcome) => self.brain.handle_moved(tag, outcome, now_ms),
             News::Password(typed) => {
                 self.asked_terminal = None;
@@ -365,6 +373,9 @@ impl Session<'_> {
             }
             Effect::Verify(tag, hash) => {
                 self.movers.get(&tag).into_iter().for_each(|mover| mover.verify(hash));
+            }
+            Effect::PeerEnded(tag) => {
+                self.movers.get(&tag).into_iter().for_each(Mover::peer_ended);
             }
             Effect::Weigh(number, paths) => {
                 let post = self.post.clone();
@@ -442,8 +453,29 @@ impl Session<'_> {
     }
 
     fn open(&mut self, tag: Tag, opening: Opening) {
-        let mover = Mover::start(tag, opening, self.bars.clone(), self.post.clone());
+        let (bars, post) = (self.bars.clone(), self.post.clone());
+        let mover = Mover::start(tag, opening, bars, post, self.channels.as_ref());
         self.movers.insert(tag, mover);
+    }
+
+    /// What is needed to meet other clients; without it their files go through the server, as
+    /// they are.
+    fn open_channels(&mut self) {
+        if !manner::passes_files(self.plan, self.style) {
+            return;
+        }
+        match channel::open(self.plan.udp_port, &self.post) {
+            Ok((started, random)) => {
+                let Started { channels, contact, notes } = started;
+                self.channels = Some(channels);
+                self.brain.set_contact(contact, random);
+                notes.into_iter().for_each(|note| self.show(&Shown::Notice(note), None));
+            }
+            Err(error) => {
+                let text = format!("files between users cannot be sealed: {error}");
+                self.show(&Shown::Notice(text), None);
+            }
+        }
     }
 
     fn connect(&self) {

@@ -76,7 +76,11 @@ impl SessionKey {
     }
 }
 
-fn random_bytes() -> io::Result<[u8; 32]> {
+/// Of the system's random source.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn random_bytes() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Ok(bytes),

@@ -114,6 +114,8 @@ pub struct Sender<S: Source> {
     buffer: Vec<u8>,
     reports: Vec<Report>,
     over: Option<Result<(), Fault>>,
+    /// All goes as bytes: parts of files are of no use to the channel.
+    copies: bool,
 }
 
 #[derive(Debug)]
@@ -172,7 +174,13 @@ impl<S: Source> Sender<S> {
             buffer: Vec::new(),
             reports: Vec::new(),
             over: None,
+            copies: false,
         }
+    }
+
+    /// From now on no [`Segment::File`] is said.
+    pub fn send_copies(&mut self) {
+        self.copies = true;
     }
 
     /// Takes in bytes of the receiver, in any portions. Does not block.
@@ -422,7 +430,8 @@ impl<S: Source> Sender<S> {
         }
         let current = self.current.as_mut().expect("the caller has looked");
         let left = current.size - current.offset;
-        let in_place = current.file.is_regular() && left > TRANSFER_SMALL_MAX_BYTES as u64;
+        let is_large = left > TRANSFER_SMALL_MAX_BYTES as u64;
+        let in_place = !self.copies && is_large && current.file.is_regular();
         let most = if in_place { DATA_BYTES } else { READ_BYTES };
         let (start, want) = (current.offset, left.min(most as u64) as usize);
         while current.offset - start < want as u64 {
@@ -452,7 +461,13 @@ impl<S: Source> Sender<S> {
             self.put_bytes(|out, _| message::put_data_header(out, length));
             match in_place {
                 true => self.out.push(Segment::File { file, offset: start, length }),
-                false => self.put_bytes(|out, buffer| out.extend_from_slice(&buffer[..length])),
+                false => self.put_bytes(|out, buffer| {
+                    // Not grown again and again, as much follows.
+                    if is_large && out.capacity() < DATA_BYTES {
+                        out.reserve(DATA_BYTES + READ_BYTES);
+                    }
+                    out.extend_from_slice(&buffer[..length]);
+                }),
             }
             self.out_bytes += length;
         }

@@ -31,6 +31,14 @@ impl OneTimeToken {
     }
 }
 
+impl PartialEq for OneTimeToken {
+    fn eq(&self, other: &OneTimeToken) -> bool {
+        self.matches(&other.0)
+    }
+}
+
+impl Eq for OneTimeToken {}
+
 impl fmt::Debug for OneTimeToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("OneTimeToken(..)")
@@ -110,6 +118,11 @@ enum Scope {
     None,
 }
 
+/// Whether an address is of this machine alone.
+pub(super) fn scope_is_loopback(address: IpAddr) -> bool {
+    scope(address.to_canonical()) == Scope::Loopback
+}
+
 fn scope(address: IpAddr) -> Scope {
     match address {
         IpAddr::V4(address) => scope_v4(address),
@@ -154,7 +167,8 @@ pub struct Announcement {
     pub addresses: Vec<IpAddr>,
 }
 
-fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+/// Reads a port that a client may have.
+pub(super) fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let port = u16::deserialize(deserializer)?;
     if port < DIRECT_PORT_MIN {
         return Err(de::Error::custom(format_args!("port {port} is below {DIRECT_PORT_MIN}")));
@@ -162,7 +176,10 @@ fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     Ok(port)
 }
 
-fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+/// Reads addresses that interfaces of a client may have.
+pub(super) fn addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<IpAddr>, D::Error> {
     let check = |address: &IpAddr| match scope(*address) {
         Scope::Private | Scope::Global => Ok(()),
         Scope::Loopback | Scope::None => Err(format!("{address} is no address of an interface")),
@@ -274,7 +291,7 @@ impl<'de> Deserialize<'de> for Candidates {
 }
 
 /// What a client needs to reach another one and to know it when it answers.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Introduction {
     /// Of the other end's key: the only one to be believed.
     pub fingerprint: Fingerprint,

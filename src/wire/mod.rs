@@ -4,6 +4,7 @@
 //! call: a codec is given the bytes that are there and says how many it used.
 
 pub mod blob;
+pub mod contact;
 pub mod control;
 pub mod dialect;
 pub mod edge;
@@ -27,6 +28,7 @@ pub mod text;
 pub mod verbs;
 
 pub use blob::Blob;
+pub use contact::{Contact, Standpoint};
 pub use dialect::Dialect;
 pub use edge::{EdgeAnswer, EdgeCall};
 pub use error::{ErrorCode, Refusal};

@@ -9,7 +9,9 @@ pub mod framed;
 pub mod identity;
 pub mod json;
 pub mod lines;
+pub mod place;
 pub mod secured;
+pub mod tap;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},

@@ -89,6 +89,10 @@ impl Terminal {
         self.await_screen(line, |lines| lines.iter().any(|it| it == line));
     }
 
+    pub fn await_start(&mut self, start: &str) {
+        self.await_screen(start, |lines| lines.iter().any(|it| it.starts_with(start)));
+    }
+
     pub fn await_last(&mut self, line: &str) {
         self.await_screen(line, |lines| lines.last().is_some_and(|it| it == line));
     }

@@ -69,6 +69,14 @@ pub(super) fn stable_number(orders: Option<&[Order]>) -> Option<u64> {
     Some(u64::from_le_bytes(*first))
 }
 
+/// A name that is not meant to be written to, and that no second verb of this user has.
+pub(super) fn passing_name(login_name: Option<&str>, random: u64) -> Name {
+    let base = login_name.and_then(Name::parse);
+    let base = base.as_ref().map_or("client", Name::as_str);
+    let name = format!("{}-{:06x}", &base[..base.len().min(25)], random & 0xff_ffff);
+    Name::parse(&name).expect("a name cut to 25 and 7 good characters are a name")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

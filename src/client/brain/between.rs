@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use super::{Brain, Effect, Online, Opening, Shown, Style, Tag, Task, transfer::Transfer};
 use crate::{
     client::{
+        channel::{Meeting, Way},
+        meet::Meet,
         mover::peer::Taking,
         order::{Local, Order},
         rules::{Rules, Verdict},
@@ -19,25 +21,31 @@ use crate::{
     },
     transfer::Fault,
     wire::{
-        Blob, ErrorCode, Form, Name,
+        Blob, Contact, ErrorCode, Form, Name, OneTimeToken, Standpoint,
         control::{CallBody, DetailBody},
+        event::Object,
     },
 };
-
-/// Which way bytes go that the server passes on.
-const RELAYED: &str = "relayed by the server";
 
 /// What goes on with other users, but for the transfers themselves.
 #[derive(Debug, Default)]
 pub(super) struct Between {
     rules: Rules,
+    meet: Meet,
     /// What we were offered and have not answered.
-    open: BTreeMap<u32, Taking>,
+    open: BTreeMap<u32, Offered>,
     /// What is looked at before it is offered.
     weighing: BTreeMap<u64, Sending>,
     last_weighed: u64,
     /// We are here to receive: so many files or folders, if not for ever.
     receiving: Option<Option<u64>>,
+}
+
+/// What somebody offers, and where their client is, if it has told that.
+#[derive(Debug)]
+struct Offered {
+    taking: Taking,
+    meeting: Option<Meeting>,
 }
 
 #[derive(Debug)]
@@ -56,14 +64,16 @@ pub(super) struct Peer {
     pub(super) form: Option<Form>,
     /// The hash of the file that goes or has come as it is, where it is known.
     pub(super) hash: Option<[u8; 32]>,
+    /// Which way it goes, once that is known.
+    way: Option<Way>,
     what: What,
     side: Side,
 }
 
 #[derive(Debug)]
 enum Side {
-    Gives { paths: Vec<Local>, limit: Option<u64> },
-    Takes(Taking),
+    Gives { paths: Vec<Local>, limit: Option<u64>, token: Option<OneTimeToken> },
+    Takes(Taking, Option<Meeting>),
 }
 
 impl Peer {
@@ -84,7 +94,7 @@ impl Peer {
             (Side::Gives { .. }, _) => {
                 format!("broken off; what is there is kept, go on with: {again}")
             }
-            (Side::Takes(_), _) => {
+            (Side::Takes(..), _) => {
                 format!("broken off; it goes on where it was when {} sends it again", self.with)
             }
         }
@@ -105,14 +115,15 @@ impl Peer {
         let bare = name.strip_prefix(prefix.as_bytes()).unwrap_or(name);
         let path = if is_sent { name } else { bare }.to_vec();
         let target = (!is_sent).then(|| name.to_vec());
-        let passed = Passed { with, is_sent, path, target, size, hash, seconds, was_there };
+        let way = self.way;
+        let passed = Passed { with, is_sent, path, target, size, hash, seconds, was_there, way };
         Shown::Passing(Passing::Passed(passed))
     }
 
     /// The same for files in folders together.
     pub(super) fn folders(&self, (files, size, was_there): (u64, u64, u64), seconds: f64) -> Shown {
-        let (with, is_sent) = (self.with, self.is_sent());
-        Shown::Passing(Passing::Folders { with, is_sent, files, size, was_there, seconds })
+        let (with, is_sent, way) = (self.with, self.is_sent(), self.way);
+        Shown::Passing(Passing::Folders { with, is_sent, files, size, was_there, seconds, way })
     }
 
     /// A file that has gone out as it is: that it was taken is all that we know.
@@ -127,6 +138,7 @@ impl Peer {
             hash: None,
             seconds,
             was_there: false,
+            way: self.way,
         };
         is_it.then_some(Shown::Passing(Passing::Passed(passed)))
     }
@@ -159,8 +171,8 @@ impl Brain {
                 self.between.weighing.insert(number, Sending { paths, to, limit, again });
             }
             Order::Accept { offer } => {
-                if let Some((number, taking)) = self.answered(offer) {
-                    self.take(number, taking, now_ms);
+                if let Some((number, offered)) = self.answered(offer) {
+                    self.take(number, offered, now_ms);
                 }
             }
             Order::Refuse { offer, reason } => {
@@ -174,7 +186,7 @@ impl Brain {
     }
 
     /// The offer that the user means: of this number, or the only one.
-    fn answered(&mut self, number: Option<u32>) -> Option<(u32, Taking)> {
+    fn answered(&mut self, number: Option<u32>) -> Option<(u32, Offered)> {
         let open = &mut self.between.open;
         let number = match number {
             Some(number) => Some(number),
@@ -206,6 +218,7 @@ impl Brain {
         let Online::Here(link) = &mut self.online else { return self.settle() };
         let Sending { paths, to, limit, again } = sending;
         let Weight { name, size, files, folder, modified } = weight;
+        let token = self.between.meet.token();
         let call = CallBody::Send {
             to: to.as_str().into(),
             name: Blob::borrowed(&name),
@@ -214,28 +227,41 @@ impl Brain {
             files,
             folder,
             form: Form::Conversation,
-            introduction: None,
+            introduction: self.between.meet.introduce(token),
             data: None,
         };
         let tag = link.request(&call);
         let what = What { name: name.clone(), size, files, folder };
         self.show(Shown::Passing(Passing::Asked { to, what: what.clone() }));
-        let side = Side::Gives { paths, limit };
-        let peer = Peer { with: to, form: None, hash: None, what, side };
+        let side = Side::Gives { paths, limit, token };
+        let peer = Peer { with: to, form: None, hash: None, way: None, what, side };
         self.tasks.insert(tag, Task::Transfer(Box::new(Transfer::peer(peer, again, now_ms))));
     }
 
     /// News of offers; what is none of these is of no account.
     pub(super) fn handle_offer(&mut self, detail: DetailBody<'_>, now_ms: u64) {
         match detail {
-            DetailBody::Offer { offer, from, name, size, modified, files, folder, .. } => {
+            DetailBody::Offer {
+                offer,
+                from,
+                name,
+                size,
+                modified,
+                files,
+                folder,
+                introduction,
+                address,
+                ..
+            } => {
                 let name = name.0.into_owned();
+                let meeting =
+                    self.between.meet.meeting(introduction.as_deref(), address.as_deref(), None);
                 let what = What { name: name.clone(), size, files, folder };
                 // The form is what both can; it is told when both take part.
                 let form = Form::Conversation;
                 let taking = Taking { from, name, size, files, modified, form };
                 self.effects.push_back(Effect::Seen(from));
-                self.judge(offer, taking, what, now_ms);
+                self.judge(offer, Offered { taking, meeting }, what, now_ms);
             }
             DetailBody::OfferWithdrawn { offer, text, .. }
                 if self.between.open.remove(&offer).is_some() =>
@@ -247,19 +273,19 @@ impl Brain {
         }
     }
 
-    fn judge(&mut self, number: u32, taking: Taking, what: What, now_ms: u64) {
-        let from = taking.from;
+    fn judge(&mut self, number: u32, offered: Offered, what: What, now_ms: u64) {
+        let Taking { from, size, .. } = offered.taking;
         let verdict = match self.setup.style {
             Style::Verb if self.between.receiving.is_none() => {
                 Verdict::Refuse("this client is busy with something else".to_owned())
             }
-            _ => self.between.rules.verdict(from, taking.size),
+            _ => self.between.rules.verdict(from, size),
         };
         let reason = match verdict {
-            Verdict::Take => return self.take(number, taking, now_ms),
+            Verdict::Take => return self.take(number, offered, now_ms),
             Verdict::Ask(_) if self.setup.can_ask => {
                 self.show(Shown::Passing(Passing::Offer { number, from, what }));
-                self.between.open.insert(number, taking);
+                self.between.open.insert(number, offered);
                 return;
             }
             Verdict::Ask(reason) | Verdict::Refuse(reason) => reason,
@@ -270,14 +296,16 @@ impl Brain {
         }
     }
 
-    fn take(&mut self, number: u32, taking: Taking, now_ms: u64) {
+    fn take(&mut self, number: u32, Offered { taking, meeting }: Offered, now_ms: u64) {
         let Online::Here(link) = &mut self.online else { return };
         let form = Form::Conversation;
-        let tag = link.request(&CallBody::Accept { offer: number, form, introduction: None });
+        // Who has not introduced itself has no use for it.
+        let introduction = meeting.as_ref().and_then(|_| self.between.meet.introduce(None));
+        let tag = link.request(&CallBody::Accept { offer: number, form, introduction });
         let Taking { from, name, size, files, .. } = &taking;
         let what = What { name: name.clone(), size: *size, files: *files, folder: false };
-        let side = Side::Takes(taking.clone());
-        let peer = Peer { with: *from, form: None, hash: None, what, side };
+        let side = Side::Takes(taking.clone(), meeting);
+        let peer = Peer { with: *from, form: None, hash: None, way: None, what, side };
         let transfer = Transfer::peer(peer, String::new(), now_ms);
         self.tasks.insert(tag, Task::Transfer(Box::new(transfer)));
     }
@@ -289,25 +317,65 @@ impl Brain {
         self.tasks.insert(tag, Task::Refusal);
     }
 
-    /// Both take part: the bytes begin to go.
-    pub(super) fn handle_joined(&mut self, tag: Tag, form: Form, now_ms: u64) {
+    /// Both take part: the bytes begin to go. `contact` is what the other client has told of
+    /// itself, and where the server sees it; for who gets the bytes that was in the offer.
+    pub(super) fn handle_joined(
+        &mut self,
+        tag: Tag,
+        form: Form,
+        contact: Option<(&Object, &str)>,
+        now_ms: u64,
+    ) {
         let Some(credit_step_bytes) = self.link().map(|link| link.credit_step_bytes()) else {
             return;
         };
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
         let Some(peer) = transfer.join(form, now_ms) else { return };
-        let (with, is_sent, way) = (peer.with, peer.is_sent(), RELAYED);
-        let opening = match &peer.side {
-            Side::Gives { paths, limit } => {
-                Opening::Give { paths: paths.clone(), limit: *limit, form }
+        let talks = form == Form::Conversation;
+        let opening = match &mut peer.side {
+            Side::Gives { paths, limit, token } => {
+                let (said, seen) = contact.unzip();
+                let meeting = self.between.meet.meeting(said, seen, *token);
+                let meeting = meeting.filter(|_| talks && token.is_some());
+                Opening::Give { paths: paths.clone(), limit: *limit, form, meeting }
             }
-            Side::Takes(taking) => {
+            Side::Takes(taking, meeting) => {
                 let taking = Taking { form, ..taking.clone() };
-                Opening::Take { taking, credit_step_bytes }
+                let meeting = meeting.take().filter(|_| talks);
+                Opening::Take { taking, meeting, credit_step_bytes }
             }
         };
+        let is_met = opening.meeting().is_some();
         self.effects.push_back(Effect::Open(tag, opening));
-        self.show(Shown::Passing(Passing::Joined { with, is_sent, way }));
+        if !is_met {
+            self.handle_way(tag, Way::Relayed);
+        }
+    }
+
+    /// The bytes go this way from now on.
+    pub fn handle_way(&mut self, tag: Tag, way: Way) {
+        let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
+        if !transfer.is_wanted() {
+            return;
+        }
+        let Some(peer) = transfer.peer_mut() else { return };
+        let (with, is_sent) = (peer.with, peer.is_sent());
+        let before = peer.way.replace(way);
+        self.show(Shown::Passing(match before {
+            None => Passing::Joined { with, is_sent, way },
+            Some(_) => Passing::Rerouted { with, way },
+        }));
+    }
+
+    /// What is told of this client, where it has a key: `random` are 32 bytes of the system's
+    /// random source, from which tokens are made.
+    pub fn set_contact(&mut self, contact: Contact, random: [u8; 32]) {
+        self.between.meet.set_contact(contact, random);
+    }
+
+    /// From where the server is reached, and where.
+    pub fn set_standpoint(&mut self, standpoint: Option<Standpoint>) {
+        self.between.meet.standpoint = standpoint;
     }
 
     /// The hash of a file that has been read as it is.

@@ -56,11 +56,15 @@ impl Brain {
             (Some(Task::Answer(_)), DetailBody::Text { text }) => {
                 self.show(Shown::Text(text.into_owned()));
             }
-            (Some(Task::Transfer(_)), DetailBody::Accepted { form, .. }) => {
-                self.handle_joined(tag, form, now_ms);
+            (Some(Task::Transfer(_)), DetailBody::Accepted { form, introduction, address, .. }) => {
+                let contact = introduction.as_deref().zip(address.as_deref());
+                self.handle_joined(tag, form, contact, now_ms);
             }
             (Some(Task::Transfer(_)), DetailBody::File { .. }) => {
-                self.handle_joined(tag, Form::Raw, now_ms);
+                self.handle_joined(tag, Form::Raw, None, now_ms);
+            }
+            (Some(Task::Transfer(_)), DetailBody::DataEnd) => {
+                self.effects.push_back(Effect::PeerEnded(tag));
             }
             (Some(Task::Answer(_) | Task::Samples), DetailBody::Object { object }) => {
                 match EdgeAnswer::of_object(&object) {

@@ -3,10 +3,12 @@
 use std::{collections::VecDeque, path::Path};
 
 use super::{
-    Brain, Effect, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
+    Brain, Effect, Link, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
 };
 use crate::{
-    client::{mover::peer::Taking, order::Local, outgoing::FilePart, progress::Size},
+    client::{
+        channel::Meeting, mover::peer::Taking, order::Local, outgoing::FilePart, progress::Size,
+    },
     limits::CHUNK_MAX_BYTES,
     transfer::{Fault, Report, Segment, source::DiskFile},
     wire::{ErrorCode, Form},
@@ -38,11 +40,15 @@ pub enum Opening {
         limit: Option<u64>,
         /// How they go.
         form: Form,
+        /// How the two clients meet, where both have told how they can.
+        meeting: Option<Meeting>,
     },
     /// Files of another user come.
     Take {
         /// What and how.
         taking: Taking,
+        /// See [`Opening::Give`].
+        meeting: Option<Meeting>,
         /// Bytes that may be taken before they are reported.
         credit_step_bytes: u32,
     },
@@ -63,6 +69,22 @@ impl Opening {
             | Opening::Store { limit, .. }
             | Opening::Give { limit, .. } => *limit,
             Opening::Take { .. } => None,
+        }
+    }
+
+    /// How the two clients meet, if they do.
+    pub fn meeting(&self) -> Option<&Meeting> {
+        match self {
+            Opening::Give { meeting, .. } | Opening::Take { meeting, .. } => meeting.as_ref(),
+            Opening::Fetch { .. } | Opening::Store { .. } => None,
+        }
+    }
+
+    /// The same, for who opens the way.
+    pub fn take_meeting(&mut self) -> Option<Meeting> {
+        match self {
+            Opening::Give { meeting, .. } | Opening::Take { meeting, .. } => meeting.take(),
+            Opening::Fetch { .. } | Opening::Store { .. } => None,
         }
     }
 }
@@ -95,7 +117,7 @@ pub(super) struct Transfer {
 enum Kind {
     Fetch { paths: Vec<Vec<u8>>, target: Target },
     Store { into: Option<Vec<u8>> },
-    Peer(Peer),
+    Peer(Box<Peer>),
 }
 
 impl Transfer {
@@ -114,7 +136,7 @@ impl Transfer {
 
     /// To or from another user.
     pub(super) fn peer(peer: Peer, again: String, now_ms: u64) -> Transfer {
-        Transfer::new(Kind::Peer(peer), again, now_ms)
+        Transfer::new(Kind::Peer(Box::new(peer)), again, now_ms)
     }
 
     pub(super) fn peer_mut(&mut self) -> Option<&mut Peer> {
@@ -125,7 +147,7 @@ impl Transfer {
     }
 
     /// Both ends take part from now on. `None` where that cannot be, or nobody wants it any more.
-    pub(super) fn join(&mut self, form: Form, now_ms: u64) -> Option<&Peer> {
+    pub(super) fn join(&mut self, form: Form, now_ms: u64) -> Option<&mut Peer> {
         (self.began_ms, self.told) = (now_ms, (now_ms, 0));
         let is_wanted = self.is_wanted();
         let peer = self.peer_mut().filter(|peer| peer.form.is_none() && is_wanted)?;
@@ -183,6 +205,45 @@ impl Transfer {
     }
 }
 
+/// Puts the next piece of what a transfer says on the connection: how many bytes, where there is
+/// room and something to say.
+pub fn pump_queue(
+    link: &mut Link,
+    tag: Tag,
+    queue: &mut VecDeque<Segment<DiskFile>>,
+) -> Option<usize> {
+    let room = match queue.front()? {
+        Segment::Bytes(_) => link.input_room(tag).min(CHUNK_MAX_BYTES),
+        Segment::File { .. } => link.file_room(tag),
+    };
+    if room == 0 || link.waiting() >= LINK_LOW_BYTES {
+        return None;
+    }
+    match queue.front_mut()? {
+        Segment::Bytes(bytes) => {
+            let count = bytes.len().min(room);
+            link.input(tag, &bytes[..count]);
+            if count == bytes.len() {
+                queue.pop_front();
+            } else {
+                bytes.drain(..count);
+            }
+            Some(count)
+        }
+        Segment::File { file, offset, length } => {
+            let count = room.min(*length);
+            let part = FilePart { file: file.clone(), offset: *offset, length: count };
+            link.input_file(tag, part);
+            *offset += count as u64;
+            *length -= count;
+            if *length == 0 {
+                queue.pop_front();
+            }
+            Some(count)
+        }
+    }
+}
+
 impl Brain {
     /// Our half of the conversation has said something.
     pub fn handle_said(&mut self, tag: Tag, segments: Vec<Segment<DiskFile>>) {
@@ -220,36 +281,7 @@ impl Brain {
     fn pump_one(&mut self, tag: Tag) -> Option<usize> {
         let super::Online::Here(link) = &mut self.online else { return None };
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return None };
-        let room = match transfer.queue.front()? {
-            Segment::Bytes(_) => link.input_room(tag).min(CHUNK_MAX_BYTES),
-            Segment::File { .. } => link.file_room(tag),
-        };
-        if room == 0 || link.waiting() >= LINK_LOW_BYTES {
-            return None;
-        }
-        match transfer.queue.front_mut()? {
-            Segment::Bytes(bytes) => {
-                let count = bytes.len().min(room);
-                link.input(tag, &bytes[..count]);
-                if count == bytes.len() {
-                    transfer.queue.pop_front();
-                } else {
-                    bytes.drain(..count);
-                }
-                Some(count)
-            }
-            Segment::File { file, offset, length } => {
-                let count = room.min(*length);
-                let part = FilePart { file: file.clone(), offset: *offset, length: count };
-                link.input_file(tag, part);
-                *offset += count as u64;
-                *length -= count;
-                if *length == 0 {
-                    transfer.queue.pop_front();
-                }
-                Some(count)
-            }
-        }
+        pump_queue(link, tag, &mut transfer.queue)
     }
 
     /// What has happened to the files of a transfer.

@@ -279,6 +279,7 @@ impl Dialog {
                 self.effects.push_back(Effect::Do(Job::Discard { tag }));
                 self.end_file(tag, Err(why));
             }
+            News::Arrived(offered, kept) => self.tell_arrived(&offered, kept),
             News::Message { from, text } => {
                 let shown = format!("{from}: {}\n", escape(&text));
                 self.interject(&shown);
@@ -311,12 +312,18 @@ impl Dialog {
 
     /// A file has come, or will not.
     fn end_file(&mut self, tag: Tag, ended: Result<(), String>) {
-        let Some(Offered { from, name, .. }) = self.coming.remove(&tag) else { return };
-        let name = escape_bytes(&name);
+        let Some(offered) = self.coming.remove(&tag) else { return };
+        if ended.is_err() {
+            self.talk.stop_taking(tag);
+        }
+        self.tell_arrived(&offered, ended);
+    }
+
+    fn tell_arrived(&mut self, Offered { from, name, .. }: &Offered, ended: Result<(), String>) {
+        let name = escape_bytes(name);
         let text = match ended {
             Ok(()) => format!("a file ({name}) has been received from {from}\n"),
             Err(why) => {
-                self.talk.stop_taking(tag);
                 format!("a file ({name}) from {from} did not arrive: {}\n", escape(&why))
             }
         };

@@ -4,6 +4,7 @@
 //! [`command`], [`talk`], [`dialog`] and [`runner`] are pure; [`session`] is the loop, [`files`],
 //! [`measure`] and [`spool`] are the threads and the disk beside it.
 
+pub mod carriers;
 pub mod command;
 pub mod dialog;
 pub mod files;
@@ -40,7 +41,9 @@ pub fn run(plan: &Plan, device: &Device, password: Option<Secret<'static>>) -> R
     match device {
         Device::Prompt { udp_port } => {
             let dialog = Dialog::new(*udp_port, random());
-            Session::new(plan, dialog, None)?.run().map_err(failed)
+            let mut session = Session::new(plan, dialog, None)?;
+            session.open_channels(*udp_port);
+            session.run().map_err(failed)
         }
         Device::Run(run) => {
             let folder = spool_folder(plan)?;

@@ -67,8 +67,8 @@ pub struct RunDevice {
     /// Without it each batch has a file of its own: 1, 2, 3 and so on, also after a restart.
     #[arg(long, value_name = "FILE_ID", value_parser = file_id)]
     pub file_id: Option<u32>,
-    /// Where this device takes files from others; 0: nowhere.
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    /// Where this device takes files from others, as --udp-port says; 0: nowhere.
+    #[arg(skip)]
     pub udp_port: u16,
     /// The command. One word is a line for the shell, as in 'sensor | cut -f2'; several are a
     /// program and its arguments.
@@ -94,11 +94,14 @@ impl DeviceVerb {
         !matches!(self, DeviceVerb::List | DeviceVerb::Prompt { .. })
     }
 
-    /// What to be, or what to ask. `random` is any number.
-    pub fn plan(self, random: u64) -> (Option<Device>, Vec<Order>) {
+    /// What to be, or what to ask. `random` is any number, `udp_port` that of the options.
+    pub fn plan(self, random: u64, udp_port: Option<u16>) -> (Option<Device>, Vec<Order>) {
         let request = || RequestId::parse(&format!("{random:016x}"));
         let call = match self {
-            DeviceVerb::Run(run) => return (Some(Device::Run(run)), Vec::new()),
+            DeviceVerb::Run(run) => {
+                let run = RunDevice { udp_port: udp_port.unwrap_or(0), ..run };
+                return (Some(Device::Run(run)), Vec::new());
+            }
             DeviceVerb::Prompt { udp_port } => {
                 return (Some(Device::Prompt { udp_port }), Vec::new());
             }

@@ -238,6 +238,7 @@ impl Runner {
             // Nobody is here to read it, and nothing else was asked for.
             News::Message { .. } | News::Accepted => {}
             News::Coming(..) | News::Piece(..) | News::Complete(..) | News::Broken(..) => {}
+            News::Arrived(..) => {}
         }
     }
 

@@ -15,20 +15,26 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     Effect, Front, Happening, Job,
+    carriers::Carriage,
     files::{self, Coming},
     measure::Meter,
 };
 use crate::{
     client::{
         arguments::Plan,
+        blocks::Chunk,
+        brain::After,
+        channel::{self, Channels, Started},
         exit, input,
+        mover::Mover,
         outlet::{Mouth, Outlet},
         password,
         post::{News, Post},
         progress::Bars,
         secure::{self, Connected},
-        session::random,
+        session::{random, send_part, standpoint_of},
     },
+    limits::DIRECT_PORT_MIN,
     sys::{
         terminal::{self, HiddenInput, StdoutError},
         transport::Transport,
@@ -67,6 +73,9 @@ pub struct Session<'a, F> {
     blocks: Option<mpsc::Sender<()>>,
     /// The writers of files that come from other devices.
     coming: HashMap<Tag, mpsc::Sender<Coming>>,
+    /// The threads of files that go or come by other ways.
+    movers: HashMap<Tag, Mover>,
+    channels: Option<Channels>,
     meter: Option<Meter>,
     /// While a secret is typed.
     hidden: Option<HiddenInput>,
@@ -105,6 +114,8 @@ impl<'a, F: Front> Session<'a, F> {
             lines: None,
             blocks: None,
             coming: HashMap::new(),
+            movers: HashMap::new(),
+            channels: None,
             meter,
             hidden: None,
             leaving: None,
@@ -151,6 +162,46 @@ impl<'a, F: Front> Session<'a, F> {
         self.front.talk().handle_timeout(now_ms, random());
         self.tell(Happening::Time);
         self.write();
+    }
+
+    /// What files by other ways need.
+    fn carry(&mut self) {
+        self.front.talk().pump_carriers();
+        while let Some(carriage) = self.front.talk().carriers.poll() {
+            match carriage {
+                Carriage::Open(tag, opening) => {
+                    let (bars, post) = (Bars::new(false), self.post.clone());
+                    let mover = Mover::start(tag, opening, bars, post, self.channels.as_ref());
+                    self.movers.insert(tag, mover);
+                }
+                Carriage::Drop(tag) => drop(self.movers.remove(&tag)),
+                Carriage::Bytes(tag, bytes) => {
+                    let mover = self.movers.get(&tag);
+                    let _ = mover.map(|mover| mover.chunk(Chunk::Own(bytes)));
+                }
+                Carriage::Taken(tag, count) => {
+                    self.movers.get(&tag).into_iter().for_each(|it| it.taken(count));
+                }
+                Carriage::PeerEnded(tag) => {
+                    self.movers.get(&tag).into_iter().for_each(Mover::peer_ended);
+                }
+            }
+        }
+    }
+
+    /// What a device needs to meet other clients. Without it files go through the server.
+    pub fn open_channels(&mut self, udp_port: u16) {
+        let is_wanted = udp_port >= DIRECT_PORT_MIN && self.plan.udp_port.is_some();
+        let udp_port = is_wanted.then_some(udp_port);
+        match channel::open(udp_port, &self.post) {
+            Ok((Started { channels, contact, notes }, random)) => {
+                self.channels = Some(channels);
+                self.front.talk().carriers.meet.set_contact(contact, random);
+                // The dialog has no words for it, and files go on by the other way.
+                notes.iter().for_each(|note| log::warn!("{note}"));
+            }
+            Err(error) => log::warn!("files between devices cannot be sealed: {error}"),
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -223,6 +274,10 @@ impl<'a, F: Front> Session<'a, F> {
             }
             News::OutputFailed(StdoutError::Closed) => self.leave(exit::DONE),
             News::OutputFailed(StdoutError::Failed(_)) => self.leave(exit::FAILED),
+            News::Said(tag, segments) => self.front.talk().carriers.say(tag, segments),
+            News::Reports(tag, reports) => self.front.talk().carriers.note(tag, reports),
+            News::Moved(tag, outcome) => self.front.talk().carriers.over(tag, outcome),
+            News::After(After::Consumed(tag, bytes)) => self.front.talk().taken(tag, bytes),
             News::OutputDone => self.outlets_open = self.outlets_open.saturating_sub(1),
             _ => {}
         }
@@ -327,6 +382,7 @@ impl<F: Front> Session<'_, F> {
     }
 
     fn adopt(&mut self, mut transport: Transport) -> io::Result<()> {
+        self.front.talk().carriers.meet.standpoint = standpoint_of(&transport);
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
         self.transport = Some(transport);
@@ -375,15 +431,27 @@ impl<F: Front> Session<'_, F> {
     }
 
     fn write(&mut self) {
-        let Some(transport) = &mut self.transport else { return };
-        if transport.wants_write() {
+        self.carry();
+        if let Some(transport) = &mut self.transport
+            && transport.wants_write()
+        {
             // What cannot be sent now is tried again when the socket is writable.
             let _ = transport.flush();
         }
-        let Some(link) = self.front.talk().link() else { return };
-        while !link.outgoing().is_empty() {
-            match transport.write(link.outgoing(), false) {
-                Ok(count) => link.advance(count),
+        while let Some(transport) = &mut self.transport
+            && let Some(link) = self.front.talk().link()
+        {
+            let sent = match (link.outgoing(), link.outgoing_file()) {
+                ([], None) => return,
+                ([], Some(part)) => send_part(transport, part),
+                (bytes, file) => transport.write(bytes, file.is_some()),
+            };
+            match sent {
+                Ok(count) => {
+                    link.advance(count);
+                    // There is room for more.
+                    self.carry();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The reason for it may still be there to be read.

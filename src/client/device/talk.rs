@@ -10,16 +10,23 @@
 //!                      └─────── Pause ◀───────────────┴──────┴─────────────────┘
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
 
+use super::carriers::{self, Carriers};
 use crate::{
     client::{
         backoff::Backoff,
+        channel::Meeting,
         link::{Heard, Link},
     },
     wire::{
         Blob, EdgeAnswer, EdgeCall, ErrorCode, Form, Name, Refusal, Secret, Tag,
         control::{CallBody, DetailBody, OutcomeBody, RefusalBody},
+        event::Object,
     },
 };
 
@@ -62,7 +69,7 @@ pub enum News {
     Ended(Result<(), Refusal>),
     /// The upload may go on: see [`Talk::input`].
     MoreInput,
-    /// The other device takes the file that was offered.
+    /// The other device takes the file that was offered, as it is.
     Accepted,
     /// Somebody wants to send us something: see [`Talk::accept`].
     Offer(u32, Offered),
@@ -74,6 +81,8 @@ pub enum News {
     Complete(Tag, Option<[u8; 32]>),
     /// It will never be complete.
     Broken(Tag, String),
+    /// A file that came by other ways is there, or not.
+    Arrived(Offered, Result<(), String>),
     /// Somebody wrote.
     Message {
         /// Who.
@@ -92,6 +101,10 @@ pub struct Offered {
     pub name: Vec<u8>,
     /// Bytes; `None` where it is more than one file, or nobody knows.
     pub size: Option<u64>,
+    /// The most that the sender can speak.
+    pub form: Form,
+    /// How we meet the sender's client, where that is known.
+    pub meeting: Option<Meeting>,
 }
 
 enum Online {
@@ -119,6 +132,8 @@ pub struct Talk {
     request: Option<Tag>,
     /// What we have accepted.
     incoming: BTreeMap<Tag, Offered>,
+    /// Files that go or come by other ways than as they are.
+    pub carriers: Carriers,
     news: VecDeque<News>,
 }
 
@@ -132,6 +147,7 @@ impl Default for Talk {
             last_number: 0,
             request: None,
             incoming: BTreeMap::new(),
+            carriers: Carriers::default(),
             news: VecDeque::new(),
         }
     }
@@ -205,8 +221,9 @@ impl Talk {
     }
 
     /// Offers one file to another device, as a request that is under way. Its bytes may follow
-    /// after [`News::Accepted`].
-    pub fn offer(&mut self, to: Name, name: &[u8], size: u64, modified: i64) {
+    /// after [`News::Accepted`], where it does not go by other ways.
+    pub fn offer(&mut self, to: Name, path: &Path, size: u64, modified: i64) {
+        let name = path.file_name().unwrap_or_default().as_bytes();
         let Online::Ready(link) = &mut self.online else { unreachable!("the caller has looked") };
         assert!(self.request.is_none(), "one request at a time");
         self.request = Some(link.request(&CallBody::Send {
@@ -216,8 +233,8 @@ impl Talk {
             modified: Some(modified),
             files: 1,
             folder: false,
-            form: Form::Raw,
-            introduction: None,
+            form: Form::Conversation,
+            introduction: self.carriers.offer(path.to_owned()),
             data: None,
         }));
     }
@@ -225,7 +242,9 @@ impl Talk {
     /// Takes what was offered.
     pub fn accept(&mut self, offer: u32, offered: Offered) {
         if let Online::Ready(link) = &mut self.online {
-            let call = CallBody::Accept { offer, form: Form::Raw, introduction: None };
+            let introduction = offered.meeting.as_ref();
+            let introduction = introduction.and_then(|_| self.carriers.meet.introduce(None));
+            let call = CallBody::Accept { offer, form: offered.form, introduction };
             self.incoming.insert(link.request(&call), offered);
         }
     }
@@ -340,6 +359,9 @@ impl Talk {
         let (taken, heard) = link.handle(bytes, now_ms)?;
         match heard {
             None => {}
+            Some(Heard::Data(tag, _, range)) if self.carriers.has(tag) => {
+                self.carriers.hear(tag, bytes[range].to_vec());
+            }
             Some(Heard::Data(tag, _, range)) => {
                 self.news.push_back(News::Piece(tag, bytes[range].to_vec()));
             }
@@ -394,19 +416,22 @@ impl Talk {
                     self.news.push_back(News::Answer(answer));
                 }
             }
-            Heard::Detail(tag, DetailBody::Accepted { .. }) if self.request == Some(tag) => {
-                self.news.push_back(News::Accepted);
+            Heard::Detail(tag, DetailBody::Accepted { form, introduction, address, .. }) => {
+                let contact = introduction.as_deref().zip(address.as_deref());
+                self.handle_accepted(tag, form, contact);
             }
-            Heard::Detail(0, DetailBody::Offer { offer, from, name, size, files, folder, .. }) => {
-                let size = size.filter(|_| files == 1 && !folder);
-                let name = name.0.into_owned();
-                self.news.push_back(News::Offer(offer, Offered { from, name, size }));
-            }
+            Heard::Detail(tag, DetailBody::DataEnd) => self.carriers.peer_ended(tag),
+            Heard::Detail(0, offer @ DetailBody::Offer { .. }) => self.handle_offer(offer),
             Heard::Detail(tag, DetailBody::File { size, .. }) => {
                 if let Some(offered) = self.incoming.get_mut(&tag) {
                     offered.size = Some(size);
                     self.news.push_back(News::Coming(tag, offered.clone()));
                 }
+            }
+            Heard::End(tag, outcome) if self.carriers.has(tag) => {
+                let ended = self.carriers.end(tag, ended_of(outcome));
+                self.request = self.request.filter(|request| *request != tag);
+                self.tell_carried(ended);
             }
             Heard::End(tag, outcome) if self.incoming.remove(&tag).is_some() => {
                 self.news.push_back(match outcome {
@@ -428,7 +453,64 @@ impl Talk {
         }
     }
 
+    /// Somebody offers something.
+    fn handle_offer(&mut self, offer: DetailBody<'_>) {
+        let DetailBody::Offer {
+            offer,
+            from,
+            name,
+            size,
+            files,
+            folder,
+            form,
+            introduction,
+            address,
+            ..
+        } = offer
+        else {
+            return;
+        };
+        let size = size.filter(|_| files == 1 && !folder);
+        let meet = &self.carriers.meet;
+        let meeting = meet.meeting(introduction.as_deref(), address.as_deref(), None);
+        let name = name.0.into_owned();
+        self.news.push_back(News::Offer(offer, Offered { from, name, size, form, meeting }));
+    }
+
+    /// Both ends take part, in this form.
+    fn handle_accepted(&mut self, tag: Tag, form: Form, contact: Option<(&Object, &str)>) {
+        let step = self.link().map_or(1, |link| link.credit_step_bytes());
+        let is_ours = self.request == Some(tag);
+        match (form, is_ours, self.incoming.contains_key(&tag)) {
+            (Form::Raw, true, _) => self.news.push_back(News::Accepted),
+            (Form::Conversation, true, _) => self.carriers.give(tag, contact),
+            (Form::Conversation, false, true) => {
+                let offered = self.incoming.remove(&tag).expect("looked at");
+                self.carriers.take(tag, offered, step);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_carried(&mut self, ended: impl IntoIterator<Item = carriers::Ended>) {
+        self.news.extend(ended.into_iter().map(|ended| match ended {
+            carriers::Ended::Sent(ended) => News::Ended(ended),
+            carriers::Ended::Received(offered, kept) => News::Arrived(offered, kept),
+        }));
+    }
+
+    /// The carriers' part of a turn: what their threads have said goes on.
+    pub fn pump_carriers(&mut self) {
+        if let Online::Ready(link) = &mut self.online {
+            self.carriers.pump(link);
+        }
+    }
+
     fn drop_incoming(&mut self, why: &str) {
+        let lost = self.carriers.lose(why);
+        // What was under way of our own is asked for again, or refused with all else.
+        let lost = lost.into_iter().filter(|it| matches!(it, carriers::Ended::Received(..)));
+        self.tell_carried(lost.collect::<Vec<_>>());
         for tag in std::mem::take(&mut self.incoming).into_keys() {
             self.news.push_back(News::Broken(tag, why.to_owned()));
         }
@@ -443,10 +525,7 @@ impl Talk {
     }
 
     fn handle_end(&mut self, tag: Tag, outcome: OutcomeBody<'_>, now_ms: u64, random: u64) {
-        let ended = match outcome {
-            OutcomeBody::Failed { code, text } => Err(Refusal::new(0, code, text.into_owned())),
-            _ => Ok(()),
-        };
+        let ended = ended_of(outcome);
         if self.request == Some(tag) {
             self.request = None;
             return self.news.push_back(News::Ended(ended));
@@ -506,6 +585,13 @@ impl Talk {
     }
 }
 
+fn ended_of(outcome: OutcomeBody<'_>) -> Result<(), Refusal> {
+    match outcome {
+        OutcomeBody::Failed { code, text } => Err(Refusal::new(0, code, text.into_owned())),
+        _ => Ok(()),
+    }
+}
+
 /// What is refused now is refused again.
 fn is_lasting(code: ErrorCode) -> bool {
     use ErrorCode::{BadName, Denied, LoginFailed, LoginRequired, NotSupported, Replaced};
@@ -513,127 +599,4 @@ fn is_lasting(code: ErrorCode) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::{Event, Outcome, edge::Statistic, frame};
-
-    fn who() -> Who {
-        let user = Name::parse("watch").expect("a name");
-        Who { user, password: Some("secret".into()), udp_port: 6000 }
-    }
-
-    /// The server says this.
-    fn hear(talk: &mut Talk, event: &Event<'_>) {
-        let mut bytes = Vec::new();
-        frame::encode(event, &mut bytes);
-        let taken = talk.handle_bytes(&bytes, 5, 0).expect("good frames");
-        assert_eq!(taken, bytes.len());
-    }
-
-    fn news(talk: &mut Talk) -> Vec<News> {
-        std::iter::from_fn(|| talk.poll_news()).collect()
-    }
-
-    /// What the server reads.
-    fn said(talk: &mut Talk) -> String {
-        let link = talk.link().expect("a connection");
-        let text = String::from_utf8_lossy(link.outgoing()).into_owned();
-        link.advance(link.outgoing().len());
-        text
-    }
-
-    fn greet(talk: &mut Talk) {
-        talk.handle_connected(0);
-        let hello = said(talk);
-        assert!(hello.contains(r#""user":"watch","password":"secret""#), "{hello}");
-        hear(talk, &Event::Welcome { name: who().user });
-        assert!(said(talk).contains(r#"{"op":"edge.join","udp_port":6000}"#));
-    }
-
-    fn end(talk: &mut Talk, outcome: Outcome) {
-        let tag = talk.link().expect("a connection").last_number();
-        hear(talk, &Event::End { tag, outcome: &outcome });
-    }
-
-    fn ready() -> Talk {
-        let mut talk = Talk::default();
-        talk.log_in(who());
-        assert_eq!(news(&mut talk), [News::Connect]);
-        greet(&mut talk);
-        end(&mut talk, Outcome::Done);
-        assert_eq!(news(&mut talk), [News::Ready { again: false }]);
-        talk
-    }
-
-    #[test]
-    fn a_request_is_answered_and_ends() {
-        let mut talk = ready();
-        talk.ask(&EdgeCall::Compute { file_id: 1, operation: Statistic::Sum });
-        assert!(said(&mut talk).contains("edge.compute"));
-        let left = EdgeAnswer::Left { device: who().user };
-        let tag = talk.link().expect("a connection").last_number();
-        hear(&mut talk, &Event::Object { tag, object: &left.to_object() });
-        end(&mut talk, Outcome::Done);
-        assert_eq!(news(&mut talk), [News::Answer(left), News::Ended(Ok(()))]);
-    }
-
-    #[test]
-    fn a_lost_connection_is_got_back_and_joins_again() {
-        let mut talk = ready();
-        talk.ask(&EdgeCall::List);
-        talk.handle_lost("the cable", 10, 700);
-        let lost = News::Lost("the cable".into());
-        assert_eq!(news(&mut talk), [News::Disconnect, lost]);
-        assert_eq!(talk.poll_timeout_ms(), Some(710));
-        talk.handle_timeout(709, 0);
-        assert_eq!(news(&mut talk), []);
-        talk.handle_timeout(710, 0);
-        assert_eq!(news(&mut talk), [News::Connect]);
-        talk.handle_unreachable("refused", 720, 500);
-        assert_eq!(news(&mut talk), [News::Away("refused".into())]);
-        talk.handle_timeout(1220, 0);
-        assert_eq!(news(&mut talk), [News::Connect]);
-        greet(&mut talk);
-        end(&mut talk, Outcome::Done);
-        assert_eq!(news(&mut talk), [News::Ready { again: true }]);
-        talk.ask(&EdgeCall::List);
-    }
-
-    #[test]
-    fn a_refusal_at_the_door_is_the_callers_and_a_name_of_our_own_is_waited_for() {
-        let mut talk = Talk::default();
-        talk.log_in(who());
-        talk.handle_connected(0);
-        let taken = Refusal::new(0, ErrorCode::NameTaken, "somebody is here");
-        hear(&mut talk, &Event::Goodbye(Some(&taken)));
-        let wanted = [News::Connect, News::Disconnect, News::Refused(taken.clone())];
-        assert_eq!(news(&mut talk), wanted);
-        assert_eq!(talk.poll_timeout_ms(), None);
-
-        let mut talk = ready();
-        talk.handle_lost("the cable", 0, 0);
-        talk.handle_timeout(0, 0);
-        talk.handle_connected(0);
-        news(&mut talk);
-        hear(&mut talk, &Event::Goodbye(Some(&taken)));
-        assert_eq!(news(&mut talk), [News::Disconnect, News::Away("somebody is here".into())]);
-        assert!(talk.poll_timeout_ms().is_some());
-        talk.handle_timeout(60_000, 0);
-        talk.handle_connected(60_000);
-        news(&mut talk);
-        let denied = Refusal::new(0, ErrorCode::Denied, "not you");
-        hear(&mut talk, &Event::Goodbye(Some(&denied)));
-        assert_eq!(news(&mut talk), [News::Disconnect, News::Refused(denied)]);
-    }
-
-    #[test]
-    fn a_refused_join_is_told() {
-        let mut talk = Talk::default();
-        talk.log_in(who());
-        news(&mut talk);
-        greet(&mut talk);
-        let refusal = Refusal::new(0, ErrorCode::NoSpace, "full");
-        end(&mut talk, Outcome::Failed(refusal.clone()));
-        assert_eq!(news(&mut talk), [News::Disconnect, News::Refused(refusal)]);
-    }
-}
+mod tests;

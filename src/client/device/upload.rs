@@ -112,9 +112,7 @@ impl Upload {
             }
             // The other one has to take it first: see `accepted`.
             Target::Device { to } => {
-                use std::os::unix::ffi::OsStrExt as _;
-                let name = self.path.file_name().unwrap_or_default();
-                talk.offer(*to, name.as_bytes(), look.size, look.modified);
+                talk.offer(*to, &self.path, look.size, look.modified);
                 Step::Nothing
             }
         }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{End, Outcome, Work, failure, stopped};
 use crate::{
-    client::{brain::After, order::Local, post::News},
+    client::{order::Local, post::News},
     sys::clock,
     transfer::{
         Begun, Entry, EntryKind, Fault, Found, Receiver, Report, SIZE_UNKNOWN, Segment, Sink,
@@ -140,8 +140,7 @@ impl End {
                     self.tell(vec![Report::Moved(count as u64)]);
                     unreported += count as u32;
                     if unreported >= step {
-                        let bytes = std::mem::take(&mut unreported);
-                        self.post.send(News::After(After::Consumed(self.tag, bytes)));
+                        self.consumed(std::mem::take(&mut unreported));
                     }
                 }
                 Work::Verify(hash) => {

@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use super::{CYAN, DIM, GREEN, Screen, Where};
 use crate::{
-    client::progress::{Rate, Size},
+    client::{
+        channel::Way,
+        progress::{Rate, Size},
+    },
     wire::{
         Blob, Name,
         escape::{escape, escape_bytes},
@@ -53,7 +56,14 @@ pub enum Passing {
         /// Whether what goes is ours.
         is_sent: bool,
         /// Which way the bytes go.
-        way: &'static str,
+        way: Way,
+    },
+    /// The bytes go another way from now on, from where they stood.
+    Rerouted {
+        /// Who is at the other end.
+        with: Name,
+        /// Which way.
+        way: Way,
     },
     /// A file is there.
     Passed(Passed),
@@ -71,6 +81,8 @@ pub enum Passing {
         was_there: u64,
         /// How long it took.
         seconds: f64,
+        /// Which way they went at last.
+        way: Option<Way>,
     },
 }
 
@@ -106,6 +118,8 @@ pub struct Passed {
     pub seconds: f64,
     /// Nothing had to be sent: it was there already.
     pub was_there: bool,
+    /// Which way it went at last, where that is known.
+    pub way: Option<Way>,
 }
 
 impl What {
@@ -160,14 +174,18 @@ impl Screen {
                 self.line(Where::Err, DIM, &format!("taking what {with} sends, {way}"))
             }
             Passing::Joined { .. } => return None,
+            Passing::Rerouted { with, way } => {
+                let text = format!("the direct path to {with} is gone; going on {way}");
+                self.line(Where::Err, DIM, &text)
+            }
             Passing::Passed(passed) => self.passed(passed),
-            Passing::Folders { with, is_sent, files, size, was_there, seconds } => {
+            Passing::Folders { with, is_sent, files, size, was_there, seconds, way } => {
                 let name = format!("{files} files in folders");
                 let unchanged = match was_there {
                     0 => String::new(),
                     some => format!(", {some} unchanged"),
                 };
-                let end = format!("{unchanged}, verified");
+                let end = format!("{}{unchanged}, verified", word(*way));
                 told(*is_sent, *with, &name, *size, *seconds, &end)
             }
         };
@@ -175,12 +193,22 @@ impl Screen {
     }
 
     fn passed(&self, passed: &Passed) -> String {
-        let Passed { with, is_sent, path, target, size, hash, seconds, was_there } = passed;
+        let Passed { with, is_sent, path, target, size, hash, seconds, was_there, way } = passed;
         let name = escape_bytes(target.as_deref().unwrap_or(path));
         let name = self.paint(Where::Err, GREEN, &name).into_owned();
         let unchanged = if *was_there { ", unchanged" } else { "" };
         let verified = if hash.is_some() { ", verified" } else { ", not verified" };
-        told(*is_sent, *with, &name, *size, *seconds, &format!("{unchanged}{verified}"))
+        let end = format!("{}{unchanged}{verified}", word(*way));
+        told(*is_sent, *with, &name, *size, *seconds, &end)
+    }
+}
+
+/// Which way it went, where that is worth a word.
+fn word(way: Option<Way>) -> &'static str {
+    match way {
+        Some(Way::Direct(_)) => ", direct",
+        Some(Way::Sealed) => ", relayed",
+        Some(Way::Relayed) | None => "",
     }
 }
 
@@ -212,19 +240,31 @@ pub(super) fn to_json(passing: &Passing) -> Option<Value> {
             with_what(json!({"event": "offer-refused", "from": from, "reason": reason}), what)
         }
         Passing::Asked { to, what } => with_what(json!({"event": "asked", "to": to}), what),
-        Passing::Joined { with, way, .. } => json!({"event": "joined", "with": with, "way": way}),
+        Passing::Joined { with, way, .. } => with_way("joined", *with, *way),
+        Passing::Rerouted { with, way } => with_way("rerouted", *with, *way),
         Passing::Passed(passed) if passed.is_sent => json!({
             "event": "sent", "to": passed.with, "path": blob(&passed.path), "size": passed.size,
             "blake3": passed.hash, "seconds": passed.seconds, "unchanged": passed.was_there,
+            "way": passed.way.map(Way::word),
         }),
         Passing::Passed(passed) => json!({
             "event": "saved", "from": passed.with, "path": blob(&passed.path),
             "file": passed.target.as_deref().map(blob), "size": passed.size,
             "blake3": passed.hash, "seconds": passed.seconds, "unchanged": passed.was_there,
+            "way": passed.way.map(Way::word),
         }),
         // Each of them is told.
         Passing::Folders { .. } => return None,
     })
+}
+
+fn with_way(event: &str, with: Name, way: Way) -> Value {
+    let mut one = json!({"event": event, "with": with, "way": way.word()});
+    match way {
+        Way::Direct(place) => one["address"] = json!(place),
+        Way::Sealed | Way::Relayed => one["sealed"] = json!(way == Way::Sealed),
+    }
+    one
 }
 
 #[cfg(test)]
@@ -257,19 +297,23 @@ mod tests {
 
     #[test]
     fn what_is_there_is_told_with_who_vouches() {
-        let passed = |is_sent: bool, hash: Option<&str>, seconds, was_there| {
+        let passed = |is_sent: bool, hash: Option<&str>, seconds, was_there, way| {
             let (path, target) = (b"plan".to_vec(), (!is_sent).then(|| b"bob_plan".to_vec()));
             let (with, hash) = (bob(), hash.map(str::to_owned));
             let size = 12_345_678;
-            let passed = Passed { with, is_sent, path, target, size, hash, seconds, was_there };
+            let passed =
+                Passed { with, is_sent, path, target, size, hash, seconds, was_there, way };
             Screen::default().passing(&Passing::Passed(passed)).expect("it is shown").1
         };
         let slow = "sent plan to bob (12.3 MB, 6.17 MB/s, verified)\n";
-        assert_eq!(passed(true, Some("h"), 2.0, false), slow);
-        let same = "saved bob_plan from bob (12.3 MB, unchanged, verified)\n";
-        assert_eq!(passed(false, Some("h"), 2.0, true), same);
+        assert_eq!(passed(true, Some("h"), 2.0, false, Some(Way::Relayed)), slow);
+        let same = "saved bob_plan from bob (12.3 MB, relayed, unchanged, verified)\n";
+        assert_eq!(passed(false, Some("h"), 2.0, true, Some(Way::Sealed)), same);
+        let place = "192.0.2.1:40000".parse().expect("a place");
+        let straight = "saved bob_plan from bob (12.3 MB, 6.17 MB/s, direct, verified)\n";
+        assert_eq!(passed(false, Some("h"), 2.0, false, Some(Way::Direct(place))), straight);
         let bare = "saved bob_plan from bob (12.3 MB, not verified)\n";
-        assert_eq!(passed(false, None, 0.1, false), bare);
+        assert_eq!(passed(false, None, 0.1, false, None), bare);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
         secure::Connected,
     },
     sys::transport::Transport,
-    wire::{Stream, Tag},
+    wire::{Standpoint, Stream, Tag},
 };
 
 /// The connection.
@@ -39,6 +39,7 @@ impl Session<'_> {
         self.unsafe_because = password::check_connection(self.plan, &transport).err();
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
+        self.brain.set_standpoint(standpoint_of(&transport));
         self.transport = Some(transport);
         (self.readable, self.read_closed) = (true, false);
         self.inbox.clear();
@@ -198,9 +199,17 @@ impl Batch {
 }
 
 /// Sends a part of a file; zeros where the file has lost it: the receiver sees by the hash.
-fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
+pub fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
     match transport.send_file(part.file.file(), &mut { part.offset }, part.length) {
         Ok(0) => transport.write(&vec![0; part.length], false),
         sent => sent,
     }
+}
+
+/// Where this connection shows us to be.
+pub fn standpoint_of(transport: &Transport) -> Option<Standpoint> {
+    let stream = transport.stream();
+    let (own, server) = stream.local_addr().ok().zip(stream.peer_addr().ok())?;
+    let [own, server] = [own, server].map(|end| end.ip().to_canonical());
+    Some(Standpoint { own, server })
 }
