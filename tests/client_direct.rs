@@ -6,10 +6,13 @@ mod process;
 use std::{fs, net::IpAddr};
 
 use process::{
-    FAMILIES, Server, noise,
-    place::{Left, Place, await_bytes, await_gone, await_user, end_of, names_in, unfinished},
+    FAMILIES, Server, await_true, noise,
+    place::{
+        Left, Place, await_bytes, await_gone, await_user, end_of, names_in, signal, unfinished,
+    },
     tap::Tap,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 const MIB: usize = 1024 * 1024;
@@ -141,6 +144,35 @@ fn several_go_at_once_and_folders_too() {
         assert!(bob.read(&format!("{docs}/deep/99")) == noise(seed + 99, 9900));
         assert_eq!(names_in(&bob.path(format!("{docs}/deep"))).len(), 100);
     }
+}
+
+#[test]
+fn who_lists_where_files_are_taken() {
+    let server = Server::start();
+    let free = std::net::UdpSocket::bind((FAMILIES[0], 0)).expect("a free port");
+    let port = free.local_addr().expect("it is bound").port();
+    drop(free);
+    let (alice, bob) = (Place::new("alice", FAMILIES[0]), Place::new("bob", FAMILIES[1]));
+    let (number, receive) = (port.to_string(), ["--accept", "all", "receive"]);
+    let receiver = bob.start(&server, &[&["--udp-port", &number][..], &receive].concat());
+    let mut deaf =
+        Place::new("carol", FAMILIES[0]).start(&server, &[&["--no-direct"][..], &receive].concat());
+    let long = ["who", "--long"];
+    // It tells its port a moment after it is in.
+    let listed = format!("alice -\nbob {port}\ncarol -\n");
+    await_true("bob has told his port", || alice.run(&server, &long).stdout == listed);
+    let told = alice.run(&server, &[&["--json"][..], &long].concat());
+    let told: Vec<Value> =
+        told.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(told[1], serde_json::json!({"event": "user", "name": "bob", "udp_port": port}));
+    assert_eq!(alice.run(&server, &["who"]).stdout, "alice\nbob\ncarol\n");
+    let reply = server.json(FAMILIES[1]).ask(&serde_json::json!({"op": "who", "id": 1}));
+    assert_eq!(reply["users"], serde_json::json!(["bob", "carol"]));
+    assert_eq!(reply["udp_ports"], serde_json::json!([{"user": "bob", "port": port}]));
+    signal(&receiver, Signal::INT);
+    end_of(receiver).assert_code(130);
+    deaf.kill().expect("our child");
+    end_of(deaf);
 }
 
 #[test]

@@ -217,6 +217,7 @@ fn any_call() -> impl Strategy<Value = Call<'static>> {
         ),
         proptest::option::of(any_path()).prop_map(|path| Call::List { path }),
         Just(Call::Who),
+        any::<u16>().prop_map(|udp_port| Call::Announce { udp_port }),
         any::<String>().prop_map(|text| Call::Echo { text: Cow::Owned(text) }),
         Just(Call::Help),
     ]

@@ -101,7 +101,7 @@ fn frames_of_clients_are_what_the_document_says() {
         }
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
-    assert_eq!(calls.len(), 11 + 15 + 7, "an op has no vector: {calls:?}");
+    assert_eq!(calls.len(), 12 + 15 + 7, "an op has no vector: {calls:?}");
 }
 
 fn op(call: &Call<'_>) -> String {
@@ -113,6 +113,7 @@ fn op(call: &Call<'_>) -> String {
         Call::Run { .. } => "run".into(),
         Call::List { .. } => "ls".into(),
         Call::Who => "who".into(),
+        Call::Announce { .. } => "announce".into(),
         Call::Echo { .. } => "echo".into(),
         Call::Help => "help".into(),
         // Each has its own name there.

@@ -193,7 +193,7 @@ enum Verb {
     /// Run a command on the server, with its input, outputs and exit code here.
     Run(Run),
     /// List the users that are here.
-    Who,
+    Who(passing::Who),
     /// List a folder of the server.
     Ls {
         /// The folder, relative to what the server shares.
@@ -445,7 +445,7 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Send(it) => vec![passing::send(it, again)?],
         Verb::Receive(it) => vec![passing::receive(it, has_rules)?],
         Verb::Run(run) => vec![command(run)?],
-        Verb::Who => vec![Order::Who],
+        Verb::Who(it) => vec![Order::Who { long: it.long }],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
         Verb::Device(_) => unreachable!("devices have plans of their own"),

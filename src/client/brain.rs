@@ -19,7 +19,7 @@ use super::{
     exit,
     link::{Heard, Link},
     order::{Local, Order, Target},
-    screen::{Ending, LineBuffer, Shown},
+    screen::{Ending, Shown, lines::LineBuffer},
 };
 use crate::wire::{
     Blob, ErrorCode, Name, Refusal, Stream, Tag,
@@ -165,6 +165,8 @@ pub type Piece = (Tag, Stream, Range<usize>);
 enum Task {
     /// `who`, `ls`, `echo`, `help`, `info` and the like; what is counted.
     Answer(&'static str),
+    /// `who --long`: the users, and where each takes files.
+    Roster(Vec<(Name, Option<u16>)>),
     /// `ping`, and its answer until the time that it took is known.
     Pong(String),
     Run(Box<Run>),
@@ -173,6 +175,8 @@ enum Task {
     Samples,
     /// An offer is refused; whether it still was there does not matter.
     Refusal,
+    /// The server is told where we take files; an older one may not know what that is.
+    Announcement,
 }
 
 #[derive(Debug, Default)]

@@ -33,6 +33,11 @@ impl Meet {
         self.own = Some((contact, Tokens { key: random, made: 0 }));
     }
 
+    /// Where we take files straight from others, if anywhere.
+    pub fn udp_port(&self) -> Option<u16> {
+        self.own.as_ref().and_then(|(contact, _)| Some(contact.direct.as_ref()?.port))
+    }
+
     /// A token for one more meeting, where we have a key.
     pub fn token(&mut self) -> Option<OneTimeToken> {
         let (_, tokens) = self.own.as_mut()?;

@@ -84,7 +84,10 @@ pub enum Order {
         path: Option<Vec<u8>>,
     },
     /// Who is here.
-    Who,
+    Who {
+        /// Also where they take files.
+        long: bool,
+    },
     /// The same text back.
     Echo {
         /// Any text.
@@ -160,6 +163,7 @@ pub fn parse(typed: &str) -> Result<Vec<Order>, Refusal> {
             Err(refusal) if refusal.code == ErrorCode::BadName && typed.contains('|') => {}
             orders => return orders,
         },
+        "who" if rest.trim() == "--long" => return Ok(vec![Order::Who { long: true }]),
         "accept" if rest.is_empty() => return Ok(vec![Order::Accept { offer: None }]),
         "refuse" if rest.is_empty() => {
             return Ok(vec![Order::Refuse { offer: None, reason: None }]);
@@ -190,7 +194,7 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
             Order::Run { command: command.into_owned(), stdin: false, timeout_ms: 0 }
         }
         Call::List { path } => Order::List { path: path.map(|path| path.as_bytes().to_vec()) },
-        Call::Who => Order::Who,
+        Call::Who => Order::Who { long: false },
         Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
         Call::Edge(call) => Order::Edge(call),
@@ -204,6 +208,7 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         | Call::Fetch { .. }
         | Call::Store { .. }
         | Call::Upload { .. }
+        | Call::Announce { .. }
         | Call::Send(_) => {
             unreachable!("transfers are told by their first word")
         }
@@ -322,7 +327,7 @@ mod tests {
         assert_eq!(parse("run ps aux | grep ssh"), Ok(vec![run("ps aux | grep ssh")]));
         assert_eq!(parse("run cd /tmp"), Ok(vec![run("cd /tmp")]));
         assert_eq!(parse("ls a/b/"), Ok(vec![Order::List { path: Some(b"a/b".to_vec()) }]));
-        assert_eq!(parse("who"), Ok(vec![Order::Who]));
+        assert_eq!(parse("who"), Ok(vec![Order::Who { long: false }]));
         for quit in ["quit", "exit", " quit "] {
             assert_eq!(parse(quit), Ok(vec![Order::Quit]));
         }

@@ -4,6 +4,7 @@
 //! through [`crate::wire::escape`] here, but for the output of `run` where that is wanted byte
 //! for byte, which does not come this way.
 
+pub mod lines;
 pub mod passing;
 
 use std::borrow::Cow;
@@ -59,6 +60,8 @@ pub enum Shown {
     },
     /// Some of the users that are here.
     Users(Vec<Name>),
+    /// The same, each with the UDP port where it takes files straight.
+    Roster(Vec<(Name, Option<u16>)>),
     /// Some of a folder's entries.
     Entries(Vec<Entry>),
     /// The end of a list.
@@ -266,6 +269,7 @@ impl Screen {
                 (Err, self.line(Err, DIM, &format!("sent to {}", escape(to))))
             }
             Shown::Users(names) => (Out, names.iter().map(|name| format!("{name}\n")).collect()),
+            Shown::Roster(users) => (Out, users.iter().map(roster_line).collect()),
             Shown::Entries(entries) => {
                 (Out, entries.iter().map(|entry| self.entry(entry)).collect())
             }
@@ -424,6 +428,10 @@ fn escape_lines(bytes: &[u8]) -> String {
 fn to_json(shown: &Shown) -> Option<Vec<u8>> {
     let blob = |bytes: &[u8]| json!(Blob::borrowed(bytes));
     let one = match shown {
+        Shown::Roster(users) => {
+            let user = |(name, port)| json!({"event": "user", "name": name, "udp_port": port});
+            return Some(lines(users.iter().copied().map(user)));
+        }
         Shown::Users(names) => {
             return Some(lines(names.iter().map(|n| json!({"event": "user", "name": n}))));
         }
@@ -491,36 +499,13 @@ fn json_entry(entry: &Entry) -> Value {
     })
 }
 
+/// `alice 40000`, or `bob -` where that one takes nothing straight.
+fn roster_line((name, port): &(Name, Option<u16>)) -> String {
+    port.map_or_else(|| format!("{name} -\n"), |port| format!("{name} {port}\n"))
+}
+
 fn lines(values: impl IntoIterator<Item = Value>) -> Vec<u8> {
     values.into_iter().map(|value| format!("{value}\n")).collect::<String>().into_bytes()
-}
-
-/// Bytes of one output cut into whole lines, for a screen that others write to as well.
-#[derive(Debug, Default)]
-pub struct LineBuffer {
-    rest: Vec<u8>,
-}
-
-/// A line longer than this is shown in pieces.
-const LINE_PIECE_BYTES: usize = 8192;
-
-impl LineBuffer {
-    /// Adds bytes and gives back all lines that are whole now.
-    pub fn push(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.rest.extend_from_slice(bytes);
-        let end = match memchr::memrchr(b'\n', &self.rest) {
-            Some(at) => at + 1,
-            None if self.rest.len() > LINE_PIECE_BYTES => self.rest.len(),
-            None => return None,
-        };
-        let rest = self.rest.split_off(end);
-        Some(std::mem::replace(&mut self.rest, rest))
-    }
-
-    /// What is left when nothing follows.
-    pub fn finish(&mut self) -> Option<Vec<u8>> {
-        Some(std::mem::take(&mut self.rest)).filter(|rest| !rest.is_empty())
-    }
 }
 
 #[cfg(test)]
@@ -621,13 +606,13 @@ mod tests {
 
     #[test]
     fn lines_are_shown_whole_and_endless_ones_in_pieces() {
-        let mut lines = LineBuffer::default();
+        let mut lines = lines::LineBuffer::default();
         assert_eq!(lines.push(b"a"), None);
         assert_eq!(lines.push(b"b\nc\nd"), Some(b"ab\nc\n".to_vec()));
         assert_eq!(lines.finish(), Some(b"d".to_vec()));
         assert_eq!(lines.finish(), None);
-        assert_eq!(lines.push(&[b'x'; LINE_PIECE_BYTES]), None);
-        assert_eq!(lines.push(b"x").map(|piece| piece.len()), Some(LINE_PIECE_BYTES + 1));
+        assert_eq!(lines.push(&[b'x'; lines::LINE_PIECE_BYTES]), None);
+        assert_eq!(lines.push(b"x").map(|piece| piece.len()), Some(lines::LINE_PIECE_BYTES + 1));
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Hub {
                 (Work::Edge { device: session.name(), call, plain }, takes_input, 0)
             }
             Call::Host(call) => host::work_of(call),
-            Call::Who | Call::Echo { .. } | Call::Help | Call::Refused(_) => {
+            Call::Who | Call::Announce { .. } => unreachable!("answered at once"),
+            Call::Echo { .. } | Call::Help | Call::Refused(_) => {
                 unreachable!("answered at once")
             }
             Call::Send(_) | Call::Accept { .. } | Call::Refuse { .. } => {

@@ -575,6 +575,7 @@ fn is_meant(tag: Tag, answered_by: AnsweredBy, event: &Event<'_>) -> bool {
         | Event::Accepted { tag: of, .. }
         | Event::Entries { tag: of, .. }
         | Event::Users { tag: of, .. }
+        | Event::UdpPorts { tag: of, .. }
         | Event::Text { tag: of, .. }
         | Event::Object { tag: of, .. }
         | Event::End { tag: of, .. } => *of == tag,

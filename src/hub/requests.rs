@@ -5,7 +5,9 @@ use super::{
     rights::{Need, need_of},
 };
 use crate::wire::{
-    Call, Dialect, EdgeCall, Event, Outcome, Request, Tag, error::ErrorCode::*, error::Refusal,
+    Call, Dialect, EdgeCall, Event, Name, Outcome, Request, Tag,
+    error::{ErrorCode::*, Refusal},
+    event::UdpPort,
     verbs,
 };
 
@@ -30,6 +32,15 @@ impl Hub {
             }
         }
         self.on_request(id, dialect, request);
+    }
+
+    /// Where those of these users take files straight who have said so.
+    fn udp_ports(&self, names: &[Name]) -> Vec<UdpPort> {
+        let of = |user: &Name| {
+            let session = self.names.get(user.as_bytes()).and_then(|id| self.session(id));
+            session?.udp_port.map(|port| UdpPort { user: *user, port })
+        };
+        names.iter().filter_map(of).collect()
     }
 
     pub(super) fn on_request(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
@@ -96,8 +107,16 @@ impl Hub {
                 for names in names.chunks(NAMES_PER_EVENT) {
                     self.say(id, &Event::Users { tag, names });
                 }
+                for ports in self.udp_ports(&names).chunks(NAMES_PER_EVENT) {
+                    self.say(id, &Event::UdpPorts { tag, ports });
+                }
                 let outcome = Outcome::Counted { count: names.len() as u64, noun: "users" };
                 self.say(id, &Event::End { tag, outcome: &outcome });
+            }
+            Call::Announce { udp_port } => {
+                let session = self.session_mut(id).expect("its request is at hand");
+                session.udp_port = (udp_port > 0).then_some(udp_port);
+                self.say(id, &Event::End { tag, outcome: &Outcome::Done });
             }
             Call::Host(call) => self.on_host_call(id, tag, call),
             Call::Refused(refusal) => {

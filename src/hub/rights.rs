@@ -159,7 +159,7 @@ pub fn need_of(request: &Request<'_>) -> Need {
         Request::Message { .. } => Need::Right(Right::Message),
         Request::Call { call, .. } => match call {
             Call::Help | Call::Echo { .. } | Call::Refused(_) => Need::Nothing,
-            Call::Who => Need::Login,
+            Call::Who | Call::Announce { .. } => Need::Login,
             // To send is to write to somebody; the answer is to somebody who may.
             Call::Send(_) => Need::Right(Right::Message),
             Call::Accept { .. } | Call::Refuse { .. } => Need::Login,

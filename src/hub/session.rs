@@ -53,6 +53,8 @@ pub struct Session {
     pub(super) offers: Vec<Waiting>,
     /// The number of the last offer.
     pub(super) offers_made: u32,
+    /// Where it takes files straight from others.
+    pub(super) udp_port: Option<u16>,
     /// To whom it wrote last.
     pub(super) last_target: SessionId,
     /// When the last byte came, or the socket last took more of a backlog.
@@ -199,6 +201,7 @@ impl Session {
             awaiting: None,
             offers: Vec::new(),
             offers_made: 0,
+            udp_port: None,
             last_target: SessionId::NOBODY,
             heard: now,
             stalled: None,

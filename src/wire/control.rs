@@ -11,7 +11,7 @@ use super::{
     Secret, SharePath, Tag,
     edge::{ComputeBody, DeleteBody, JoinBody, UploadBody},
     error::ErrorCode::*,
-    event::{Ended, Entry, Object, Witness},
+    event::{Ended, Entry, Object, UdpPort, Witness},
     host::{self, Interpreter, Question},
     line,
     name::NAME_RULE,
@@ -114,6 +114,11 @@ pub enum CallBody<'a> {
     },
     /// See [`Call::Who`].
     Who,
+    /// See [`Call::Announce`].
+    Announce {
+        /// 0: nowhere.
+        udp_port: u16,
+    },
     /// See [`Call::Echo`].
     Echo {
         /// Any text.
@@ -287,6 +292,7 @@ impl<'a> CallBody<'a> {
                 line::list_path(bytes).map(|path| Call::List { path })
             }
             CallBody::Who => Ok(Call::Who),
+            CallBody::Announce { udp_port } => Ok(Call::Announce { udp_port }),
             CallBody::Echo { text } if text.len() > TEXT_MAX_BYTES => {
                 let text = format!("a text may have {TEXT_MAX_BYTES} bytes");
                 Err(Refusal::new(tag, TextTooLong, text))
@@ -451,6 +457,11 @@ pub enum DetailBody<'a> {
     Users {
         /// In the order of the names.
         names: Cow<'a, [Name]>,
+    },
+    /// See [`super::Event::UdpPorts`].
+    UdpPorts {
+        /// In the order of the names.
+        ports: Cow<'a, [UdpPort]>,
     },
     /// See [`super::Event::Text`].
     Text {

@@ -107,6 +107,13 @@ pub enum Event<'a> {
         /// In the order of their names.
         names: &'a [Name],
     },
+    /// Those of the users of a list that take files straight from others, and where.
+    UdpPorts {
+        /// The operation.
+        tag: Tag,
+        /// In the order of the names.
+        ports: &'a [UdpPort],
+    },
     /// A text that answers `echo` or `help`.
     Text {
         /// The operation.
@@ -149,6 +156,15 @@ pub enum Event<'a> {
     },
     /// The server ends the connection: because it was asked to, or for this reason.
     Goodbye(Option<&'a Refusal>),
+}
+
+/// Where the client of a user takes files straight from others.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UdpPort {
+    /// The user.
+    pub user: Name,
+    /// Of both families.
+    pub port: u16,
 }
 
 /// The members of a JSON object.

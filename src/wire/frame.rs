@@ -375,6 +375,7 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::File { .. }
         | Event::Entries { .. }
         | Event::Users { .. }
+        | Event::UdpPorts { .. }
         | Event::Text { .. }
         | Event::Object { .. } => {
             encode_detail(event, out);
@@ -408,6 +409,9 @@ fn encode_detail(event: &Event<'_>, out: &mut Vec<u8>) {
         }),
         Event::Users { tag, names } => {
             put_list(out, tag, names, |names| DetailBody::Users { names: Cow::Borrowed(names) })
+        }
+        Event::UdpPorts { tag, ports } => {
+            put_list(out, tag, ports, |ports| DetailBody::UdpPorts { ports: Cow::Borrowed(ports) })
         }
         _ => unreachable!("the caller has chosen the details"),
     }

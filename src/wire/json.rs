@@ -163,6 +163,7 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         | Event::Data { .. }
         | Event::Entries { .. }
         | Event::Users { .. }
+        | Event::UdpPorts { .. }
         | Event::Text { .. }
         | Event::Object { .. }
         | Event::End { .. }

@@ -122,6 +122,7 @@ pub fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         Event::Goodbye(Some(refusal)) => put_error(out, refusal),
         Event::Goodbye(None) => put(out, &["goodbye\n"]),
         Event::Delivered { .. } | Event::Credit { .. } | Event::DataEnd { .. } => {}
+        Event::UdpPorts { .. } => {}
         Event::Ping { .. } | Event::Pong { .. } => {}
     }
 }

@@ -143,6 +143,11 @@ pub enum Call<'a> {
     },
     /// Who is here.
     Who,
+    /// Where this client takes files straight from others. Frames alone.
+    Announce {
+        /// Of its UDP sockets; 0: nowhere.
+        udp_port: u16,
+    },
     /// The same text back.
     Echo {
         /// Any text.

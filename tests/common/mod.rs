@@ -165,6 +165,7 @@ fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
             CallBody::Ls { path: path.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
         }
         Call::Who => CallBody::Who,
+        Call::Announce { udp_port } => CallBody::Announce { udp_port: *udp_port },
         Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
         Call::Help => CallBody::Help,
         Call::Edge(call) => call.into(),

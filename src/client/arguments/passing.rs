@@ -1,4 +1,4 @@
-//! The verbs about files between users: `send` and `receive`.
+//! The verbs about other users and files from or for them: `who`, `send` and `receive`.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
 
@@ -28,6 +28,13 @@ pub(super) struct Receive {
     /// Leave after so many files or folders; each counts, whether it has arrived or failed.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Who {
+    /// Also where each of them takes files straight from others: the UDP port, or -.
+    #[arg(short, long)]
+    pub(super) long: bool,
 }
 
 /// The order of a `send`.

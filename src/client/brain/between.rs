@@ -373,6 +373,14 @@ impl Brain {
         self.between.meet.set_contact(contact, random);
     }
 
+    /// Tells the server where we take files straight from others.
+    pub(super) fn announce(&mut self) {
+        let Some(udp_port) = self.between.meet.udp_port() else { return };
+        let Online::Here(link) = &mut self.online else { return };
+        let tag = link.request(&CallBody::Announce { udp_port });
+        self.tasks.insert(tag, Task::Announcement);
+    }
+
     /// From where the server is reached, and where.
     pub fn set_standpoint(&mut self, standpoint: Option<Standpoint>) {
         self.between.meet.standpoint = standpoint;

@@ -6,6 +6,7 @@ use super::{
 use crate::wire::{
     EdgeAnswer, Form,
     control::{DetailBody, OutcomeBody, RefusalBody},
+    event::UdpPort,
 };
 
 impl Brain {
@@ -13,6 +14,7 @@ impl Brain {
         match heard {
             Heard::Welcome(body) => {
                 let again = std::mem::replace(&mut self.was_welcome, true);
+                self.announce();
                 self.show(match again {
                     true => Shown::Notice("connected again".to_owned()),
                     false => Shown::Welcome { user: body.user, server: body.server.into_owned() },
@@ -49,6 +51,18 @@ impl Brain {
             (Some(Task::Answer(_)), DetailBody::Users { names }) => {
                 self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
                 self.show(Shown::Users(names.into_owned()));
+            }
+            (Some(Task::Roster(roster)), DetailBody::Users { names }) => {
+                roster.extend(names.iter().map(|name| (*name, None)));
+                self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
+            }
+            (Some(Task::Roster(roster)), DetailBody::UdpPorts { ports }) => {
+                for UdpPort { user, port } in ports.iter() {
+                    // Both are in the order of the names.
+                    if let Ok(at) = roster.binary_search_by(|(name, _)| name.cmp(user)) {
+                        roster[at].1 = Some(*port);
+                    }
+                }
             }
             (Some(Task::Answer(_)), DetailBody::Entries { entries }) => {
                 self.show(Shown::Entries(entries.into_owned()));
@@ -88,7 +102,7 @@ impl Brain {
             return self.handle_transfer_end(tag, outcome, now_ms);
         }
         let task = self.tasks.remove(&tag);
-        if matches!(task, Some(Task::Refusal)) {
+        if matches!(task, Some(Task::Refusal | Task::Announcement)) {
             return;
         }
         if let OutcomeBody::Failed { code, text } = &outcome {
@@ -101,12 +115,18 @@ impl Brain {
         }
         match task {
             Some(Task::Run(run)) => self.handle_run_end(*run, outcome),
+            Some(Task::Roster(roster)) => {
+                let count = roster.len() as u64;
+                self.show(Shown::Roster(roster));
+                self.show(Shown::Counted { count, what: "users" });
+            }
             Some(Task::Answer(what)) => {
                 if let OutcomeBody::Counted { count } = outcome {
                     self.show(Shown::Counted { count, what });
                 }
             }
-            Some(Task::Transfer(_) | Task::Pong(_) | Task::Refusal | Task::Samples) | None => {}
+            Some(Task::Transfer(_) | Task::Pong(_) | Task::Samples) | None => {}
+            Some(Task::Refusal | Task::Announcement) => {}
         }
     }
 

@@ -8,7 +8,8 @@ impl Task {
         match self {
             Task::Run(run) => run.takes_input,
             Task::Samples => true,
-            Task::Answer(_) | Task::Pong(_) | Task::Transfer(_) | Task::Refusal => false,
+            Task::Answer(_) | Task::Roster(_) | Task::Pong(_) | Task::Transfer(_) => false,
+            Task::Refusal | Task::Announcement => false,
         }
     }
 }
@@ -41,7 +42,8 @@ impl Brain {
                 let path = path.as_deref().map(Blob::borrowed);
                 (CallBody::Ls { path }, Task::Answer("entries"))
             }
-            Order::Who => (CallBody::Who, Task::Answer("users")),
+            Order::Who { long: false } => (CallBody::Who, Task::Answer("users")),
+            Order::Who { long: true } => (CallBody::Who, Task::Roster(Vec::new())),
             Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
             Order::Send { .. } | Order::Accept { .. } | Order::Refuse { .. } => {
                 return self.perform_between(order, now_ms);

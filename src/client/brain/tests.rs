@@ -142,7 +142,7 @@ fn error_code(shown: &Shown) -> &'static str {
 #[test]
 fn piped_orders_wait_for_the_end_of_the_one_before() {
     let mut table = Table::new(Style::Piped);
-    table.order(Order::Who);
+    table.order(Order::Who { long: false });
     assert_eq!((table.requests(), table.effects()), (vec!["call 1".into()], vec![]));
     table.say(Event::Users { tag: 1, names: &[name("bob")] });
     table.end(1, Outcome::Counted { count: 1, noun: "users" });
@@ -484,7 +484,7 @@ fn a_lost_server_is_said_at_once_and_tried_again() {
     let effects = table.effects();
     assert_eq!(effects[0], Effect::Disconnect);
     assert!(matches!(&effects[1], Effect::Show(Shown::Notice(_), None)));
-    table.order(Order::Who);
+    table.order(Order::Who { long: false });
     let effects = table.effects();
     assert!(matches!(&effects[0], Effect::Show(Shown::Error { code: "not-connected", .. }, _)));
     assert_eq!(table.brain.poll_timeout_ms(), Some(1500));
@@ -499,7 +499,7 @@ fn a_lost_server_is_said_at_once_and_tried_again() {
     table.brain.link().expect("a link").advance(frame::MAGIC.len());
     table.welcome();
     assert_eq!(table.shown(), [Shown::Notice("connected again".into())]);
-    table.order(Order::Who);
+    table.order(Order::Who { long: false });
     assert_eq!(table.requests(), ["call 2"], "numbers go on");
 }
 
@@ -531,7 +531,7 @@ fn a_server_that_stops_is_tried_again_and_one_that_denies_is_not() {
 fn verbs_and_pipes_end_with_the_server() {
     for style in [Style::Verb, Style::Piped] {
         let mut table = Table::new(style);
-        table.order(Order::Who);
+        table.order(Order::Who { long: false });
         table.brain.handle_lost("it broke", 0, 0);
         assert_eq!(table.left_with(), Some(exit::FAILED));
     }
@@ -552,7 +552,7 @@ fn a_refused_name_ends_the_client_with_the_reason() {
 #[test]
 fn a_reader_that_has_enough_ends_it_quietly() {
     let mut table = Table::new(Style::Verb);
-    table.order(Order::Who);
+    table.order(Order::Who { long: false });
     table.brain.handle_output_closed();
     assert_eq!(table.left_with(), Some(exit::DONE));
     let mut table = Table::with(Setup { own_failure: Some(255), ..table.brain.setup });

@@ -69,6 +69,7 @@ enum Open {
     Nothing,
     Entries,
     Users,
+    UdpPorts,
     Text,
 }
 
@@ -156,6 +157,10 @@ impl Reply {
             Event::Users { names, .. } => names.iter().for_each(|name| {
                 self.begin_item(Open::Users, b",\"users\":[");
                 put_string(name.as_str(), &mut self.members);
+            }),
+            Event::UdpPorts { ports, .. } => ports.iter().for_each(|port| {
+                self.begin_item(Open::UdpPorts, b",\"udp_ports\":[");
+                put_value(port, &mut self.members);
             }),
             Event::Object { object, .. } => {
                 let (objects, count) = &mut self.objects;
@@ -315,7 +320,7 @@ impl Reply {
         }
         match self.open {
             Open::Nothing => {}
-            Open::Entries | Open::Users => self.members.push(b']'),
+            Open::Entries | Open::Users | Open::UdpPorts => self.members.push(b']'),
             Open::Text => self.members.push(b'"'),
         }
         self.open = next;
