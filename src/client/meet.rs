@@ -38,6 +38,14 @@ impl Meet {
         self.own.as_ref().and_then(|(contact, _)| Some(contact.direct.as_ref()?.port))
     }
 
+    /// The server has told where it sees us.
+    pub fn note_seen(&mut self, address: &str) {
+        let seen = address.parse::<SocketAddr>().ok();
+        if let (Some(standpoint), Some(seen)) = (&mut self.standpoint, seen) {
+            standpoint.note_seen(seen.ip());
+        }
+    }
+
     /// A token for one more meeting, where we have a key.
     pub fn token(&mut self) -> Option<OneTimeToken> {
         let (_, tokens) = self.own.as_mut()?;
@@ -79,7 +87,7 @@ mod tests {
         let direct = is_direct.then_some(Place { port: 40000, addresses: Vec::new() });
         let fingerprint = Fingerprint([number; 32]);
         let near = "::1".parse().expect("an address");
-        let standpoint = Some(Standpoint { own: near, server: near });
+        let standpoint = Some(Standpoint { own: near, server: near, seen: None });
         let mut meet = Meet { own: None, standpoint };
         meet.set_contact(Contact { fingerprint, direct, token: None }, [number; 32]);
         meet

@@ -116,7 +116,8 @@ impl Hub {
             Call::Announce { udp_port } => {
                 let session = self.session_mut(id).expect("its request is at hand");
                 session.udp_port = (udp_port > 0).then_some(udp_port);
-                self.say(id, &Event::End { tag, outcome: &Outcome::Done });
+                let seen = session.origin.peer().to_string();
+                self.answer_text(id, tag, &seen);
             }
             Call::Host(call) => self.on_host_call(id, tag, call),
             Call::Refused(refusal) => {

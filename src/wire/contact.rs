@@ -43,12 +43,20 @@ pub struct Standpoint {
     pub own: IpAddr,
     /// The address at which we reach it.
     pub server: IpAddr,
+    /// Where it sees us, if it has told that: another address than our own behind a translator.
+    pub seen: Option<IpAddr>,
 }
 
 impl Standpoint {
     /// Whether the server is on this machine.
     pub fn is_near_server(&self) -> bool {
         scope_is_loopback(self.own)
+    }
+
+    /// The server tells where it sees us. That we are beside it we know better.
+    pub fn note_seen(&mut self, seen: IpAddr) {
+        let seen = seen.to_canonical();
+        self.seen = Some(seen).filter(|seen| scope_is_loopback(*seen) == self.is_near_server());
     }
 }
 
@@ -77,13 +85,17 @@ impl Contact {
         let Some(Place { port, addresses }) = &self.direct else {
             return Introduction { fingerprint, token, candidates: Candidates::default() };
         };
-        let Standpoint { own, server } = standpoint;
+        let Standpoint { own, server, seen: own_seen } = standpoint;
         // It is on the server's machine: there we reach it as we reach the server.
         let is_beside_server = scope_is_loopback(seen.ip()) && !scope_is_loopback(own);
         let seen = if is_beside_server { server } else { seen.ip() };
         let addresses = addresses.clone();
         let announcement = Announcement { fingerprint, port: *port, addresses };
-        Introduction { fingerprint, token, candidates: announcement.candidates(seen, own) }
+        Introduction {
+            fingerprint,
+            token,
+            candidates: announcement.candidates(seen, own_seen.unwrap_or(own)),
+        }
     }
 }
 
@@ -100,7 +112,7 @@ mod tests {
 
     fn standpoint(own: &str, server: &str) -> Standpoint {
         let ip = |text: &str| text.parse().expect("an address");
-        Standpoint { own: ip(own), server: ip(server) }
+        Standpoint { own: ip(own), server: ip(server), seen: None }
     }
 
     fn places(contact: &Contact, seen: &str, standpoint: Standpoint) -> Vec<String> {
@@ -134,5 +146,22 @@ mod tests {
         assert_eq!(found, ["[2001:db8::1]:40000", "192.0.2.5:40000"]);
         assert!(places(&contact(false), "[::1]:5", far).is_empty());
         assert!(both_near.is_near_server() && !far.is_near_server());
+    }
+
+    #[test]
+    fn behind_one_translator_private_addresses_are_of_use_and_behind_two_they_are_not() {
+        let mut home = contact(true);
+        let private = "10.0.0.5".parse().expect("an address");
+        home.direct.as_mut().expect("it has sockets").addresses = vec![private];
+        let mut standpoint = standpoint("10.0.0.9", "203.0.113.80");
+        assert_eq!(places(&home, "203.0.113.1:5", standpoint), ["203.0.113.1:40000"]);
+        for (seen, count) in [("203.0.113.1", 2), ("203.0.113.2", 1), ("::ffff:203.0.113.1", 2)] {
+            standpoint.note_seen(seen.parse().expect("an address"));
+            let found = places(&home, "203.0.113.1:5", standpoint);
+            assert_eq!(found.len(), count, "{found:?}");
+        }
+        // A server cannot talk us into its loopback.
+        standpoint.note_seen("127.0.0.1".parse().expect("an address"));
+        assert_eq!(standpoint.seen, None);
     }
 }

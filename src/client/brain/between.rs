@@ -381,6 +381,11 @@ impl Brain {
         self.tasks.insert(tag, Task::Announcement);
     }
 
+    /// The server has told where it sees us.
+    pub(super) fn note_seen(&mut self, address: &str) {
+        self.between.meet.note_seen(address);
+    }
+
     /// From where the server is reached, and where.
     pub fn set_standpoint(&mut self, standpoint: Option<Standpoint>) {
         self.between.meet.standpoint = standpoint;

@@ -89,6 +89,7 @@ impl Brain {
                     }
                 }
             }
+            (Some(Task::Announcement), DetailBody::Text { text }) => self.note_seen(&text),
             (Some(Task::Pong(_)), DetailBody::Text { text }) => {
                 self.handle_pong_text(tag, text.into_owned());
             }

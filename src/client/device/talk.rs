@@ -132,6 +132,8 @@ pub struct Talk {
     request: Option<Tag>,
     /// What we have accepted.
     incoming: BTreeMap<Tag, Offered>,
+    /// The request that tells our port.
+    announcement: Option<Tag>,
     /// Files that go or come by other ways than as they are.
     pub carriers: Carriers,
     news: VecDeque<News>,
@@ -147,6 +149,7 @@ impl Default for Talk {
             last_number: 0,
             request: None,
             incoming: BTreeMap::new(),
+            announcement: None,
             carriers: Carriers::default(),
             news: VecDeque::new(),
         }
@@ -420,6 +423,9 @@ impl Talk {
                 let contact = introduction.as_deref().zip(address.as_deref());
                 self.handle_accepted(tag, form, contact);
             }
+            Heard::Detail(tag, DetailBody::Text { text }) if self.announcement == Some(tag) => {
+                self.carriers.meet.note_seen(&text);
+            }
             Heard::Detail(tag, DetailBody::DataEnd) => self.carriers.peer_ended(tag),
             Heard::Detail(0, offer @ DetailBody::Offer { .. }) => self.handle_offer(offer),
             Heard::Detail(tag, DetailBody::File { size, .. }) => {
@@ -499,6 +505,15 @@ impl Talk {
         }));
     }
 
+    /// Tells the server where this device takes files straight, and hears where it is seen.
+    fn announce(&mut self) {
+        if let (Online::Ready(link), Some(udp_port)) =
+            (&mut self.online, self.carriers.meet.udp_port())
+        {
+            self.announcement = Some(link.request(&CallBody::Announce { udp_port }));
+        }
+    }
+
     /// The carriers' part of a turn: what their threads have said goes on.
     pub fn pump_carriers(&mut self) {
         if let Online::Ready(link) = &mut self.online {
@@ -537,6 +552,7 @@ impl Talk {
         match (ended, std::mem::replace(&mut self.online, Online::Off)) {
             (Ok(()), Online::Joining(link, _)) => {
                 self.online = Online::Ready(link);
+                self.announce();
                 self.backoff = Backoff::default();
                 let again = std::mem::replace(&mut self.was_in, true);
                 self.news.push_back(News::Ready { again });

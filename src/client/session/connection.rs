@@ -211,5 +211,5 @@ pub fn standpoint_of(transport: &Transport) -> Option<Standpoint> {
     let stream = transport.stream();
     let (own, server) = stream.local_addr().ok().zip(stream.peer_addr().ok())?;
     let [own, server] = [own, server].map(|end| end.ip().to_canonical());
-    Some(Standpoint { own, server })
+    Some(Standpoint { own, server, seen: None })
 }
