@@ -11,6 +11,7 @@ pub mod direct;
 pub mod edge;
 pub mod hub;
 pub mod limits;
+pub mod manual;
 pub mod server;
 pub mod sys;
 pub mod transfer;

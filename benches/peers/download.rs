@@ -41,7 +41,7 @@ impl Files {
             fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         let files = Files { folder, bytes: mebibytes << 20 };
-        files.fill(mebibytes).map_err(|error| {
+        write_source(&files.root().join(SOURCE), mebibytes).map_err(|error| {
             format!("{MEMORY_FOLDER} has no room for 2 x {mebibytes} MiB: {error}")
         })?;
         files.touch_memory()?;
@@ -49,8 +49,8 @@ impl Files {
     }
 
     /// Copies the file once and throws the copy away: a virtual machine has to get memory that
-    /// nobody has used yet from its host, and the first to fetch would pay for that.
-    fn touch_memory(&self) -> Result<(), String> {
+    /// nobody has used for a while from its host, and who fetches would pay for that by chance.
+    pub fn touch_memory(&self) -> Result<(), String> {
         let copy = self.target().join(SOURCE);
         fs::copy(self.root().join(SOURCE), &copy)
             .and_then(|_| fs::remove_file(&copy))
@@ -66,23 +66,6 @@ impl Files {
         self.folder.path().join("target")
     }
 
-    fn fill(&self, mebibytes: u64) -> std::io::Result<()> {
-        let mut file = File::create(self.root().join(SOURCE))?;
-        let mut state = 0x9e37_79b9_7f4a_7c15u64;
-        let mut block = vec![0u8; 1 << 20];
-        for _ in 0..mebibytes {
-            // xorshift64 (Marsaglia 2003): fast, and never the same block twice.
-            for word in block.chunks_exact_mut(8) {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                word.copy_from_slice(&state.to_le_bytes());
-            }
-            file.write_all(&block)?;
-        }
-        Ok(())
-    }
-
     /// Empties the target, lets `work` fill it, which tells the time that it took, and compares.
     fn fetch_by(
         &self,
@@ -92,6 +75,7 @@ impl Files {
         let text = |error| format!("{}: {error}", target.display());
         fs::remove_dir_all(&target).map_err(text)?;
         fs::create_dir(&target).map_err(text)?;
+        self.touch_memory()?;
         let taken = work(&target)?;
         self.compare()?;
         Ok(taken)
@@ -137,6 +121,40 @@ impl Files {
     }
 }
 
+/// A folder on a disk with the source, of which nothing is in memory; and its size in bytes.
+pub fn cold_file(mebibytes: u64) -> Result<(Folder, u64), String> {
+    let folder = Folder::below(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
+    let text = |error: std::io::Error| format!("{}: {error}", folder.path().display());
+    let path = folder.path().join(SOURCE);
+    write_source(&path, mebibytes).map_err(text)?;
+    let file = File::open(&path).map_err(text)?;
+    file.sync_all().map_err(text)?;
+    let dropped = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    dropped.map_err(|error| text(error.into()))?;
+    if sixfour::sys::files::page_is_cached(&file, 0) {
+        return Err(format!("{} is no disk that can be waited for", folder.path().display()));
+    }
+    Ok((folder, mebibytes << 20))
+}
+
+/// Writes a file of bytes that no compression shortens.
+fn write_source(path: &Path, mebibytes: u64) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut block = vec![0u8; 1 << 20];
+    for _ in 0..mebibytes {
+        // xorshift64 (Marsaglia 2003): fast, and never the same block twice.
+        for word in block.chunks_exact_mut(8) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            word.copy_from_slice(&state.to_le_bytes());
+        }
+        file.write_all(&block)?;
+    }
+    Ok(())
+}
+
 /// How a file is fetched.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Way {
@@ -154,10 +172,12 @@ pub enum Way {
     Rsync,
     /// scp from sshd with AES-128-GCM.
     Scp,
-    /// The direct channel between two clients, without the processes around it.
+    /// Our clients, straight from one to the other.
     Direct,
-    /// Our clients, through our server.
+    /// Our clients, sealed through our server.
     Relayed,
+    /// The direct channel by itself, in one process and with no hash.
+    Channel,
 }
 
 impl Way {
@@ -173,7 +193,7 @@ impl Way {
     ];
 
     /// All ways from one user to another.
-    pub const SENDS: [Way; 3] = [Way::Direct, Way::Relayed, Way::Scp];
+    pub const SENDS: [Way; 4] = [Way::Direct, Way::Relayed, Way::Channel, Way::Scp];
 
     /// The name in the table.
     pub fn name(self) -> &'static str {
@@ -187,17 +207,20 @@ impl Way {
             Way::Scp => "scp",
             Way::Direct => "sixfour-direct",
             Way::Relayed => "sixfour-relayed",
+            Way::Channel => "sixfour-channel",
         }
     }
 
     /// What the receiver has checked when it ends.
     pub fn verified_by(self) -> &'static str {
         match self {
-            Way::OursFirst | Way::OursLater | Way::Relayed => "verified by BLAKE3",
-            Way::OursTlsFirst | Way::OursTlsLater => "verified by BLAKE3, AES-128-GCM in transit",
+            Way::OursFirst | Way::OursLater => "verified by BLAKE3",
+            Way::OursTlsFirst | Way::OursTlsLater | Way::Direct | Way::Relayed => {
+                "verified by BLAKE3, AES-GCM in transit"
+            }
             Way::Nginx => "not verified",
             Way::Rsync => "verified by xxHash",
-            Way::Scp | Way::Direct => "verified by the cipher in transit",
+            Way::Scp | Way::Channel => "verified by the cipher in transit",
         }
     }
 }
@@ -254,17 +277,17 @@ impl Sources {
                 command
             }
             Way::Scp => self.scp.as_ref().map_err(String::clone)?.copy_command(files)?,
-            Way::Direct => {
+            Way::Channel => {
                 let source = files.root().join(SOURCE);
                 return files.fetch_by(|target| direct::copy(&source, &target.join(SOURCE)));
             }
-            Way::Relayed => {
+            Way::Direct | Way::Relayed => {
                 let source = files.root().join(SOURCE);
                 if self.ours.is_none() {
                     self.ours = Some(peers::start_ours_unpinned(place, &files.root())?);
                 }
                 let ours = self.ours.as_ref().expect("it was started just now");
-                return files.fetch_by(|target| sent::copy(ours, place, &source, target));
+                return files.fetch_by(|target| sent::copy(ours, place, (&source, target), way));
             }
         };
         files.fetch(&mut command)

@@ -118,7 +118,7 @@ impl Bench<'_> {
             Work::Download => return self.download(work, &Way::DOWNLOADS, names),
             Work::Direct => return self.download(work, &Way::SENDS, names),
             Work::Connect => return self.connect(names),
-            Work::Mixed => return self.mixed(),
+            Work::Mixed | Work::Cold => return self.mixed(work),
             Work::Logins => return self.logins(),
             Work::Upload => return self.moves(work, Move::Upload, names),
             Work::ManyDown => return self.moves(work, Move::ManyDown, names),
@@ -228,18 +228,16 @@ impl Bench<'_> {
         })
     }
 
-    fn mixed(&mut self) {
-        eprint!("{} ... ", Work::Mixed.name());
-        let seconds = self.options.seconds * 2.0;
+    fn mixed(&mut self, work: Work) {
+        eprint!("{} ... ", work.name());
         let watch = Disturbance::watch();
-        let mixed =
-            Files::make(MIXED_FILE_MEBIBYTES.min(self.options.file_mib)).and_then(|files| {
-                let peer = peers::start_ours(&self.place, &files.root())?;
-                mixed::run(&peer, seconds)
-            });
+        let mixed = match work {
+            Work::Cold => self.chat_while_cold(),
+            _ => self.chat_under_load(),
+        };
         let mixed = match mixed {
             Ok(mixed) => mixed,
-            Err(reason) => return self.miss(Work::Mixed, "sixfour", reason),
+            Err(reason) => return self.miss(work, "sixfour", reason),
         };
         eprintln!("done");
         let load = format!(
@@ -249,11 +247,23 @@ impl Bench<'_> {
             mebibytes(mixed.after)
         );
         for (kind, trips) in [(Kind::Line, &mixed.line), (Kind::Frame, &mixed.frame)] {
-            let mut rows = trip_rows(Work::Mixed, kind.name(), trips);
+            let mut rows = trip_rows(work, kind.name(), trips);
             rows.iter_mut().for_each(|row| row.note = format!("{}; {load}", row.note));
             watch.note(&mut rows);
             self.rows.extend(rows);
         }
+    }
+
+    fn chat_under_load(&self) -> Result<mixed::Mixed, String> {
+        let files = Files::make(MIXED_FILE_MEBIBYTES.min(self.options.file_mib))?;
+        let peer = peers::start_ours(&self.place, &files.root())?;
+        mixed::run(&peer, self.options.seconds * 2.0)
+    }
+
+    fn chat_while_cold(&self) -> Result<mixed::Mixed, String> {
+        let (folder, bytes) = download::cold_file(self.options.file_mib)?;
+        let peer = peers::start_ours(&self.place, folder.path())?;
+        mixed::run_cold(&peer, bytes)
     }
 
     /// Nobody is pinned: a process that is started anew belongs to no core.

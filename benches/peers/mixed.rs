@@ -36,6 +36,9 @@ const SHOUT_EVERY: Duration = Duration::from_millis(1);
 
 const DOWNLOADS: usize = 4;
 
+/// Time that a disk may take for a file.
+const COLD_PATIENCE: Duration = Duration::from_secs(120);
+
 /// What a run has shown.
 pub struct Mixed {
     /// Round trips of two clients with lines.
@@ -48,6 +51,28 @@ pub struct Mixed {
     pub before: u64,
     /// Resident bytes at the end.
     pub after: u64,
+}
+
+/// Chats while one file of so many bytes, of which none are in memory, is fetched by lines once.
+pub fn run_cold(peer: &Peer, bytes: u64) -> Result<Mixed, String> {
+    let mut load = Load::chat(peer)?;
+    let before = resident_bytes(peer.daemon.pid())?;
+    let begin = Instant::now();
+    load.bulk.push(Download::open(peer, &load.poll, 0)?);
+    while load.bulk_bytes() < bytes {
+        if begin.elapsed() > COLD_PATIENCE {
+            return Err(format!("the file was not there after {COLD_PATIENCE:?}"));
+        }
+        load.work_until(Instant::now() + Duration::from_millis(1))?;
+    }
+    let wall = begin.elapsed();
+    Ok(Mixed {
+        bulk_rate: bytes as f64 / wall.as_secs_f64(),
+        before,
+        after: resident_bytes(peer.daemon.pid())?,
+        line: Trips::new(load.line.trips, wall),
+        frame: Trips::new(load.frame.trips, wall),
+    })
 }
 
 /// Runs it for so many seconds.
@@ -75,7 +100,8 @@ struct Load {
     line: Pair,
     frame: Pair,
     bulk: Vec<Download>,
-    shouter: Blocking,
+    /// Who writes to one that never reads.
+    shouter: Option<Blocking>,
     /// Connections that live and are never looked at.
     _deaf: Vec<Blocking>,
     next_shout: Instant,
@@ -83,13 +109,23 @@ struct Load {
 }
 
 impl Load {
-    fn start(peer: &Peer) -> Result<Load, String> {
+    /// The two pairs alone.
+    fn chat(peer: &Peer) -> Result<Load, String> {
         let poll = Poll::new().map_err(|error| format!("no poll: {error}"))?;
         let line = Pair::open::<Line>(peer, &poll, "line", 0)?;
         let frame = Pair::open::<Frame>(peer, &poll, "frame", 2)?;
-        let mut bulk = Vec::new();
+        let (next_shout, scratch) = (Instant::now(), vec![0; TURN_BYTES]);
+        let (bulk, shouter, _deaf) = (Vec::new(), None, Vec::new());
+        let mut load = Load { poll, line, frame, bulk, shouter, _deaf, next_shout, scratch };
+        load.line.serve::<Line>(0)?;
+        load.frame.serve::<Frame>(0)?;
+        Ok(load)
+    }
+
+    fn start(peer: &Peer) -> Result<Load, String> {
+        let mut load = Load::chat(peer)?;
         for index in 0..DOWNLOADS {
-            bulk.push(Download::open(peer, &poll, index)?);
+            load.bulk.push(Download::open(peer, &load.poll, index)?);
         }
         let deaf = Client::<Line>::connect(peer, 0, "deaf", Role::Both)?.into_stream();
         let mut yes = Client::<Line>::connect(peer, 1, "yes", Role::Both)?.into_stream();
@@ -97,11 +133,8 @@ impl Load {
         yes.write_all(b"run yes\n").map_err(text)?;
         let shouter = Client::<Line>::connect(peer, 1, "shouter", Role::Both)?.into_stream();
         shouter.set_nonblocking(true).map_err(text)?;
-        let (next_shout, scratch) = (Instant::now(), vec![0; TURN_BYTES]);
-        let _deaf = vec![deaf, yes];
-        let mut load = Load { poll, line, frame, bulk, shouter, _deaf, next_shout, scratch };
-        load.line.serve::<Line>(0)?;
-        load.frame.serve::<Frame>(0)?;
+        load._deaf = vec![deaf, yes];
+        load.shouter = Some(shouter);
         Ok(load)
     }
 
@@ -143,13 +176,14 @@ impl Load {
 
     /// Writes to the one that does not read; refusals come back and are thrown away.
     fn shout(&mut self) -> Result<(), String> {
+        let Some(shouter) = &mut self.shouter else { return Ok(()) };
         if Instant::now() < self.next_shout {
             return Ok(());
         }
         self.next_shout = Instant::now() + SHOUT_EVERY;
         let mut line = vec![b'!'; 1024];
         line.extend_from_slice(b"|deaf\n");
-        for result in [self.shouter.write(&line), self.shouter.read(&mut self.scratch)] {
+        for result in [shouter.write(&line), shouter.read(&mut self.scratch)] {
             match result {
                 Ok(0) => return Err("the server cut the shouter off".to_owned()),
                 Ok(_) => {}

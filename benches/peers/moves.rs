@@ -77,6 +77,7 @@ impl<'a> Movers<'a> {
         let text = |error: std::io::Error| format!("{}: {error}", target.display());
         fs::remove_dir_all(&target).map_err(text)?;
         fs::create_dir(&target).map_err(text)?;
+        self.files.touch_memory()?;
         if what == Move::Resume {
             let mut source = File::open(self.files.root().join(SOURCE)).map_err(text)?;
             let size = source.metadata().map_err(text)?.len();

@@ -45,6 +45,8 @@ pub enum Work {
     Memory,
     /// Chat under load.
     Mixed,
+    /// Chat while a file that is not in memory is fetched.
+    Cold,
     /// Chat while many log in.
     Logins,
     /// A sum over many samples of a device.
@@ -55,7 +57,7 @@ pub enum Work {
 
 impl Work {
     /// All, in the order of the table.
-    pub const ALL: [Work; 22] = [
+    pub const ALL: [Work; 23] = [
         Work::Pairs64,
         Work::Pairs1k,
         Work::Spread64,
@@ -68,6 +70,7 @@ impl Work {
         Work::Connect,
         Work::Memory,
         Work::Mixed,
+        Work::Cold,
         Work::Logins,
         Work::Download,
         Work::Upload,
@@ -102,6 +105,7 @@ impl Work {
             Work::Connect => "connect-run-true",
             Work::Memory => "memory",
             Work::Mixed => "chat-under-load",
+            Work::Cold => "chat-while-cold",
             Work::Logins => "chat-during-logins",
             Work::EdgeSum => "edge-sum",
             Work::EdgeDevices => "edge-devices",
@@ -117,6 +121,7 @@ impl Work {
             | Work::True16
             | Work::Connect
             | Work::Mixed
+            | Work::Cold
             | Work::Logins => ["p50", "p99"].map(|it| format!("{} {it}", self.name())).to_vec(),
             _ => vec![self.name().to_owned()],
         }
@@ -142,7 +147,7 @@ impl Work {
             Work::Run => return vec![Line.name(), Frame.name(), "sh", "sh-with-pipes"],
             Work::Echo1 | Work::Echo16 => return [Ask::Echo, Ask::Ping].map(Ask::peer).to_vec(),
             Work::True1 | Work::True16 => return vec![Ask::True.peer()],
-            Work::Mixed => return vec![Line.name(), Frame.name()],
+            Work::Mixed | Work::Cold => return vec![Line.name(), Frame.name()],
             Work::Logins => return vec![Line.name()],
         };
         kinds.iter().map(|kind| kind.name()).collect()
@@ -155,7 +160,8 @@ impl Work {
 pub struct Options {
     /// Parts of names of works (pairs-64, pairs-1k, spread-64, ping-pong, run-true,
     /// json-echo-1, json-echo-16, json-true-1, json-true-16, memory,
-    /// chat-under-load, chat-during-logins, download, upload, many-down, many-up, resume,
+    /// chat-under-load, chat-while-cold, chat-during-logins, download, upload, many-down,
+    /// many-up, resume,
     /// user-to-user, poor-line, edge-sum, edge-devices) or of peers (sixfour-line, nats ...); all
     /// without any
     #[arg(value_name = "FILTER")]

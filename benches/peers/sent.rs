@@ -1,4 +1,4 @@
-//! A file from one user to another through our server: the processes that users start.
+//! A file from one user to another, straight or through our server: the processes that users start.
 
 use std::{
     path::Path,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    download::our_client,
+    download::{Way, our_client},
     peers::{Peer, Place},
 };
 
@@ -28,10 +28,20 @@ impl Drop for Guarded {
 }
 
 /// Sends `source` to who receives it in `target`: from the start of the sender to the ends of both.
-pub fn copy(peer: &Peer, place: &Place, source: &Path, target: &Path) -> Result<Duration, String> {
+/// Whether it went the way that is measured is what the sender says.
+pub fn copy(
+    peer: &Peer,
+    place: &Place,
+    (source, target): (&Path, &Path),
+    way: Way,
+) -> Result<Duration, String> {
+    let word = if way == Way::Direct { "direct" } else { "relayed" };
     let as_user = |user: &str, arguments: &[&str]| {
         let mut command = our_client(peer, place);
         command.args(["--user", user]).args(arguments).current_dir(target);
+        if way != Way::Direct {
+            command.arg("--no-direct");
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         command
     };
@@ -46,6 +56,10 @@ pub fn copy(peer: &Peer, place: &Place, source: &Path, target: &Path) -> Result<
     if !sent.status.success() {
         let said = String::from_utf8_lossy(&sent.stderr);
         return Err(format!("failed ({}): {}", sent.status, said.trim()));
+    }
+    let said = [&sent.stdout[..], &sent.stderr].concat();
+    if !String::from_utf8_lossy(&said).contains(word) {
+        return Err(format!("it was not {word}: {}", String::from_utf8_lossy(&said).trim()));
     }
     let received = receiver.0.wait().map_err(|error| error.to_string())?;
     let taken = begin.elapsed();

@@ -1,6 +1,7 @@
 //! The client's command line.
 
 mod passing;
+mod watching;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
@@ -14,9 +15,9 @@ use super::{
 };
 use crate::{
     limits::{
-        COMMAND_MAX_BYTES, DIRECT_PORT_MIN, INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS,
-        INFO_INTERVAL_MS, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
+        COMMAND_MAX_BYTES, DIRECT_PORT_MIN, INFO_INTERVAL_MS, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
     },
+    manual::Manual,
     sys::{connect::Host, known_servers::ServerKey},
     wire::{
         HostCall, Name, SharePath,
@@ -214,9 +215,9 @@ enum Verb {
     /// Watch the server: one screen of facts, painted again and again; q or Ctrl-C ends it.
     ///
     /// With --json, or where standard output is no terminal, it is one object a line.
-    Top(Top),
+    Top(watching::Top),
     /// Measure round trips to the server by each family that its host has, or let it ping HOST.
-    Ping(Ping),
+    Ping(watching::Ping),
     /// List the addresses of the server's host.
     Ip,
     /// Tell the name of the server's host.
@@ -237,31 +238,8 @@ enum Verb {
         #[arg(value_name = "SERVER")]
         server: String,
     },
-}
-
-#[derive(Debug, Args)]
-struct Top {
-    /// Ask for the facts so often, as in 500ms or 5s.
-    #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = parse_time)]
-    interval: Duration,
-    /// End after so many.
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    count: Option<u32>,
-}
-
-#[derive(Debug, Args)]
-struct Ping {
-    /// So many round trips by each family.
-    #[arg(short, long, value_name = "N", default_value_t = 4, conflicts_with = "host",
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    count: u32,
-    /// Between two of them, as in 200ms or 1s.
-    #[arg(short, long, value_name = "TIME", default_value = "200ms", conflicts_with = "host",
-          value_parser = parse_time)]
-    interval: Duration,
-    /// Another host, which the server is to ping: an address of either family, or a name.
-    #[arg(value_name = "HOST", value_parser = parse_ping_host)]
-    host: Option<PingHost>,
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 #[derive(Debug, Args)]
@@ -338,6 +316,9 @@ pub fn parse(
         }
         _ => Told::Wrong(one_line(&error)),
     })?;
+    if let Some(Verb::Manual(manual)) = &parsed.verb {
+        return Err(manual.print(Arguments::command()).map_or_else(Told::Wrong, Told::Asked));
+    }
     let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
     let again = ["client".into()].into_iter().chain(words.iter().map(|word| quote(word)));
     let again = again.collect::<Vec<_>>().join(" ");
@@ -360,8 +341,8 @@ fn plan(
     again: &str,
 ) -> Result<Plan, String> {
     let (watch, pings) = match &arguments.verb {
-        Some(Verb::Top(top)) => (Some(watch(top)?), None),
-        Some(Verb::Ping(Ping { host: None, count, interval })) => {
+        Some(Verb::Top(top)) => (Some(watching::watch(top)?), None),
+        Some(Verb::Ping(watching::Ping { host: None, count, interval })) => {
             let interval_ms = interval.as_millis() as u64;
             (None, Some(Pings { count: *count, interval_ms }))
         }
@@ -427,15 +408,6 @@ fn plan(
     })
 }
 
-fn watch(top: &Top) -> Result<Watch, String> {
-    let (min, max) = (INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MAX_MS);
-    let interval_ms = u32::try_from(top.interval.as_millis()).unwrap_or(u32::MAX);
-    if !(min..=max).contains(&interval_ms) {
-        return Err(format!("--interval is {min}ms to {}s", max / 1000));
-    }
-    Ok(Watch { interval_ms, count: top.count })
-}
-
 fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, String> {
     let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
@@ -450,7 +422,9 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
         Verb::Device(_) => unreachable!("devices have plans of their own"),
         Verb::Info => ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
-        Verb::Ping(Ping { host: Some(host), .. }) => vec![Order::Host(HostCall::Ping { host })],
+        Verb::Ping(watching::Ping { host: Some(host), .. }) => {
+            vec![Order::Host(HostCall::Ping { host })]
+        }
         // These have no orders, but a way of their own.
         Verb::Top(_) | Verb::Ping(_) => Vec::new(),
         Verb::Ip => ask(Question::Addresses),
@@ -460,7 +434,7 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Cpu => ask(Question::Processor),
         Verb::Reset => vec![Order::Host(HostCall::Reset)],
         Verb::Kill => vec![Order::Host(HostCall::Kill)],
-        Verb::Forget { .. } => Vec::new(),
+        Verb::Forget { .. } | Verb::Manual(_) => Vec::new(),
     })
 }
 

@@ -8,6 +8,7 @@ use super::credentials::DEFAULT_PATH;
 use crate::{
     hub::rights::{Right, Rights},
     limits::{LOGIN_ATTEMPTS_DEFAULT, LOGIN_ATTEMPTS_MAX},
+    manual::Manual,
     sys::{identity::Source, listen::Families, state},
     wire::{Name, name::NAME_RULE},
 };
@@ -132,6 +133,8 @@ pub enum Command {
     Passwd(Passwd),
     /// Show the fingerprint of the server's key, by which clients know it.
     Fingerprint,
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 /// Whose password, and where it is kept.

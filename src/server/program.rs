@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use clap::CommandFactory as _;
+
 use super::{
     Server,
     arguments::{self, Command},
@@ -12,6 +14,7 @@ use super::{
 };
 use crate::{
     limits::Limits,
+    manual::Manual,
     sys::{
         guard::Guard,
         listen::{self, Listeners},
@@ -27,6 +30,9 @@ pub fn main(arguments: &arguments::Arguments) -> ExitCode {
     if let Some(Command::Passwd(arguments)) = &arguments.command {
         return passwd::run(arguments);
     }
+    if let Some(Command::Manual(manual)) = &arguments.command {
+        return print_manual(manual);
+    }
     logger::start(arguments.log_level());
     let done = match arguments.command {
         Some(Command::Fingerprint) => show_fingerprint(arguments),
@@ -38,6 +44,20 @@ pub fn main(arguments: &arguments::Arguments) -> ExitCode {
             log::error!("{text}");
             logger::flush();
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_manual(manual: &Manual) -> ExitCode {
+    match manual.print(arguments::Arguments::command()) {
+        // Who reads it may have read enough.
+        Ok(text) => match terminal::write_stdout(text.as_bytes()) {
+            Ok(()) | Err(StdoutError::Closed) => ExitCode::SUCCESS,
+            Err(StdoutError::Failed(_)) => ExitCode::FAILURE,
+        },
+        Err(why) => {
+            eprintln!("server: {why}");
+            ExitCode::from(2)
         }
     }
 }
