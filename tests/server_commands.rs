@@ -4,16 +4,12 @@ mod process;
 
 use std::{
     fs,
-    io::Write as _,
     time::{Duration, Instant},
 };
 
 use process::{Canary, FAMILIES, News, Server, await_true, is_running, noise};
 use serde_json::json;
-use sixfour::{
-    limits::INPUT_WINDOW_BYTES,
-    wire::frame::{self, client},
-};
+use sixfour::{limits::INPUT_WINDOW_BYTES, wire::frame::client};
 
 const MIB: usize = 1024 * 1024;
 
@@ -96,44 +92,6 @@ fn standard_input_reaches_the_command_within_its_window() {
         user.run_to_end(7, "echo alive").assert_exit(0);
         user.reset();
         await_nobody(&server);
-    }
-}
-
-/// The server sleeps until the rest of a large frame is there; here that is two whole reads, so
-/// that the third finds nothing.
-#[test]
-fn who_speaks_behind_a_large_frame_is_heard_however_that_was_cut_into_reads() {
-    const FIRST: usize = 1000;
-    const REST: usize = 128 * 1024;
-    let server = Server::start();
-    for ip in FAMILIES {
-        let mut user = server.framed(ip, "user");
-        for tag in 1..4 {
-            user.request(tag, json!({"op": "run", "command": "wc -c", "stdin": true}));
-            let mut bytes = Vec::new();
-            frame::put(&mut bytes, client::PING, 2 * tag, b"");
-            frame::put_header(&mut bytes, client::DATA, tag, FIRST + REST);
-            bytes.extend_from_slice(&[b'x'; FIRST]);
-            let mut stream = user.stream();
-            stream.write_all(&bytes).expect("the server takes it");
-            await_pong(&mut user, 2 * tag);
-            let mut stream = user.stream();
-            stream.write_all(&[b'y'; REST]).expect("the server takes it");
-            user.send(client::PING, 2 * tag + 1, b"");
-            await_pong(&mut user, 2 * tag + 1);
-            user.send(client::END, tag, b"");
-            assert_eq!(user.answer(tag).text().trim(), (FIRST + REST).to_string());
-        }
-    }
-}
-
-fn await_pong(user: &mut process::Framed, number: u32) {
-    loop {
-        match user.next() {
-            News::Pong(pong) => return assert_eq!(pong, number),
-            News::Credit(..) => {}
-            other => panic!("{other:?}"),
-        }
     }
 }
 

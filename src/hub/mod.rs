@@ -449,11 +449,10 @@ impl Hub {
     }
 
     /// Bytes that are still to come of a data frame of the session that has begun; 0 where none
-    /// has. What has come and waits here is not to come.
+    /// has.
     pub fn expected_bytes(&self, session: SessionId) -> usize {
-        let Some(session) = self.session(session) else { return 0 };
-        let left = session.input.data.map_or(0, |(_, left)| left);
-        left.saturating_sub(session.input.rest.len())
+        let data = self.session(session).and_then(|session| session.input.data);
+        data.map_or(0, |(_, left)| left)
     }
 
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.

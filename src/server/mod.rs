@@ -421,10 +421,7 @@ impl Server {
                 self.drop_if_broken(id);
             }
             Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    connection.readable = false;
-                    self.expect(id);
-                }
+                io::ErrorKind::WouldBlock => connection.readable = false,
                 io::ErrorKind::Interrupted => self.connections.list_to_read(id),
                 // `ncat --ssl` ends its input like that; so can anybody on the way.
                 io::ErrorKind::UnexpectedEof if connection.secured => {
