@@ -17,10 +17,6 @@ pub const RECIPIENTS_MAX_BYTES: usize = RECIPIENTS_MAX * (NAME_MAX_BYTES + 1);
 /// Most bytes of a transfer or a pipe in one data frame: a chat line waits for one at most.
 pub const CHUNK_MAX_BYTES: usize = 64 * 1024;
 
-/// The same where such a frame passes within a few milliseconds, and the most that a receiver
-/// takes.
-pub const DATA_FRAME_MAX_BYTES: usize = 256 * 1024;
-
 /// Largest frame body: the largest message fits, and little more. Checked before the body is
 /// waited for, so that a hostile length costs nothing.
 pub const FRAME_BODY_MAX_BYTES: usize = 72 * 1024;

@@ -5,7 +5,7 @@ mod common;
 use common::{decode, read_in_pieces};
 use sixfour::{
     limits::{
-        COMMAND_MAX_BYTES, DATA_FRAME_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES,
+        CHUNK_MAX_BYTES, COMMAND_MAX_BYTES, LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES,
         RECIPIENTS_MAX_BYTES, REQUEST_BODY_MAX_BYTES, TEXT_MAX_BYTES,
     },
     wire::{
@@ -225,7 +225,7 @@ fn a_declared_length_beyond_the_bound_is_refused_by_the_header() {
         (client::HELLO, LINE_FIRST_MAX_BYTES),
         (client::REQUEST, REQUEST_BODY_MAX_BYTES),
         (client::MESSAGE, REQUEST_BODY_MAX_BYTES),
-        (client::DATA, DATA_FRAME_MAX_BYTES),
+        (client::DATA, CHUNK_MAX_BYTES),
         (client::CREDIT, 4),
         (client::END, 32),
         (client::CANCEL, 0),

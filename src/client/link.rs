@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, ops::Range};
 use super::outgoing::{FilePart, Outgoing};
 
 use crate::{
-    limits::{CHUNK_MAX_BYTES, DATA_FRAME_MAX_BYTES, INPUT_WINDOW_BYTES, Limits},
+    limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, Limits},
     wire::{
         ErrorCode, Name, Refusal, Secret, Stream, Tag,
         control::{
@@ -22,7 +22,6 @@ use crate::{
             WelcomeBody,
         },
         frame::{self, HEADER_BYTES, Said, client, server},
-        frame_size::FrameSize,
     },
 };
 
@@ -100,8 +99,6 @@ struct Operation {
     input_room: u32,
     /// The end of the input is not said yet.
     input_open: bool,
-    /// Of the files in it.
-    frame_size: FrameSize,
 }
 
 impl Link {
@@ -167,7 +164,6 @@ impl Link {
             owed: 0,
             input_room: INPUT_WINDOW_BYTES,
             input_open: call.takes_input(),
-            frame_size: FrameSize::default(),
         };
         self.operations.insert(tag, operation);
         self.out.write(|out| frame::put_json(out, client::REQUEST, tag, call));
@@ -199,18 +195,10 @@ impl Link {
         taken
     }
 
-    /// Bytes of a file that the operation `tag` may be sent at the moment, in one frame.
-    pub fn file_room(&self, tag: Tag) -> usize {
-        let operation = self.operations.get(&tag).filter(|operation| operation.input_open);
-        operation.map_or(0, |it| (it.input_room as usize).min(it.frame_size.body_max_bytes()))
-    }
-
-    /// Sends a part of a file as input, no larger than [`Link::file_room`].
+    /// Sends a part of a file as input, no larger than a chunk and than [`Link::input_room`].
     pub fn input_file(&mut self, tag: Tag, part: FilePart) {
         let Some(operation) = self.operations.get_mut(&tag) else { return };
         operation.input_room -= part.length as u32;
-        // The server grants credit all the while, so what was heard last was heard just now.
-        operation.frame_size.note(part.length, self.heard_ms);
         self.out.write(|out| frame::put_header(out, client::DATA, tag, part.length));
         self.out.put_file(part);
     }
@@ -315,11 +303,6 @@ impl Link {
         Ok((length, self.handle_said(said)?))
     }
 
-    /// Bytes that are still to come of the data frame that has begun; 0 where none has.
-    pub fn expected_bytes(&self) -> usize {
-        self.data.map_or(0, |(_, _, left)| left)
-    }
-
     /// Whether what comes next, at the head of `bytes`, is data.
     pub fn expects_data(&self, bytes: &[u8]) -> bool {
         self.data.is_some() || matches!(bytes.first(), Some(&(server::DATA | server::ERROR_DATA)))
@@ -369,7 +352,7 @@ impl Link {
             _ => return Ok(None),
         };
         let (tag, length) = (u32::from_be_bytes(*number), u32::from_be_bytes([0, *a, *b, *c]));
-        if length as usize > DATA_FRAME_MAX_BYTES {
+        if length as usize > CHUNK_MAX_BYTES {
             return Err(wrong(format!("a data frame of {length} bytes")));
         }
         let operation = self.operations.get_mut(&tag).ok_or_else(|| unknown(tag))?;

@@ -448,13 +448,6 @@ impl Hub {
         }
     }
 
-    /// Bytes that are still to come of a data frame of the session that has begun; 0 where none
-    /// has.
-    pub fn expected_bytes(&self, session: SessionId) -> usize {
-        let data = self.session(session).and_then(|session| session.input.data);
-        data.map_or(0, |(_, left)| left)
-    }
-
     /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
     pub fn wants_input(&mut self, id: SessionId) -> bool {
         let limits = self.limits;

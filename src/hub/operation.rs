@@ -7,7 +7,6 @@ use super::{OperationId, SessionId, pipe::End};
 use crate::wire::{
     EdgeCall, Name, Refusal, SharePath, Tag,
     event::Ended,
-    frame_size::FrameSize,
     host::{Interpreter, PingHost, Question},
 };
 
@@ -28,8 +27,6 @@ pub struct Operation {
     pub(super) state: State,
     /// Bytes of output that the client has room for.
     pub(super) window_bytes: u64,
-    /// Of its file, where that goes in frames.
-    pub(super) frame_size: FrameSize,
     /// Pieces of its file in the outbox: while there are any, the file must stay open.
     pub(super) file_pieces: usize,
     /// Whether the file was announced with its size, so that its bytes are owed.

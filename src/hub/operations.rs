@@ -9,15 +9,11 @@ use super::{
     session::Raw,
     timers::Alarm,
 };
-use crate::{
-    limits::DATA_FRAME_MAX_BYTES,
-    wire::{
-        Call, Dialect, Event, Outcome, Stream, Tag,
-        error::{ErrorCode::*, Refusal},
-        event::Ended,
-        frame,
-        frame_size::FrameSize,
-    },
+use crate::wire::{
+    Call, Dialect, Event, Outcome, Stream, Tag,
+    error::{ErrorCode::*, Refusal},
+    event::Ended,
+    frame,
 };
 
 impl Hub {
@@ -98,7 +94,6 @@ impl Hub {
             tag,
             state: OperationState::Running { blocked: false },
             window_bytes,
-            frame_size: FrameSize::default(),
             file_pieces: 0,
             announced: false,
             has_spoken: false,
@@ -171,11 +166,7 @@ impl Hub {
             return 0;
         }
         let owner = operation.owner;
-        let most = match operation.frame_size.is_large() {
-            true => DATA_FRAME_MAX_BYTES,
-            false => limits.chunk_max_bytes,
-        };
-        let window = operation.window_bytes.min(most as u64) as usize;
+        let window = operation.window_bytes.min(limits.chunk_max_bytes as u64) as usize;
         if self.has_room(id) {
             return window;
         }
@@ -311,8 +302,6 @@ impl Hub {
         assert!(!session.is_json(), "it wants the content");
         let was_empty = session.outbox.is_empty();
         if session.dialect() == Some(Dialect::Frame) {
-            let operation = self.operations.get_mut(id.slot()).expect("the caller has it");
-            operation.frame_size.note(length, self.now.0);
             let header = |out: &mut Vec<u8>| {
                 frame::put_header(out, frame::server::DATA, tag, length);
             };

@@ -401,10 +401,10 @@ impl Server {
             Ok(count) => {
                 // What has emptied the socket has not read its end, if that is there already.
                 let has_drained = connection.transport.has_drained(count, most);
-                let is_done = has_drained && !connection.read_closed;
-                connection.readable = !is_done;
-                if !is_done {
+                if !has_drained || connection.read_closed {
                     self.connections.list_to_read(id);
+                } else {
+                    connection.readable = false;
                 }
                 let listed = self.connections.to_write.len();
                 let bytes = &self.buffer[..count];
@@ -414,9 +414,6 @@ impl Server {
                     Transport::forget_read();
                 }
                 self.take_effects();
-                if is_done {
-                    self.expect(id);
-                }
                 self.write_large(listed);
                 self.drop_if_broken(id);
             }
@@ -435,15 +432,6 @@ impl Server {
                     self.input(Input::Gone { session: id });
                 }
             },
-        }
-    }
-
-    /// Sleeps through the rest of a large frame: it is of use only as it goes on, and there is more
-    /// to do at once when more of it is there.
-    fn expect(&mut self, id: SessionId) {
-        let bytes = self.hub.expected_bytes(id);
-        if let Some(connection) = self.connections.get(id) {
-            connection.transport.expect(bytes);
         }
     }
 

@@ -16,7 +16,6 @@ pub mod password;
 pub mod peer_owner;
 pub mod process;
 pub mod signals;
-pub mod sockopt;
 pub mod stage;
 pub mod state;
 pub mod terminal;

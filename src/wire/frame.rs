@@ -26,8 +26,8 @@ use super::{
     name::NAME_RULE,
 };
 use crate::limits::{
-    CHUNK_MAX_BYTES, DATA_FRAME_MAX_BYTES, FRAME_BODY_MAX_BYTES, LINE_FIRST_MAX_BYTES,
-    NAME_MAX_BYTES, RECIPIENTS_MAX_BYTES, REQUEST_BODY_MAX_BYTES, TEXT_MAX_BYTES,
+    CHUNK_MAX_BYTES, FRAME_BODY_MAX_BYTES, LINE_FIRST_MAX_BYTES, NAME_MAX_BYTES,
+    RECIPIENTS_MAX_BYTES, REQUEST_BODY_MAX_BYTES, TEXT_MAX_BYTES,
 };
 
 /// The first bytes of a framed connection. No line, no JSON, no HTTP and no TLS begins so.
@@ -79,7 +79,7 @@ pub struct Frame<'a> {
     pub kind: u8,
     /// Tag or serial; what it means depends on the kind.
     pub number: u32,
-    /// At most [`FRAME_BODY_MAX_BYTES`], or [`DATA_FRAME_MAX_BYTES`].
+    /// At most [`FRAME_BODY_MAX_BYTES`].
     pub body: &'a [u8],
 }
 
@@ -97,7 +97,7 @@ impl<'a> Frame<'a> {
 
     /// Cuts the first frame off `bytes`; `None` while it is not all there.
     pub fn split(bytes: &'a [u8]) -> Result<Option<Frame<'a>>, Refusal> {
-        Frame::split_by(bytes, |_| Ok(DATA_FRAME_MAX_BYTES.max(FRAME_BODY_MAX_BYTES)))
+        Frame::split_by(bytes, |_| Ok(FRAME_BODY_MAX_BYTES))
     }
 
     /// The same where the largest body depends on the kind. A frame that cannot be good is
@@ -144,24 +144,21 @@ pub fn post(bytes: &[u8]) -> Option<Post<'_>> {
     Some(Post { tag, to, text, consumed: HEADER_BYTES + body.len() })
 }
 
-/// The data frame at the head of `bytes` that is not all there, or large: its tag, and the bytes of
-/// its body. They can be taken as they come; other whole frames are left to [`decode`].
+/// The data frame at the head of `bytes` that is not all there: its tag, and the bytes of its body.
+/// They can be taken as they come; whole frames are left to [`decode`].
 #[inline]
 pub fn begun_data(bytes: &[u8]) -> Option<(Tag, usize)> {
     let header = bytes.first_chunk::<HEADER_BYTES>()?;
     let [client::DATA, _, _, _, a, b, c, d] = *header else { return None };
     let body = length(header) - HEADER_BYTES;
-    let is_long = body > CHUNK_MAX_BYTES || bytes.len() < HEADER_BYTES + body;
-    let is_begun = body <= DATA_FRAME_MAX_BYTES && is_long;
+    let is_begun = body <= CHUNK_MAX_BYTES && bytes.len() < HEADER_BYTES + body;
     is_begun.then_some((u32::from_be_bytes([a, b, c, d]), body))
 }
 
 /// The same for a peer that may send bodies of at most `body_max` bytes: one that has not said
 /// anything valid yet.
 pub fn decode_within(bytes: &[u8], body_max: usize) -> Result<Option<Item<'_>>, Refusal> {
-    let is_early = body_max < REQUEST_BODY_MAX_BYTES;
-    let early_max = if is_early { body_max } else { usize::MAX };
-    let frame = Frame::split_by(bytes, |kind| Ok(client_body_max(kind)?.min(early_max)))?;
+    let frame = Frame::split_by(bytes, |kind| Ok(client_body_max(kind)?.min(body_max)))?;
     let Some(frame) = frame else { return Ok(None) };
     let tag = frame.number;
     let request = match frame.kind {
@@ -185,7 +182,7 @@ pub fn decode_within(bytes: &[u8], body_max: usize) -> Result<Option<Item<'_>>, 
 fn client_body_max(kind: u8) -> Result<usize, Refusal> {
     match kind {
         client::MESSAGE | client::REQUEST => Ok(REQUEST_BODY_MAX_BYTES),
-        client::DATA => Ok(DATA_FRAME_MAX_BYTES),
+        client::DATA => Ok(CHUNK_MAX_BYTES),
         client::HELLO => Ok(LINE_FIRST_MAX_BYTES),
         client::CREDIT => Ok(4),
         client::END => Ok(HASH_BYTES),
@@ -197,7 +194,7 @@ fn client_body_max(kind: u8) -> Result<usize, Refusal> {
 /// The largest body of each kind that servers send.
 fn server_body_max(kind: u8) -> Result<usize, Refusal> {
     match kind {
-        server::DATA | server::ERROR_DATA => Ok(DATA_FRAME_MAX_BYTES),
+        server::DATA | server::ERROR_DATA => Ok(CHUNK_MAX_BYTES),
         server::MESSAGE => Ok(2 + NAME_MAX_BYTES + TEXT_MAX_BYTES),
         server::CREDIT => Ok(4),
         server::PING | server::PONG => Ok(0),
@@ -311,7 +308,7 @@ pub fn put(out: &mut Vec<u8>, kind: u8, number: u32, body: &[u8]) {
 
 /// Appends a header whose body of `length` bytes the caller sends.
 pub fn put_header(out: &mut Vec<u8>, kind: u8, number: u32, length: usize) {
-    debug_assert!(length <= FRAME_BODY_MAX_BYTES.max(DATA_FRAME_MAX_BYTES));
+    debug_assert!(length <= FRAME_BODY_MAX_BYTES);
     let first = ((kind as u32) << 24) | length as u32;
     out.extend_from_slice(&(((first as u64) << 32) | number as u64).to_be_bytes());
 }

@@ -12,7 +12,6 @@ pub mod error;
 pub mod escape;
 pub mod event;
 pub mod frame;
-pub mod frame_size;
 pub mod host;
 pub mod http;
 pub mod info;

@@ -212,10 +212,7 @@ pub fn pump_queue(
     tag: Tag,
     queue: &mut VecDeque<Segment<DiskFile>>,
 ) -> Option<usize> {
-    let room = match queue.front()? {
-        Segment::Bytes(_) => link.input_room(tag).min(CHUNK_MAX_BYTES),
-        Segment::File { .. } => link.file_room(tag),
-    };
+    let room = link.input_room(tag).min(CHUNK_MAX_BYTES);
     if room == 0 || link.waiting() >= LINK_LOW_BYTES {
         return None;
     }

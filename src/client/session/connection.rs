@@ -60,21 +60,11 @@ impl Session<'_> {
                     self.readable = !transport.has_drained(count, room.len()) || self.read_closed;
                     self.inbox.fill(count);
                     self.digest();
-                    self.expect();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.lose(&error.to_string()),
             }
-        }
-    }
-
-    /// Sleeps through the rest of a large frame.
-    fn expect(&mut self) {
-        if let (false, Some(transport)) = (self.readable, &mut self.transport)
-            && let Some(link) = self.brain.link()
-        {
-            transport.expect(link.expected_bytes());
         }
     }
 

@@ -38,13 +38,8 @@ const BUSY: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x50];
 #[derive(Debug)]
 pub struct Transport {
     stream: TcpStream,
-    /// Bytes from which on the poller tells of them; 0 is as 1.
-    low_water: u32,
     layer: Layer,
 }
-
-/// Fewer bytes are not worth a system call.
-const EXPECT_MIN_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
 enum Layer {
@@ -60,12 +55,12 @@ enum Layer {
 impl Transport {
     /// A connection in clear.
     pub fn plain(stream: TcpStream) -> Transport {
-        Transport { stream, low_water: 0, layer: Layer::Plain }
+        Transport { stream, layer: Layer::Plain }
     }
 
     /// A connection that was accepted: its first bytes tell whether it is TLS.
     pub fn accepted(stream: TcpStream, config: Arc<ServerConfig>) -> Transport {
-        Transport { stream, low_water: 0, layer: Layer::Undecided { config, begun: false } }
+        Transport { stream, layer: Layer::Undecided { config, begun: false } }
     }
 
     /// Does the client's part of the handshake on a fresh connection. Blocks for at most
@@ -80,7 +75,7 @@ impl Transport {
         timeout: Duration,
     ) -> Result<Transport, SecureError> {
         let (stream, tls) = handshake::secure(stream, config, name, timeout)?;
-        Ok(Transport { stream, low_water: 0, layer: Layer::Tls(Box::new(tls)) })
+        Ok(Transport { stream, layer: Layer::Tls(Box::new(tls)) })
     }
 
     /// The socket below.
@@ -143,24 +138,6 @@ impl Transport {
         match &self.layer {
             Layer::Tls(tls) => tls.has_drained(),
             Layer::Plain | Layer::Undecided { .. } => count < room,
-        }
-    }
-
-    /// The peer sends at least `bytes` more whatever happens here, and they are of no use before:
-    /// the poller is to tell of them when they are there, or the end is (tcp(7), `SO_RCVLOWAT`).
-    /// To be said again after every read that has drained; with few bytes, or 0, it tells of any.
-    /// Being woken for every packet costs more than the bytes themselves.
-    pub fn expect(&mut self, bytes: usize) {
-        let coming = match &self.layer {
-            // Each byte of the frame takes at least one of the records that bring it.
-            Layer::Tls(tls) => bytes.saturating_sub(tls.buffered_bytes()),
-            Layer::Plain | Layer::Undecided { .. } => bytes,
-        };
-        let low_water = if coming < EXPECT_MIN_BYTES { 0 } else { coming as u32 };
-        if low_water != self.low_water
-            && super::sockopt::set_receive_low_water(&self.stream, low_water.max(1)).is_ok()
-        {
-            self.low_water = low_water;
         }
     }
 

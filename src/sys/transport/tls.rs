@@ -180,11 +180,6 @@ impl Tls {
         })
     }
 
-    /// Bytes that came and were not handed out, encrypted ones included.
-    pub(super) fn buffered_bytes(&self) -> usize {
-        self.rest.len() + self.decrypted.len()
-    }
-
     pub(super) fn has_drained(&self) -> bool {
         let is_over = self.peer_closed || self.phase == Phase::Failed;
         self.drained && !is_over && self.decrypted.is_empty()
