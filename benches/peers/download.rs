@@ -393,7 +393,7 @@ pub fn start_sshd(place: &Place) -> Result<Sshd, String> {
     let program = find("sshd", "openssh-server")?;
     let port = place.free_port()?;
     let folder = place.folder.path();
-    let key = folder.join("key");
+    let key = folder.join(format!("key-{port}"));
     let made = Command::new(find("ssh-keygen", "openssh-client")?)
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(&key)

@@ -365,7 +365,7 @@ impl Hub {
     fn end_raw(&mut self, id: SessionId, raw: Raw) {
         match raw.refusal {
             Some(refusal) => {
-                let outcome = Outcome::Failed(refusal);
+                let outcome = Outcome::Failed(*refusal);
                 self.say(id, &Event::End { tag: 0, outcome: &outcome });
             }
             None => self.on_input_end(id, 0, None),

@@ -119,7 +119,7 @@ impl Hub {
     pub(super) fn refuse_call(&mut self, id: SessionId, call: &Call<'_>, refusal: Refusal) {
         if let Some(left) = self.raw_bytes_of(id, call) {
             let session = self.session_mut(id).expect("its request is at hand");
-            session.input.raw = Some(Raw { left, refusal: Some(refusal) });
+            session.input.raw = Some(Raw { left, refusal: Some(Box::new(refusal)) });
             return;
         }
         let tag = refusal.tag;

@@ -143,7 +143,7 @@ pub struct Raw {
     /// Bytes still to come.
     pub(super) left: u64,
     /// What is said after them, where nobody takes them.
-    pub(super) refusal: Option<Refusal>,
+    pub(super) refusal: Option<Box<Refusal>>,
 }
 
 /// Where the output of a session stands.
