@@ -401,7 +401,11 @@ fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
 /// So much of a fault's text as goes into a message. Bytes that are not UTF-8 become longer as
 /// they are read, so that what has been read is bounded too.
 fn bounded(text: &str) -> &str {
-    &text[..text.floor_char_boundary(REFUSAL_TEXT_MAX_BYTES)]
+    let mut end = text.len().min(REFUSAL_TEXT_MAX_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 pub(super) fn broken(text: impl Into<String>) -> Fault {
