@@ -189,10 +189,18 @@ impl<'a> Session<'a> {
             leaving: None,
             began,
         };
-        session.brain.set_rules(plan.accept.clone());
+        session.expect_offers();
         session.open_channels();
         session.adopt(transport).map_err(system)?;
         Ok(session)
+    }
+
+    /// Lets the brain know what is to become of offers, which may come with the welcome.
+    fn expect_offers(&mut self) {
+        self.brain.set_rules(self.plan.accept.clone());
+        if let Some(Order::Receive { count }) = self.plan.orders.iter().flatten().next() {
+            self.brain.receive_early(*count);
+        }
     }
 
     /// Runs to the end.

@@ -39,6 +39,8 @@ pub(super) struct Between {
     last_weighed: u64,
     /// We are here to receive: so many files or folders, if not for ever.
     receiving: Option<Option<u64>>,
+    /// That was known before the order for it came.
+    receives_early: bool,
 }
 
 /// What somebody offers, and where their client is, if it has told that.
@@ -150,6 +152,12 @@ impl Brain {
         self.between.rules = rules;
     }
 
+    /// The order to receive will come: who has seen our name may offer something sooner.
+    pub fn receive_early(&mut self, count: Option<u64>) {
+        self.between.receiving = Some(count);
+        self.between.receives_early = true;
+    }
+
     /// Whether nothing of this kind is awaited.
     pub(super) fn is_quiet_between(&self) -> bool {
         self.between.weighing.is_empty() && self.between.receiving.is_none()
@@ -180,6 +188,8 @@ impl Brain {
                     self.turn_down(number, reason);
                 }
             }
+            // Some of them may have come already.
+            Order::Receive { .. } if std::mem::take(&mut self.between.receives_early) => {}
             Order::Receive { count } => self.between.receiving = Some(count),
             _ => unreachable!("the caller has chosen these"),
         }

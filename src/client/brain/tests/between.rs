@@ -155,6 +155,20 @@ fn receiving_ends_after_so_many_whether_they_arrive_or_fail() {
 }
 
 #[test]
+fn what_is_offered_before_the_order_to_receive_has_come_is_taken() {
+    let mut table = Table::new(Style::Verb);
+    table.brain.set_rules(Rules::parse("all").expect("rules"));
+    table.brain.receive_early(Some(1));
+    offer(&mut table, 1, "bob", &plan());
+    assert!(calls(&mut table)[0].contains("Accept { offer: 1,"));
+    table.order(Order::Receive { count: Some(1) });
+    table.brain.handle_orders_end();
+    assert_eq!(table.left_with(), None);
+    table.end(1, Outcome::Failed(refusal(ErrorCode::NoSuchOffer)));
+    assert_eq!(table.left_with(), Some(5), "that was the one");
+}
+
+#[test]
 fn what_is_sent_is_looked_at_then_offered_then_passed_on() {
     let mut table = Table::new(Style::Prompt);
     table.order(send());
