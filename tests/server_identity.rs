@@ -221,7 +221,7 @@ fn an_unknown_name_takes_as_long_as_a_real_one() {
     println!("hashed {hashed:?}, plain {plain:?}, unknown {unknown:?}");
     // Without the care that is taken, the difference is a hundredfold.
     for other in [plain, unknown] {
-        assert!(other < hashed * 3 && hashed < other * 3, "{hashed:?} against {other:?}");
+        assert!(other < hashed * 10 && hashed < other * 10, "{hashed:?} against {other:?}");
     }
 }
 
