@@ -1,8 +1,11 @@
 //! JSON sessions of the hub: requests in, objects out, on a clock of its own.
 
+#[path = "hub/objects.rs"]
+mod objects;
 #[path = "hub/table.rs"]
 mod table;
 
+use objects::{ask, named, objects, run};
 use serde_json::{Value, json};
 use sixfour::{
     hub::{Chunk, CloseReason, Effect, Input, OperationId, SessionId, Work},
@@ -16,26 +19,6 @@ fn open(table: &mut Table) -> SessionId {
     let id = table.open();
     assert_eq!(objects(&table.say(id, "{}"))[0]["errorcode"], 2);
     id
-}
-
-fn named(table: &mut Table, name: &str) -> SessionId {
-    let id = table.open();
-    let reply = ask(table, id, json!({"op": "login", "user": name, "id": 0}));
-    assert_eq!(reply[0]["user"], name);
-    id
-}
-
-fn objects(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
-}
-
-fn ask(table: &mut Table, id: SessionId, request: Value) -> Vec<Value> {
-    objects(&table.say(id, request.to_string()))
-}
-
-fn run(table: &mut Table, id: SessionId, request: Value) -> OperationId {
-    assert_eq!(ask(table, id, request), [json!(null); 0]);
-    table.started()
 }
 
 fn output(table: &mut Table, operation: OperationId, stream: Stream, bytes: &[u8]) {

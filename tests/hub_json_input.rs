@@ -1,35 +1,18 @@
 //! Input that JSON requests bring with them, or do not: bounds, and who is told what.
 
+#[path = "hub/objects.rs"]
+mod objects;
 #[path = "hub/table.rs"]
 mod table;
 
+use objects::{ask, named, objects, run};
 use serde_json::{Value, json};
 use sixfour::{
-    hub::{Input, OperationId, SessionId, rights::Rights},
+    hub::{Input, OperationId, rights::Rights},
     limits::Limits,
     wire::Outcome,
 };
 use table::Table;
-
-fn named(table: &mut Table, name: &str) -> SessionId {
-    let id = table.open();
-    let reply = ask(table, id, json!({"op": "login", "user": name, "id": 0}));
-    assert_eq!(reply[0]["user"], name);
-    id
-}
-
-fn objects(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
-}
-
-fn ask(table: &mut Table, id: SessionId, request: Value) -> Vec<Value> {
-    objects(&table.say(id, request.to_string()))
-}
-
-fn run(table: &mut Table, id: SessionId, request: Value) -> OperationId {
-    assert_eq!(ask(table, id, request), [json!(null); 0]);
-    table.started()
-}
 
 fn end(table: &mut Table, operation: OperationId, outcome: Outcome) {
     table.input(Input::Ended { operation, outcome });

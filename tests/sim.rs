@@ -8,6 +8,8 @@
 
 #[path = "sim/call.rs"]
 mod call;
+#[path = "sim/chance.rs"]
+mod chance;
 #[path = "sim/jobs.rs"]
 mod jobs;
 #[path = "sim/json.rs"]
@@ -18,7 +20,7 @@ mod parcels;
 mod peer;
 #[path = "sim/post.rs"]
 mod post;
-#[path = "sim/rng.rs"]
+#[path = "direct/rng.rs"]
 mod rng;
 #[path = "sim/shell.rs"]
 mod shell;
