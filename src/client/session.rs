@@ -17,7 +17,7 @@ use signal_hook_mio::v1_0::Signals;
 
 mod connection;
 
-pub use connection::{send_part, standpoint_of};
+pub use connection::{send_next, standpoint_of};
 
 use super::{
     arguments::Plan,

@@ -32,7 +32,7 @@ use crate::{
         post::{News, Post},
         progress::Bars,
         secure::{self, Connected},
-        session::{random, send_part, standpoint_of},
+        session::{random, send_next, standpoint_of},
     },
     limits::DIRECT_PORT_MIN,
     sys::{
@@ -444,11 +444,7 @@ impl<F: Front> Session<'_, F> {
         while let Some(transport) = &mut self.transport
             && let Some(link) = self.front.talk().link()
         {
-            let sent = match (link.outgoing(), link.outgoing_file()) {
-                ([], None) => return,
-                ([], Some(part)) => send_part(transport, part),
-                (bytes, file) => transport.write(bytes, file.is_some()),
-            };
+            let Some(sent) = send_next(transport, link) else { return };
             match sent {
                 Ok(count) => {
                     link.advance(count);

@@ -8,6 +8,7 @@ use super::{READS_PER_TURN, SOCKET, Session, random};
 use crate::{
     client::{
         brain::Route,
+        link::Link,
         outgoing::FilePart,
         password,
         screen::{Shown, Where},
@@ -140,11 +141,7 @@ impl Session<'_> {
         while let Some(transport) = &mut self.transport
             && let Some(link) = self.brain.link()
         {
-            let sent = match (link.outgoing(), link.outgoing_file()) {
-                ([], None) => return,
-                ([], Some(part)) => send_part(transport, part),
-                (bytes, file) => transport.write(bytes, file.is_some()),
-            };
+            let Some(sent) = send_next(transport, link) else { return };
             match sent {
                 Ok(count) => {
                     link.advance(count);
@@ -189,8 +186,17 @@ impl Batch {
     }
 }
 
+/// Sends some of what is next, bytes or a part of a file; `None` where nothing waits.
+pub fn send_next(transport: &mut Transport, link: &Link) -> Option<io::Result<usize>> {
+    match (link.outgoing(), link.outgoing_file()) {
+        ([], None) => None,
+        ([], Some(part)) => Some(send_part(transport, part)),
+        (bytes, file) => Some(transport.write(bytes, file.is_some())),
+    }
+}
+
 /// Sends a part of a file; zeros where the file has lost it: the receiver sees by the hash.
-pub fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
+fn send_part(transport: &mut Transport, part: &FilePart) -> io::Result<usize> {
     match transport.send_file(part.file.file(), &mut { part.offset }, part.length) {
         Ok(0) => transport.write(&vec![0; part.length], false),
         sent => sent,
