@@ -213,3 +213,17 @@ fn what_a_command_prints_to_a_terminal_moves_and_colours_and_does_no_more() {
     client.await_end(0);
     assert_eq!(client.lines(), ["red end"]);
 }
+
+#[test]
+fn an_interrupted_download_leaves_no_bar_behind() {
+    let server = Server::start();
+    server.put("big", &[7; 3_000_000]);
+    let arguments = ["download", "--limit", "300k", "big"];
+    let mut client = Terminal::start_with(&server, FAMILIES[0], &arguments);
+    client.await_start("client_big");
+    client.write("\u{3}");
+    client.await_end(130);
+    let lines = client.lines();
+    assert!(lines.iter().any(|line| line.starts_with("broken off; what is there is kept")));
+    assert!(!lines.iter().any(|line| line.starts_with("client_big")), "{lines:?}");
+}
