@@ -10,9 +10,12 @@ use super::post::{News, Post};
 use crate::limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES};
 
 /// Reads lines, each when it is asked for through the sender that is returned.
-pub fn start_lines(post: Post) -> mpsc::Sender<()> {
+///
+/// # Errors
+/// The system has no thread for it; a sentence.
+pub fn start_lines(post: Post) -> Result<mpsc::Sender<()>, String> {
     let (go, asked) = mpsc::channel();
-    thread::spawn(move || {
+    let spawned = thread::Builder::new().name("lines".into()).spawn(move || {
         let mut input = std::io::stdin().lock();
         for () in asked {
             if !post.send(read_line(&mut input)) {
@@ -20,7 +23,11 @@ pub fn start_lines(post: Post) -> mpsc::Sender<()> {
             }
         }
     });
-    go
+    spawned.map(|_| go).map_err(no_thread)
+}
+
+fn no_thread(error: std::io::Error) -> String {
+    format!("no thread can be had to read standard input: {error}")
 }
 
 fn read_line(input: &mut impl std::io::BufRead) -> News {
@@ -45,12 +52,15 @@ fn read_line(input: &mut impl std::io::BufRead) -> News {
 
 /// Reads blocks for a command, at most as many at once as its window holds; each permission sent
 /// through the sender that is returned allows one more.
-pub fn start_blocks(post: Post) -> mpsc::Sender<()> {
+///
+/// # Errors
+/// The system has no thread for it; a sentence.
+pub fn start_blocks(post: Post) -> Result<mpsc::Sender<()>, String> {
     let (go, allowed) = mpsc::channel();
     for _ in 0..INPUT_WINDOW_BYTES as usize / CHUNK_MAX_BYTES {
         go.send(()).expect("the receiver is in our hands");
     }
-    thread::spawn(move || {
+    let spawned = thread::Builder::new().name("input".into()).spawn(move || {
         let mut input = std::io::stdin().lock();
         let mut buffer = vec![0; CHUNK_MAX_BYTES];
         for () in allowed {
@@ -66,7 +76,7 @@ pub fn start_blocks(post: Post) -> mpsc::Sender<()> {
             }
         }
     });
-    go
+    spawned.map(|_| go).map_err(no_thread)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::{
             CallBody, DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION,
             WelcomeBody,
         },
+        escape::escape_bytes,
         frame::{self, HEADER_BYTES, Said, client, server},
     },
 };
@@ -28,8 +29,11 @@ use crate::{
 /// Credit is granted in steps of so many bytes, so that it costs little.
 const CREDIT_STEP_BYTES: u32 = 256 * 1024;
 
-/// Time that the server has to answer the hello, in milliseconds.
+/// Time that the server has to let us in where nobody has said, in milliseconds.
 const WELCOME_TIMEOUT_MS: u64 = 10_000;
+
+/// So much of what another service says is shown.
+const GREETING_SHOWN_BYTES: usize = 60;
 
 /// What the server has said, after the link has done its own part with it.
 #[derive(Debug)]
@@ -74,6 +78,10 @@ pub struct Link {
     operations: BTreeMap<Tag, Operation>,
     /// The last number given to an operation, a message or a ping.
     last_number: Tag,
+    /// When the welcome is late, in milliseconds, however much comes before it; and how long that
+    /// was from the start.
+    welcome_due_ms: u64,
+    patience_ms: u64,
     /// When the last byte came, in milliseconds.
     heard_ms: u64,
     /// Whether the present silence was broken by a ping already.
@@ -112,6 +120,8 @@ impl Link {
             data: None,
             operations: BTreeMap::new(),
             last_number,
+            welcome_due_ms: now_ms + WELCOME_TIMEOUT_MS,
+            patience_ms: WELCOME_TIMEOUT_MS,
             heard_ms: now_ms,
             pinged: false,
             ping_after_ms: limits.ping_after.as_millis() as u64,
@@ -128,6 +138,12 @@ impl Link {
             frame::put_json(out, client::HELLO, 0, &hello);
         });
         link
+    }
+
+    /// Gives a fresh connection so long, in milliseconds, until the server has let us in.
+    pub fn expect_welcome_within(&mut self, patience_ms: u64) {
+        self.welcome_due_ms = self.heard_ms + patience_ms;
+        self.patience_ms = patience_ms;
     }
 
     /// The server has welcomed us and not said goodbye.
@@ -299,6 +315,9 @@ impl Link {
         if let Some((tag, stream, length)) = self.begin_data(bytes)? {
             return Ok(self.take_data(tag, stream, bytes, HEADER_BYTES, length));
         }
+        if self.state == State::Greeting && !begins_as_server(bytes) {
+            return Err(no_server(bytes));
+        }
         let Some((said, length)) = frame::decode_said(bytes)? else { return Ok((0, None)) };
         Ok((length, self.handle_said(said)?))
     }
@@ -310,12 +329,12 @@ impl Link {
 
     /// The moment of the next [`Link::handle_timeout`], in milliseconds.
     pub fn poll_timeout_ms(&self) -> u64 {
-        self.heard_ms
-            + match self.state {
-                State::Greeting | State::Over => WELCOME_TIMEOUT_MS,
-                State::Ready { .. } if self.pinged => self.gone_after_ms,
-                State::Ready { .. } => self.ping_after_ms,
-            }
+        match self.state {
+            State::Greeting => self.welcome_due_ms,
+            State::Over => self.heard_ms + WELCOME_TIMEOUT_MS,
+            State::Ready { .. } if self.pinged => self.heard_ms + self.gone_after_ms,
+            State::Ready { .. } => self.heard_ms + self.ping_after_ms,
+        }
     }
 
     /// Does what silence asks for.
@@ -335,9 +354,11 @@ impl Link {
             State::Ready { .. } => {
                 Err(format!("the server has been silent for {} s", self.gone_after_ms / 1000))
             }
-            State::Greeting | State::Over => {
-                Err(format!("no answer within {} s; is it a sixfour server?", 10))
+            State::Greeting => {
+                let seconds = self.patience_ms as f64 / 1000.0;
+                Err(format!("no welcome within {seconds:.1} s; is it a sixfour server?"))
             }
+            State::Over => Err("no answer to the goodbye".to_owned()),
         }
     }
 
@@ -428,6 +449,20 @@ impl Link {
             }
         }
     }
+}
+
+/// Whether a server of ours may begin so: with a frame that lets us in, or says why not.
+fn begins_as_server(bytes: &[u8]) -> bool {
+    let kinds = [server::WELCOME, server::ERROR, server::GOODBYE];
+    bytes.first().is_none_or(|kind| kinds.contains(kind))
+}
+
+/// Something else answers at that port: what it says tells people what it is.
+fn no_server(bytes: &[u8]) -> Refusal {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let line = escape_bytes(&line[..line.len().min(GREETING_SHOWN_BYTES)]);
+    let text = format!("what answers there is no sixfour server: it says \"{line}\"");
+    Refusal::new(0, ErrorCode::Protocol, text)
 }
 
 fn wrong(what: impl std::fmt::Display) -> Refusal {

@@ -45,6 +45,7 @@ use crate::{
     wire::Secret,
 };
 use arguments::{Pings, Plan, Told};
+use brain::Style;
 use order::{Order, Route};
 use screen::{Screen, Shown, Where};
 use secure::Connected;
@@ -148,10 +149,12 @@ fn run_session(plan: &Plan, password: Option<Secret<'static>>, connected: Connec
     if let Some(terminal) = &terminal {
         match manner::takes_whole_terminal(plan) {
             true => terminal.hand_over_keys(),
-            false => terminal.note_bracketed_paste(),
+            // Line editing switches it on; to nothing else does a terminal have to be told of it.
+            false if manner::style_of(plan) == Style::Prompt => terminal.note_bracketed_paste(),
+            false => {}
         }
     }
-    let ended = Session::new(plan, password, transport)
+    let ended = Session::new(plan, password, transport, connected.until)
         .and_then(|session| session.run().map_err(|error| error.to_string()));
     drop(terminal);
     ended.unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED))

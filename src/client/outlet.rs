@@ -52,13 +52,19 @@ pub struct Outlet {
 
 impl Outlet {
     /// Starts the thread.
-    pub fn start(mouth: Mouth, post: Post) -> Outlet {
+    ///
+    /// # Errors
+    /// The system has no thread for it; a sentence.
+    pub fn start(mouth: Mouth, post: Post) -> Result<Outlet, String> {
         let (sender, receiver) = mpsc::channel();
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
         let backlog = backlog_bytes.clone();
         let writer = Writer { mouth, post, backlog_bytes: backlog };
-        thread::spawn(move || writer.run(receiver));
-        Outlet { sender, backlog_bytes }
+        thread::Builder::new()
+            .name("output".into())
+            .spawn(move || writer.run(receiver))
+            .map_err(|error| format!("no thread can be had for the output: {error}"))?;
+        Ok(Outlet { sender, backlog_bytes })
     }
 
     /// Writes text, and reports `after` when that is done.

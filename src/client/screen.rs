@@ -419,7 +419,7 @@ fn escape_lines(bytes: &[u8]) -> String {
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let mut text = String::with_capacity(bytes.len() + 1);
     for line in body.split(|byte| *byte == b'\n') {
-        text.push_str(&escape_bytes(line.strip_suffix(b"\r").unwrap_or(line)));
+        text.push_str(&escape_bytes(lines::last_writing(line)));
         text.push('\n');
     }
     text

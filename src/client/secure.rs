@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use super::{
     arguments::{Plan, Protection},
     exit,
+    post::{News, Post},
 };
 use crate::sys::{
     connect::{self, Host},
@@ -59,6 +60,14 @@ pub struct Connected {
     pub transport: Transport,
     /// What the user should know: a key that was pinned, a file that is not as it should be.
     pub notices: Vec<String>,
+    /// Until then the server has to let us in: connecting takes no longer than the wish grants.
+    pub until: Instant,
+}
+
+/// What is left until then, in milliseconds. A server that was slow to be reached has a moment.
+pub fn left_ms(until: Instant) -> u64 {
+    const LEAST: Duration = Duration::from_millis(250);
+    until.saturating_duration_since(Instant::now()).max(LEAST).as_millis() as u64
 }
 
 /// Why there is none.
@@ -97,6 +106,21 @@ struct Acquaintance {
 /// [`Failure`]. Nothing but a handshake was sent.
 pub fn connect(wish: &Wish) -> Result<Connected, Failure> {
     connect_by(wish, || connect::connect(&wish.host, wish.port, wish.timeout))
+}
+
+/// The same in a thread of its own, which tells what has become of it.
+pub fn start_connecting(wish: Wish, post: Post) {
+    let failed = post.clone();
+    let spawned = std::thread::Builder::new().name("connect".into()).spawn(move || {
+        post.send(match connect(&wish) {
+            Ok(connected) => News::Connected(connected),
+            Err(failure) => News::Unreachable(failure),
+        })
+    });
+    if let Err(error) = spawned {
+        let text = format!("no thread can be had to connect: {error}");
+        failed.send(News::Unreachable(Failure::unconnected(text)));
+    }
 }
 
 /// The same by a way of one's own to the server.
@@ -251,15 +275,21 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    fn until(&self) -> Instant {
+        self.begun + self.wish.timeout
+    }
+
     fn in_clear(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
         let lost = |error: std::io::Error| Failure::unconnected(error.to_string());
         self.stream.set_nonblocking(true).map_err(lost)?;
+        let until = self.until();
         let transport = Transport::plain(mio::net::TcpStream::from_std(self.stream));
-        Ok(Connected { transport, notices: acquaintance.known.warnings })
+        Ok(Connected { transport, notices: acquaintance.known.warnings, until })
     }
 
     fn by_certificate(self, trust: Trust) -> Result<Connected, Failure> {
         let name = ServerKey::new(&self.wish.host, self.wish.port);
+        let until = self.until();
         let transport = self.secure(trust).map_err(|(error, _)| match error {
             SecureError::Tls(rustls::Error::InvalidCertificate(why)) => {
                 let text = format!(
@@ -270,11 +300,12 @@ impl Attempt<'_> {
             }
             error => Failure::unconnected(describe(&name, &error)),
         })?;
-        Ok(Connected { transport: transport.0, notices: Vec::new() })
+        Ok(Connected { transport: transport.0, notices: Vec::new(), until })
     }
 
     fn by_key(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
         let pins = acquaintance.pins()?;
+        let until = self.until();
         let (transport, seen) = match self.secure(Trust::Pins(pins.clone())) {
             Ok(done) => done,
             Err((error, seen)) => return Err(explain(&acquaintance, &pins, &error, seen)),
@@ -284,7 +315,7 @@ impl Attempt<'_> {
             let seen = seen.expect("a handshake without a certificate does not succeed");
             notices.push(acquaintance.meet(seen)?);
         }
-        Ok(Connected { transport, notices })
+        Ok(Connected { transport, notices, until })
     }
 
     /// Does the handshake; also after a failure the key that was seen.

@@ -27,7 +27,7 @@ use super::{
     channel::{self, Channels, Started},
     exit, input, manner,
     mover::Mover,
-    order::{self, Order},
+    order::{self, Local, Order},
     outlet::{Mouth, Outlet},
     post::{News, Post},
     progress::Bars,
@@ -42,7 +42,8 @@ use crate::{
         terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
-    wire::{Name, Secret, Tag},
+    transfer::Fault,
+    wire::{ErrorCode, Name, Secret, Tag},
 };
 
 const SOCKET: Token = Token(0);
@@ -116,7 +117,7 @@ struct Leaving {
 }
 
 impl<'a> Session<'a> {
-    /// Begins on a fresh connection.
+    /// Begins on a fresh connection. The server has to let us in until then.
     ///
     /// # Errors
     /// The system, or the terminal, does not give what a session needs; a sentence.
@@ -124,6 +125,7 @@ impl<'a> Session<'a> {
         plan: &'a Plan,
         password: Option<Secret<'static>>,
         transport: Transport,
+        until: Instant,
     ) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
         let poll = Poll::new().map_err(system)?;
@@ -142,20 +144,22 @@ impl<'a> Session<'a> {
         let visible = style == Style::Verb && !plan.json && !plan.quiet;
         let bars = Bars::new(visible && terminal::is_terminal(Standard::Stderr));
         let names = Names::default();
-        let outlet = |mouth| Some(Outlet::start(mouth, post.clone()));
-        let both = |bars: &Bars| (outlet(Mouth::Stdout), outlet(Mouth::Stderr(bars.clone())));
+        let outlet = |mouth| Outlet::start(mouth, post.clone()).map(Some);
+        let both = |bars: &Bars| {
+            Ok::<_, String>((outlet(Mouth::Stdout)?, outlet(Mouth::Stderr(bars.clone()))?))
+        };
         let (source, (out, err)) = match (style, &plan.orders) {
             (Style::Prompt, _) => {
                 let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
-                (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer)), None))
+                (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer))?, None))
             }
-            (Style::Watch, _) => (Source::Ended, both(&bars)),
-            (_, Some(orders)) => (Source::Given(orders.clone()), both(&bars)),
-            (_, None) => (Source::Asked(input::start_lines(post.clone())), both(&bars)),
+            (Style::Watch, _) => (Source::Ended, both(&bars)?),
+            (_, Some(orders)) => (Source::Given(orders.clone()), both(&bars)?),
+            (_, None) => (Source::Asked(input::start_lines(post.clone())?), both(&bars)?),
         };
         let outlets_open = usize::from(out.is_some()) + usize::from(err.is_some());
         if takes_whole_terminal && terminal::is_terminal(Standard::Stdin) {
-            canvas::start_keys(post.clone());
+            canvas::start_keys(post.clone())?;
         }
         let began = Instant::now();
         let login = Login { account: plan.account, password, can_ask: ask::can_ask() };
@@ -192,6 +196,7 @@ impl<'a> Session<'a> {
         session.expect_offers();
         session.open_channels();
         session.adopt(transport).map_err(system)?;
+        session.expect_welcome_until(until);
         Ok(session)
     }
 
@@ -287,6 +292,17 @@ impl<'a> Session<'a> {
 
 /// News from other threads, and signals.
 impl Session<'_> {
+    fn handle_line(&mut self, line: &str, now_ms: u64) {
+        match order::parse(line) {
+            Err(refusal) => self.brain.handle_order(Err(refusal), now_ms),
+            Ok(orders) => {
+                for order in orders {
+                    self.brain.handle_order(Ok(order), now_ms);
+                }
+            }
+        }
+    }
+
     fn handle_signals(&mut self) {
         let numbers: Vec<_> = self.signals.pending().collect();
         for number in numbers {
@@ -307,15 +323,9 @@ impl Session<'_> {
         let now_ms = self.now_ms();
         self.asked &= !matches!(news, News::Line(_) | News::Interrupted | News::LinesEnd(_));
         match news {
-            News::Line(line) => {
-                match order::parse(&line) {
-                    Err(refusal) => self.brain.handle_order(Err(refusal), now_ms),
-                    Ok(orders) => {
-                        for order in orders {
-                            self.brain.handle_order(Ok(order), now_ms);
-                        }
-                    }
-                }
+            News::Line(lines) => {
+                // What was pasted has several.
+                lines.lines().for_each(|line| self.handle_line(line, now_ms));
                 self.brain.handle_orders_done();
             }
             News::Interrupted => {
@@ -385,13 +395,10 @@ impl Session<'_> {
             Effect::PeerEnded(tag) => {
                 self.movers.get(&tag).into_iter().for_each(Mover::peer_ended);
             }
-            Effect::Weigh(number, paths) => {
-                let post = self.post.clone();
-                thread::spawn(move || post.send(News::Weighed(number, weigh(&paths))));
-            }
+            Effect::Weigh(number, paths) => start_weighing(number, paths, self.post.clone()),
             Effect::Close(tag) => self.movers.get(&tag).into_iter().for_each(Mover::end),
             Effect::Abandon(tag) => drop(self.movers.remove(&tag)),
-            Effect::StartInput => self.input = Some(input::start_blocks(self.post.clone())),
+            Effect::StartInput => self.start_input(),
             Effect::MoreInput => {
                 // At the end of the input nobody asks for more.
                 if let Some(go) = &self.input {
@@ -487,13 +494,7 @@ impl Session<'_> {
     }
 
     fn connect(&self) {
-        let (wish, post) = (self.plan.wish(), self.post.clone());
-        thread::spawn(move || {
-            post.send(match secure::connect(&wish) {
-                Ok(connected) => News::Connected(connected),
-                Err(failure) => News::Unreachable(failure),
-            })
-        });
+        secure::start_connecting(self.plan.wish(), self.post.clone());
     }
 
     fn ask_password(&mut self, user: Name, why: Option<String>) {
@@ -503,11 +504,28 @@ impl Session<'_> {
         // Put back on the way out, should that come before the answer.
         self.asked_terminal = TerminalState::save_controlling();
         let post = self.post.clone();
+        let failed = post.clone();
         let why = why.map_or(String::new(), |why| format!("{why}\n"));
-        thread::spawn(move || {
+        let spawned = thread::Builder::new().name("password".into()).spawn(move || {
             let typed = ask::password(&format!("{why}Password for {user}: "));
             post.send(News::Password(typed.ok().map(|it| Secret::from(it.as_str()).into_owned())))
         });
+        if let Err(error) = spawned {
+            self.brain.handle_mistake(&format!("no thread can be had to ask: {error}"));
+            failed.send(News::Password(None));
+        }
+    }
+
+    /// Without a thread for it, nothing can be typed: the command has no use.
+    fn start_input(&mut self) {
+        match input::start_blocks(self.post.clone()) {
+            Ok(go) => self.input = Some(go),
+            Err(why) => {
+                self.brain.handle_mistake(&why);
+                let now_ms = self.now_ms();
+                self.brain.handle_order(Ok(Order::Quit), now_ms);
+            }
+        }
     }
 
     fn fail_output(&mut self, error: &io::Error) {
@@ -529,6 +547,17 @@ impl Session<'_> {
             Some(Leaving { code, until: Instant::now() + GOODBYE_TIMEOUT, at_once: false });
         self.source = Source::Ended;
         (self.out, self.err) = (None, None);
+    }
+}
+
+/// Looks at what is to be sent, in a thread of its own.
+fn start_weighing(number: u64, paths: Vec<Local>, post: Post) {
+    let failed = post.clone();
+    let look = move || post.send(News::Weighed(number, weigh(&paths)));
+    if let Err(error) = thread::Builder::new().name("weigh".into()).spawn(look) {
+        let text = format!("no thread can be had to look at the files: {error}");
+        let fault = Fault::new(ErrorCode::SystemError, text);
+        failed.send(News::Weighed(number, Err(fault)));
     }
 }
 

@@ -5,7 +5,7 @@
 //!      └──── nobody can be asked, or the name is blocked: the reason, and the end ────┘
 //! ```
 
-use super::{Brain, Effect, ErrorCode, Name, Online, Style, exit};
+use super::{Brain, Effect, ErrorCode, Name, Online, exit};
 use crate::wire::{Secret, control::RefusalBody};
 
 /// What is known of the user's identity.
@@ -112,6 +112,6 @@ impl Brain {
 
     /// Whether a connection that failed is the first of all, and so is not tried again.
     pub(super) fn is_first(&self) -> bool {
-        !self.was_welcome || self.setup.style != Style::Prompt
+        !self.was_welcome || !self.returns()
     }
 }

@@ -155,22 +155,8 @@ impl Brain {
         }
     }
 
-    fn handle_pong(&mut self, number: u32) {
-        if self.handle_probe_pong(number) {
-            return;
-        }
-        if self.posted.front().is_none_or(|posted| posted.pong != number) {
-            return;
-        }
-        if let Some(posted) = self.posted.pop_front().filter(|posted| !posted.failed) {
-            self.show(Shown::Sent { to: posted.to });
-        }
-    }
-
     fn handle_error(&mut self, number: u32, body: &RefusalBody<'_>) {
-        if let Some(posted) = self.posted.front_mut() {
-            posted.failed = true;
-        }
+        self.fail_posted(number);
         self.refuse(body.code, &body.text);
         use ErrorCode::{NoSuchUser, NotDelivered, PeerBusy};
         let one_of_them = matches!(body.code, NoSuchUser | PeerBusy | NotDelivered);
@@ -196,7 +182,7 @@ impl Brain {
         }
         // What was refused now is refused again, but for a name that our own lost connection may
         // still hold.
-        let again = self.was_welcome && self.setup.style.returns();
+        let again = self.was_welcome && self.returns();
         use ErrorCode::{Denied, LoginFailed, LoginRequired, NotSupported, Replaced};
         let lasting =
             matches!(why.code, Denied | NotSupported | LoginRequired | LoginFailed | Replaced);

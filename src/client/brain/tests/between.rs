@@ -286,3 +286,13 @@ fn offers_go_with_the_connection() {
     table.order(Order::Accept { offer: Some(1) });
     assert_eq!(error_code(&table.shown()[0]), "no-such-offer");
 }
+
+#[test]
+fn a_file_that_comes_as_it_is_and_cannot_be_saved_is_cancelled_and_not_ended() {
+    let mut table = taker();
+    offer(&mut table, 1, "bob", &Parcel::file(b"plan", 13));
+    table.say(Event::File { tag: 1, name: b"plan", size: 13, modified: 0 });
+    table.requests();
+    table.brain.handle_moved(1, Err(Fault::new(ErrorCode::NoSpace, "no room")), 0);
+    assert_eq!(table.requests(), ["cancel 1"]);
+}
