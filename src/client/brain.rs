@@ -43,7 +43,7 @@ use host::{Probe, Watching};
 pub use host::{Trips, Watch};
 use login::Asking;
 pub use login::Login;
-use posts::{Posted, Receipts};
+use posts::{Posted, Receipts, away_text};
 use runs::Run;
 use transfer::Transfer;
 pub use transfer::{Opening, pump_queue};
@@ -301,10 +301,8 @@ impl Brain {
                 Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
                 Online::Leaving(_) => {}
                 Online::Here(_) | Online::Away { .. } => {
-                    let text = "there is no connection at the moment, so nothing was sent; \
-                                try again when it is back";
                     self.fail(exit::FAILED);
-                    self.show(Shown::Error { code: "not-connected", text: text.to_owned() });
+                    self.show(Shown::Error { code: "not-connected", text: away_text(&order) });
                 }
             },
         }
@@ -461,7 +459,7 @@ impl Brain {
     pub fn handle_connected(&mut self, now_ms: u64) {
         let Online::Away { last_number, .. } = &self.online else { return };
         self.connection += 1;
-        let (user, password) = (self.setup.user, self.login.password.as_ref());
+        let (user, password) = (self.setup.user, self.login.sent_password());
         self.online = Online::Here(Link::new(user, password, *last_number, now_ms));
     }
 

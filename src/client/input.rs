@@ -6,8 +6,12 @@ use std::{
     thread,
 };
 
-use super::post::{News, Post};
-use crate::limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES};
+use super::{
+    arguments::Plan,
+    order::Order,
+    post::{News, Post},
+};
+use crate::limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES, TEXT_MAX_BYTES};
 
 /// Reads lines, each when it is asked for through the sender that is returned.
 ///
@@ -48,6 +52,33 @@ fn read_line(input: &mut impl std::io::BufRead) -> News {
             }
         },
     }
+}
+
+/// Reads the text of a message where it is on `input`, to its end.
+///
+/// # Errors
+/// A sentence: it is empty, too long, or no text.
+pub fn fill_text(plan: &mut Plan, input: impl std::io::Read) -> Result<(), String> {
+    let Some([Order::Message { text, .. }]) = plan.orders.as_deref_mut() else { return Ok(()) };
+    if !plan.text_from_input {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    input
+        .take(TEXT_MAX_BYTES as u64 + 2)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot read the text from standard input: {error}"))?;
+    let read = String::from_utf8(bytes).map_err(|_| "standard input is no UTF-8".to_owned())?;
+    let read = read.strip_suffix('\n').unwrap_or(&read);
+    let read = read.strip_suffix('\r').unwrap_or(read);
+    if read.len() > TEXT_MAX_BYTES {
+        return Err(format!("standard input has more than the {TEXT_MAX_BYTES} bytes of a text"));
+    }
+    if read.trim().is_empty() {
+        return Err("standard input is empty; a message has at least one character".to_owned());
+    }
+    *text = read.to_owned();
+    Ok(())
 }
 
 /// Reads blocks for a command, at most as many at once as its window holds; each permission sent

@@ -14,7 +14,10 @@ use std::{collections::BTreeMap, ops::Range};
 use super::outgoing::{FilePart, Outgoing};
 
 use crate::{
-    limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, Limits},
+    limits::{
+        CHUNK_MAX_BYTES, CLIENT_OUTGOING_MAX_BYTES, CLIENT_WINDOW_MAX_BYTES, INPUT_WINDOW_BYTES,
+        Limits,
+    },
     wire::{
         ErrorCode, Name, Refusal, Secret, Stream, Tag,
         control::{
@@ -402,6 +405,10 @@ impl Link {
     fn handle_said<'a>(&mut self, said: Said<'a>) -> Result<Option<Heard<'a>>, Refusal> {
         let early = self.state == State::Greeting;
         Ok(Some(match said {
+            Said::Welcome(body) if early && body.output_window_bytes > CLIENT_WINDOW_MAX_BYTES => {
+                let bytes = body.output_window_bytes;
+                return Err(wrong(format_args!("a window of {bytes} bytes")));
+            }
             Said::Welcome(body) if early => {
                 self.state = State::Ready { window_bytes: body.output_window_bytes };
                 Heard::Welcome(body)
@@ -413,6 +420,12 @@ impl Link {
             }
             Said::Error(number, body) => Heard::Error(number, body),
             _ if early => return Err(wrong("something else than a welcome")),
+            // Each of these is answered.
+            Said::Ping(_) | Said::Message { .. }
+                if self.out.waiting() > CLIENT_OUTGOING_MAX_BYTES =>
+            {
+                return Err(wrong("more than it takes answers to"));
+            }
             Said::Ping(number) => {
                 self.out.write(|out| frame::put(out, client::PONG, number, b""));
                 return Ok(None);

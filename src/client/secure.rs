@@ -64,6 +64,8 @@ pub struct Connected {
     pub notices: Vec<String>,
     /// Until then the server has to let us in: connecting takes no longer than the wish grants.
     pub until: Instant,
+    /// Where and how we are connected, for who wants to know.
+    pub detail: String,
 }
 
 /// What is left until then, in milliseconds. A server that was slow to be reached has a moment.
@@ -341,6 +343,7 @@ impl Examiner {
         }
     }
 
+<<<<<<< /tmp/mine
     fn secure(
         &self,
         stream: TcpStream,
@@ -372,14 +375,60 @@ impl Examiner {
             (Some(pins), _) => explain(&self.acquaintance, pins, error, seen),
             (None, SecureError::Tls(rustls::Error::InvalidCertificate(why))) => {
                 let name = &self.acquaintance.server;
+=======
+    fn detail(&self, protection: &str) -> String {
+        let family = if self.peer.ip().to_canonical().is_ipv6() { "IPv6" } else { "IPv4" };
+        let ms = self.begun.elapsed().as_millis();
+        format!("connected to {} by {family} within {ms} ms; {protection}", self.peer)
+    }
+
+    fn in_clear(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
+        let lost = |error: std::io::Error| Failure::unconnected(error.to_string());
+        self.stream.set_nonblocking(true).map_err(lost)?;
+        let (until, detail) = (self.until(), self.detail("not encrypted"));
+        let transport = Transport::plain(mio::net::TcpStream::from_std(self.stream));
+        Ok(Connected { transport, notices: acquaintance.known.warnings, until, detail })
+    }
+
+    fn by_certificate(self, trust: Trust) -> Result<Connected, Failure> {
+        let name = ServerKey::new(&self.wish.host, self.wish.port);
+        let (until, detail) = (self.until(), self.detail("TLS, by its certificate"));
+        let transport = self.secure(trust).map_err(|(error, _)| match error {
+            SecureError::Tls(rustls::Error::InvalidCertificate(why)) => {
+>>>>>>> /tmp/theirs
                 let text = format!(
                     "the certificate of {name} is not accepted: {why}; nothing was sent. --ca \
                      names the authorities, and the certificate has to be for the name in --ip"
                 );
                 Failure::refused("bad-certificate", text)
             }
+<<<<<<< /tmp/mine
             (None, _) => Failure::unconnected(describe(&self.acquaintance.server, error)),
         }
+=======
+            error => Failure::unconnected(describe(&name, &error)),
+        })?;
+        Ok(Connected { transport: transport.0, notices: Vec::new(), until, detail })
+    }
+
+    fn by_key(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
+        let pins = acquaintance.pins()?;
+        let (until, place) = (self.until(), self.detail("TLS"));
+        let (transport, seen) = match self.secure(Trust::Pins(pins.clone())) {
+            Ok(done) => done,
+            Err((error, seen)) => return Err(explain(&acquaintance, &pins, &error, seen)),
+        };
+        let mut notices = acquaintance.known.warnings.clone();
+        if pins.is_empty() {
+            let seen = seen.expect("a handshake without a certificate does not succeed");
+            notices.push(acquaintance.meet(seen)?);
+        }
+        let detail = match seen {
+            Some(seen) => format!("{place}, by its key {seen}"),
+            None => place,
+        };
+        Ok(Connected { transport, notices, until, detail })
+>>>>>>> /tmp/theirs
     }
 }
 

@@ -29,16 +29,18 @@ use super::{
     mover::Mover,
     order::{self, Local, Order},
     outlet::{Mouth, Outlet},
+    password,
     post::{News, Post},
     progress::Bars,
     prompt::{self, Names},
-    screen::{Screen, Shown, Where},
-    secure,
+    screen::{Screen, Shown, Where, tame::Tame},
+    secure::{self, Connected},
     weigh::weigh,
 };
 use crate::{
+    limits::CLIENT_NAMES_MAX,
     sys::{
-        ask,
+        ask, clock,
         terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
@@ -96,6 +98,8 @@ pub struct Session<'a> {
     /// The terminal before it was asked for a password, while it is.
     asked_terminal: Option<TerminalState>,
     leaving: Option<Leaving>,
+    /// How we are connected at first; told after the welcome to those who want to know.
+    detail: Option<String>,
     began: Instant,
 }
 
@@ -117,17 +121,17 @@ struct Leaving {
 }
 
 impl<'a> Session<'a> {
-    /// Begins on a fresh connection. The server has to let us in until then.
+    /// Begins on a fresh connection.
     ///
     /// # Errors
     /// The system, or the terminal, does not give what a session needs; a sentence.
     pub fn new(
         plan: &'a Plan,
         password: Option<Secret<'static>>,
-        transport: Transport,
-        until: Instant,
+        connected: Connected,
     ) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
+        let Connected { transport, until, detail, .. } = connected;
         let poll = Poll::new().map_err(system)?;
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
@@ -144,25 +148,18 @@ impl<'a> Session<'a> {
         let visible = style == Style::Verb && !plan.json && !plan.quiet;
         let bars = Bars::new(visible && terminal::is_terminal(Standard::Stderr));
         let names = Names::default();
-        let outlet = |mouth| Outlet::start(mouth, post.clone()).map(Some);
-        let both = |bars: &Bars| {
-            Ok::<_, String>((outlet(Mouth::Stdout)?, outlet(Mouth::Stderr(bars.clone()))?))
-        };
-        let (source, (out, err)) = match (style, &plan.orders) {
-            (Style::Prompt, _) => {
-                let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
-                (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer))?, None))
-            }
-            (Style::Watch, _) => (Source::Ended, both(&bars)?),
-            (_, Some(orders)) => (Source::Given(orders.clone()), both(&bars)?),
-            (_, None) => (Source::Asked(input::start_lines(post.clone())?), both(&bars)?),
-        };
+        let Begun { source, out, err } = begin(plan, style, &bars, &names, &post)?;
         let outlets_open = usize::from(out.is_some()) + usize::from(err.is_some());
         if takes_whole_terminal && terminal::is_terminal(Standard::Stdin) {
             canvas::start_keys(post.clone())?;
         }
         let began = Instant::now();
-        let login = Login { account: plan.account, password, can_ask: ask::can_ask() };
+        let login = Login {
+            account: plan.account,
+            password,
+            can_ask: ask::can_ask(),
+            asks_first: password::is_exposed(&transport),
+        };
         let mut session = Session {
             plan,
             style,
@@ -191,6 +188,7 @@ impl<'a> Session<'a> {
             unsafe_because: None,
             asked_terminal: None,
             leaving: None,
+            detail: plan.verbose.then_some(detail),
             began,
         };
         session.expect_offers();
@@ -382,7 +380,10 @@ impl Session<'_> {
         match effect {
             Effect::Show(shown, after) => self.show(&shown, after),
             Effect::Seen(name) => {
-                self.names.lock().expect("nobody panics with the names").insert(name);
+                let mut names = self.names.lock().expect("nobody panics with the names");
+                if names.len() < CLIENT_NAMES_MAX {
+                    names.insert(name);
+                }
             }
             Effect::Next => self.ask(),
             Effect::Open(tag, opening) => self.open(tag, opening),
@@ -436,10 +437,18 @@ impl Session<'_> {
         if let (Some(canvas), Some(out)) = (&mut self.canvas, &self.out) {
             return canvas.show(shown, out);
         }
+        if self.screen.json && matches!(shown, Shown::Message { .. }) {
+            self.screen.time = Some(clock::wall_clock());
+        }
         let rendered = self.screen.render(shown);
         match rendered.and_then(|(place, bytes)| Some((self.outlet(place)?, bytes))) {
             Some((outlet, bytes)) => outlet.text(bytes, after),
             None => after.into_iter().for_each(|after| self.brain.handle_after(after)),
+        }
+        if matches!(shown, Shown::Welcome { .. })
+            && let Some(detail) = self.detail.take()
+        {
+            self.show(&Shown::Notice(detail), None);
         }
     }
 
@@ -546,8 +555,44 @@ impl Session<'_> {
         self.leaving =
             Some(Leaving { code, until: Instant::now() + GOODBYE_TIMEOUT, at_once: false });
         self.source = Source::Ended;
+        // A thread that is dropped may have a bar to paint still.
+        self.bars.close();
         (self.out, self.err) = (None, None);
     }
+}
+
+/// Where orders come from, and the outputs.
+struct Begun {
+    source: Source,
+    out: Option<Outlet>,
+    err: Option<Outlet>,
+}
+
+/// Starts the threads that read and print.
+fn begin(
+    plan: &Plan,
+    style: Style,
+    bars: &Bars,
+    names: &Names,
+    post: &Post,
+) -> Result<Begun, String> {
+    let outlet = |mouth, tame| Outlet::start(mouth, tame, post.clone()).map(Some);
+    let tame = |stream| manner::tames(plan, stream).then(Tame::default);
+    let both = || {
+        let out = outlet(Mouth::Stdout, tame(Standard::Stdout))?;
+        let err = outlet(Mouth::Stderr(bars.clone()), tame(Standard::Stderr))?;
+        Ok::<_, String>((out, err))
+    };
+    let (source, (out, err)) = match (style, &plan.orders) {
+        (Style::Prompt, _) => {
+            let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
+            (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer), None)?, None))
+        }
+        (Style::Watch, _) => (Source::Ended, both()?),
+        (_, Some(orders)) => (Source::Given(orders.clone()), both()?),
+        (_, None) => (Source::Asked(input::start_lines(post.clone())?), both()?),
+    };
+    Ok(Begun { source, out, err })
 }
 
 /// Looks at what is to be sent, in a thread of its own.

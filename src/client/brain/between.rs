@@ -19,6 +19,7 @@ use crate::{
         screen::passing::{Passed, Passing, What},
         weigh::Weight,
     },
+    limits::{CLIENT_ANSWERS_MAX, CLIENT_OFFERS_MAX},
     transfer::Fault,
     wire::{
         Blob, Contact, ErrorCode, Form, Name, OneTimeToken, Standpoint,
@@ -300,8 +301,15 @@ impl Brain {
             }
             _ => self.between.rules.verdict(from, size),
         };
+        if self.tasks.len() >= CLIENT_ANSWERS_MAX {
+            let text = "the server passes on offers and ends none of the answers".to_owned();
+            return self.effects.push_back(Effect::Lost(text));
+        }
         let reason = match verdict {
             Verdict::Take => return self.take(number, offered, now_ms),
+            Verdict::Ask(_) if self.between.open.len() >= CLIENT_OFFERS_MAX => {
+                "too many offers wait for an answer here".to_owned()
+            }
             Verdict::Ask(_) if self.setup.can_ask => {
                 self.show(Shown::Passing(Passing::Offer { number, from, what }));
                 self.between.open.insert(number, offered);

@@ -3,6 +3,7 @@
 use super::{
     After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
+use crate::limits::CLIENT_NAMES_MAX;
 use crate::wire::{
     EdgeAnswer, Form,
     control::{DetailBody, OutcomeBody, RefusalBody},
@@ -51,6 +52,12 @@ impl Brain {
             (Some(Task::Answer(_)), DetailBody::Users { names }) => {
                 self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
                 self.show(Shown::Users(names.into_owned()));
+            }
+            (Some(Task::Roster(roster)), DetailBody::Users { names })
+                if roster.len() + names.len() > CLIENT_NAMES_MAX =>
+            {
+                let text = "the server lists more users than there can be".to_owned();
+                self.effects.push_back(Effect::Lost(text));
             }
             (Some(Task::Roster(roster)), DetailBody::Users { names }) => {
                 roster.extend(names.iter().map(|name| (*name, None)));

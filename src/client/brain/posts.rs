@@ -4,11 +4,22 @@
 //! order, and when the pong comes it has taken the message or has said what is wrong with it. What
 //! has no pong when the connection ends may be lost, and that is told text by text.
 
-use super::{Brain, Online, Shown, Style, exit};
+use super::{Brain, Online, Order, Shown, Style, exit};
 
 /// A prompt that is left waits so long for the server to take what was typed before, in
 /// milliseconds.
 const LAST_POSTS_MS: u64 = 3000;
+
+/// What is said of an order that is given while there is no connection.
+pub(super) fn away_text(order: &Order) -> String {
+    match order {
+        Order::Message { to, text, .. } => {
+            format!("there is no connection at the moment, so this was not sent: {text}|{to}")
+        }
+        _ => "there is no connection at the moment, so nothing was sent; try again when it is back"
+            .to_owned(),
+    }
+}
 
 /// A message whose pong has not come.
 #[derive(Debug)]
@@ -85,10 +96,11 @@ impl Brain {
 
     /// Whether the prompt is left as soon as the last messages are taken: then that is seen to.
     pub(super) fn is_quitting(&mut self) -> bool {
-        if self.quit_due_ms.is_some() && self.posted.is_empty() {
+        let is_quitting = self.quit_due_ms.is_some();
+        if is_quitting && self.posted.is_empty() {
             self.leave(None);
         }
-        self.quit_due_ms.is_some()
+        is_quitting
     }
 
     pub(super) fn handle_quit_timeout(&mut self, now_ms: u64) {

@@ -163,7 +163,9 @@ fn a_prompt_does_not_wait() {
     assert_eq!(table.effects(), [Effect::Next]);
     table.order(message("bob", None));
     assert_eq!(table.effects(), [Effect::Next]);
-    assert_eq!(table.requests(), ["call 1", "message 0"]);
+    assert_eq!(table.requests(), ["call 1", "message 0", "ping 2"]);
+    table.say(Event::Pong { number: 2 });
+    table.effects();
     table.order(Order::Quit);
     assert_eq!(table.left_with(), Some(0));
 }

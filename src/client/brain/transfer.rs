@@ -515,7 +515,8 @@ impl Brain {
         let Some(transfer) = self.remove_transfer(tag) else { return };
         self.effects.push_back(Effect::Abandon(tag));
         self.tell_end(&transfer, now_ms);
-        let (ended, over) = (transfer.ended.expect("looked at"), transfer.over.expect("as well"));
+        let ended = transfer.ended.clone().expect("looked at");
+        let over = transfer.over.clone().expect("as well");
         match (over, ended) {
             (Ok(()), Ok(())) => {}
             (Ok(()), Err(_)) if transfer.is_called_off => {}
@@ -527,7 +528,20 @@ impl Brain {
                 self.fail(exit::FAILED);
                 self.show(Shown::failure(fault.text));
             }
-            (Err(fault), _) | (_, Err(fault)) => self.refuse(fault.code, &fault.text),
+            (Err(fault), _) | (_, Err(fault)) => {
+                let hint = self.refused_hint(&transfer.kind, fault.code);
+                self.refuse(fault.code, &format!("{}{hint}", fault.text));
+            }
+        }
+    }
+
+    /// Rules go by names, and a verb has a passing one where none is given.
+    fn refused_hint(&self, kind: &Kind, code: ErrorCode) -> String {
+        let is_sent = matches!(kind, Kind::Peer(peer) if peer.is_sent());
+        let account = self.login.account.filter(|account| *account != self.setup.user);
+        match account.filter(|_| is_sent && code == ErrorCode::Refused) {
+            Some(account) => format!("; to be known by your name, give it: --user {account}"),
+            None => String::new(),
         }
     }
 

@@ -96,7 +96,7 @@ impl<'a, F: Front> Session<'a, F> {
         let (post, news) = Post::new(waker);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
-        let outlet = |mouth| Outlet::start(mouth, post.clone()).map(Some);
+        let outlet = |mouth| Outlet::start(mouth, None, post.clone()).map(Some);
         Ok(Session {
             plan,
             front,
@@ -370,8 +370,9 @@ impl<F: Front> Session<'_, F> {
         secure::start_connecting(self.plan.wish(), self.post.clone());
     }
 
-    fn handle_connected(&mut self, Connected { transport, notices, until }: Connected) {
-        for notice in notices {
+    fn handle_connected(&mut self, Connected { transport, notices, until, detail }: Connected) {
+        let detail = Some(detail).filter(|_| self.plan.verbose);
+        for notice in notices.into_iter().chain(detail) {
             self.perform(Effect::Complain(format!("{}\n", escape(&notice))));
         }
         let now_ms = self.now_ms();
@@ -379,6 +380,8 @@ impl<F: Front> Session<'_, F> {
             Err(why) if self.front.talk().has_password() => self.front.talk().handle_unsafe(&why),
             _ => match self.adopt(transport) {
                 Ok(()) => {
+                    let is_exposed = self.transport.as_ref().is_some_and(password::is_exposed);
+                    self.front.talk().ask_first(is_exposed);
                     self.front.talk().handle_connected(now_ms);
                     let link = self.front.talk().link();
                     link.into_iter().for_each(|link| link.expect_welcome_within(left_ms(until)));

@@ -234,3 +234,34 @@ fn another_service_at_the_port_is_told_by_what_it_says() {
     let long = link.handle(&[b'x'; 5000], 0).expect_err("no server").text;
     assert!(long.len() < 150, "{long}");
 }
+
+#[test]
+fn a_server_that_asks_and_does_not_read_is_left_before_it_fills_the_memory() {
+    let mut link = ready();
+    let pings = encoded(&[Event::Ping { number: 1 }]).repeat(1000);
+    let mut left = None;
+    for _ in 0..100_000 {
+        let mut at = 0;
+        while at < pings.len() && left.is_none() {
+            match link.handle(&pings[at..], 0) {
+                Ok((taken, _)) => at += taken,
+                Err(refusal) => left = Some(refusal),
+            }
+        }
+        if left.is_some() {
+            break;
+        }
+    }
+    assert!(left.expect("it is left").text.contains("more than it takes answers to"));
+    assert!(link.waiting() <= CLIENT_OUTGOING_MAX_BYTES + 1000);
+}
+
+#[test]
+fn a_window_that_would_take_all_memory_is_no_welcome() {
+    let mut link = Link::new(name("alice"), None, 0, 0);
+    let body = WelcomeBody { output_window_bytes: u32::MAX, ..WelcomeBody::new(name("alice")) };
+    let mut bytes = Vec::new();
+    frame::put_json(&mut bytes, server::WELCOME, 0, &body);
+    let refusal = link.handle(&bytes, 0).expect_err("no such window");
+    assert!(refusal.text.contains("4294967295"), "{}", refusal.text);
+}

@@ -13,6 +13,8 @@ const ESCAPE: u8 = 0x1b;
 #[derive(Debug, Default)]
 pub struct Tame {
     held: Vec<u8>,
+    /// The last character of the text so far: what joins two needs both.
+    before: Option<char>,
 }
 
 /// What begins with ESC.
@@ -35,7 +37,7 @@ impl Tame {
             if rest[0] != ESCAPE {
                 let end = memchr::memchr(ESCAPE, rest).unwrap_or(rest.len());
                 let whole = if end == rest.len() { whole_characters(rest) } else { end };
-                put_text(&mut out, &rest[..whole]);
+                self.put_text(&mut out, &rest[..whole]);
                 at += whole;
                 if whole < end {
                     break;
@@ -61,8 +63,29 @@ impl Tame {
     /// What is held when nothing follows.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        put_text(&mut out, &std::mem::take(&mut self.held));
+        let held = std::mem::take(&mut self.held);
+        self.put_text(&mut out, &held);
         out
+    }
+
+    fn put_text(&mut self, out: &mut Vec<u8>, bytes: &[u8]) {
+        let mut text = String::with_capacity(bytes.len());
+        for chunk in bytes.utf8_chunks() {
+            let mut chars = chunk.valid().chars().peekable();
+            while let Some(char) = chars.next() {
+                let moves_on = matches!(char, '\n' | '\r' | '\t' | '\u{8}' | '\u{7}');
+                match !moves_on && harmful_at(self.before, char, chars.peek().copied()) {
+                    true => spell(char, &mut text),
+                    false => text.push(char),
+                }
+                self.before = Some(char);
+            }
+            for byte in chunk.invalid() {
+                text.push_str(&format!("\\x{byte:02x}"));
+                self.before = None;
+            }
+        }
+        out.extend_from_slice(text.as_bytes());
     }
 }
 
@@ -84,33 +107,20 @@ fn sequence(bytes: &[u8]) -> Sequence {
     }
 }
 
-/// Bytes before a character that is not whole yet.
+/// Bytes before a character that is not whole yet, or that joins the next one.
 fn whole_characters(bytes: &[u8]) -> usize {
     // No character has more than four bytes.
     let tail = bytes.len().saturating_sub(3);
     let start = (tail..bytes.len()).find(|at| bytes[*at] >= 0xc0);
-    match start.map(|at| (at, std::str::from_utf8(&bytes[at..]))) {
+    let whole = match start.map(|at| (at, std::str::from_utf8(&bytes[at..]))) {
         Some((at, Err(error))) if error.error_len().is_none() => at + error.valid_up_to(),
         _ => bytes.len(),
+    };
+    let is_joining = |joiner: &[u8]| bytes[..whole].ends_with(joiner);
+    match is_joining(b"\xe2\x80\x8c") || is_joining(b"\xe2\x80\x8d") {
+        true => whole - 3,
+        false => whole,
     }
-}
-
-fn put_text(out: &mut Vec<u8>, bytes: &[u8]) {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        let mut before = None;
-        let mut chars = chunk.valid().chars().peekable();
-        while let Some(char) = chars.next() {
-            let moves_on = matches!(char, '\n' | '\r' | '\t' | '\u{8}' | '\u{7}');
-            match !moves_on && harmful_at(before, char, chars.peek().copied()) {
-                true => spell(char, &mut text),
-                false => text.push(char),
-            }
-            before = Some(char);
-        }
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
-    }
-    out.extend_from_slice(text.as_bytes());
 }
 
 #[cfg(test)]

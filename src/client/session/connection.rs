@@ -20,9 +20,11 @@ use crate::{
 
 /// The connection.
 impl Session<'_> {
-    pub(super) fn handle_connected(&mut self, Connected { transport, notices, until }: Connected) {
+    pub(super) fn handle_connected(&mut self, connected: Connected) {
+        let Connected { transport, notices, until, detail } = connected;
         let now_ms = self.now_ms();
-        for notice in notices {
+        let detail = Some(detail).filter(|_| self.plan.verbose);
+        for notice in notices.into_iter().chain(detail) {
             self.show(&Shown::Notice(notice), None);
         }
         match password::check_connection(self.plan, &transport) {

@@ -296,3 +296,20 @@ fn a_file_that_comes_as_it_is_and_cannot_be_saved_is_cancelled_and_not_ended() {
     table.brain.handle_moved(1, Err(Fault::new(ErrorCode::NoSpace, "no room")), 0);
     assert_eq!(table.requests(), ["cancel 1"]);
 }
+
+#[test]
+fn a_refusal_of_a_passing_name_says_how_to_give_the_own_one() {
+    let mut table = Table::new(Style::Verb);
+    table.brain.login.account = Some(name("carol"));
+    table.order(send());
+    table.brain.handle_orders_end();
+    table.brain.handle_weighed(1, Ok(weight()), 0);
+    table.effects();
+    table.end(1, Outcome::Failed(refusal(ErrorCode::Refused)));
+    let shown = table.shown();
+    let hint = |shown: &Shown| match shown {
+        Shown::Error { code: "refused", text } => text.ends_with("--user carol"),
+        _ => false,
+    };
+    assert!(shown.iter().any(hint), "{shown:?}");
+}
