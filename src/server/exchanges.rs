@@ -21,7 +21,7 @@ use crate::{
     sys::{
         files::{Hidden, Share},
         transport::Transport,
-        workers::Workers,
+        workers::{Behalf, Cancelled, Workers},
     },
     transfer::{
         Fault, Receiver, Segment, Sender,
@@ -94,6 +94,7 @@ struct Exchange {
     spare: Vec<u8>,
     /// Its end, once all is said.
     over: Option<Outcome>,
+    cancelled: Cancelled,
 }
 
 /// What a conversation has to say.
@@ -126,7 +127,7 @@ impl Exchanges {
         Ok(Exchanges {
             root: Arc::new(share.try_clone_root()?),
             hidden: share.hidden(),
-            workers: Workers::new(WORKERS, QUEUE_MAX, waker)?,
+            workers: Workers::new(WORKERS, QUEUE_MAX, waker),
             running: HashMap::new(),
             hashes: Hashes::default(),
         })
@@ -187,6 +188,7 @@ impl Exchanges {
             goes_on: true,
             spare: Vec::new(),
             over: None,
+            cancelled: Cancelled::default(),
         };
         self.running.insert(id, exchange);
         self.go_on(id, Vec::new(), false);
@@ -215,10 +217,15 @@ impl Exchanges {
             unreachable!("bytes are taken only for who is at home")
         };
         exchange.goes_on = false;
-        let job = move || work(id, party, bytes, ended);
+        let cancelled = exchange.cancelled.clone();
+        // Nobody waits for one that is forgotten; its files are closed, and that is all.
+        let job = move || match cancelled.is_set() {
+            true => Worked::nothing(id),
+            false => work(id, party, bytes, ended),
+        };
         let lost = Worked::nothing(id);
-        if self.workers.submit(job, lost).is_err() {
-            let text = "too many transfers are under way; try again later";
+        if let Err(why) = self.workers.submit(exchange.session.into(), job, lost) {
+            let text = format!("no transfer can go on now: {why}; try again later");
             exchange.over = Some(Outcome::Failed(Refusal::new(0, ErrorCode::Busy, text)));
         }
     }
@@ -228,7 +235,7 @@ impl Exchanges {
     pub fn try_recv(&mut self) -> Option<(OperationId, usize)> {
         let Worked { id, party, segments, taken, spare, goes_on } = self.workers.try_recv()?;
         let Some(exchange) = self.running.get_mut(&id) else {
-            self.drop_elsewhere(party);
+            self.workers.dispose(Behalf::SERVER, party);
             return Some((id, taken));
         };
         exchange.out_bytes += segments.iter().map(Segment::length).sum::<usize>();
@@ -274,7 +281,7 @@ impl Exchanges {
             }
             let Some(outcome) = exchange.over.take() else { return Produced::Nothing };
             let party = exchange.party.take();
-            self.drop_elsewhere(party);
+            self.workers.dispose(exchange.session.into(), party);
             return Produced::Over(outcome);
         };
         if room == 0 {
@@ -348,22 +355,13 @@ impl Exchanges {
         transport.write(&ZEROS[..length.min(ZEROS.len())], false)
     }
 
-    /// Forgets a conversation. What was received of a file is kept for the next time.
+    /// Forgets a conversation. What was received of a file is kept for the next time. Closing a
+    /// file may take the disk a while.
     pub fn drop_exchange(&mut self, id: OperationId) {
         if let Some(exchange) = self.running.remove(&id) {
-            self.drop_elsewhere(exchange.party);
+            exchange.cancelled.set();
+            self.workers.dispose(exchange.session.into(), exchange);
         }
-    }
-
-    /// Closing a file may take the disk a while.
-    fn drop_elsewhere(&self, party: Option<Party>) {
-        let Some(party) = party else { return };
-        let nobody = OperationId::from_bits(u64::MAX);
-        let job = move || {
-            drop(party);
-            Worked::nothing(nobody)
-        };
-        let _ = self.workers.submit(job, Worked::nothing(nobody));
     }
 }
 
