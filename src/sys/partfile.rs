@@ -188,6 +188,21 @@ impl Drop for PartFile {
     }
 }
 
+/// Looks whether the file system has room for so many bytes more.
+///
+/// # Errors
+/// `StorageFull`.
+pub(super) fn check_room(file: &File, size_bytes: u64) -> io::Result<()> {
+    let disk = rustix::fs::fstatfs(file)?;
+    // Some is kept back for root.
+    let is_root = rustix::process::geteuid().is_root();
+    let blocks = if is_root { disk.f_bfree } else { disk.f_bavail };
+    let free = blocks.saturating_mul(disk.f_bsize.unsigned_abs());
+    // One that does not know its size does not know what is free either.
+    let fits = disk.f_blocks == 0 || size_bytes <= free;
+    if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+}
+
 /// See [`PartFile::preallocate`].
 pub(super) fn preallocate(file: &File, size_bytes: u64) -> io::Result<()> {
     if size_bytes == 0 {

@@ -21,6 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::partfile::{self, PART_PREFIX, tolerate, with_context};
+use crate::limits::RESERVE_AHEAD_MAX_BYTES;
 
 /// The longest name of a file that Linux file systems take, in bytes (`NAME_MAX`).
 const NAME_MAX_BYTES: usize = 255;
@@ -39,7 +40,10 @@ pub struct Stage {
     target: OsString,
     length: u64,
     is_kept: bool,
-    has_more_space: bool,
+    /// How long it is to become, where that is known.
+    expected: u64,
+    /// The disk keeps room for so many bytes of it; beyond its length that is given back.
+    reserved: u64,
 }
 
 impl Stage {
@@ -69,7 +73,8 @@ impl Stage {
         let (folder, target) = (folder.clone(), target.to_owned());
         let length = file.metadata()?.len();
         let (part, is_kept) = (Some(part), true);
-        Ok(Some(Stage { file, folder, part, target, length, is_kept, has_more_space: false }))
+        let (expected, reserved) = (0, length);
+        Ok(Some(Stage { file, folder, part, target, length, is_kept, expected, reserved }))
     }
 
     /// An empty file that is to become `target`, and that can be found again until then.
@@ -134,7 +139,8 @@ impl Stage {
     ) -> Stage {
         let (folder, target) = (folder.clone(), target.to_owned());
         let part = Some(part);
-        Stage { file, folder, part, target, length: 0, is_kept, has_more_space: false }
+        let (length, expected, reserved) = (0, 0, 0);
+        Stage { file, folder, part, target, length, is_kept, expected, reserved }
     }
 
     fn lock(file: &File, target: &OsStr) -> io::Result<()> {
@@ -156,13 +162,34 @@ impl Stage {
         &self.folder
     }
 
-    /// Takes the space for so many bytes now, so that a full disk shows early.
+    /// Looks whether the disk has room for so many bytes, so that a full one shows early. Room is
+    /// taken as the bytes come, some ahead of them: who only announces a file holds nothing.
     ///
     /// # Errors
-    /// `StorageFull` or the like.
+    /// `StorageFull`.
     pub fn preallocate(&mut self, size_bytes: u64) -> io::Result<()> {
-        self.has_more_space = true;
-        partfile::preallocate(&self.file, size_bytes)
+        self.expected = size_bytes;
+        partfile::check_room(&self.file, size_bytes.saturating_sub(self.length))
+    }
+
+    /// Takes room for what comes next: for as much as has come already, within bounds.
+    fn reserve(&mut self, end: u64) {
+        if end <= self.reserved || self.expected <= end {
+            return;
+        }
+        self.reserved = self.expected.min(end + end.min(RESERVE_AHEAD_MAX_BYTES));
+        // Where there is no more room, the bytes themselves may still fit.
+        if let Err(error) = partfile::preallocate(&self.file, self.reserved) {
+            log::debug!("no room is taken ahead: {error}");
+        }
+    }
+
+    fn give_back(&mut self) -> io::Result<()> {
+        if self.reserved > self.length {
+            self.reserved = self.length;
+            self.file.set_len(self.length)?;
+        }
+        Ok(())
     }
 
     /// Reads what is there.
@@ -178,6 +205,7 @@ impl Stage {
     /// # Errors
     /// What write(2) said.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reserve(self.length + bytes.len() as u64);
         if self.length == 0 || !self.is_kept {
             self.file.write_all(bytes)?;
         } else {
@@ -189,7 +217,7 @@ impl Stage {
 
     fn truncate(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
-        self.length = 0;
+        (self.length, self.reserved) = (0, 0);
         Ok(())
     }
 
@@ -214,9 +242,7 @@ impl Stage {
     /// # Errors
     /// What the system said.
     pub fn dress(&mut self, modified: (i64, u32), is_executable: bool) -> io::Result<()> {
-        if self.has_more_space {
-            self.file.set_len(self.length)?;
-        }
+        self.give_back()?;
         if self.is_kept {
             set_mode(&self.file, is_executable)?;
         }
@@ -250,6 +276,9 @@ impl Drop for Stage {
         if let Some(part) = self.part.take().filter(|_| is_worthless) {
             // Nobody is left to hear of an error, and the name says what the file was.
             let _ = rustix::fs::unlinkat(&self.folder, &part, AtFlags::empty());
+        } else {
+            // The one that goes on with it asks for room again.
+            let _ = self.give_back();
         }
     }
 }
@@ -390,6 +419,33 @@ mod tests {
         let mut names: Vec<_> = entries.map(|it| name(it).into_string().expect("text")).collect();
         names.sort();
         names
+    }
+
+    fn allocated(path: &Path) -> u64 {
+        fs::metadata(path).expect("a file").blocks() * 512
+    }
+
+    #[test]
+    fn room_is_taken_as_bytes_come_and_given_back_when_they_end() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let (folder, name) = (folder_of(temporary.path()), OsStr::new("a"));
+        let part = temporary.path().join(stable_name(name));
+        let mut stage = Stage::create(&folder, name).expect("a stage");
+        stage.preallocate(8 << 20).expect("room");
+        stage.write_all(b"x").expect("room");
+        assert!(allocated(&part) < 1 << 20, "one byte takes {}", allocated(&part));
+        stage.write_all(&vec![1; 1 << 20]).expect("room");
+        assert!(allocated(&part) <= 3 << 20, "{}", allocated(&part));
+        drop(stage);
+        assert!(allocated(&part) < 3 << 19, "{} are kept", allocated(&part));
+        let mut stage = Stage::find(&folder, name).expect("no error").expect("it is there");
+        stage.preallocate(8 << 20).expect("room");
+        stage.write_all(&vec![2; 7 << 20]).expect("room");
+        assert_eq!(stage.length(), (8 << 20) + 1);
+        let error = stage.preallocate(1 << 60).expect_err("no disk is that large");
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        stage.discard();
+        assert!(names(temporary.path()).is_empty());
     }
 
     #[test]
