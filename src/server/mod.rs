@@ -18,6 +18,7 @@ mod exchanges;
 mod identity;
 mod keys;
 mod lingering;
+mod listings;
 mod passwd;
 mod program;
 mod programs;
@@ -142,7 +143,8 @@ impl Server {
         let hidden = plan.hidden_paths().chain([keys.path()]).chain(data.hidden_paths());
         hidden.into_iter().try_for_each(|path| share.hide(&path))?;
         let mut hub = Hub::new(limits, random_key(), plan.policy());
-        let identity = Identity::new(plan, &limits, Arc::clone(&waker))?;
+        let quota_bytes = plan.quota_bytes();
+        let identity = Identity::new(plan, &limits, Arc::clone(&waker));
         let accounts = identity.accounts();
         hub.handle(Time(0), Input::Accounts { accounts: &accounts, changed: &[] });
         Ok(Server {
@@ -154,10 +156,10 @@ impl Server {
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
-            edge: Edge::new(data, Arc::clone(&waker)),
-            questions: Questions::new(Arc::clone(&waker))?,
+            edge: Edge::new(data, quota_bytes, Arc::clone(&waker)),
+            questions: Questions::new(Arc::clone(&waker)),
             exchanges: Exchanges::new(&share, waker.clone())?,
-            transfers: Transfers::new(share, Arc::clone(&waker))?,
+            transfers: Transfers::new(share, Arc::clone(&waker)),
             keys,
             waker,
             commands: Commands::new(root, guard),
