@@ -134,6 +134,9 @@ pub const STORE_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Most bytes in one DATA message of a transfer.
 pub const TRANSFER_DATA_MAX_BYTES: usize = 1024 * 1024;
 
+/// Most zeros that one HOLE of a transfer stands for: they cost no bytes, but time to be hashed.
+pub const TRANSFER_HOLE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Most entries of a transfer that are announced and not finished: what either end remembers.
 pub const TRANSFER_OPEN_MAX: usize = 1024;
 

@@ -373,6 +373,8 @@ impl Worked {
 }
 
 fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> Worked {
+    // What a receiver cannot deal with at once waits there; the client is not told to go on.
+    let mut taken = bytes.len();
     let stopped = || Fault::new(ErrorCode::Cancelled, "the client has stopped in the middle");
     let (segments, goes_on) = match &mut party {
         Party::Sender(sender) => {
@@ -389,18 +391,19 @@ fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> W
             (Vec::new(), false)
         }
         Party::Receiver(receiver) => {
+            taken += receiver.waiting_bytes();
             receiver.handle(&bytes);
             if ended && receiver.outcome().is_none() {
                 receiver.abort(stopped());
             }
             let goes_on = receiver.prove(PROOF_BYTES);
+            taken -= receiver.waiting_bytes();
             receiver.settle();
             receiver.take_reports().iter().for_each(log_report);
             let bytes = receiver.take_bytes();
             (Vec::from_iter((!bytes.is_empty()).then_some(Segment::Bytes(bytes))), goes_on)
         }
     };
-    let taken = bytes.len();
     bytes.clear();
     Worked { id, party: Some(party), segments, taken, spare: bytes, goes_on }
 }

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     sys::{clock, files::Hidden},
     transfer::{
-        Entry, EntryKind, Fault, Sink as _,
+        Entry, EntryKind, Fault, MODE_UNKNOWN, Sink as _,
         sink::{FolderSink, Naming, Place},
     },
     wire::{ErrorCode, Refusal, SharePath, escape::escape_bytes},
@@ -50,9 +50,9 @@ impl Upload {
                 (Vec::new(), State::Failed(fault))
             }
         };
-        let (item, kind, is_executable) = (0, EntryKind::File, false);
+        let (item, kind, mode, target) = (0, EntryKind::File, MODE_UNKNOWN, Vec::new());
         let modified = (clock::wall_clock(), 0);
-        let entry = Entry { item, kind, is_executable, size, modified, path };
+        let entry = Entry { item, kind, mode, size, modified, path, target };
         Upload { root, hidden, entry, left: size, state, answer: None, over: None }
     }
 

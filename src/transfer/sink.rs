@@ -330,7 +330,7 @@ impl Sink for FolderSink {
                 let (parent, name) = split(&path);
                 let (folder, name) = (self.open_folder(parent)?, OsStr::from_bytes(name));
                 match FolderSink::is_small(entry) {
-                    true => Stage::create_small(&folder, name, entry.is_executable)?,
+                    true => Stage::create_small(&folder, name, entry.is_executable())?,
                     false => Stage::create(&folder, name)?,
                 }
             }
@@ -370,7 +370,7 @@ impl Sink for FolderSink {
                 return self.stored.push((number, result));
             }
             Place::Stage(mut stage) => {
-                let dressed = stage.dress(entry.modified, entry.is_executable);
+                let dressed = stage.dress(entry.modified, entry.is_executable());
                 dressed.map(|()| stage)
             }
         };
@@ -428,8 +428,8 @@ fn whole(folder: &OwnedFd, name: &OsStr, size: u64) -> Result<Option<Part<Place>
 /// Gives a file that was there already what may have changed beside its content.
 fn dress(file: &File, entry: &Entry) -> io::Result<()> {
     let metadata = file.metadata()?;
-    if (metadata.mode() & 0o100 != 0) != entry.is_executable {
-        stage::set_mode(file, entry.is_executable)?;
+    if (metadata.mode() & 0o100 != 0) != entry.is_executable() {
+        stage::set_mode(file, entry.is_executable())?;
     }
     if (metadata.mtime(), metadata.mtime_nsec()) != (entry.modified.0, entry.modified.1.into()) {
         stage::set_modified(file, entry.modified)?;

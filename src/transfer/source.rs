@@ -18,7 +18,7 @@ use std::{
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat};
 
-use super::{Entry, EntryKind, Fault, SIZE_UNKNOWN, Source, SourceFile, glob};
+use super::{Entry, EntryKind, Fault, MODE_UNKNOWN, SIZE_UNKNOWN, Source, SourceFile, glob};
 use crate::{
     limits::TRANSFER_SMALL_MAX_BYTES,
     sys::{
@@ -195,8 +195,8 @@ impl DiskSource {
                 let path = item.name.clone().expect("a pipe has a name");
                 let item = (self.next_item - 1) as u32;
                 let (size, modified) = (SIZE_UNKNOWN, (clock::wall_clock(), 0));
-                let (kind, is_executable) = (EntryKind::File, false);
-                let entry = Entry { item, kind, is_executable, size, modified, path };
+                let (kind, mode, target) = (EntryKind::File, MODE_UNKNOWN, Vec::new());
+                let entry = Entry { item, kind, mode, size, modified, path, target };
                 let place = Place { item: self.next_item - 1, top: Arc::from(&b""[..]) };
                 return Some(Ok((entry, place)));
             }
@@ -250,7 +250,7 @@ impl DiskSource {
         let entry = entry_of(item, stat, name.clone());
         let hidden = self.items[item].hidden.identities();
         self.stack.push(Level { place: place.clone(), dir, folder, path, name, hidden });
-        Ok((Entry { kind: EntryKind::Folder, size: 0, is_executable: false, ..entry }, place))
+        Ok((Entry { kind: EntryKind::Folder, size: 0, ..entry }, place))
     }
 
     fn next_below(&mut self) -> Option<Next> {
@@ -409,10 +409,11 @@ fn entry_of(item: usize, stat: &Stat, path: Vec<u8>) -> Entry {
     Entry {
         item: item as u32,
         kind: EntryKind::File,
-        is_executable: stat.st_mode & 0o100 != 0,
+        mode: (stat.st_mode & 0o777) as u16,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         path,
+        target: Vec::new(),
     }
 }
 

@@ -14,8 +14,8 @@ use crate::{
     client::{order::Local, post::News},
     sys::clock,
     transfer::{
-        Begun, Entry, EntryKind, Fault, Found, Receiver, Report, SIZE_UNKNOWN, Segment, Sink,
-        Stored,
+        Begun, Entry, EntryKind, Fault, Found, MODE_UNKNOWN, Receiver, Report, SIZE_UNKNOWN,
+        Segment, Sink, Stored,
         sink::{FolderSink, Naming, Place},
     },
     wire::{ErrorCode, Form, Name},
@@ -76,10 +76,11 @@ impl End {
         let entry = Entry {
             item: 0,
             kind: EntryKind::File,
-            is_executable: false,
+            mode: MODE_UNKNOWN,
             size: taking.size.unwrap_or(0),
             modified: (taking.modified.unwrap_or_else(clock::wall_clock), 0),
             path: taking.name.clone(),
+            target: Vec::new(),
         };
         // What is there of it proves nothing: the sender cannot be asked.
         let begun = sink.find(&entry).map(|found| found.name);
