@@ -192,6 +192,13 @@ pub const OPEN_QUOTA_DEFAULT_BYTES: u64 = 64_000_000;
 /// A folder of devices whose quota seems to be used up is looked through so often at most.
 pub const OPEN_QUOTA_LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Memory that the transfers of one session take, those to it and those from it: beyond it less is
+/// read ahead, and no more files may be announced. A transfer to the server takes 1 MB at most.
+pub const EXCHANGES_OF_ONE_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// The same for all sessions together.
+pub const EXCHANGES_TOTAL_MAX_BYTES: usize = 192 * 1024 * 1024;
+
 /// Room on a disk that a file which is being received takes ahead of its bytes at most, and never
 /// more than has come: whoever announces much and sends little does not fill the disk.
 pub const RESERVE_AHEAD_MAX_BYTES: u64 = 64 * 1024 * 1024;

@@ -4,15 +4,14 @@
 //! fit into its window is looked through more often.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    ffi::OsString,
-    io,
-    ops::ControlFlow,
-    os::unix::ffi::OsStringExt as _,
+    collections::VecDeque, ffi::OsString, io, ops::ControlFlow, os::unix::ffi::OsStringExt as _,
     sync::Arc,
 };
 
-use super::transfers::{Done, Produced};
+use super::{
+    budget::Budget,
+    transfers::{Done, Produced},
+};
 use crate::{
     hub::{ENTRIES_MAX, OperationId, SessionId},
     limits::{
@@ -33,11 +32,8 @@ use crate::{
 const PART_ENTRIES: usize = 128;
 
 /// What the listings of all sessions hold.
-#[derive(Default)]
 pub struct Listings {
-    /// Bytes of the windows of a session.
-    held: HashMap<SessionId, usize>,
-    total: usize,
+    windows: Budget,
 }
 
 /// One folder on its way.
@@ -63,16 +59,20 @@ pub struct Part {
     is_all: bool,
 }
 
+impl Default for Listings {
+    fn default() -> Listings {
+        let windows = Budget::new(LISTINGS_OF_ONE_MAX_BYTES, LISTINGS_TOTAL_MAX_BYTES);
+        Listings { windows }
+    }
+}
+
 impl Listings {
     /// A listing that is about to begin.
     pub fn begin(&mut self, session: SessionId) -> Listing {
-        let held = self.held.entry(session).or_default();
-        let has_room = *held + LISTING_WINDOW_MAX_BYTES <= LISTINGS_OF_ONE_MAX_BYTES
-            && self.total + LISTING_WINDOW_MAX_BYTES <= LISTINGS_TOTAL_MAX_BYTES;
-        let window_bytes =
-            if has_room { LISTING_WINDOW_MAX_BYTES } else { LISTING_WINDOW_LEAST_BYTES };
-        *held += window_bytes;
-        self.total += window_bytes;
+        let has_room = self.windows.room(session) >= LISTING_WINDOW_MAX_BYTES;
+        let bytes = if has_room { LISTING_WINDOW_MAX_BYTES } else { LISTING_WINDOW_LEAST_BYTES };
+        let mut window_bytes = 0;
+        self.windows.change(session, &mut window_bytes, bytes);
         Listing {
             session,
             window_bytes,
@@ -87,14 +87,8 @@ impl Listings {
     }
 
     /// It is over.
-    pub fn end(&mut self, listing: &Listing) {
-        self.total -= listing.window_bytes;
-        if let Some(held) = self.held.get_mut(&listing.session) {
-            *held -= listing.window_bytes;
-            if *held == 0 {
-                self.held.remove(&listing.session);
-            }
-        }
+    pub fn end(&mut self, listing: &mut Listing) {
+        self.windows.change(listing.session, &mut listing.window_bytes, 0);
     }
 }
 
@@ -240,11 +234,13 @@ mod tests {
         let held: usize = mine.iter().map(|it| it.window_bytes).sum();
         assert!(held <= LISTINGS_OF_ONE_MAX_BYTES + 64 * LISTING_WINDOW_LEAST_BYTES);
         assert_eq!(listings.begin(session(2)).window_bytes, LISTING_WINDOW_MAX_BYTES);
-        let all: Vec<_> = (3..19).flat_map(|own| windows(&mut listings, own)).collect();
+        let mut all: Vec<_> = (3..19).flat_map(|own| windows(&mut listings, own)).collect();
+        let held: usize = all.iter().chain(&mine).map(|it| it.window_bytes).sum();
         let least = 1200 * LISTING_WINDOW_LEAST_BYTES;
-        assert!(listings.total <= LISTINGS_TOTAL_MAX_BYTES + least, "{}", listings.total);
-        all.iter().chain(&mine).for_each(|it| listings.end(it));
-        assert_eq!((listings.total, listings.held.len()), (LISTING_WINDOW_MAX_BYTES, 1));
+        assert!(held <= LISTINGS_TOTAL_MAX_BYTES + least, "{held}");
+        assert_eq!(listings.begin(session(20)).window_bytes, LISTING_WINDOW_LEAST_BYTES);
+        all.iter_mut().for_each(|it| listings.end(it));
+        assert_eq!(listings.begin(session(20)).window_bytes, LISTING_WINDOW_MAX_BYTES);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 mod acceptor;
 mod answers;
 pub mod arguments;
+mod budget;
 mod commands;
 mod connections;
 pub mod credentials;

@@ -153,11 +153,11 @@ impl Transfers {
         path: Option<SharePath>,
     ) -> Result<(), Refusal> {
         let name = path.map_or(OsString::new(), |path| path.as_path().as_os_str().to_owned());
-        let listing = self.listings.begin(session);
+        let mut listing = self.listings.begin(session);
         let job = listing.first_job(Arc::clone(&self.share), name, id);
         let on_panic = Done::Listed(id, Err(FileError::Io(fault())));
         if let Err(why) = self.openers.submit_in_slices(session.into(), job, on_panic) {
-            self.listings.end(&listing);
+            self.listings.end(&mut listing);
             return Err(busy(why));
         }
         self.running.insert(id, Transfer::Listing(listing));
@@ -316,9 +316,9 @@ impl Transfers {
                 outgoing.cancelled.set();
                 self.openers.dispose(outgoing.session.into(), outgoing);
             }
-            Some(Transfer::Listing(listing)) => {
+            Some(Transfer::Listing(mut listing)) => {
                 listing.cancel();
-                self.listings.end(&listing);
+                self.listings.end(&mut listing);
                 self.openers.dispose(listing.session().into(), listing);
             }
         }
