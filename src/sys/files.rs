@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::partfile::PART_PREFIX;
+use super::stage_name::is_own_stage;
 
 mod hashing;
 mod hidden;

@@ -24,7 +24,7 @@ use crate::{
     sys::{
         clock,
         files::{self, FileError, Hidden},
-        partfile::PART_PREFIX,
+        stage_name::is_own_stage,
     },
     wire::ErrorCode,
 };
@@ -269,7 +269,7 @@ impl DiskSource {
                 Some(Ok(found)) => found,
             };
             let own = found.file_name().to_bytes();
-            if matches!(own, b"." | b"..") || own.starts_with(PART_PREFIX.as_bytes()) {
+            if matches!(own, b"." | b"..") || is_own_stage(&level.folder, own) {
                 continue;
             }
             let path = [&level.path[..], b"/", own].concat();
@@ -437,7 +437,7 @@ fn expand(item: &Item) -> Result<Vec<Vec<u8>>, Fault> {
             for found in Dir::read_from(&folder).map_err(io::Error::from)? {
                 let found = found.map_err(io::Error::from)?;
                 let name = found.file_name().to_bytes();
-                let is_ours = matches!(name, b"." | b"..") || name.starts_with(PART);
+                let is_ours = matches!(name, b"." | b"..") || is_own_stage(&folder, name);
                 if !is_ours && glob::matches(part, name) {
                     next.push(join(name));
                 }
@@ -453,8 +453,6 @@ fn expand(item: &Item) -> Result<Vec<Vec<u8>>, Fault> {
     paths.sort_unstable();
     Ok(paths)
 }
-
-const PART: &[u8] = PART_PREFIX.as_bytes();
 
 fn not_regular() -> Fault {
     Fault::new(ErrorCode::NotAFile, "that is neither a regular file nor a folder")

@@ -19,7 +19,7 @@ use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::{
-    FileError, Hidden, Identity, OpenedFile, PART_PREFIX, Share, modified_of_stat, size_of_stat,
+    FileError, Hidden, Identity, OpenedFile, Share, is_own_stage, modified_of_stat, size_of_stat,
 };
 
 /// Names read in one go: some ten milliseconds from memory.
@@ -204,7 +204,7 @@ impl FolderLister {
             };
             let found = found?;
             let name = found.file_name().to_bytes();
-            if name != b"." && name != b".." && !name.starts_with(PART_PREFIX.as_bytes()) {
+            if name != b"." && name != b".." && !is_own_stage(&self.folder, name) {
                 self.window.offer(name);
             }
         }
