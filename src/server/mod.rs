@@ -141,6 +141,9 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
         let mut share = Share::open(&root)?;
+        if let Err(why) = share.check_system() {
+            log::warn!("{why}");
+        }
         let hidden = plan.hidden_paths().chain([keys.path()]).chain(data.hidden_paths());
         hidden.into_iter().try_for_each(|path| share.hide(&path))?;
         let mut hub = Hub::new(limits, random_key(), plan.policy());

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::stage_name::is_own_stage;
+use super::stage_name::{is_own_stage, is_stage_name};
 
 mod hashing;
 mod hidden;
@@ -128,6 +128,25 @@ impl Share {
         Arc::make_mut(&mut self.hidden).add(path)
     }
 
+    /// Finds out whether this system can keep peers within the folder.
+    ///
+    /// # Errors
+    /// A sentence for the operator: no file can be served.
+    pub fn check_system(&self) -> Result<(), String> {
+        let opened = open_beneath(&self.root, OsStr::new("."), OFlags::PATH, ResolveFlags::empty());
+        let error = match opened {
+            Ok(_) => return Ok(()),
+            Err(FileError::Io(error)) => error,
+            Err(FileError::Denied) => Errno::PERM.into(),
+            Err(other) => return Err(format!("the shared folder cannot be opened: {other}")),
+        };
+        Err(format!(
+            "no files can be served: this system refuses openat2(2), which keeps peers within the \
+             shared folder ({error}); it takes Linux 5.6 and, in a container, a seccomp profile \
+             that knows it"
+        ))
+    }
+
     /// What is hidden, for who opens below the folder by other means.
     #[must_use]
     pub fn hidden(&self) -> Arc<Hidden> {
@@ -139,6 +158,10 @@ impl Share {
     /// # Errors
     /// [`FileError`]. Links that stay inside are followed, those that leave are not found.
     pub fn open_file(&self, relative: &OsStr) -> Result<OpenedFile, FileError> {
+        // What somebody is just sending is nobody else's to read.
+        if Path::new(relative).file_name().is_some_and(|name| is_stage_name(name.as_bytes())) {
+            return Err(FileError::NotFound);
+        }
         let file = File::from(self.resolve(relative, OFlags::NONBLOCK | OFlags::NOCTTY)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {

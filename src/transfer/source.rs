@@ -24,7 +24,7 @@ use crate::{
     sys::{
         clock,
         files::{self, FileError, Hidden},
-        stage_name::is_own_stage,
+        stage_name::{is_own_stage, is_stage_name},
     },
     wire::ErrorCode,
 };
@@ -223,6 +223,10 @@ impl DiskSource {
         let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let name = item.name.clone().unwrap_or_else(|| last.to_vec());
         let shown = |fault: Fault| (path.clone(), fault);
+        // What somebody is just sending is nobody else's to read; the user's own files are.
+        if item.name.is_none() && is_stage_name(last) {
+            return Err(shown(fault_of(FileError::NotFound)));
+        }
         let opened = open(item, &path, OFlags::PATH).map_err(|error| shown(fault_of(error)))?;
         let stat = rustix::fs::fstat(&opened).map_err(|it| shown(io::Error::from(it).into()))?;
         let place = Place { item: at, top: path.clone().into() };

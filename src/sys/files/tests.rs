@@ -203,6 +203,28 @@ fn a_listing_tells_of_one_file_and_of_nothing_outside() {
 }
 
 #[test]
+fn what_somebody_is_just_sending_is_nobody_elses() {
+    let (folder, share) = shared();
+    let name = crate::sys::stage_name::stable(OsStr::new("plan.txt"));
+    for place in ["share", "share/sub"] {
+        fs::write(folder.path().join(place).join(&name), "half of").unwrap();
+    }
+    let name = name.to_str().unwrap();
+    for name in [name, &format!("sub/{name}"), &format!("sub/../{name}")] {
+        assert!(matches!(open(&share, name), Err(FileError::NotFound)), "{name}");
+        let listed = share.list(OsStr::new(name));
+        assert!(matches!(listed, Err(FileError::NotFound)), "{name}: {listed:?}");
+    }
+    assert_eq!(share.list(OsStr::new("sub")).unwrap().len(), 1);
+}
+
+#[test]
+fn this_system_keeps_peers_within_the_folder() {
+    let (_folder, share) = shared();
+    assert_eq!(share.check_system(), Ok(()));
+}
+
+#[test]
 fn folders_for_uploads_are_reached_through_no_link() {
     let (folder, share) = shared();
     symlink("sub", folder.path().join("share/link")).unwrap();

@@ -91,8 +91,9 @@ fn put_aside(folder: &OwnedFd, name: &OsStr) -> Result<(), Fault> {
             Err(rustix::io::Errno::EXIST) => {}
             // Not every file system can rule out that somebody has just taken the name.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                return Ok(rustix::fs::renameat(folder, name, folder, aside)
-                    .map_err(io::Error::from)?);
+                return Ok(
+                    rustix::fs::renameat(folder, name, folder, aside).map_err(io::Error::from)?
+                );
             }
             Err(errno) => return Err(io::Error::from(errno).into()),
         }
