@@ -184,8 +184,11 @@ impl Sink for Lent<'_> {
     }
 }
 
+const HELLO: Message<'static> = Message::Hello { version: VERSION, features: 0xff };
+
 fn entry(path: &[u8], kind: EntryKind, size: u64) -> Entry {
-    Entry { item: 0, kind, is_executable: false, size, modified: (1, 2), path: path.to_vec() }
+    let (path, target) = (path.to_vec(), Vec::new());
+    Entry { item: 0, kind, mode: 0o644, size, modified: (1, 2), path, target }
 }
 
 fn source(files: &Files) -> MemorySource {
@@ -394,7 +397,7 @@ proptest! {
         let mut receiver = Receiver::new(Lent(&mut sink));
         let mut sender = Sender::new(source(&names_of(&[("a", 10)])));
         if hello {
-            message::put(&mut start, Side::Sender, &Message::Hello { version: VERSION });
+            message::put(&mut start, Side::Sender, &HELLO);
         }
         start.extend_from_slice(&bytes);
         receiver.handle(&start);
@@ -407,7 +410,7 @@ proptest! {
 /// What a receiver says to these messages.
 fn answer(messages: &[Message<'_>], sink: &mut MemorySink) -> Option<Result<(), Fault>> {
     let mut bytes = Vec::new();
-    message::put(&mut bytes, Side::Sender, &Message::Hello { version: VERSION });
+    message::put(&mut bytes, Side::Sender, &HELLO);
     messages.iter().for_each(|message| message::put(&mut bytes, Side::Sender, message));
     let mut receiver = Receiver::new(Lent(sink));
     receiver.handle(&bytes);
@@ -477,7 +480,7 @@ fn a_wrong_hash_a_short_file_and_a_bad_name_fail_alone() {
 #[test]
 fn a_list_without_an_end_is_not_remembered() {
     let mut bytes = Vec::new();
-    message::put(&mut bytes, Side::Sender, &Message::Hello { version: VERSION });
+    message::put(&mut bytes, Side::Sender, &HELLO);
     let mut sink = MemorySink::default();
     let mut receiver = Receiver::new(Lent(&mut sink));
     receiver.handle(&bytes);
@@ -505,7 +508,7 @@ fn a_lying_receiver_is_stopped() {
         let mut sender = Sender::new(source(&names_of(&[("a", 10)])));
         sender.produce(1000);
         let mut bytes = Vec::new();
-        message::put(&mut bytes, Side::Receiver, &Message::Hello { version: VERSION });
+        message::put(&mut bytes, Side::Receiver, &HELLO);
         messages.iter().for_each(|one| message::put(&mut bytes, Side::Receiver, one));
         sender.handle(&bytes);
         let Some(Err(fault)) = sender.outcome() else { panic!("{lie}: it goes on") };
@@ -526,7 +529,7 @@ fn a_claim_beyond_the_file_starts_over() {
     let mut sender = Sender::new(source(&files));
     sender.produce(1000);
     let mut bytes = Vec::new();
-    message::put(&mut bytes, Side::Receiver, &Message::Hello { version: VERSION });
+    message::put(&mut bytes, Side::Receiver, &HELLO);
     let want = Message::Want { number: 0, from: 100_001, hash: [0; 32] };
     message::put(&mut bytes, Side::Receiver, &want);
     sender.handle(&bytes);

@@ -238,6 +238,11 @@ impl End {
                         receiver.handle(bytes);
                         self.wait(bytes.len());
                     }
+                    // Nothing more is read while some of it has to wait.
+                    while receiver.waiting_bytes() > 0 {
+                        receiver.prove(PROOF_BYTES);
+                        self.tell(receiver.take_reports());
+                    }
                     unreported += chunk.length() as u32;
                     if unreported >= step {
                         self.consumed(std::mem::take(&mut unreported));

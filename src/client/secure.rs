@@ -64,7 +64,7 @@ pub struct Connected {
     pub notices: Vec<String>,
     /// Until then the server has to let us in: connecting takes no longer than the wish grants.
     pub until: Instant,
-    /// Where and how we are connected, for who wants to know.
+    /// Where and how we are connected, for the user who asks for it.
     pub detail: String,
 }
 
@@ -165,7 +165,7 @@ fn connect_through(
     if wish.protection == Protection::Plaintext && acquaintance.is_known() {
         return Err(acquaintance.would_be_clear());
     }
-    let until = Instant::now() + wish.timeout;
+    let begun = Instant::now();
     let closest = Arc::new(Mutex::new(None));
     let examiner = Examiner {
         wish: wish.clone(),
@@ -173,7 +173,7 @@ fn connect_through(
         authorities,
         closest: Arc::clone(&closest),
     };
-    let Recognised { transport, new_key } = match race(wish, examiner) {
+    let Recognised { transport, key } = match race(wish, examiner) {
         Ok(recognised) => recognised,
         Err(NoWay::Final(failure)) => return Err(failure),
         Err(NoWay::Unconnected(error)) => {
@@ -182,10 +182,29 @@ fn connect_through(
         }
     };
     let mut notices = acquaintance.known.warnings.clone();
-    if let Some(key) = new_key {
+    if let Some(key) = key.filter(|_| !acquaintance.is_known()) {
         notices.push(acquaintance.meet(key)?);
     }
-    Ok(Connected { transport, notices, until })
+    let detail = describe_connection(&transport, begun, key);
+    Ok(Connected { transport, notices, until: begun + wish.timeout, detail })
+}
+
+/// Where the connection leads, how soon it was there, and what protects it.
+fn describe_connection(transport: &Transport, begun: Instant, key: Option<Fingerprint>) -> String {
+    let place = transport.stream().peer_addr().map_or_else(
+        |_| "the server".to_owned(),
+        |peer| {
+            let family = if peer.ip().to_canonical().is_ipv6() { "IPv6" } else { "IPv4" };
+            format!("{peer} by {family}")
+        },
+    );
+    let protection = match key {
+        Some(key) => format!("TLS, by its key {key}"),
+        None if transport.is_secured() => "TLS, by its certificate".to_owned(),
+        None => "not encrypted".to_owned(),
+    };
+    let ms = begun.elapsed().as_millis();
+    format!("connected to {place} within {ms} ms; {protection}")
 }
 
 impl Acquaintance {
@@ -298,8 +317,8 @@ impl Acquaintance {
 /// A connection to the server that is meant.
 struct Recognised {
     transport: Transport,
-    /// Its key, where none was known.
-    new_key: Option<Fingerprint>,
+    /// The key by which it was recognised, or which it has shown where none was known.
+    key: Option<Fingerprint>,
 }
 
 /// Looks at each connection that came about whether it may be spoken to.
@@ -343,7 +362,6 @@ impl Examiner {
         }
     }
 
-<<<<<<< /tmp/mine
     fn secure(
         &self,
         stream: TcpStream,
@@ -361,7 +379,7 @@ impl Examiner {
         let secured = Transport::secure(stream, config, name, left);
         let seen = seen.get().copied();
         let transport = secured.map_err(|error| self.explain(pins.as_deref(), &error, seen))?;
-        Ok(Recognised { transport, new_key: seen.filter(|_| pins.is_some_and(|it| it.is_empty())) })
+        Ok(Recognised { transport, key: seen.filter(|_| pins.is_some()) })
     }
 
     /// `pins` are the keys that would do; `None` where authorities decide.
@@ -375,60 +393,14 @@ impl Examiner {
             (Some(pins), _) => explain(&self.acquaintance, pins, error, seen),
             (None, SecureError::Tls(rustls::Error::InvalidCertificate(why))) => {
                 let name = &self.acquaintance.server;
-=======
-    fn detail(&self, protection: &str) -> String {
-        let family = if self.peer.ip().to_canonical().is_ipv6() { "IPv6" } else { "IPv4" };
-        let ms = self.begun.elapsed().as_millis();
-        format!("connected to {} by {family} within {ms} ms; {protection}", self.peer)
-    }
-
-    fn in_clear(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
-        let lost = |error: std::io::Error| Failure::unconnected(error.to_string());
-        self.stream.set_nonblocking(true).map_err(lost)?;
-        let (until, detail) = (self.until(), self.detail("not encrypted"));
-        let transport = Transport::plain(mio::net::TcpStream::from_std(self.stream));
-        Ok(Connected { transport, notices: acquaintance.known.warnings, until, detail })
-    }
-
-    fn by_certificate(self, trust: Trust) -> Result<Connected, Failure> {
-        let name = ServerKey::new(&self.wish.host, self.wish.port);
-        let (until, detail) = (self.until(), self.detail("TLS, by its certificate"));
-        let transport = self.secure(trust).map_err(|(error, _)| match error {
-            SecureError::Tls(rustls::Error::InvalidCertificate(why)) => {
->>>>>>> /tmp/theirs
                 let text = format!(
                     "the certificate of {name} is not accepted: {why}; nothing was sent. --ca \
                      names the authorities, and the certificate has to be for the name in --ip"
                 );
                 Failure::refused("bad-certificate", text)
             }
-<<<<<<< /tmp/mine
             (None, _) => Failure::unconnected(describe(&self.acquaintance.server, error)),
         }
-=======
-            error => Failure::unconnected(describe(&name, &error)),
-        })?;
-        Ok(Connected { transport: transport.0, notices: Vec::new(), until, detail })
-    }
-
-    fn by_key(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
-        let pins = acquaintance.pins()?;
-        let (until, place) = (self.until(), self.detail("TLS"));
-        let (transport, seen) = match self.secure(Trust::Pins(pins.clone())) {
-            Ok(done) => done,
-            Err((error, seen)) => return Err(explain(&acquaintance, &pins, &error, seen)),
-        };
-        let mut notices = acquaintance.known.warnings.clone();
-        if pins.is_empty() {
-            let seen = seen.expect("a handshake without a certificate does not succeed");
-            notices.push(acquaintance.meet(seen)?);
-        }
-        let detail = match seen {
-            Some(seen) => format!("{place}, by its key {seen}"),
-            None => place,
-        };
-        Ok(Connected { transport, notices, until, detail })
->>>>>>> /tmp/theirs
     }
 }
 
@@ -436,7 +408,7 @@ fn in_clear(stream: TcpStream) -> Proof<Recognised, Failure> {
     match stream.set_nonblocking(true) {
         Ok(()) => {
             let transport = Transport::plain(mio::net::TcpStream::from_std(stream));
-            Proof::Good(Recognised { transport, new_key: None })
+            Proof::Good(Recognised { transport, key: None })
         }
         Err(error) => Proof::Bad(error),
     }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, sync::Arc};
 
 use super::{
     Entry, EntryKind, Fault, Report, SIZE_UNKNOWN,
-    message::{self, Decoder, Message, NO_NUMBER, Side, VERSION, broken},
+    message::{self, Decoder, Message, NO_NUMBER, Side, VERSION, broken, feature},
 };
 use crate::{
     limits::{TRANSFER_OPEN_BYTES_MAX, TRANSFER_OPEN_MAX, TRANSFER_SMALL_MAX_BYTES},
@@ -99,7 +99,8 @@ pub struct Sender<S: Source> {
     source: S,
     decoder: Decoder,
     has_greeted: bool,
-    was_greeted: bool,
+    /// What the receiver knows, once it has greeted.
+    greeted: Option<u8>,
     /// What is announced and not finished, from the number `base` on.
     slots: VecDeque<Option<Slot<S::Place>>>,
     base: u32,
@@ -161,7 +162,7 @@ impl<S: Source> Sender<S> {
             source,
             decoder: Decoder::default(),
             has_greeted: false,
-            was_greeted: false,
+            greeted: None,
             slots: VecDeque::new(),
             base: 0,
             open: 0,
@@ -205,7 +206,7 @@ impl<S: Source> Sender<S> {
             return false;
         }
         if !std::mem::replace(&mut self.has_greeted, true) {
-            self.say(&Message::Hello { version: VERSION });
+            self.say(&Message::Hello { version: VERSION, features: feature::PERMISSIONS });
         }
         self.announce();
         let mut checked = 0;
@@ -260,11 +261,11 @@ impl<S: Source> Sender<S> {
 
     fn handle_message(&mut self, message: Message<'_>) -> Result<(), Fault> {
         match message {
-            Message::Hello { version } => {
-                self.was_greeted = true;
+            Message::Hello { version, features } => {
+                self.greeted = Some(features);
                 return check_version(version);
             }
-            _ if !self.was_greeted => return Err(broken("the receiver has not said hello")),
+            _ if self.greeted.is_none() => return Err(broken("the receiver has not said hello")),
             Message::Want { number, from, hash } => {
                 let slot = self.slot(number)?;
                 if slot.state != State::Announced || slot.entry.kind != EntryKind::File {
@@ -277,7 +278,7 @@ impl<S: Source> Sender<S> {
                 let slot = self.slot(number)?;
                 let was_there = match (slot.state, slot.entry.kind) {
                     (State::Sent(was_there, hash), _) => Some((was_there, hash)),
-                    (_, EntryKind::Folder) => None,
+                    (_, EntryKind::Folder | EntryKind::Link) => None,
                     _ => return Err(broken(format!("the entry {number} cannot be stored yet"))),
                 };
                 let Some(slot) = self.finish(number) else { return Ok(()) };
@@ -315,7 +316,7 @@ impl<S: Source> Sender<S> {
         let at = number.checked_sub(self.base)? as usize;
         let slot = self.slots.get_mut(at)?.take()?;
         self.open -= 1;
-        self.open_bytes -= slot.entry.path.len();
+        self.open_bytes -= slot.entry.weight();
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.base += 1;
@@ -334,7 +335,7 @@ impl<S: Source> Sender<S> {
             match self.source.next() {
                 Some(Ok((entry, place))) => {
                     self.open += 1;
-                    self.open_bytes += entry.path.len();
+                    self.open_bytes += entry.weight();
                     if entry.kind == EntryKind::File {
                         self.reports.push(Report::Found(entry.size));
                     }

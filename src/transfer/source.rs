@@ -18,13 +18,13 @@ use std::{
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat};
 
-use super::{Entry, EntryKind, Fault, SIZE_UNKNOWN, Source, SourceFile, glob};
+use super::{Entry, EntryKind, Fault, MODE_UNKNOWN, SIZE_UNKNOWN, Source, SourceFile, glob};
 use crate::{
     limits::TRANSFER_SMALL_MAX_BYTES,
     sys::{
         clock,
         files::{self, FileError, Hidden},
-        partfile::PART_PREFIX,
+        stage_name::{is_own_stage, is_stage_name},
     },
     wire::ErrorCode,
 };
@@ -195,8 +195,8 @@ impl DiskSource {
                 let path = item.name.clone().expect("a pipe has a name");
                 let item = (self.next_item - 1) as u32;
                 let (size, modified) = (SIZE_UNKNOWN, (clock::wall_clock(), 0));
-                let (kind, is_executable) = (EntryKind::File, false);
-                let entry = Entry { item, kind, is_executable, size, modified, path };
+                let (kind, mode, target) = (EntryKind::File, MODE_UNKNOWN, Vec::new());
+                let entry = Entry { item, kind, mode, size, modified, path, target };
                 let place = Place { item: self.next_item - 1, top: Arc::from(&b""[..]) };
                 return Some(Ok((entry, place)));
             }
@@ -223,6 +223,10 @@ impl DiskSource {
         let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let name = item.name.clone().unwrap_or_else(|| last.to_vec());
         let shown = |fault: Fault| (path.clone(), fault);
+        // What somebody is just sending is nobody else's to read; the user's own files are.
+        if item.name.is_none() && is_stage_name(last) {
+            return Err(shown(fault_of(FileError::NotFound)));
+        }
         let opened = open(item, &path, OFlags::PATH).map_err(|error| shown(fault_of(error)))?;
         let stat = rustix::fs::fstat(&opened).map_err(|it| shown(io::Error::from(it).into()))?;
         let place = Place { item: at, top: path.clone().into() };
@@ -250,7 +254,7 @@ impl DiskSource {
         let entry = entry_of(item, stat, name.clone());
         let hidden = self.items[item].hidden.identities();
         self.stack.push(Level { place: place.clone(), dir, folder, path, name, hidden });
-        Ok((Entry { kind: EntryKind::Folder, size: 0, is_executable: false, ..entry }, place))
+        Ok((Entry { kind: EntryKind::Folder, size: 0, ..entry }, place))
     }
 
     fn next_below(&mut self) -> Option<Next> {
@@ -269,7 +273,7 @@ impl DiskSource {
                 Some(Ok(found)) => found,
             };
             let own = found.file_name().to_bytes();
-            if matches!(own, b"." | b"..") || own.starts_with(PART_PREFIX.as_bytes()) {
+            if matches!(own, b"." | b"..") || is_own_stage(&level.folder, own) {
                 continue;
             }
             let path = [&level.path[..], b"/", own].concat();
@@ -409,10 +413,11 @@ fn entry_of(item: usize, stat: &Stat, path: Vec<u8>) -> Entry {
     Entry {
         item: item as u32,
         kind: EntryKind::File,
-        is_executable: stat.st_mode & 0o100 != 0,
+        mode: (stat.st_mode & 0o777) as u16,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         path,
+        target: Vec::new(),
     }
 }
 
@@ -436,7 +441,7 @@ fn expand(item: &Item) -> Result<Vec<Vec<u8>>, Fault> {
             for found in Dir::read_from(&folder).map_err(io::Error::from)? {
                 let found = found.map_err(io::Error::from)?;
                 let name = found.file_name().to_bytes();
-                let is_ours = matches!(name, b"." | b"..") || name.starts_with(PART);
+                let is_ours = matches!(name, b"." | b"..") || is_own_stage(&folder, name);
                 if !is_ours && glob::matches(part, name) {
                     next.push(join(name));
                 }
@@ -452,8 +457,6 @@ fn expand(item: &Item) -> Result<Vec<Vec<u8>>, Fault> {
     paths.sort_unstable();
     Ok(paths)
 }
-
-const PART: &[u8] = PART_PREFIX.as_bytes();
 
 fn not_regular() -> Fault {
     Fault::new(ErrorCode::NotAFile, "that is neither a regular file nor a folder")

@@ -163,7 +163,7 @@ fn write_coming(
     post: &Post,
 ) -> io::Result<bool> {
     let mut part = PartFile::create(path)?;
-    part.preallocate(size)?;
+    part.expect(size)?;
     let mut hasher = blake3::Hasher::new();
     for news in coming {
         match news {
