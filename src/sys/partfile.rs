@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
@@ -213,6 +213,25 @@ pub(super) fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()
     }
 }
 
+/// The file that is written where somebody names `path`: behind a link to a regular file it is that
+/// file, as for a shell. Links of the system are left to be refused.
+#[must_use]
+pub fn behind_link(path: &Path) -> PathBuf {
+    let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !is_link || !is_file {
+        return path.to_owned();
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = File::open(parent.unwrap_or(Path::new("."))).map(OwnedFd::from);
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) if !is_of_the_system(&folder, name) => {
+            path.canonicalize().unwrap_or_else(|_| path.to_owned())
+        }
+        _ => path.to_owned(),
+    }
+}
+
 fn not_replaced(name: &OsStr, what: &str) -> io::Error {
     let text = match what {
         "link" => format!(
@@ -409,7 +428,7 @@ mod tests {
         for name in ["n".repeat(255), "ü".repeat(127), "\u{1f600}".repeat(63)] {
             let mut part = PartFile::create(&folder.path().join(&name)).unwrap();
             part.write_all(b"x").unwrap();
-                part.finish(None, false).unwrap();
+            part.finish(None, false).unwrap();
         }
         assert_eq!(names(folder.path()).len(), 3);
     }

@@ -17,7 +17,7 @@ use crate::{
     transfer::{
         Begun, Entry, EntryKind, Fault, Found, MODE_UNKNOWN, Receiver, Report, SIZE_UNKNOWN,
         Segment, Sink, Stored,
-        sink::{FolderSink, Naming, Place},
+        sink::{Existing, FolderSink, Naming, Place},
     },
     wire::{ErrorCode, Form, Name},
 };
@@ -43,6 +43,8 @@ pub struct Taking {
     pub modified: Option<i64>,
     /// What goes through.
     pub form: Form,
+    /// What becomes of a file that has the name already.
+    pub existing: Existing,
 }
 
 impl End {
@@ -58,7 +60,7 @@ impl End {
             Err(error) => return Some(Err(failure(format!("cannot open this folder: {error}")))),
         };
         let naming = Naming::From(taking.from.as_bytes().to_vec());
-        let sink = FolderSink::new(root.into(), naming, false);
+        let sink = FolderSink::new(root.into(), naming, false).treating(taking.existing);
         match taking.form {
             Form::Conversation => {
                 self.receive(work, Receiver::new(Bounded::new(sink, taking)), step)
@@ -320,7 +322,7 @@ mod tests {
     fn taking(size: Option<u64>, files: u64) -> Taking {
         let from = Name::parse("alice").expect("a name");
         let (name, modified, form) = (b"x".to_vec(), None, Form::Conversation);
-        Taking { from, name, size, files, modified, form }
+        Taking { from, name, size, files, modified, form, existing: Existing::Keep }
     }
 
     /// What becomes of a file of 100 bytes and one of 7 where this was offered.

@@ -151,9 +151,8 @@ impl Folders {
             }
             Err(Errno::EXIST) => {
                 let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
-                let is_link = stat.is_ok_and(|stat| {
-                    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
-                });
+                let is_link = stat
+                    .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink);
                 let name = name.to_string_lossy();
                 let text = format!("{name:?} is a link, which is not followed here");
                 if is_link { Err(Fault::new(ErrorCode::NotAFolder, text)) } else { Ok(()) }
@@ -264,9 +263,13 @@ mod tests {
             path: path.into(),
             target: target.into(),
         };
-        for (path, target) in
-            [("d/l", "x"), ("d/l", "./x/y"), ("d/a/l", "../x"), ("d/a/b/l", "../../x"), ("d/l", ".")]
-        {
+        for (path, target) in [
+            ("d/l", "x"),
+            ("d/l", "./x/y"),
+            ("d/a/l", "../x"),
+            ("d/a/b/l", "../../x"),
+            ("d/l", "."),
+        ] {
             assert!(check_link(&entry(path, target)).is_ok(), "{path} -> {target}");
         }
         for (path, target) in [

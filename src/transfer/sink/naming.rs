@@ -121,7 +121,9 @@ impl Names {
         let (top, rest) = split_top(&entry.path);
         let name = self.top_name(entry.item, top);
         match &self.naming {
-            Naming::Within(folder) if !folder.is_empty() => [folder, &b"/"[..], &entry.path].concat(),
+            Naming::Within(folder) if !folder.is_empty() => {
+                [folder, &b"/"[..], &entry.path].concat()
+            }
             Naming::Within(_) => entry.path.clone(),
             Naming::Asked(_) => [&name, rest].concat(),
             Naming::From(_) => {
