@@ -57,8 +57,8 @@ const TOPS_MAX: usize = 100_000;
 /// Which name a thing gets.
 #[derive(Clone, Debug)]
 pub enum Naming {
-    /// As the sender calls it, within this folder below the root (empty: the root itself). No part
-    /// may begin with a dot.
+    /// As the sender calls it, within this folder below the root (empty: the root itself). Its
+    /// first part may not begin with a dot.
     Within(Vec<u8>),
     /// Only what was asked for, as it is called here.
     Asked(Vec<Asked>),
@@ -146,8 +146,9 @@ impl FolderSink {
         }
         match &self.naming {
             Naming::Within(folder) => {
-                if path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".")) {
-                    let text = "names that begin with a dot are not taken";
+                if top.starts_with(b".") {
+                    let text = "a name that begins with a dot is taken only in a folder that \
+                                comes with it";
                     return Err(Fault::new(ErrorCode::BadPath, text));
                 }
                 Ok(match folder.is_empty() {
