@@ -2,10 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     os::{
         fd::OwnedFd,
-        unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink},
     },
     path::Path,
     process::Command,
@@ -14,10 +14,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags};
 use sixfour::{
     sys::stage_name,
     transfer::{
@@ -122,6 +122,226 @@ fn no_race_of_a_folder_and_a_link_leads_out() {
         over.store(true, Ordering::Relaxed);
     });
     assert!(sent > 0 && stored > 0, "the race was never won: {sent} {stored}");
+}
+
+/// A file of `size` bytes that was written long ago.
+fn old_file(path: &Path, byte: u8, size: usize) {
+    fs::write(path, vec![byte; size]).expect("a file");
+    set_old(path);
+}
+
+fn set_old(path: &Path) {
+    let file = File::options().append(true).open(path).expect("a file");
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("a time");
+}
+
+fn faults(reports: &[Report]) -> Vec<ErrorCode> {
+    let code = |report: &Report| match report {
+        Report::Failed { fault, .. } => Some(fault.code),
+        _ => None,
+    };
+    reports.iter().filter_map(code).collect()
+}
+
+#[test]
+fn what_happens_to_a_file_while_it_is_sent_counts_only_where_it_changes_its_bytes() {
+    type Act = fn(&Path);
+    let append = |path: &Path| {
+        let mut file = File::options().append(true).open(path).expect("it is there");
+        file.write_all(&[b'n'; 5000]).expect("room");
+    };
+    let acts: [(&str, Act, bool); 9] = [
+        ("it grows", append, true),
+        (
+            "another name",
+            |path| fs::hard_link(path, path.with_extension("l")).expect("a link"),
+            true,
+        ),
+        ("moved away", |path| fs::rename(path, path.with_extension("1")).expect("a name"), true),
+        (
+            "other permissions",
+            |path| {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("a mode");
+            },
+            true,
+        ),
+        (
+            "touched",
+            |path| {
+                File::options()
+                    .append(true)
+                    .open(path)
+                    .and_then(|it| it.set_modified(SystemTime::now()))
+                    .expect("a time");
+            },
+            true,
+        ),
+        ("removed", |path| fs::remove_file(path).expect("it is there"), true),
+        (
+            "replaced",
+            |path| {
+                let new = path.with_extension("new");
+                fs::write(&new, vec![b'n'; 300_000]).expect("a file");
+                fs::rename(&new, path).expect("a name");
+            },
+            true,
+        ),
+        (
+            "cut off",
+            |path| {
+                File::options()
+                    .append(true)
+                    .open(path)
+                    .and_then(|it| it.set_len(1000))
+                    .expect("a file");
+            },
+            false,
+        ),
+        (
+            "written over",
+            |path| {
+                let file = File::options().write(true).open(path).expect("a file");
+                file.write_all_at(&[b'n'; 5000], 0).expect("room");
+            },
+            false,
+        ),
+    ];
+    for (act, perform, arrives) in acts {
+        for is_listed_before in [false, true] {
+            let (from, to) = (folder(), folder());
+            let path = from.path().join("log");
+            old_file(&path, b'o', 300_000);
+            let root = Arc::new(opened(from.path()));
+            let items = vec![Item::below(root, b"log")];
+            let mut sender = Sender::new(DiskSource::new(items, Hashes::default()));
+            let mut receiver = Receiver::new(into(to.path()));
+            let mut performed = false;
+            let (mut sent, mut received) = (Vec::new(), Vec::new());
+            while sender.outcome().is_none() || receiver.outcome().is_none() {
+                sender.produce(1);
+                let bytes = flatten(sender.take_segments());
+                sent.extend(sender.take_reports());
+                let has_begun = sent.iter().any(|it| matches!(it, Report::Moved(_)));
+                if !performed && (is_listed_before || has_begun) {
+                    performed = true;
+                    perform(&path);
+                }
+                receiver.handle(&bytes);
+                receiver.settle();
+                sender.handle(&receiver.take_bytes());
+                received.extend(receiver.take_reports());
+            }
+            let here = fs::read(to.path().join("log")).ok();
+            let why = format!("{act}, listed before: {is_listed_before}: {sent:?} {received:?}");
+            if !is_listed_before {
+                let old = vec![b'o'; 300_000];
+                assert_eq!(here.is_some_and(|here| here == old), arrives, "{why}");
+                let expected = if arrives { vec![] } else { vec![ErrorCode::FileChanged] };
+                assert_eq!(faults(&sent), expected, "{why}");
+                let is_grown = |it: &Report| matches!(it, Report::Grown { size: 305_000, .. });
+                assert_eq!(sent.iter().any(is_grown), act == "it grows", "{why}");
+                assert_eq!(received.iter().any(is_grown), act == "it grows", "{why}");
+            } else {
+                // It is sent as it was when it was opened.
+                let is_there = path.exists() && act != "cut off";
+                assert_eq!(here.is_some(), is_there, "{why}");
+                let first = if matches!(act, "replaced" | "written over") { b'n' } else { b'o' };
+                assert!(here.is_none_or(|here| here.len() == 300_000 && here[0] == first), "{why}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_is_copied_into_itself_is_copied_once() {
+    let here = folder();
+    let within = here.path().join("src/backup");
+    fs::create_dir_all(&within).expect("folders");
+    for number in 0..3000 {
+        fs::write(here.path().join(format!("src/{number}")), b"x").expect("a file");
+    }
+    fs::create_dir(here.path().join("src/zzz")).expect("a folder");
+    fs::write(here.path().join("src/zzz/last"), b"x").expect("a file");
+    for turn in 1..=2 {
+        let reports = moved(here.path(), &["src"], into(&within));
+        assert_eq!(faults(&reports), [], "{turn}");
+        let copy = within.join("src");
+        assert_eq!(names_in(&copy).len(), 3002, "{turn}");
+        assert_eq!(names_in(&copy.join("zzz")), ["last"]);
+        // The second turn finds the copy of the first, and no more.
+        let deeper = copy.join("backup/src/backup");
+        assert!(names_in(&copy.join("backup")).len() == turn - 1 && !deeper.join("src").exists());
+    }
+}
+
+#[test]
+fn what_is_no_file_is_left_out_and_told_of_once() {
+    let (from, to) = (folder(), folder());
+    let at = |name: &str| from.path().join(name);
+    fs::create_dir_all(at("d/e")).expect("folders");
+    fs::write(at("outside"), b"outside").expect("a file");
+    fs::write(at("d/f"), b"f").expect("a file");
+    for name in ["d/fifo", "d/e/fifo"] {
+        rustix::fs::mknodat(CWD, at(name), FileType::Fifo, Mode::RUSR, 0).expect("a FIFO");
+    }
+    for (target, link) in [
+        ("../outside", "d/to-a-file"),
+        ("/etc", "d/absolute"),
+        ("..", "d/out"),
+        ("../none", "d/dangling-out"),
+    ] {
+        symlink(target, at(link)).expect("a link");
+    }
+    let reports = moved(from.path(), &["d"], into(to.path()));
+    assert_eq!(faults(&reports), []);
+    let skipped = |it: &Report| matches!(it, Report::Skipped { count: 5, .. });
+    assert_eq!(reports.iter().filter(|it| skipped(it)).count(), 2, "both tell: {reports:?}");
+    assert_eq!(names_in(&to.path().join("d")), ["e", "f", "to-a-file"]);
+    assert_eq!(fs::read(to.path().join("d/to-a-file")).expect("a file"), b"outside");
+    // What was asked for by its name is another matter.
+    let reports = moved(from.path(), &["d/fifo"], into(to.path()));
+    assert_eq!(faults(&reports), [ErrorCode::NotAFile; 2]);
+}
+
+#[test]
+fn a_sparse_file_is_sent_without_its_holes() {
+    let (from, to) = (folder(), folder());
+    let path = from.path().join("disk.img");
+    let file = File::create(&path).expect("a file");
+    file.set_len(200 << 20).expect("a size");
+    file.write_all_at(&[7; 4096], 150 << 20).expect("room");
+    let root = Arc::new(opened(from.path()));
+    let items = vec![Item::below(root, b"disk.img")];
+    let mut sender = Sender::new(DiskSource::new(items, Hashes::default()));
+    let mut receiver = Receiver::new(into(to.path()));
+    let mut count = 0;
+    while sender.outcome().is_none() || receiver.outcome().is_none() {
+        sender.produce(1 << 20);
+        let bytes = flatten(sender.take_segments());
+        count += bytes.len();
+        receiver.handle(&bytes);
+        while receiver.prove(1 << 20) {}
+        receiver.settle();
+        sender.handle(&receiver.take_bytes());
+    }
+    assert!(count < 10_000, "{count} bytes were sent");
+    let copy = File::open(to.path().join("disk.img")).expect("it is there");
+    assert_eq!(copy.metadata().expect("a file").len(), 200 << 20);
+    let mut bytes = [0; 8192];
+    copy.read_exact_at(&mut bytes, (150 << 20) - 2048).expect("bytes");
+    assert!(bytes[..2048] == [0; 2048] && bytes[2048..6144] == [7; 4096]);
+}
+
+#[test]
+fn files_that_the_kernel_makes_up_are_read_to_their_end() {
+    let to = folder();
+    let reports = moved(Path::new("/proc"), &["filesystems", "version"], into(to.path()));
+    assert_eq!(faults(&reports), []);
+    for name in ["filesystems", "version"] {
+        let there = fs::read(Path::new("/proc").join(name)).expect("it is there");
+        assert_eq!(fs::read(to.path().join(name)).expect("it is there"), there);
+        assert!(!there.is_empty());
+    }
 }
 
 /// A sink whose n-th write fails.

@@ -3,7 +3,12 @@
 mod passing;
 mod watching;
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
@@ -19,7 +24,6 @@ use crate::{
     },
     manual::Manual,
     sys::{connect::Host, known_servers::ServerKey},
-    transfer::sink::Existing,
     wire::{
         HostCall, Name, SharePath,
         host::{PingHost, Question},
@@ -167,13 +171,8 @@ struct Arguments {
     /// elsewhere.
     #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
     accept: Option<Rules>,
-    /// A file that the same user has sent before is replaced by what that user sends now [default:
-    /// it stays, and what comes gets the next free name, as in SENDER_NAME-2].
-    #[arg(long, global = true)]
-    overwrite: bool,
-    /// As --overwrite, but the file that was there is kept as NAME.~1~, NAME.~2~ and so on.
-    #[arg(long, global = true, conflicts_with = "overwrite")]
-    backup: bool,
+    #[command(flatten)]
+    replacing: passing::Replacing,
     /// The UDP port, of both families, for files straight from client to client [default: any].
     #[arg(id = "direct_port", long = "udp-port", value_name = "PORT", global = true,
           value_parser = clap::value_parser!(u16).range(i64::from(DIRECT_PORT_MIN)..))]
@@ -273,6 +272,10 @@ struct Download {
     /// At most so many bytes a second, as in 500k, 5M or 1G.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     limit: Option<u64>,
+    /// Take FILE as it is: *, ? and [ stand for themselves. Without it a name that is there is
+    /// taken first.
+    #[arg(long)]
+    literal: bool,
     /// The files and folders, relative to what the server shares; quoted, '*.txt' is looked up
     /// there.
     #[arg(required = true, value_name = "FILE")]
@@ -327,8 +330,8 @@ pub fn parse(
     if let Some(Verb::Manual(manual)) = &parsed.verb {
         return Err(manual.print(Arguments::command()).map_or_else(Told::Wrong, Told::Asked));
     }
-    let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
-    let again = ["client".into()].into_iter().chain(words.iter().map(|word| quote(word)));
+    let words = arguments.iter().skip(1).map(|word| quote_shown(word));
+    let again = ["client".to_owned()].into_iter().chain(words);
     let again = again.collect::<Vec<_>>().join(" ");
     plan(parsed, login_name, random, &again).map_err(Told::Wrong)
 }
@@ -390,11 +393,6 @@ fn plan(
             format!("--user NAME is needed, since $USER is no user name here; {NAME_RULE}")
         })?,
     };
-    let existing = match (arguments.overwrite, arguments.backup) {
-        (true, _) => Existing::Overwrite,
-        (false, true) => Existing::Backup,
-        (false, false) => Existing::Keep,
-    };
     let goes_out = |order: &Order| matches!(order, Order::Download { target: Target::Stdout, .. });
     if arguments.json && orders.iter().flatten().any(goes_out) {
         return Err("--json and -o - cannot both have standard output".to_owned());
@@ -412,7 +410,7 @@ fn plan(
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
-        accept: arguments.accept.unwrap_or_default().treating(existing),
+        accept: arguments.accept.unwrap_or_default().treating(arguments.replacing.existing()),
         udp_port: (!arguments.no_direct).then_some(arguments.udp_port.unwrap_or(0)),
         orders,
         device,
@@ -469,9 +467,6 @@ fn message(msg: Msg) -> Result<Order, String> {
     Ok(Order::Message { to: msg.to, text, receipt_ms })
 }
 
-/// How standard output is called.
-const STDOUT_NAMES: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
-
 fn download(download: Download, again: &str) -> Result<Order, String> {
     let is_several = download.paths.len() > 1;
     if download.output.is_some() && is_several {
@@ -483,20 +478,17 @@ fn download(download: Download, again: &str) -> Result<Order, String> {
         let shown = crate::wire::escape::escape_bytes(&path).into_owned();
         SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
         let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
-        if download.output.is_some() && crate::transfer::glob::is_pattern(&path) {
-            return Err(format!("FILE {shown}: -o NAME goes with one file, not with a pattern"));
-        }
         if paths.iter().any(|other| last(other) == last(&path)) {
             return Err(format!("FILE {shown}: another one would be saved under the same name"));
         }
         paths.push(path);
     }
+    if download.literal {
+        paths.iter_mut().for_each(|path| *path = crate::transfer::glob::escape(path));
+    }
     let target = match download.output {
         None => Target::Beside,
-        Some(output) if STDOUT_NAMES.iter().any(|name| output.as_os_str() == *name) => {
-            Target::Stdout
-        }
-        Some(output) => Target::File(output),
+        Some(output) => Target::named(output),
     };
     Ok(Order::Download { paths, target, limit: download.limit, again: again.to_owned() })
 }
@@ -545,6 +537,20 @@ fn quote(word: &str) -> String {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
+}
+
+/// The word to be typed again: one that cannot be shown as it is in the form of bash and zsh,
+/// $'...'.
+fn quote_shown(word: &OsStr) -> String {
+    if let Some(word) = word.to_str().filter(|word| !word.contains(char::is_control)) {
+        return quote(word);
+    }
+    let quoted = word.as_bytes().iter().map(|byte| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        other => format!("\\x{other:02x}"),
+    });
+    format!("$'{}'", quoted.collect::<String>())
 }
 
 fn folder(path: Option<OsString>) -> Result<Option<Vec<u8>>, String> {

@@ -20,8 +20,8 @@ const ENDING_MAX_BYTES: usize = 16;
 /// Which name a thing gets.
 #[derive(Clone, Debug)]
 pub enum Naming {
-    /// As the sender calls it, within this folder below the root (empty: the root itself). No part
-    /// may begin with a dot.
+    /// As the sender calls it, within this folder below the root (empty: the root itself). Its
+    /// first part may not begin with a dot.
     Within(Vec<u8>),
     /// Only what was asked for, as it is called here.
     Asked(Vec<Asked>),
@@ -79,8 +79,11 @@ impl Names {
         let (top, rest) = split_top(path);
         match &self.naming {
             Naming::Within(_) => {
-                if path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".")) {
-                    return Err(bad("names that begin with a dot are not taken"));
+                if top.starts_with(b".") {
+                    return Err(bad(
+                        "a name that begins with a dot is taken only in a folder that \
+                                    comes with it",
+                    ));
                 }
             }
             Naming::Asked(asked) => {
