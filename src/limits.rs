@@ -137,6 +137,27 @@ pub const TRANSFER_DATA_MAX_BYTES: usize = 1024 * 1024;
 /// Most zeros that one HOLE of a transfer stands for: they cost no bytes, but time to be hashed.
 pub const TRANSFER_HOLE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Room on the disk that a file takes at least ahead of what has come of it. Whoever announces much
+/// and sends one byte has no more.
+pub const RESERVE_MIN_BYTES: u64 = 1024 * 1024;
+
+/// Room that it takes at most ahead, however much has come: enough for few, long pieces.
+pub const RESERVE_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Folders and links that come with an offer, however few files it tells of.
+pub const OFFER_FOLDERS_MIN: u64 = 1000;
+
+/// And so many more for each file: who is asked about one file does not get millions of folders.
+pub const OFFER_FOLDERS_A_FILE: u64 = 16;
+
+/// Files of one transfer that are remembered, so that none of them replaces another one whose name
+/// the disk takes for the same: 16 bytes each.
+pub const WRITTEN_MAX: usize = 1_000_000;
+
+/// Folders of one transfer that get their time and mode in the end, and are swept of what dead
+/// transfers have left. What comes beyond that has the time at which it was received.
+pub const FOLDERS_NOTED_MAX: usize = 100_000;
+
 /// Most entries of a transfer that are announced and not finished: what either end remembers.
 pub const TRANSFER_OPEN_MAX: usize = 1024;
 

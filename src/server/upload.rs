@@ -105,7 +105,9 @@ impl Upload {
             }
             State::Writing(mut sink, place) => {
                 sink.finish(0, place, &self.entry);
-                sink.settle().into_iter().try_for_each(|(_, result)| result)
+                let stored = sink.settle().into_iter().try_for_each(|(_, result)| result);
+                sink.close();
+                stored
             }
             State::Asked => unreachable!("it was begun before"),
             State::Failed(fault) => Err(fault),

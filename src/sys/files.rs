@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::partfile::PART_PREFIX;
+use super::stage_name::is_own_stage;
 
 mod hidden;
 
@@ -216,7 +216,7 @@ impl Share {
         for found in Dir::read_from(&folder)? {
             let found = found?;
             let name = found.file_name().to_bytes();
-            if name == b"." || name == b".." || name.starts_with(PART_PREFIX.as_bytes()) {
+            if name == b"." || name == b".." || is_own_stage(&folder, name) {
                 continue;
             }
             if listing.entries.len() == max_entries {

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use super::partfile::PART_PREFIX;
+use super::stage_name;
 
 /// Write permission of the group or of others (inode(7)).
 const OTHERS_WRITE: u32 = 0o022;
@@ -138,10 +138,8 @@ fn write(
     bytes: &[u8],
     like: Option<&Metadata>,
 ) -> io::Result<()> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     // Listings leave such names out, and nobody can guess it.
-    let part = format!("{PART_PREFIX}{:016x}", u64::from_ne_bytes(random));
+    let part = stage_name::random(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(folder, &part, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {

@@ -68,7 +68,7 @@ pub trait Sink {
     /// Appends bytes.
     ///
     /// # Errors
-    /// What the system said; the stage is then discarded.
+    /// What the system said; what was written before stays good, and may be gone on with.
     fn write(&mut self, stage: &mut Self::Stage, bytes: &[u8]) -> Result<(), Fault>;
 
     /// Appends at most 64 KiB of zeros, which need no room on a disk that can do without them.
@@ -87,6 +87,15 @@ pub trait Sink {
 
     /// Gives what is finished its name, and makes that durable where it is wanted.
     fn settle(&mut self) -> Vec<Stored>;
+
+    /// The name that a file got which [`Sink::settle`] has told of, where it is another than the
+    /// one that was found for it.
+    fn placed_as(&mut self, _number: u32) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// All is in its place, and nothing follows.
+    fn close(&mut self) {}
 }
 
 /// A file that can be written, or why not.
@@ -253,9 +262,10 @@ impl<K: Sink> Receiver<K> {
             match result {
                 Ok(()) => {
                     self.say(&Message::Stored { number });
+                    let other = self.sink.placed_as(number);
                     let Some(slot) = self.close(number) else { continue };
                     if let State::Finished(hash, was_there) = slot.state {
-                        let (name, size) = (slot.name, slot.entry.size);
+                        let (name, size) = (other.unwrap_or(slot.name), slot.entry.size);
                         self.reports.push(Report::Stored { name, size, hash, was_there });
                     }
                 }
@@ -319,6 +329,7 @@ impl<K: Sink> Receiver<K> {
 
     fn end_if_done(&mut self) {
         if self.has_ended && self.open == 0 && self.over.is_none() {
+            self.sink.close();
             self.say(&Message::Done);
             self.end(Ok(()));
         }
@@ -508,10 +519,7 @@ impl<K: Sink> Receiver<K> {
         let number = *number;
         match self.sink.write(stage, bytes) {
             Ok(()) => self.reports.push(Report::Moved(bytes.len() as u64)),
-            Err(fault) => {
-                self.discard_current(Current::Ignoring);
-                self.fail(number, fault);
-            }
+            Err(fault) => self.fail_current(number, fault),
         }
         Ok(())
     }
@@ -536,8 +544,7 @@ impl<K: Sink> Receiver<K> {
             left -= part as u64;
             let number = *number;
             if let Err(fault) = self.sink.skip(stage, part) {
-                self.discard_current(Current::Ignoring);
-                self.fail(number, fault);
+                self.fail_current(number, fault);
             }
         }
         self.reports.push(Report::Moved(length));
@@ -604,10 +611,16 @@ impl<K: Sink> Receiver<K> {
         Ok(())
     }
 
-    fn discard_current(&mut self, next: Current<K::Stage>) {
-        if let Current::Writing { stage, .. } = std::mem::replace(&mut self.current, next) {
+    /// The file at hand cannot be written on. What is there of it is good: it stays for the next
+    /// time, when the disk may have room, unless it can never be there as a whole.
+    fn fail_current(&mut self, number: u32, fault: Fault) {
+        let current = std::mem::replace(&mut self.current, Current::Ignoring);
+        if let Current::Writing { stage, .. } = current
+            && fault.code == ErrorCode::FileTooLarge
+        {
             self.sink.discard(stage);
         }
+        self.fail(number, fault);
     }
 
     fn fail(&mut self, number: u32, fault: Fault) {

@@ -26,7 +26,7 @@ use crate::{
     sys::{
         clock,
         files::{self, FileError, Hidden},
-        partfile::PART_PREFIX,
+        stage_name::is_own_stage,
     },
     wire::ErrorCode,
 };
@@ -309,7 +309,8 @@ impl DiskSource {
                 Some(Ok(found)) => found,
             };
             let own = found.file_name().to_bytes();
-            if matches!(own, b"." | b"..") || own.starts_with(PART_PREFIX.as_bytes()) {
+            let is_own = || level.dir.fd().is_ok_and(|folder| is_own_stage(folder, own));
+            if matches!(own, b"." | b"..") || is_own() {
                 continue;
             }
             let path = [&level.path[..], b"/", own].concat();

@@ -8,7 +8,7 @@ use rustix::{
 };
 
 use super::{Fault, glob, source::Item};
-use crate::{sys::partfile::PART_PREFIX, wire::ErrorCode};
+use crate::{sys::stage_name::is_own_stage, wire::ErrorCode};
 
 /// Folders within each other, at most: each is open while what is in it is sent.
 pub(super) const DEPTH_MAX: usize = 128;
@@ -184,8 +184,9 @@ impl Expansion {
             return;
         };
         let name = entry.file_name().to_bytes();
-        let is_ours = matches!(name, b"." | b"..") || name.starts_with(PART_PREFIX.as_bytes());
-        if !is_ours && glob::matches(&self.parts[*depth], name) {
+        let is_hidden = |name| dir.fd().is_ok_and(|folder| is_own_stage(folder, name));
+        let is_like = !matches!(name, b"." | b"..") && glob::matches(&self.parts[*depth], name);
+        if is_like && !is_hidden(name) {
             self.open.push((join(path, name), *depth + 1));
         }
     }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::parse_rate;
 use crate::{
-    client::order::{Local, Order},
+    client::order::{Local, Order, refuse_same_names},
     wire::{Name, escape::escape, name::NAME_RULE},
 };
 
@@ -54,6 +54,7 @@ pub(super) fn send(send: Send, again: &str) -> Result<Order, String> {
         (false, Some(_)) => return Err("--name goes with standard input alone".to_owned()),
         (false, None) => words.into_iter().map(|word| Local::Path(word.into())).collect(),
     };
+    refuse_same_names(&paths)?;
     Ok(Order::Send { paths, to, limit: send.limit, again: again.to_owned() })
 }
 
