@@ -24,7 +24,6 @@ use crate::{
     },
     manual::Manual,
     sys::{connect::Host, known_servers::ServerKey},
-    transfer::sink::Existing,
     wire::{
         HostCall, Name, SharePath,
         host::{PingHost, Question},
@@ -172,13 +171,8 @@ struct Arguments {
     /// elsewhere.
     #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
     accept: Option<Rules>,
-    /// A file that the same user has sent before is replaced by what that user sends now [default:
-    /// it stays, and what comes gets the next free name, as in SENDER_NAME-2].
-    #[arg(long, global = true)]
-    overwrite: bool,
-    /// As --overwrite, but the file that was there is kept as NAME.~1~, NAME.~2~ and so on.
-    #[arg(long, global = true, conflicts_with = "overwrite")]
-    backup: bool,
+    #[command(flatten)]
+    replacing: passing::Replacing,
     /// The UDP port, of both families, for files straight from client to client [default: any].
     #[arg(id = "direct_port", long = "udp-port", value_name = "PORT", global = true,
           value_parser = clap::value_parser!(u16).range(i64::from(DIRECT_PORT_MIN)..))]
@@ -399,11 +393,6 @@ fn plan(
             format!("--user NAME is needed, since $USER is no user name here; {NAME_RULE}")
         })?,
     };
-    let existing = match (arguments.overwrite, arguments.backup) {
-        (true, _) => Existing::Overwrite,
-        (false, true) => Existing::Backup,
-        (false, false) => Existing::Keep,
-    };
     let goes_out = |order: &Order| matches!(order, Order::Download { target: Target::Stdout, .. });
     if arguments.json && orders.iter().flatten().any(goes_out) {
         return Err("--json and -o - cannot both have standard output".to_owned());
@@ -421,7 +410,7 @@ fn plan(
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
-        accept: arguments.accept.unwrap_or_default().treating(existing),
+        accept: arguments.accept.unwrap_or_default().treating(arguments.replacing.existing()),
         udp_port: (!arguments.no_direct).then_some(arguments.udp_port.unwrap_or(0)),
         orders,
         device,
@@ -478,9 +467,6 @@ fn message(msg: Msg) -> Result<Order, String> {
     Ok(Order::Message { to: msg.to, text, receipt_ms })
 }
 
-/// How standard output is called.
-const STDOUT_NAMES: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
-
 fn download(download: Download, again: &str) -> Result<Order, String> {
     let is_several = download.paths.len() > 1;
     if download.output.is_some() && is_several {
@@ -502,10 +488,7 @@ fn download(download: Download, again: &str) -> Result<Order, String> {
     }
     let target = match download.output {
         None => Target::Beside,
-        Some(output) if STDOUT_NAMES.iter().any(|name| output.as_os_str() == *name) => {
-            Target::Stdout
-        }
-        Some(output) => Target::File(output),
+        Some(output) => Target::named(output),
     };
     Ok(Order::Download { paths, target, limit: download.limit, again: again.to_owned() })
 }

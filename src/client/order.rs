@@ -135,6 +135,19 @@ pub enum Target {
     Stdout,
 }
 
+/// How standard output is called.
+const STDOUT_NAMES: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
+impl Target {
+    /// What a user means by this name.
+    pub fn named(output: PathBuf) -> Target {
+        match STDOUT_NAMES.iter().any(|name| output.as_os_str() == *name) {
+            true => Target::Stdout,
+            false => Target::File(output),
+        }
+    }
+}
+
 /// Something to be uploaded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Local {

@@ -454,4 +454,34 @@ mod tests {
         let error = part.expect(1 << 60).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
+
+    #[test]
+    fn a_file_is_written_behind_a_link_but_not_behind_one_of_the_system() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |name: &str| folder.path().join(name);
+        fs::write(inside("real"), "old").unwrap();
+        symlink("real", inside("link")).unwrap();
+        symlink("none", inside("dangling")).unwrap();
+        let real = inside("real").canonicalize().unwrap();
+        assert_eq!(behind_link(&inside("link")), real);
+        for name in ["real", "dangling", "missing"] {
+            assert_eq!(behind_link(&inside(name)), inside(name));
+        }
+        let open = File::open(inside("real")).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&open);
+        symlink(format!("/proc/self/fd/{fd}"), inside("magic")).unwrap();
+        assert_eq!(behind_link(&inside("magic")), inside("magic"));
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a");
+        fs::write(&target, "old").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut part = PartFile::create(&target).unwrap();
+        part.write_all(b"new").unwrap();
+        part.finish(None, false).unwrap();
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o600);
+    }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use super::parse_rate;
 use crate::{
     client::order::{Local, Order, refuse_same_names},
+    transfer::sink::Existing,
     wire::{Name, escape::escape, name::NAME_RULE},
 };
 
@@ -35,6 +36,28 @@ pub(super) struct Who {
     /// Also where each of them takes files straight from others: the UDP port, or -.
     #[arg(short, long)]
     pub(super) long: bool,
+}
+
+/// What becomes of a file that is there already.
+#[derive(Debug, Args)]
+pub(super) struct Replacing {
+    /// A file that the same user has sent before is replaced by what that user sends now [default:
+    /// it stays, and what comes gets the next free name, as in SENDER_NAME-2].
+    #[arg(long, global = true)]
+    overwrite: bool,
+    /// As --overwrite, but the file that was there is kept as NAME.~1~, NAME.~2~ and so on.
+    #[arg(long, global = true, conflicts_with = "overwrite")]
+    backup: bool,
+}
+
+impl Replacing {
+    pub(super) fn existing(&self) -> Existing {
+        match (self.overwrite, self.backup) {
+            (true, _) => Existing::Overwrite,
+            (false, true) => Existing::Backup,
+            (false, false) => Existing::Keep,
+        }
+    }
 }
 
 /// The order of a `send`.

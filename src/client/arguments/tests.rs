@@ -57,6 +57,7 @@ fn downloads_go_beside_us_or_where_it_is_said() {
     got("download docs/ --limit 5M", &["docs"], Target::Beside, Some(5_000_000));
     got("download a/x -o z", &["a/x"], Target::File("z".into()), None);
     got("download a/x -o -", &["a/x"], Target::Stdout, None);
+    got("download a/x -o /dev/stdout", &["a/x"], Target::Stdout, None);
     // It may be the very name of a file; the server looks.
     got("download photo[1].jpg -o z", &["photo[1].jpg"], Target::File("z".into()), None);
     got("download --literal d/a[1] b*", &[r"d/a\[1]", r"b\*"], Target::Beside, None);
@@ -104,6 +105,9 @@ fn mistakes_are_told_in_one_line_that_names_the_argument() {
         ("download", "FILE"),
         ("download ../x", "FILE"),
         ("download a/x b/x", "same name"),
+        ("upload a/x b/x", "two of them are called x"),
+        ("upload a/data/ b/data --to d", "two of them are called data"),
+        ("send a/x c b/x bob", "two of them are called x"),
         ("download -o z a b", "-o"),
         ("--json download -o - a", "--json"),
         ("download a --limit 0", "rate"),

@@ -378,4 +378,53 @@ mod tests {
         let both = vec![ErrorCode::FileTooLarge; 2];
         assert_eq!(taken(&taking(Some(5), 2)), (vec![], both));
     }
+
+    #[test]
+    fn folders_and_links_are_counted_as_well() {
+        struct Nowhere;
+        impl Sink for Nowhere {
+            type Stage = ();
+
+            fn folder(&mut self, _: &Entry) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn link(&mut self, _: &Entry) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn find(&mut self, _: &Entry) -> Result<Found<()>, Fault> {
+                Ok(Found { name: Vec::new(), part: None })
+            }
+            fn begin(&mut self, _: &Entry, _: Option<()>, _: u64) -> Begun<Self> {
+                Ok(())
+            }
+            fn read_at(&mut self, (): &(), _: &mut [u8], _: u64) -> io::Result<usize> {
+                Ok(0)
+            }
+            fn write(&mut self, (): &mut (), _: &[u8]) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn finish(&mut self, _: u32, (): (), _: &Entry) {}
+            fn discard(&mut self, (): ()) {}
+            fn settle(&mut self) -> Vec<Stored> {
+                Vec::new()
+            }
+        }
+        let entry = Entry {
+            item: 0,
+            kind: EntryKind::Folder,
+            mode: 0o777,
+            size: 0,
+            modified: (0, 0),
+            path: b"d".to_vec(),
+            target: Vec::new(),
+        };
+        let mut bounded = Bounded::new(Nowhere, &taking(Some(10), 1));
+        let most = OFFER_FOLDERS_MIN + OFFER_FOLDERS_A_FILE;
+        let taken = (0..2 * most).take_while(|at| match at % 2 {
+            0 => bounded.folder(&entry).is_ok(),
+            _ => bounded.link(&entry).is_ok(),
+        });
+        assert_eq!(taken.count() as u64, most);
+        assert_eq!(bounded.folder(&entry).expect_err("too many").code, ErrorCode::TooMany);
+    }
 }

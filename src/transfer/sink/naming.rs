@@ -127,15 +127,7 @@ impl Names {
                 [folder, &b"/"[..], &entry.path].concat()
             }
             Naming::Within(_) => entry.path.clone(),
-            Naming::Asked(_) => [&name, rest].concat(),
-            Naming::From(_) => {
-                let mut path = name;
-                for part in rest.split(|byte| *byte == b'/').skip(1) {
-                    path.push(b'/');
-                    path.extend(fitting(printable(part)));
-                }
-                path
-            }
+            Naming::Asked(_) | Naming::From(_) => [&name, rest].concat(),
         }
     }
 
@@ -186,7 +178,7 @@ fn split_top(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// What a stranger's name must not do to the terminal of whoever lists the folder: its control
-/// characters are written as `%` and two digits.
+/// characters are written as `%` and two digits. What is within a folder is as it was.
 fn printable(name: &[u8]) -> Vec<u8> {
     let is_plain = |byte: &u8| (0x20..0x7f).contains(byte);
     if name.iter().all(is_plain) {
