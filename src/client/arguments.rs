@@ -348,7 +348,7 @@ pub fn parse(
     let words = arguments.iter().skip(1).map(|word| quote_shown(word));
     let again = ["client".to_owned()].into_iter().chain(words);
     let again = again.collect::<Vec<_>>().join(" ");
-    let is_plain = !words.iter().any(|word| word == "--");
+    let is_plain = !arguments.iter().any(|word| word == "--");
     let is_dash = matches!(&parsed.verb, Some(Verb::Msg(msg)) if msg.text == ["-"]);
     let is_raw = matches!(&parsed.verb, Some(Verb::Run(run)) if run.raw);
     let text_is_input = is_dash && is_plain;
