@@ -4,14 +4,19 @@ mod passing;
 mod watching;
 mod whole;
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use super::{
     brain::Watch,
     device::options::{self, Device, DeviceVerb},
-    order::{Local, Order, Target, trim_slash},
+    order::{Local, Order, Target, refuse_same_names, trim_slash},
     rules::Rules,
 };
 use whole::CommandLine;
@@ -173,6 +178,8 @@ struct Arguments {
     /// elsewhere.
     #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
     accept: Option<Rules>,
+    #[command(flatten)]
+    replacing: passing::Replacing,
     /// The UDP port, of both families, for files straight from client to client [default: any].
     #[arg(id = "direct_port", long = "udp-port", value_name = "PORT", global = true,
           value_parser = clap::value_parser!(u16).range(i64::from(DIRECT_PORT_MIN)..))]
@@ -276,6 +283,10 @@ struct Download {
     /// At most so many bytes a second, as in 500k, 5M or 1G.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     limit: Option<u64>,
+    /// Take FILE as it is: *, ? and [ stand for themselves. Without it a name that is there is
+    /// taken first.
+    #[arg(long)]
+    literal: bool,
     /// The files and folders, relative to what the server shares; quoted, '*.txt' is looked up
     /// there.
     #[arg(required = true, value_name = "FILE")]
@@ -334,10 +345,10 @@ pub fn parse(
     if let Some(Verb::Manual(manual)) = &parsed.verb {
         return Err(manual.print(Arguments::command()).map_or_else(Told::Wrong, Told::Asked));
     }
-    let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
-    let again = ["client".into()].into_iter().chain(words.iter().map(|word| quote(word)));
+    let words = arguments.iter().skip(1).map(|word| quote_shown(word));
+    let again = ["client".to_owned()].into_iter().chain(words);
     let again = again.collect::<Vec<_>>().join(" ");
-    let is_plain = !words.iter().any(|word| word == "--");
+    let is_plain = !arguments.iter().any(|word| word == "--");
     let is_dash = matches!(&parsed.verb, Some(Verb::Msg(msg)) if msg.text == ["-"]);
     let is_raw = matches!(&parsed.verb, Some(Verb::Run(run)) if run.raw);
     let text_is_input = is_dash && is_plain;
@@ -421,7 +432,7 @@ fn plan(
         verbose: arguments.verbose,
         raw: line.is_raw,
         text_from_input: line.text_is_input,
-        accept: arguments.accept.unwrap_or_default(),
+        accept: arguments.accept.unwrap_or_default().treating(arguments.replacing.existing()),
         udp_port: (!arguments.no_direct).then_some(arguments.udp_port.unwrap_or(0)),
         orders,
         device,
@@ -497,18 +508,17 @@ fn download(download: Download, again: &str) -> Result<Order, String> {
         let shown = crate::wire::escape::escape_bytes(&path).into_owned();
         SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
         let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
-        if download.output.is_some() && crate::transfer::glob::is_pattern(&path) {
-            return Err(format!("FILE {shown}: -o NAME goes with one file, not with a pattern"));
-        }
         if paths.iter().any(|other| last(other) == last(&path)) {
             return Err(format!("FILE {shown}: another one would be saved under the same name"));
         }
         paths.push(path);
     }
+    if download.literal {
+        paths.iter_mut().for_each(|path| *path = crate::transfer::glob::escape(path));
+    }
     let target = match download.output {
         None => Target::Beside,
-        Some(output) if output.as_os_str() == "-" => Target::Stdout,
-        Some(output) => Target::File(output),
+        Some(output) => Target::named(output),
     };
     Ok(Order::Download { paths, target, limit: download.limit, again: again.to_owned() })
 }
@@ -531,6 +541,7 @@ fn upload(upload: Upload, again: &str) -> Result<Order, String> {
     } else {
         upload.paths.into_iter().map(Local::Path).collect()
     };
+    refuse_same_names(&paths)?;
     Ok(Order::Upload { paths, into, limit: upload.limit, again: again.to_owned() })
 }
 
@@ -556,6 +567,20 @@ fn quote(word: &str) -> String {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
+}
+
+/// The word to be typed again: one that cannot be shown as it is in the form of bash and zsh,
+/// $'...'.
+fn quote_shown(word: &OsStr) -> String {
+    if let Some(word) = word.to_str().filter(|word| !word.contains(char::is_control)) {
+        return quote(word);
+    }
+    let quoted = word.as_bytes().iter().map(|byte| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        other => format!("\\x{other:02x}"),
+    });
+    format!("$'{}'", quoted.collect::<String>())
 }
 
 fn folder(path: Option<OsString>) -> Result<Option<Vec<u8>>, String> {

@@ -112,8 +112,7 @@ fn run_pings(plan: &Plan, password: Option<Secret<'static>>, pings: Pings) -> u8
     };
     let (mut reached, mut code) = (false, exit::DONE);
     for family in families {
-        let connect = || family.connect(&plan.host, plan.connect_timeout);
-        let connected = match secure::connect_by(&plan.wish(), connect) {
+        let connected = match secure::connect_by(&plan.wish(), &family) {
             Ok(connected) => connected,
             Err(failure) if failure.exit == exit::CANNOT_CONNECT => {
                 cannot_connect(failure.text);

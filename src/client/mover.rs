@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -24,7 +24,10 @@ use super::{
     progress::{Bars, Meter},
 };
 use crate::{
-    sys::terminal::{self, StdoutError},
+    sys::{
+        partfile,
+        terminal::{self, StdoutError},
+    },
     transfer::{
         Fault, Receiver, Report, Segment, Sender, Sink,
         pace::Pace,
@@ -182,14 +185,18 @@ impl End {
         target: &Target,
         step: u32,
     ) -> Outcome {
+        let behind = match target {
+            Target::File(path) => partfile::behind_link(path),
+            Target::Stdout | Target::Beside => PathBuf::new(),
+        };
         let (folder, rename) = match target {
             Target::Stdout => {
                 let stdout = Stdout { post: self.post.clone() };
                 return self.receive(work, Receiver::new(PipeSink::new(stdout)), step);
             }
             Target::Beside => (Path::new("."), None),
-            Target::File(path) => match path.file_name() {
-                Some(name) => (parent_of(path), Some(name.as_bytes().to_vec())),
+            Target::File(_) => match behind.file_name() {
+                Some(name) => (parent_of(&behind), Some(name.as_bytes().to_vec())),
                 None => return Some(Err(failure("the output has no name of its own"))),
             },
         };
@@ -237,6 +244,11 @@ impl End {
                     for bytes in chunk.slices() {
                         receiver.handle(bytes);
                         self.wait(bytes.len());
+                    }
+                    // Nothing more is read while some of it has to wait.
+                    while receiver.waiting_bytes() > 0 {
+                        receiver.prove(PROOF_BYTES);
+                        self.tell(receiver.take_reports());
                     }
                     unreported += chunk.length() as u32;
                     if unreported >= step {

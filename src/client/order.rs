@@ -1,6 +1,6 @@
 //! What the user wants: from a typed line, or from the arguments.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use crate::{
     limits::LINE_MAX_BYTES,
@@ -138,6 +138,19 @@ pub enum Target {
     Stdout,
 }
 
+/// How standard output is called.
+const STDOUT_NAMES: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
+impl Target {
+    /// What a user means by this name.
+    pub fn named(output: PathBuf) -> Target {
+        match STDOUT_NAMES.iter().any(|name| output.as_os_str() == *name) {
+            true => Target::Stdout,
+            false => Target::File(output),
+        }
+    }
+}
+
 /// Something to be uploaded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Local {
@@ -145,6 +158,28 @@ pub enum Local {
     Path(PathBuf),
     /// Standard input, under this name.
     Input(Vec<u8>),
+}
+
+/// Refuses things of one name: one of them would replace the other where they arrive.
+///
+/// # Errors
+/// A sentence for the user.
+pub fn refuse_same_names<'a>(paths: &'a [Local]) -> Result<(), String> {
+    let name_of = |path: &'a Local| match path {
+        Local::Path(path) => path.file_name(),
+        Local::Input(_) => None,
+    };
+    let mut names = HashSet::new();
+    for name in paths.iter().filter_map(name_of) {
+        if !names.insert(name) {
+            let name = crate::wire::escape::escape_bytes(name.as_bytes()).into_owned();
+            return Err(format!(
+                "two of them are called {name}; send them one after the other, or \
+                                in folders of different names"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a typed line: the language of the line dialect, with what only a client can do.
@@ -283,6 +318,10 @@ fn parse_download(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
     Ok(vec![Order::Download { paths, target, limit: None, again }])
 }
 
+fn check_names(paths: &[Local]) -> Result<(), Refusal> {
+    refuse_same_names(paths).map_err(|text| Refusal::new(0, ErrorCode::BadArguments, text))
+}
+
 fn parse_send(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
     let usage = "write `send FILE [FILE...] USER`";
     let mut words = words_of(rest, "no file is named; write `send FILE [FILE...] USER`")?;
@@ -295,7 +334,8 @@ fn parse_send(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
         let text = format!("the last word is no user; {usage}; {NAME_RULE}");
         Refusal::new(0, ErrorCode::BadName, text)
     })?;
-    let paths = words.into_iter().map(|word| Local::Path(PathBuf::from(word))).collect();
+    let paths: Vec<_> = words.into_iter().map(|word| Local::Path(PathBuf::from(word))).collect();
+    check_names(&paths)?;
     Ok(vec![Order::Send { paths, to, limit: None, again: typed.to_owned() }])
 }
 
@@ -315,6 +355,7 @@ fn parse_upload(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
         })?;
         into = Some(folder.as_bytes().to_vec());
     }
+    check_names(&paths)?;
     if paths.is_empty() {
         return Err(Refusal::new(0, ErrorCode::BadArguments, "no file is named before --to"));
     }

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::parse_rate;
 use crate::{
-    client::order::{Local, Order},
+    client::order::{Local, Order, refuse_same_names},
+    transfer::sink::Existing,
     wire::{Name, escape::escape, name::NAME_RULE},
 };
 
@@ -37,6 +38,28 @@ pub(super) struct Who {
     pub(super) long: bool,
 }
 
+/// What becomes of a file that is there already.
+#[derive(Debug, Args)]
+pub(super) struct Replacing {
+    /// A file that the same user has sent before is replaced by what that user sends now [default:
+    /// it stays, and what comes gets the next free name, as in SENDER_NAME-2].
+    #[arg(long, global = true)]
+    overwrite: bool,
+    /// As --overwrite, but the file that was there is kept as NAME.~1~, NAME.~2~ and so on.
+    #[arg(long, global = true, conflicts_with = "overwrite")]
+    backup: bool,
+}
+
+impl Replacing {
+    pub(super) fn existing(&self) -> Existing {
+        match (self.overwrite, self.backup) {
+            (true, _) => Existing::Overwrite,
+            (false, true) => Existing::Backup,
+            (false, false) => Existing::Keep,
+        }
+    }
+}
+
 /// The order of a `send`.
 pub(super) fn send(send: Send, again: &str) -> Result<Order, String> {
     let mut words = send.words;
@@ -55,6 +78,7 @@ pub(super) fn send(send: Send, again: &str) -> Result<Order, String> {
         (false, Some(_)) => return Err("--name goes with standard input alone".to_owned()),
         (false, None) => words.into_iter().map(|word| Local::Path(word.into())).collect(),
     };
+    refuse_same_names(&paths)?;
     Ok(Order::Send { paths, to, limit: send.limit, again: again.to_owned() })
 }
 

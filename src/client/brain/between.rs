@@ -279,7 +279,8 @@ impl Brain {
                 let what = What { name: name.clone(), size, files, folder };
                 // The form is what both can; it is told when both take part.
                 let form = Form::Conversation;
-                let taking = Taking { from, name, size, files, modified, form };
+                let existing = self.between.rules.existing();
+                let taking = Taking { from, name, size, files, modified, form, existing };
                 self.effects.push_back(Effect::Seen(from));
                 self.judge(offer, Offered { taking, meeting }, what, now_ms);
             }

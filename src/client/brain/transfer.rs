@@ -382,6 +382,12 @@ impl Brain {
                 Report::Stored { name, size, hash, was_there } => {
                     self.handle_stored(tag, &name, (size, hash, was_there), now_ms);
                 }
+                Report::Skipped { name, count } => self.show(skipped(&name, count)),
+                Report::Grown { name, size } => {
+                    let (name, size) = (escape_bytes(&name), Size(size));
+                    let text = format!("{name}: it has grown to {size}; this is its beginning");
+                    self.show(Shown::Notice(text));
+                }
                 Report::Failed { name, fault } => {
                     let path = transfer.path_of(&name);
                     let text = format!("{}: {}", escape_bytes(&path), fault.text);
@@ -623,4 +629,16 @@ impl Brain {
         };
         self.tasks.values().filter_map(due).min()
     }
+}
+
+/// What is said where not all of a folder can be carried. It is no error.
+fn skipped(name: &[u8], count: u32) -> Shown {
+    let name = escape_bytes(name);
+    Shown::Notice(match count {
+        1 => format!("{name}: left out, it is neither a file, a folder nor a link within it"),
+        _ => format!(
+            "{count} things are left out, {name} first: they are neither files, folders nor \
+             links within them"
+        ),
+    })
 }

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -14,8 +17,12 @@ use crate::{
     client::post::{News, Post},
     edge::samples::{self, Scanner},
     limits::{CHUNK_MAX_BYTES, SAMPLES_MAX_BYTES},
-    sys::partfile::PartFile,
-    wire::Tag,
+    sys::{clock, partfile::PartFile},
+    transfer::{
+        Entry, EntryKind, Fault, MODE_UNKNOWN, Sink as _,
+        sink::{Asked, Existing, FolderSink, Naming},
+    },
+    wire::{ErrorCode, Tag},
 };
 
 /// `O_NONBLOCK` (open(2)).
@@ -154,38 +161,72 @@ pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<C
     sender
 }
 
-/// False where it is not wanted any more.
+/// False where it is not wanted any more. What has the name already stays: what comes gets the
+/// next free one.
 fn write_coming(
     tag: Tag,
     path: &Path,
     size: u64,
     coming: &mpsc::Receiver<Coming>,
     post: &Post,
-) -> io::Result<bool> {
-    let mut part = PartFile::create(path)?;
-    part.preallocate(size)?;
-    let mut hasher = blake3::Hasher::new();
+) -> Result<bool, Fault> {
+    let (mut sink, entry) = sink_for(path, size)?;
+    sink.find(&entry)?;
+    let mut place = sink.begin(&entry, None, 0)?;
+    let (mut hasher, mut received) = (blake3::Hasher::new(), 0);
     for news in coming {
-        match news {
+        let failed = match news {
             Coming::Bytes(bytes) => {
-                if part.written() + bytes.len() as u64 > size {
-                    return Err(io::Error::other("more comes than was announced"));
-                }
+                received += bytes.len() as u64;
                 hasher.update(&bytes);
-                part.write_all(&bytes)?;
+                let written = match received > size {
+                    true => Err(wrong("more comes than was announced")),
+                    false => sink.write(&mut place, &bytes),
+                };
                 post.send(News::Device(JobNews::Taken(tag, bytes.len() as u32)));
+                written.err()
             }
             Coming::End(hash) => {
                 let own = hasher.finalize();
                 let is_good = hash.is_none_or(|hash| own == blake3::Hash::from_bytes(hash));
-                if part.written() != size || !is_good {
-                    return Err(io::Error::other("the bytes that came are not those sent"));
+                if received == size && is_good {
+                    sink.finish(0, place, &entry);
+                    let stored = sink.settle().pop().map_or(Ok(()), |(_, stored)| stored);
+                    return stored.map(|()| true);
                 }
-                return part.finish(None, false).map(|()| true);
+                Some(wrong("the bytes that came are not those sent"))
             }
+        };
+        if let Some(fault) = failed {
+            sink.discard(place);
+            return Err(fault);
         }
     }
+    sink.discard(place);
     Ok(false)
+}
+
+fn sink_for(path: &Path, size: u64) -> Result<(FolderSink, Entry), Fault> {
+    let name = path.file_name().ok_or_else(|| wrong("it has no name"))?.as_bytes().to_vec();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = File::open(parent.unwrap_or(Path::new(".")))?;
+    let asked = Asked { pattern: name.clone(), prefix: Vec::new(), rename: Some(name.clone()) };
+    let naming = Naming::Asked(vec![asked]);
+    let sink = FolderSink::new(folder.into(), naming, false).treating(Existing::Keep);
+    let entry = Entry {
+        item: 0,
+        kind: EntryKind::File,
+        mode: MODE_UNKNOWN,
+        size,
+        modified: (clock::wall_clock(), 0),
+        path: name,
+        target: Vec::new(),
+    };
+    Ok((sink, entry))
+}
+
+fn wrong(text: &str) -> Fault {
+    Fault::new(ErrorCode::SystemError, text)
 }
 
 #[cfg(test)]
