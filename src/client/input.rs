@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::post::{News, Post};
-use crate::limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES};
+use crate::{
+    limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES},
+    sys::terminal::{self, Stream},
+};
 
 /// Reads lines, each when it is asked for through the sender that is returned.
 pub fn start_lines(post: Post) -> mpsc::Sender<()> {
@@ -51,10 +54,14 @@ pub fn start_blocks(post: Post) -> mpsc::Sender<()> {
         go.send(()).expect("the receiver is in our hands");
     }
     thread::spawn(move || {
+        let is_terminal = terminal::is_terminal(Stream::Stdin);
         let mut input = std::io::stdin().lock();
         let mut buffer = vec![0; CHUNK_MAX_BYTES];
         for () in allowed {
             let count = loop {
+                if is_terminal {
+                    terminal::await_input();
+                }
                 match input.read(&mut buffer) {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     // What cannot be read ends as if it had ended; ssh does the same.

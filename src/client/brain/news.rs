@@ -168,6 +168,10 @@ impl Brain {
     }
 
     fn handle_error(&mut self, number: u32, body: &RefusalBody<'_>) {
+        if number == 0 && body.code == ErrorCode::ShuttingDown {
+            // Word of what comes: what runs may still end well.
+            return self.show(Shown::Notice(body.text.to_string()));
+        }
         if let Some(posted) = self.posted.front_mut() {
             posted.failed = true;
         }
@@ -191,7 +195,7 @@ impl Brain {
             let text = "the server has said goodbye".to_owned();
             return self.effects.push_back(Effect::Lost(text));
         };
-        if self.ask_after(&why) {
+        if self.ask_after(&why) || self.is_all_answered() {
             return;
         }
         // What was refused now is refused again, but for a name that our own lost connection may

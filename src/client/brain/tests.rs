@@ -3,6 +3,7 @@
 mod between;
 mod hosts;
 mod logins;
+mod stops;
 
 use super::*;
 use crate::{
