@@ -268,12 +268,36 @@ pub enum StdoutError {
     Failed(io::Error),
 }
 
+/// Whether standard output was closed when this process began (`>&-`). The runtime of Rust puts
+/// `/dev/null` in its place before `main`, where nobody would learn that all of it is lost.
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+#[allow(unsafe_code, reason = "nothing else runs before the runtime has opened what was closed")]
+mod before_main {
+    use super::{Ordering, STDOUT_WAS_CLOSED};
+
+    // SAFETY: what the section holds is called once, before the runtime is there; the function
+    // needs nothing of it.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static LOOK: extern "C" fn() = look;
+
+    extern "C" fn look() {
+        // SAFETY: the call asks for the flags of a descriptor, open or not, and changes nothing.
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+        STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+    }
+}
+
 /// Writes all bytes to standard output, at once and past the buffer of `print!`; use one of the two
 /// alone, or flush between them.
 ///
 /// # Errors
 /// [`StdoutError`].
 pub fn write_stdout(bytes: &[u8]) -> Result<(), StdoutError> {
+    if STDOUT_WAS_CLOSED.load(Ordering::Relaxed) {
+        return Err(StdoutError::Failed(Errno::BADF.into()));
+    }
     write_to(io::stdout(), bytes)
 }
 
