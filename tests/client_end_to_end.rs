@@ -460,3 +460,21 @@ fn a_client_that_can_have_no_thread_says_so() {
         assert!(!stderr.contains("panicked"), "{arguments:?}: {stderr}");
     }
 }
+
+#[test]
+fn output_that_has_nowhere_to_go_is_an_error() {
+    let server = Server::start();
+    for ip in FAMILIES {
+        for (command, code) in [("echo lost", 255), ("exit 7", 7), ("true", 0)] {
+            let inner = Client::new(&server, ip, &["run", command]);
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(inner.command.get_program());
+            shell.args(inner.command.get_args()).current_dir(inner.folder.path());
+            shell.env("XDG_STATE_HOME", inner.folder.path()).stdin(Stdio::null());
+            let output = shell.output().expect("the shell starts");
+            assert_eq!(output.status.code(), Some(code), "{command}: {output:?}");
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(text.contains("cannot write to standard output"), code == 255, "{text}");
+        }
+    }
+}

@@ -227,3 +227,22 @@ fn an_interrupted_download_leaves_no_bar_behind() {
     assert!(lines.iter().any(|line| line.starts_with("broken off; what is there is kept")));
     assert!(!lines.iter().any(|line| line.starts_with("client_big")), "{lines:?}");
 }
+
+#[test]
+fn a_command_in_the_background_of_a_shell_ends_by_itself_and_takes_input_in_front() {
+    let server = Server::start();
+    for ip in FAMILIES {
+        let client = env!("CARGO_BIN_EXE_client");
+        let client = format!("{client} --ip {ip} --port {} run", server.port);
+        let behind = format!("{client} 'echo from behind' & wait; echo waited");
+        let script = format!("{behind}; {client} 'tr a-z A-Z' & fg >/dev/null; exit $?");
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-m", "-c", &script]);
+        let mut terminal = Terminal::start_command(command);
+        terminal.await_line("from behind");
+        terminal.await_line("waited");
+        terminal.write("typed\n\x04");
+        terminal.await_line("TYPED");
+        terminal.await_end(0);
+    }
+}

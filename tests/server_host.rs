@@ -456,11 +456,20 @@ fn words_that_begin_a_text_do_nothing_but_begin_it() {
         alice.send(&format!("{text}|bob"));
         assert_eq!(bob.next(), format!("alice|{text}"));
     }
+    // And nobody was told anything besides.
+    for user in [&mut alice, &mut bob] {
+        user.send("echo nothing else");
+        assert_eq!(user.next(), "nothing else");
+    }
     for line in ["kill them all", "Reset it", "ip addr", "python", "quit it"] {
         alice.send(line);
         let answer = alice.next();
         assert!(answer.starts_with("error bad-arguments: "), "{line} gave {answer}");
+        let word = line.split(' ').next().expect("a word").to_lowercase();
+        assert!(answer.contains(&word), "{line} gave {answer}");
     }
+    alice.send("echo nothing else");
+    assert_eq!(alice.next(), "nothing else");
     server.assert_alive();
 }
 

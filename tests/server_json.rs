@@ -266,6 +266,8 @@ fn every_end_of_a_command_has_its_form() {
         // A child in the background does not hold the reply.
         let reply = user.ask(&json!({"method": "sleep 1000 & echo $!", "id": 1}));
         let pid = reply["stdout"].as_str().expect("a number").trim().to_owned();
+        assert!(is_running(&pid));
+        user.ask(&json!({"method": format!("kill {pid}"), "id": 1}));
         await_true("the child is gone", || !is_running(&pid));
         // A folder that is gone: nothing can be started there.
         fs::create_dir(server.path("gone")).expect("a folder");

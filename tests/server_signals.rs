@@ -3,7 +3,9 @@
 mod process;
 
 use std::{
+    io::{Read as _, Write as _},
     net::TcpStream,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -70,6 +72,80 @@ fn what_runs_may_finish_and_nothing_new_begins() {
     let begun = Instant::now();
     assert_eq!(server.wait().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+/// A client in a folder of its own, which is the shared one: its downloads have other names.
+fn client(server: &Server, ip: std::net::IpAddr, arguments: &[&str]) -> std::process::Child {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_client"));
+    command.args(["--ip", &ip.to_string(), "--port", &server.port.to_string()]);
+    command.args(arguments).current_dir(server.root()).env("XDG_STATE_HOME", server.state());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("the client starts")
+}
+
+#[test]
+fn a_client_whose_command_ends_while_the_server_stops_has_its_exit_code() {
+    for (ip, code) in FAMILIES.into_iter().zip([0, 7]) {
+        let mut server = Server::start();
+        server.fifo("go");
+        let command = format!("echo begun; cat go; exit {code}");
+        let mut child = client(&server, ip, &["run", &command]);
+        let mut begun = [0; 6];
+        child.stdout.as_mut().expect("a pipe").read_exact(&mut begun).expect("output");
+        server.signal(Signal::TERM);
+        server.await_log("stopping");
+        std::fs::write(server.path("go"), "").expect("the command reads it");
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_client_whose_files_arrive_while_the_server_stops_has_done_its_work() {
+    let mut server = Server::start();
+    let content = noise(3, 1_500_000);
+    server.put("big", &content);
+    server.put("up", &content);
+    let [v6, v4] = FAMILIES;
+    let download = client(&server, v6, &["download", "--limit", "3M", "big"]);
+    let upload = client(&server, v4, &["upload", "--limit", "3M", "up", "--to", "in"]);
+    let has_begun = |folder: &str| {
+        let entries = std::fs::read_dir(server.path(folder)).into_iter().flatten().flatten();
+        let names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        names.iter().any(|name| name.to_string_lossy().starts_with('.'))
+    };
+    await_true("both have begun", || has_begun(".") && has_begun("in"));
+    server.signal(Signal::TERM);
+    for child in [download, upload] {
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    for name in ["client_big", "in/up"] {
+        assert!(std::fs::read(server.path(name)).expect("it is there") == content, "{name}");
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_device_whose_samples_arrive_while_the_server_stops_has_done_its_work() {
+    let mut server = Server::start();
+    let mut child = client(&server, FAMILIES[0], &["--user", "sensor", "device", "upload", "7"]);
+    let mut samples = child.stdin.take().expect("a pipe");
+    samples.write_all(b"1\n2\n").expect("it is read");
+    let stages = || std::fs::read_dir(server.path(".edge")).into_iter().flatten().flatten();
+    let is_stage =
+        |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("stage");
+    await_true("the upload has begun", || stages().any(is_stage));
+    server.signal(Signal::TERM);
+    server.await_log("stopping");
+    samples.write_all(b"3\n").expect("it is read");
+    drop(samples);
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let stored = std::fs::read(server.path("sensor-7.txt")).expect("it is stored");
+    assert_eq!(stored, b"1\n2\n3\n");
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 /// Takes about 10 s, beside the others.

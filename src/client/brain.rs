@@ -440,6 +440,10 @@ impl Brain {
             }
         };
         self.effects.push_back(Effect::Disconnect);
+        if self.is_all_answered() {
+            self.online = Online::waiting(last_number);
+            return;
+        }
         let returns = self.returns() && self.quit_due_ms.is_none();
         self.drop_tasks();
         if !returns || greeting {
@@ -570,6 +574,19 @@ impl Brain {
         self.quit_due_ms = None;
         self.drop_tasks();
         self.effects.push_back(Effect::Leave(code));
+    }
+
+    /// Whether the server has said all that it had to say to us, and our own threads alone have
+    /// something left to do: then its end breaks nothing off.
+    fn is_all_answered(&self) -> bool {
+        let is_answered = |task: &Task| match task {
+            Task::Transfer(transfer) => transfer.is_answered(),
+            _ => false,
+        };
+        let waits = !self.posted.is_empty() || !self.receipts.is_empty() || self.probe.is_some();
+        let may_ask = self.awaiting || !self.orders_ended;
+        let is_idle = !waits && !may_ask && self.is_quiet_between();
+        is_idle && !self.tasks.is_empty() && self.tasks.values().all(is_answered)
     }
 
     fn drop_tasks(&mut self) {

@@ -11,7 +11,10 @@ use super::{
     order::Order,
     post::{News, Post},
 };
-use crate::limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES, TEXT_MAX_BYTES};
+use crate::{
+    limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES, TEXT_MAX_BYTES},
+    sys::terminal::{self, Stream},
+};
 
 /// Reads lines, each when it is asked for through the sender that is returned.
 ///
@@ -92,10 +95,14 @@ pub fn start_blocks(post: Post) -> Result<mpsc::Sender<()>, String> {
         go.send(()).expect("the receiver is in our hands");
     }
     let spawned = thread::Builder::new().name("input".into()).spawn(move || {
+        let is_terminal = terminal::is_terminal(Stream::Stdin);
         let mut input = std::io::stdin().lock();
         let mut buffer = vec![0; CHUNK_MAX_BYTES];
         for () in allowed {
             let count = loop {
+                if is_terminal {
+                    terminal::await_input();
+                }
                 match input.read(&mut buffer) {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     // What cannot be read ends as if it had ended; ssh does the same.

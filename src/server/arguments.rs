@@ -96,6 +96,12 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
 
+    /// Let commands have this variable of the server's environment too; may be given several times
+    ///
+    /// Without it they get HOME, USER, LOGNAME, SHELL, PATH, TZ, LANG, LANGUAGE and LC_* alone.
+    #[arg(long, value_name = "NAME", value_parser = parse_variable)]
+    pub command_env: Vec<String>,
+
     /// Listen on IPv6 alone
     #[arg(long, conflicts_with = "ipv4_only")]
     ipv6_only: bool,
@@ -256,6 +262,14 @@ fn parse_name(text: &str) -> Result<Name, &'static str> {
     Name::parse(text).ok_or(NAME_RULE)
 }
 
+fn parse_variable(text: &str) -> Result<String, &'static str> {
+    match text {
+        "" => Err("a variable has a name"),
+        text if text.contains('=') => Err("a variable is given by its name, without a value"),
+        text => Ok(text.to_owned()),
+    }
+}
+
 fn parse_rights(text: &str) -> Result<Rights, String> {
     let all = Right::ALL.map(Right::as_str).join(", ");
     Rights::parse(text).ok_or(format!("rights are {all}, with commas between them"))
@@ -325,6 +339,7 @@ mod tests {
             ("--open --credentials x", "'--open' cannot be used with '--credentials <FILE>'"),
             ("--grant fly", "invalid value 'fly' for '--grant <RIGHT,...>': rights are message"),
             ("5000 3 --attempts 3", "'[ATTEMPTS]' cannot be used with '--attempts <N>'"),
+            ("--command-env A=b", "by its name, without a value"),
             ("passwd", "<NAME>"),
             ("passwd -rf", "-r"),
             ("passwd a|b", "a name is 1 to 32 of"),

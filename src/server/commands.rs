@@ -1,16 +1,18 @@
 //! Running commands: pipes and exits in the loop, no thread for any of them.
 //!
 //! ```text
-//!   start --> running --exit of the shell, or TERM to its group--> draining --> Ended
+//!   start --> running --exit of the shell--------> draining --> over: what it left behind goes on
+//!                |                                    |
+//!                +--cancelled, lost, out of time------+-------> TERM to its group, 2 s, KILL
 //! ```
 //!
 //! A command is over when its shell has exited and both pipes are at their end. What it left in
-//! the background is ended with its group and does not hold the answer: pipes that stay open
-//! although nobody of the group lives are given up after [`DRAIN_MS`].
+//! the background does not hold the answer: pipes that stay open are given up after [`DRAIN_MS`].
+//! It goes on, as with ssh, but for a write to a pipe that nobody reads any more.
 
 use std::{
     collections::HashMap,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{self, Read as _, Write as _},
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
@@ -30,13 +32,24 @@ use crate::{
     hub::{OperationId, Program, SessionId},
     sys::{
         guard::Guard,
-        process::{self, Exit, Pid, Process, Spawn, endings::Endings, programs::search_path},
+        process::{
+            self, Exit, Pid, Process, Spawn, endings::Endings, environment::Environment,
+            programs::search_path,
+        },
     },
     wire::{ErrorCode, Outcome, Refusal, Stream},
 };
 
 /// How long after the exit a pipe may stay open and silent, in milliseconds.
 const DRAIN_MS: u64 = 200;
+
+/// What commands are started with.
+pub struct CommandSetup {
+    /// Ends them where the server is killed.
+    pub guard: Guard,
+    /// What they find in their environment.
+    pub environment: Environment,
+}
 
 /// All commands under way.
 pub struct Commands {
@@ -47,14 +60,22 @@ pub struct Commands {
     /// Commands whose shell has exited, and until when their pipes may stay open and silent.
     draining: Vec<(u64, OperationId)>,
     guard: Guard,
+    environment: Environment,
     /// Where `run cd` has led the sessions that used it.
-    directories: HashMap<SessionId, PathBuf>,
+    folders: HashMap<SessionId, Folders>,
     root: PathBuf,
+}
+
+/// Where a session is, and where it was before, which is what `cd -` means.
+struct Folders {
+    current: PathBuf,
+    previous: PathBuf,
 }
 
 struct Command {
     session: SessionId,
-    /// `None` once its group is being ended.
+    /// Its shell, alive or a zombie that keeps the number of the group ours. `None` once the group
+    /// is being ended, or left alone.
     process: Option<Process>,
     stdin: Option<pipe::Sender>,
     stdout: Output,
@@ -93,14 +114,15 @@ pub enum Produced {
 
 impl Commands {
     /// None so far; all begin in `root`.
-    pub fn new(root: PathBuf, guard: Guard) -> Commands {
+    pub fn new(root: PathBuf, setup: CommandSetup) -> Commands {
         Commands {
             running: HashMap::new(),
             groups: HashMap::new(),
             endings: Endings::default(),
             draining: Vec::new(),
-            guard,
-            directories: HashMap::new(),
+            guard: setup.guard,
+            environment: setup.environment,
+            folders: HashMap::new(),
             root,
         }
     }
@@ -115,17 +137,20 @@ impl Commands {
         registry: &Registry,
     ) -> Result<(), Refusal> {
         let changes_directory = is_cd(command);
-        let mut directory = self.directories.get(&session).unwrap_or(&self.root);
+        let folders = self.folders.get(&session);
+        let mut directory = folders.map_or(&self.root, |folders| &folders.current);
         // Whoever stands in a folder that is gone must be able to leave it.
         if changes_directory && process::check_directory(directory).is_err() {
             directory = &self.root;
         }
         let told = format!("{command} >/dev/null && pwd -P");
+        let previous = folders.map(|folders| ("OLDPWD", folders.previous.as_os_str()));
         let spawn = Spawn {
             command: OsStr::new(if changes_directory { told.as_str() } else { command }),
             directory,
             stdin,
-            environment: &[],
+            environment: &self.environment,
+            variables: previous.as_slice(),
         };
         let spawned = process::spawn(&spawn);
         self.watch(spawned, id, session, registry)?;
@@ -146,8 +171,10 @@ impl Commands {
         registry: &Registry,
     ) -> Result<(), Refusal> {
         let Invocation { program, arguments } = resolve(program, &search_path())?;
-        let directory = self.directories.get(&session).unwrap_or(&self.root);
-        let spawned = process::spawn_program(&program, &arguments, directory, stdin);
+        let folders = self.folders.get(&session);
+        let directory = folders.map_or(&self.root, |folders| &folders.current);
+        let environment = &self.environment;
+        let spawned = process::spawn_program(&program, &arguments, directory, stdin, environment);
         self.watch(spawned, id, session, registry)
     }
 
@@ -186,12 +213,13 @@ impl Commands {
 
     fn on_exit(&mut self, id: OperationId, now: u64) {
         let Some(command) = self.running.get_mut(&id) else { return };
-        let Some(process) = &command.process else { return };
+        let Some(process) = command.process.as_ref().filter(|_| command.exit.is_none()) else {
+            return;
+        };
         match process.try_status() {
             Ok(Some(exit)) => {
                 command.exit = Some(exit);
                 self.draining.push((now + DRAIN_MS, id));
-                self.end_group(id);
             }
             Ok(None) => {}
             Err(error) => {
@@ -206,6 +234,17 @@ impl Commands {
         let Some(command) = self.running.get_mut(&id) else { return };
         if let Some(process) = command.process.take() {
             self.groups.insert(process.group(), id);
+            self.endings.push(process, Instant::now());
+        }
+    }
+
+    /// Lets go of a command that has come to its end by itself, and of all that it left behind.
+    fn release(&mut self, id: OperationId) {
+        let command = self.running.get_mut(&id);
+        let Some(process) = command.and_then(|command| command.process.take()) else { return };
+        // Before the zombie goes: after that its number may have a new owner.
+        self.guard.forget(process.group());
+        if let Err(process) = process.reap() {
             self.endings.push(process, Instant::now());
         }
     }
@@ -226,7 +265,7 @@ impl Commands {
 
     /// Forgets where a session has gone by `run cd`.
     pub fn forget_session(&mut self, session: SessionId) {
-        self.directories.remove(&session);
+        self.folders.remove(&session);
     }
 
     /// Reads up to `room` bytes of output into `buffer`, or tells how the command has ended;
@@ -241,13 +280,20 @@ impl Commands {
         match command.outcome() {
             Some(outcome) => {
                 if let Outcome::Exit { directory: Some(directory), .. } = &outcome {
-                    let path = std::ffi::OsString::from_vec(directory.clone()).into();
-                    self.directories.insert(command.session, path);
+                    let session = command.session;
+                    self.note_folder(session, OsString::from_vec(directory.clone()).into());
                 }
+                self.release(id);
                 Produced::Over(outcome)
             }
             None => Produced::Nothing,
         }
+    }
+
+    fn note_folder(&mut self, session: SessionId, current: PathBuf) {
+        let before = self.folders.remove(&session).map(|folders| folders.current);
+        let previous = before.unwrap_or_else(|| self.root.clone());
+        self.folders.insert(session, Folders { current, previous });
     }
 
     /// Writes to the standard input of a command: how many bytes it took, or `None` where it has

@@ -32,7 +32,7 @@ mod work;
 use std::{collections::VecDeque, io, path::Path, sync::Arc, time::Duration};
 
 use acceptor::Acceptor;
-use commands::Commands;
+use commands::{CommandSetup, Commands};
 use connections::Connections;
 use edge::{Edge, Place};
 use exchanges::Exchanges;
@@ -54,7 +54,6 @@ use crate::{
     sys::{
         clock::Clock,
         files::Share,
-        guard::Guard,
         listen::{self, Listeners},
         signals::{Signal, Signals},
         transport::Transport,
@@ -131,7 +130,7 @@ impl Server {
         data: Place,
         limits: Limits,
         plan: Plan,
-        guard: Guard,
+        setup: CommandSetup,
         keys: Keys,
     ) -> io::Result<Server> {
         let poll = Poll::new()?;
@@ -166,7 +165,7 @@ impl Server {
             transfers: Transfers::new(share, Arc::clone(&waker)),
             keys,
             waker,
-            commands: Commands::new(root, guard),
+            commands: Commands::new(root, setup),
             fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,

@@ -11,6 +11,7 @@ use clap::{CommandFactory as _, Parser as _};
 use super::{
     Server,
     arguments::{self, Command},
+    commands::CommandSetup,
     edge::Place,
     identity::Plan,
     keys::Keys,
@@ -21,8 +22,10 @@ use crate::{
     manual::Manual,
     sys::{
         guard::{self, Guard},
+        inherited, init,
         listen::{self, Listeners},
         logger,
+        process::environment::Environment,
         terminal::{self, StdoutError},
     },
 };
@@ -58,6 +61,9 @@ fn main(arguments: &arguments::Arguments) -> ExitCode {
     if let Some(Command::Manual(manual)) = &arguments.command {
         return print_manual(manual);
     }
+    if arguments.command.is_none() && init::is_first_process() {
+        return run_below();
+    }
     logger::start(arguments.log_level());
     let done = match arguments.command {
         Some(Command::Fingerprint) => show_fingerprint(arguments),
@@ -68,6 +74,17 @@ fn main(arguments: &arguments::Arguments) -> ExitCode {
         Err(text) => {
             log::error!("{text}");
             logger::flush();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As process 1 of a container: serves in a process below this one.
+fn run_below() -> ExitCode {
+    match init::run_below() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("server: the server below process 1 cannot be started: {error}");
             ExitCode::FAILURE
         }
     }
@@ -88,9 +105,14 @@ fn print_manual(manual: &Manual) -> ExitCode {
 }
 
 fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
+    // Before anything is opened or started.
+    inherited::keep_from_commands()
+        .map_err(|error| format!("what was left open cannot be closed to commands: {error}"))?;
     let plan = Plan::prepare(arguments)?;
     // The guard before the listeners, which it must not inherit.
     let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
+    let environment = Environment::of_commands(&arguments.command_env);
+    let setup = CommandSetup { guard, environment };
     let root = &arguments.root;
     let keys = Keys::load(arguments.key_source()?)?;
     keys.check_not_served(root)?;
@@ -100,7 +122,7 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
     let where_to = describe(&listeners);
     let (fingerprint, is_new) = (keys.fingerprint(), keys.is_new());
-    let server = Server::new(listeners, root, data, Limits::default(), plan, guard, keys)
+    let server = Server::new(listeners, root, data, Limits::default(), plan, setup, keys)
         .map_err(|error| format!("cannot serve the folder {}: {error}", root.display()))?;
     // Whoever started us may have closed our output; serving goes on.
     let new = if is_new { ", made just now" } else { "" };

@@ -5,16 +5,16 @@
 //!         ✗  the pipe ends                                     TERM, grace, KILL, exit
 //! ```
 //!
-//! It is the server's own binary, started once with [`ARGUMENTS`], in a process group of its own
-//! so that Ctrl-C in a terminal does not reach it. `PR_SET_PDEATHSIG` would do without it, but
+//! It is the server's own binary, started once with [`ARGUMENTS`], in a session of its own so that
+//! Ctrl-C in a terminal does not reach it. `PR_SET_PDEATHSIG` would do without it, but
 //! would need a `pre_exec` for every command, whose cost grows with the server's memory.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -22,10 +22,17 @@ use std::time::{Duration, Instant};
 use mio::unix::pipe::Sender;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process_group,
+    waitid,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::process::endings::GRACE;
+use super::process::{
+    endings::GRACE,
+    environment::Environment,
+    launch::{Launch, StreamTo},
+};
 
 /// What the hidden mode is called with. The first is enough to know it by; the second makes any
 /// other program that finds itself re-executed (a test runner would take the first as a filter)
@@ -51,7 +58,7 @@ const REPLACEMENTS_MAX: u32 = 3;
 pub struct Guard {
     /// `None` if there is no guard: never started, or lost for good.
     line: Option<Line>,
-    launch: Launch,
+    plan: Plan,
     /// Every group under watch, to tell a new guard when the old one was lost.
     live: HashSet<Pid>,
     replacements_left: u32,
@@ -60,17 +67,18 @@ pub struct Guard {
 /// A running guard.
 #[derive(Debug)]
 struct Line {
-    child: Child,
+    guard: Pid,
     sender: Sender,
     /// Records the pipe had no room for, oldest first.
     unsent: Vec<u8>,
 }
 
 /// How to start a guard.
-#[derive(Debug)]
-struct Launch {
+#[derive(Debug, Default)]
+struct Plan {
     arguments: Vec<OsString>,
-    environment: Vec<(OsString, OsString)>,
+    /// The server's own may hold passwords; the guard needs none of it.
+    environment: Environment,
 }
 
 impl Guard {
@@ -80,19 +88,18 @@ impl Guard {
     /// What `/proc/self/exe` could not be started for; [`Guard::none`] goes on without it.
     pub fn start() -> io::Result<Self> {
         let arguments = ARGUMENTS.map(OsString::from).to_vec();
-        Self::launch(Launch { arguments, environment: Vec::new() })
+        Self::launch(Plan { arguments, environment: Environment::default() })
     }
 
     /// A guard that watches nothing: commands outlive a server that is killed with -9.
     #[must_use]
     pub fn none() -> Self {
-        let launch = Launch { arguments: Vec::new(), environment: Vec::new() };
-        Self { line: None, launch, live: HashSet::new(), replacements_left: 0 }
+        Self { line: None, plan: Plan::default(), live: HashSet::new(), replacements_left: 0 }
     }
 
-    fn launch(launch: Launch) -> io::Result<Self> {
-        let line = Some(Line::open(&launch)?);
-        Ok(Self { line, launch, live: HashSet::new(), replacements_left: REPLACEMENTS_MAX })
+    fn launch(plan: Plan) -> io::Result<Self> {
+        let line = Some(Line::open(&plan)?);
+        Ok(Self { line, plan, live: HashSet::new(), replacements_left: REPLACEMENTS_MAX })
     }
 
     /// Has `group` ended with the server. To be called right after the start of a command.
@@ -133,7 +140,7 @@ impl Guard {
         }
         self.replacements_left -= 1;
         log::warn!("the guard process is lost ({reason}); starting another one");
-        match Line::open(&self.launch) {
+        match Line::open(&self.plan) {
             Ok(mut line) => {
                 line.unsent.extend(self.live.iter().flat_map(|&group| record(group, STARTED)));
                 // If this one is dead already, the next record finds out.
@@ -146,23 +153,25 @@ impl Guard {
 }
 
 impl Line {
-    fn open(launch: &Launch) -> io::Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
-            .args(&launch.arguments)
-            // The server's environment may hold passwords; the guard needs none of it.
-            .env_clear()
-            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-            // Neither hold a mount nor the pipes of whoever started the server. All else the
-            // server has open is close-on-exec.
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
-        let stdin = child.stdin.take().expect("standard input was asked to be a pipe");
-        let sender = Sender::from(stdin);
-        let line = Self { child, sender, unsent: Vec::new() };
+    fn open(plan: &Plan) -> io::Result<Self> {
+        let arguments: Vec<_> = plan.arguments.iter().map(OsString::as_os_str).collect();
+        let launch = Launch {
+            program: "/proc/self/exe".as_ref(),
+            arguments: &arguments,
+            // Neither hold a mount nor the outputs of whoever started the server. All else that
+            // the server has open is close-on-exec.
+            directory: Some(Path::new("/")),
+            environment: &plan.environment,
+            variables: &[],
+            streams: [StreamTo::Pipe, StreamTo::Null, StreamTo::Null],
+        };
+        let launched = launch.start().map_err(|error| {
+            let text = format!("/proc/self/exe could not be started: {error}");
+            io::Error::new(error.kind(), text)
+        })?;
+        let [stdin, ..] = launched.pipes;
+        let sender = Sender::from(stdin.expect("standard input was asked to be a pipe"));
+        let line = Self { guard: launched.pid, sender, unsent: Vec::new() };
         line.sender.set_nonblocking(true)?;
         Ok(line)
     }
@@ -181,10 +190,17 @@ impl Line {
     }
 
     /// Kills the guard before its pipe is closed: to a living one that would be our own death.
-    fn end(mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
+    fn end(self) {
+        // Not reaped before, so the number is still its own, dead or not.
+        let killed = kill_process(self.guard, Signal::KILL);
+        if let Err(error) = killed.and_then(|()| self.await_end()) {
             log::warn!("the old guard process could not be ended: {error}");
         }
+    }
+
+    fn await_end(&self) -> rustix::io::Result<()> {
+        rustix::io::retry_on_intr(|| waitid(WaitId::Pid(self.guard), WaitIdOptions::EXITED))?;
+        Ok(())
     }
 }
 
@@ -307,8 +323,9 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
 
-    use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+    use rustix::process::{PidfdFlags, pidfd_open};
 
     use super::super::process::Exit;
     use super::super::process::testing::*;
@@ -372,9 +389,10 @@ mod tests {
     fn a_program_that_is_no_guard_is_given_up_without_harm() {
         // The test runner refuses the arguments and exits; so does each of its successors.
         let mut guard = Guard::start().unwrap();
-        while let Some(line) = &mut guard.line {
-            let code = line.child.wait().unwrap().code();
-            assert_ne!(code, Some(0));
+        while let Some(line) = &guard.line {
+            let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let status = waitid(WaitId::Pid(line.guard), ended).unwrap().unwrap();
+            assert_ne!(status.exit_status(), Some(0));
             guard.watch(group(i32::MAX));
         }
         guard.forget(group(i32::MAX));
@@ -393,11 +411,10 @@ mod tests {
     fn start_test_guard() -> Guard {
         let role = play_role("as_guard", "guard");
         let arguments = role.get_args().map(Into::into).collect();
-        let environment = role
-            .get_envs()
-            .filter_map(|(name, value)| Some((name.into(), value?.into())))
-            .collect();
-        Guard::launch(Launch { arguments, environment }).unwrap()
+        let environment = role.get_envs();
+        let environment =
+            environment.filter_map(|(name, value)| Some((name.into(), value?.into())));
+        Guard::launch(Plan { arguments, environment: Environment::of(environment) }).unwrap()
     }
 
     #[test]
@@ -446,9 +463,9 @@ mod tests {
         let mut guard = start_test_guard();
         let process = shell("exec sleep 1000");
         guard.watch(process.group());
-        let child = &mut guard.line.as_mut().unwrap().child;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let lost = guard.line.as_ref().unwrap().guard;
+        kill_process(lost, Signal::KILL).unwrap();
+        waitid(WaitId::Pid(lost), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         // Noticed at the next record, which may be about another group; at a later one while a
         // command that another thread is just starting still has a copy of the pipe.
         while guard.replacements_left == REPLACEMENTS_MAX {
@@ -464,8 +481,8 @@ mod tests {
         let mut guard = start_test_guard();
         let process = shell("exec sleep 1000");
         guard.watch(process.group());
-        let stuck = Pid::from_child(&guard.line.as_ref().unwrap().child);
-        rustix::process::kill_process(stuck, Signal::STOP).unwrap();
+        let stuck = guard.line.as_ref().unwrap().guard;
+        kill_process(stuck, Signal::STOP).unwrap();
         let stopped = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
         waitid(WaitId::Pid(stuck), stopped).unwrap().expect("a stopped guard");
         // Pipe and queue hold less than twenty thousand records.

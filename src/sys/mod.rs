@@ -8,6 +8,8 @@ pub mod fingerprint;
 pub mod guard;
 pub mod host;
 pub mod identity;
+pub mod inherited;
+pub mod init;
 pub mod known_servers;
 pub mod listen;
 pub mod logger;

@@ -1,4 +1,4 @@
-//! Commands under `/bin/sh -c`, each in a process group of its own, seen through pipes and a pidfd.
+//! Commands under `/bin/sh -c`, each in a session of its own, seen through pipes and a pidfd.
 //!
 //! ```text
 //!  spawn ─▶ Process ── try_status() = Some ──▶ reap() ─▶ Orphans ── is_empty() ──▶ over
@@ -6,15 +6,13 @@
 //!           that keeps the group's number       outlived it keep the number
 //! ```
 //!
-//! Nothing here blocks but the start itself, which std does with `posix_spawn`: its cost does not
-//! grow with the memory of the server. That is why there is no `pre_exec` here, and must not be.
+//! Nothing here blocks but the start itself (`launch`), whose cost does not grow with the memory of
+//! the server.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use mio::unix::pipe::{Receiver, Sender};
 use rustix::io::Errno;
@@ -26,9 +24,12 @@ use rustix::process::{
 };
 
 pub mod endings;
+pub mod environment;
+pub mod launch;
 pub mod programs;
 
-use super::password::PASSWORD_VARIABLE;
+use environment::Environment;
+use launch::{Launch, Launched, StreamTo};
 
 const SHELL: &str = "/bin/sh";
 
@@ -45,8 +46,10 @@ pub struct Spawn<'a> {
     pub directory: &'a Path,
     /// Whether standard input is a pipe; otherwise it is `/dev/null`.
     pub stdin: bool,
-    /// Variables on top of the server's own environment.
-    pub environment: &'a [(&'a str, &'a str)],
+    /// All that is in its environment.
+    pub environment: &'a Environment,
+    /// Variables on top of that.
+    pub variables: &'a [(&'a str, &'a OsStr)],
 }
 
 /// How the leader of a group ended.
@@ -109,10 +112,16 @@ pub fn check_directory(directory: &Path) -> io::Result<()> {
 }
 
 fn spawn_with_shell(spawn: &Spawn, shell: &str) -> io::Result<Process> {
-    let mut command = Command::new(shell);
     // Without `--` a command that begins with `-` or `+` would be options of the shell.
-    command.arg("-c").arg("--").arg(spawn.command).envs(spawn.environment.iter().copied());
-    begin(command, spawn.directory, spawn.stdin)
+    let arguments = [OsStr::new("-c"), OsStr::new("--"), spawn.command];
+    begin(&Launch {
+        program: OsStr::new(shell),
+        arguments: &arguments,
+        directory: Some(spawn.directory),
+        environment: spawn.environment,
+        variables: spawn.variables,
+        streams: streams(spawn.stdin),
+    })
 }
 
 /// Starts a program with these arguments, without a shell. Standard input is a pipe or, without
@@ -125,44 +134,49 @@ pub fn spawn_program(
     arguments: &[OsString],
     directory: &Path,
     stdin: bool,
+    environment: &Environment,
 ) -> io::Result<Process> {
-    let mut command = Command::new(program);
-    command.args(arguments);
-    begin(command, directory, stdin)
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    begin(&Launch {
+        program: program.as_os_str(),
+        arguments: &arguments,
+        directory: Some(directory),
+        environment,
+        variables: &[],
+        streams: streams(stdin),
+    })
 }
 
-fn begin(mut command: Command, directory: &Path, stdin: bool) -> io::Result<Process> {
+fn streams(stdin: bool) -> [StreamTo; 3] {
+    [if stdin { StreamTo::Pipe } else { StreamTo::Null }, StreamTo::Pipe, StreamTo::Pipe]
+}
+
+fn begin(launch: &Launch) -> io::Result<Process> {
     // A missing folder and a missing program are the same error of posix_spawn: ask first.
-    check_directory(directory)?;
-    command.current_dir(directory).process_group(0);
-    // It is for a client that is started in the same place, and for nobody else.
-    command.env_remove(PASSWORD_VARIABLE);
-    command.stdin(if stdin { Stdio::piped() } else { Stdio::null() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| {
-        let program = Path::new(command.get_program()).display();
+    launch.directory.map_or(Ok(()), check_directory)?;
+    let launched = launch.start().map_err(|error| {
+        let program = Path::new(launch.program).display();
         io::Error::new(error.kind(), format!("{program} could not be started: {error}"))
     })?;
-    match Process::adopt(&mut child) {
-        Ok(process) => Ok(process),
-        Err(error) => {
-            // Without a pidfd nobody could ever tell its end. It is milliseconds old: no grace.
-            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-            let _ = child.wait();
-            Err(io::Error::new(error.kind(), format!("the command cannot be watched: {error}")))
-        }
-    }
+    let group = launched.pid;
+    Process::adopt(launched).map_err(|error| {
+        // Without a pidfd nobody could ever tell its end. It is milliseconds old: no grace.
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = waitid(WaitId::Pid(group), WaitIdOptions::EXITED);
+        io::Error::new(error.kind(), format!("the command cannot be watched: {error}"))
+    })
 }
 
 impl Process {
-    fn adopt(child: &mut Child) -> io::Result<Self> {
-        let group = Pid::from_child(child);
+    fn adopt(launched: Launched) -> io::Result<Self> {
+        let group = launched.pid;
         // The child is not reaped yet, so the number is still its own.
         let pidfd = pidfd_open(group, PidfdFlags::empty())?;
+        let [stdin, stdout, stderr] = launched.pipes;
         let process = Self {
-            stdin: child.stdin.take().map(Sender::from),
-            stdout: child.stdout.take().map(Receiver::from),
-            stderr: child.stderr.take().map(Receiver::from),
+            stdin: stdin.map(Sender::from),
+            stdout: stdout.map(Receiver::from),
+            stderr: stderr.map(Receiver::from),
             pidfd,
             group,
             reaped: false,
@@ -301,6 +315,7 @@ pub(crate) mod testing {
     //! Small vocabulary for tests with real processes.
 
     use std::io::{Read, Write};
+    use std::process::Command;
     use std::time::Duration;
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -313,8 +328,13 @@ pub(crate) mod testing {
     }
 
     pub fn start(command: &str, stdin: bool) -> Process {
-        let command = OsStr::new(command);
-        spawn(&Spawn { command, directory: Path::new("/"), stdin, environment: &[] }).unwrap()
+        spawn_in(Path::new("/"), command, stdin).unwrap()
+    }
+
+    /// Starts `command` with our own environment.
+    pub fn spawn_in(directory: &Path, command: &str, stdin: bool) -> io::Result<Process> {
+        let (command, environment) = (OsStr::new(command), &Environment::inherited());
+        spawn(&Spawn { command, directory, stdin, environment, variables: &[] })
     }
 
     /// Waits until `fd` has news; ten seconds without any fail the test.
@@ -430,9 +450,7 @@ mod tests {
         assert_eq!(run("-c").0, Exit::Code(127));
         assert_eq!(run("+x").0, Exit::Code(127));
         assert_eq!(run("").0, Exit::Code(0));
-        let command = OsStr::new("echo a\0b");
-        let directory = Path::new("/");
-        let error = spawn(&Spawn { command, directory, stdin: false, environment: &[] });
+        let error = spawn_in(Path::new("/"), "echo a\0b", false);
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
@@ -465,14 +483,17 @@ mod tests {
     #[test]
     fn folder_and_environment_are_those_asked_for() {
         let folder = tempfile::tempdir().unwrap();
+        let environment = [("SIXFOUR_A".into(), "one ".into()), ("PATH".into(), "/bin".into())];
         let mut process = spawn(&Spawn {
-            command: OsStr::new("pwd -P; echo $SIXFOUR_A$SIXFOUR_B"),
+            command: OsStr::new("pwd -P; echo $SIXFOUR_A$SIXFOUR_B; env | grep -c SIXFOUR"),
             directory: folder.path(),
             stdin: false,
-            environment: &[("SIXFOUR_A", "one "), ("SIXFOUR_B", "two")],
+            environment: &Environment::of(environment),
+            variables: &[("SIXFOUR_B", OsStr::new("two"))],
         })
         .unwrap();
-        let expected = format!("{}\none two\n", folder.path().canonicalize().unwrap().display());
+        let folder = folder.path().canonicalize().unwrap();
+        let expected = format!("{}\none two\n2\n", folder.display());
         assert_eq!(read_to_end(process.stdout.as_mut().unwrap()), expected);
     }
 
@@ -481,7 +502,8 @@ mod tests {
         let kind_and_text = |directory: &str, shell: &str| {
             let directory = Path::new(directory);
             let command = OsStr::new("true");
-            let spawn = Spawn { command, directory, stdin: false, environment: &[] };
+            let environment = &Environment::inherited();
+            let spawn = Spawn { command, directory, stdin: false, environment, variables: &[] };
             let error = spawn_with_shell(&spawn, shell).unwrap_err();
             (error.kind(), error.to_string())
         };
@@ -506,8 +528,21 @@ mod tests {
             .map(|line| u64::from_str_radix(line.split_whitespace().last().unwrap(), 16).unwrap())
             .collect();
         let [blocked, ignored] = masks[..] else { panic!("{status}") };
-        assert_eq!(blocked, 0);
-        assert_eq!(ignored & (1 << (Signal::PIPE.as_raw() - 1)), 0);
+        assert_eq!([blocked, ignored & (1 << (Signal::PIPE.as_raw() - 1))], [0; 2]);
+        // What whoever started us had ignored is not ignored there either.
+        assert_eq!(ignored & 0x7fff_ffff, 0);
+    }
+
+    #[test]
+    fn every_command_leads_a_session_of_its_own_and_has_no_terminal() {
+        // proc_pid_stat(5): after the name in brackets state, parent, group, session, terminal.
+        let script = "read -r all </proc/$$/stat; set -- ${all##*) }; echo $$ $3 $4 $5
+            (: </dev/tty) 2>/dev/null || echo none";
+        let output = run(script).1;
+        let words: Vec<&str> = output.split_whitespace().collect();
+        let [pid, group, session, terminal, opened] = words[..] else { panic!("{output}") };
+        assert_eq!([group, session], [pid; 2]);
+        assert_eq!([terminal, opened], ["0", "none"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -17,6 +18,9 @@ const BRACKETED_PASTE_OFF: &[u8] = b"\x1b[?2004l";
 /// The second screen, no cursor, no wrapping (xterm control sequences, modes 1049, 25 and 7).
 const ALTERNATE_SCREEN_ON: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[?7l";
 const ALTERNATE_SCREEN_OFF: &[u8] = b"\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// How often a process in the background looks whether it has come to the foreground.
+const BACKGROUND_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A special character that does nothing (`_POSIX_VDISABLE`, fpathconf(3)).
 const DISABLED: u8 = 0;
@@ -185,11 +189,38 @@ impl TerminalState {
         }
     }
 
-    /// The kernel tells the foreground group of our controlling terminal alone, `ENOTTY` of any
-    /// other: there, nobody would be stopped.
     fn is_in_background(&self) -> bool {
-        let foreground = tcgetpgrp(&self.terminal).ok().map(|group| group.as_raw_nonzero().get());
-        foreground.is_some_and(|foreground| own_group().is_some_and(|own| own != foreground))
+        is_in_background_of(&self.terminal)
+    }
+}
+
+/// The kernel tells the foreground group of our controlling terminal alone, `ENOTTY` of any other:
+/// there, nobody would be stopped.
+fn is_in_background_of(terminal: impl AsFd) -> bool {
+    let foreground = tcgetpgrp(terminal).ok().map(|group| group.as_raw_nonzero().get());
+    foreground.is_some_and(|foreground| own_group().is_some_and(|own| own != foreground))
+}
+
+/// Waits until something was typed on standard input, which is a terminal, and is for us. In the
+/// background of the shell what is typed is for the shell, and the kernel would stop us for
+/// reading it (`SIGTTIN`); of coming to the foreground nobody tells a process that runs.
+pub fn await_input() {
+    await_input_of(io::stdin());
+}
+
+fn await_input_of(terminal: impl AsFd) {
+    loop {
+        if is_in_background_of(&terminal) {
+            std::thread::sleep(BACKGROUND_LOOK_EVERY);
+            continue;
+        }
+        let mut polled = [PollFd::new(&terminal, PollFlags::IN)];
+        match poll(&mut polled, None) {
+            Err(Errno::INTR) => {}
+            // Whatever is wrong with it, reading says so.
+            _ if !is_in_background_of(&terminal) => return,
+            _ => {}
+        }
     }
 }
 
@@ -237,12 +268,36 @@ pub enum StdoutError {
     Failed(io::Error),
 }
 
+/// Whether standard output was closed when this process began (`>&-`). The runtime of Rust puts
+/// `/dev/null` in its place before `main`, where nobody would learn that all of it is lost.
+static STDOUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+#[allow(unsafe_code, reason = "nothing else runs before the runtime has opened what was closed")]
+mod before_main {
+    use super::{Ordering, STDOUT_WAS_CLOSED};
+
+    // SAFETY: what the section holds is called once, before the runtime is there; the function
+    // needs nothing of it.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static LOOK: extern "C" fn() = look;
+
+    extern "C" fn look() {
+        // SAFETY: the call asks for the flags of a descriptor, open or not, and changes nothing.
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+        STDOUT_WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+    }
+}
+
 /// Writes all bytes to standard output, at once and past the buffer of `print!`; use one of the two
 /// alone, or flush between them.
 ///
 /// # Errors
 /// [`StdoutError`].
 pub fn write_stdout(bytes: &[u8]) -> Result<(), StdoutError> {
+    if STDOUT_WAS_CLOSED.load(Ordering::Relaxed) {
+        return Err(StdoutError::Failed(Errno::BADF.into()));
+    }
     write_to(io::stdout(), bytes)
 }
 

@@ -43,10 +43,16 @@ impl Terminal {
 
     /// The client with these arguments.
     pub fn start_with(server: &Server, ip: IpAddr, arguments: &[&str]) -> Terminal {
-        let folder = TempDir::new().expect("a folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
         command.args(["--ip", &ip.to_string(), "--port", &server.port.to_string()]);
-        command.args(arguments).current_dir(folder.path());
+        command.args(arguments);
+        Terminal::start_command(command)
+    }
+
+    /// Any program.
+    pub fn start_command(mut command: Command) -> Terminal {
+        let folder = TempDir::new().expect("a folder");
+        command.current_dir(folder.path());
         command.env("XDG_STATE_HOME", folder.path()).env("TERM", "xterm-256color");
         let mut session = Session::spawn(command).expect("the client starts");
         session.get_process_mut().set_window_size(COLUMNS, ROWS).expect("a window");

@@ -163,6 +163,10 @@ impl Brain {
     }
 
     fn handle_error(&mut self, number: u32, body: &RefusalBody<'_>) {
+        if number == 0 && body.code == ErrorCode::ShuttingDown {
+            // Word of what comes: what runs may still end well.
+            return self.show(Shown::Notice(body.text.to_string()));
+        }
         self.fail_posted(number);
         self.refuse(body.code, &body.text);
         use ErrorCode::{NoSuchUser, NotDelivered, PeerBusy};
@@ -184,7 +188,7 @@ impl Brain {
             let text = "the server has said goodbye".to_owned();
             return self.effects.push_back(Effect::Lost(text));
         };
-        if self.ask_after(&why) {
+        if self.ask_after(&why) || self.is_all_answered() {
             return;
         }
         // What was refused now is refused again, but for a name that our own lost connection may

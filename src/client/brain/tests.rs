@@ -5,6 +5,7 @@ mod ends;
 mod hosts;
 mod logins;
 mod posts;
+mod stops;
 
 use super::*;
 use crate::{

@@ -236,6 +236,11 @@ impl Transfer {
         }
     }
 
+    /// The server has ended it well, and what it has said is being dealt with.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_wanted() && matches!(self.ended, Some(Ok(())))
+    }
+
     /// What was asked for, for a file with this name at the receiver.
     fn path_of(&self, name: &[u8]) -> Vec<u8> {
         let Kind::Fetch { paths, target } = &self.kind else { return name.to_vec() };

@@ -1,19 +1,28 @@
 //! The command that measures, and the spool that its samples go to.
 
 use std::{
+    ffi::OsStr,
+    fs::File,
     io::{self, Read as _},
-    os::unix::process::CommandExt as _,
-    process::{Child, Command, ExitStatus, Stdio},
+    os::unix::process::ExitStatusExt as _,
+    process::ExitStatus,
     sync::{Arc, Mutex},
     thread,
 };
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+};
 
 use super::{Job, JobNews, spool::Spool};
 use crate::{
     client::post::{News, Post},
     limits::SPOOL_BATCH_MAX_BYTES,
+    sys::process::{
+        environment::Environment,
+        launch::{Launch, Launched, StreamTo},
+    },
 };
 
 /// Runs the command, a thread each time, and keeps the spool.
@@ -36,22 +45,33 @@ impl Meter {
 
     /// Has a thread do one of the jobs that concern the spool.
     pub fn start(&self, job: Job, random: u64, post: Post) {
-        let meter = self.clone();
-        thread::spawn(move || {
-            let holding = || meter.spool().holding();
-            post.send(News::Device(match job {
-                Job::Measure => JobNews::Measured(meter.measure(random).map(|()| holding())),
-                Job::Delivered => {
-                    let done = meter.spool().delivered();
-                    JobNews::Spool(done.map(|()| holding()))
-                }
-                Job::PutAside => {
-                    let done = meter.spool().put_aside();
-                    JobNews::Spool(done.map(|()| holding()))
-                }
-                other => unreachable!("{other:?} does not concern the spool"),
-            }))
-        });
+        let (meter, told) = (self.clone(), post.clone());
+        let measures = matches!(job, Job::Measure);
+        let thread = thread::Builder::new().name("meter".to_owned());
+        let started = thread.spawn(move || post.send(News::Device(meter.perform(job, random))));
+        if let Err(error) = started {
+            let why = format!("no thread can be had for it: {error}");
+            told.send(News::Device(match measures {
+                true => JobNews::Measured(Err(why)),
+                false => JobNews::Spool(Err(why)),
+            }));
+        }
+    }
+
+    fn perform(&self, job: Job, random: u64) -> JobNews {
+        let holding = || self.spool().holding();
+        match job {
+            Job::Measure => JobNews::Measured(self.measure(random).map(|()| holding())),
+            Job::Delivered => {
+                let done = self.spool().delivered();
+                JobNews::Spool(done.map(|()| holding()))
+            }
+            Job::PutAside => {
+                let done = self.spool().put_aside();
+                JobNews::Spool(done.map(|()| holding()))
+            }
+            other => unreachable!("{other:?} does not concern the spool"),
+        }
     }
 
     fn spool(&self) -> std::sync::MutexGuard<'_, Spool> {
@@ -69,20 +89,16 @@ impl Meter {
     /// Runs the command to its end: what it has printed.
     fn run(&self) -> Result<Vec<u8>, String> {
         let name = &self.command[0];
-        let mut child = command_of(&self.command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            // A group of its own, so that all of it can be ended.
-            .process_group(0)
-            .spawn()
-            .map_err(|error| format!("{name:?} cannot be started: {error}"))?;
-        let group = Pid::from_child(&child);
+        let launched = launch(&self.command);
+        let launched = launched.map_err(|error| format!("{name:?} cannot be started: {error}"))?;
+        let group = launched.pid;
         *self.running() = Some(group);
         let mut printed = Vec::new();
-        let stdout = child.stdout.take().expect("it is a pipe");
+        let [_, stdout, _] = launched.pipes;
+        let stdout = File::from(stdout.expect("it is a pipe"));
         let limit = SPOOL_BATCH_MAX_BYTES as u64 + 1;
         let read = stdout.take(limit).read_to_end(&mut printed);
-        let status = self.wait(&mut child, group);
+        let status = self.wait(group);
         read.map_err(|error| format!("what {name:?} prints cannot be read: {error}"))?;
         let status = status.map_err(|error| format!("the end of {name:?} is lost: {error}"))?;
         if printed.len() > SPOOL_BATCH_MAX_BYTES {
@@ -97,11 +113,15 @@ impl Meter {
     }
 
     /// Its number stays its own until nobody can send it a signal any more.
-    fn wait(&self, child: &mut Child, group: Pid) -> io::Result<ExitStatus> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(group), options) {}
+    fn wait(&self, group: Pid) -> io::Result<ExitStatus> {
+        let wait = |options| retry_on_intr(|| waitid(WaitId::Pid(group), options));
+        let ended = wait(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         *self.running() = None;
-        child.wait()
+        let status = ended.and_then(|_| wait(WaitIdOptions::EXITED))?;
+        let status = status.ok_or(io::ErrorKind::NotFound)?;
+        let signal = status.terminating_signal().unwrap_or(0);
+        // As wait(2) has it: the code in the second byte, the signal in the first.
+        Ok(ExitStatus::from_raw((status.exit_status().unwrap_or(0) << 8) | signal))
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Pid>> {
@@ -116,17 +136,21 @@ impl Meter {
     }
 }
 
-fn command_of(words: &[String]) -> Command {
-    match words {
-        [line] => {
-            let mut command = Command::new("/bin/sh");
-            command.args(["-c", line]);
-            command
-        }
-        words => {
-            let mut command = Command::new(&words[0]);
-            command.args(&words[1..]);
-            command
-        }
+/// Starts it in a session of its own, so that all of it can be ended, and so that it is not stopped
+/// where it touches the terminal.
+fn launch(words: &[String]) -> io::Result<Launched> {
+    let (program, arguments) = match words {
+        [line] => ("/bin/sh", vec!["-c", line.as_str()]),
+        words => (words[0].as_str(), words[1..].iter().map(String::as_str).collect()),
+    };
+    let arguments: Vec<_> = arguments.into_iter().map(OsStr::new).collect();
+    Launch {
+        program: OsStr::new(program),
+        arguments: &arguments,
+        directory: None,
+        environment: &Environment::inherited(),
+        variables: &[],
+        streams: [StreamTo::Null, StreamTo::Pipe, StreamTo::Same],
     }
+    .start()
 }

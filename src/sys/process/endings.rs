@@ -6,8 +6,8 @@
 //!                 └──── grace over: KILL ────────┴──── another grace over ──┘ (given up, logged)
 //! ```
 //!
-//! Every command ends here, the one that finished by itself too: what it left in the background
-//! belongs to its group and is ended with it.
+//! For commands that are ended: cancelled, out of time, or of somebody who is gone. What they have
+//! left in the background belongs to their group and is ended with them.
 
 use std::io;
 use std::time::{Duration, Instant};
