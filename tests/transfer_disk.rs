@@ -304,6 +304,29 @@ fn what_is_no_file_is_left_out_and_told_of_once() {
 }
 
 #[test]
+fn a_folder_with_dot_files_and_links_arrives_whole_in_both_directions() {
+    let (from, to, back) = (folder(), folder(), folder());
+    let at = |name: &str| from.path().join(name);
+    fs::create_dir_all(at("d/.git/refs")).expect("folders");
+    fs::write(at("d/.git/config"), b"config").expect("a file");
+    fs::write(at(".profile"), b"p").expect("a file");
+    symlink(".git/config", at("d/current")).expect("a link");
+    symlink("../none", at("d/.git/dangling")).expect("a link");
+    let copies = [(from.path(), to.path()), (to.path(), back.path())];
+    for (from, to) in copies {
+        assert_eq!(faults(&moved(from, &["d"], into(to))), []);
+        assert_eq!(names_in(&to.join("d")), [".git", "current"]);
+        assert_eq!(names_in(&to.join("d/.git")), ["config", "dangling", "refs"]);
+        assert_eq!(fs::read(to.join("d/current")).expect("a link to a file"), b"config");
+        for (link, target) in [("d/current", ".git/config"), ("d/.git/dangling", "../none")] {
+            assert_eq!(fs::read_link(to.join(link)).expect("a link"), Path::new(target));
+        }
+    }
+    let reports = moved(from.path(), &[".profile"], into(to.path()));
+    assert_eq!(faults(&reports), [ErrorCode::BadPath; 2]);
+}
+
+#[test]
 fn a_sparse_file_is_sent_without_its_holes() {
     let (from, to) = (folder(), folder());
     let path = from.path().join("disk.img");

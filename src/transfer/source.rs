@@ -309,8 +309,8 @@ impl DiskSource {
                 Some(Ok(found)) => found,
             };
             let own = found.file_name().to_bytes();
-            let is_ours = level.dir.fd().is_ok_and(|folder| is_own_stage(folder, own));
-            if is_ours || matches!(own, b"." | b"..") {
+            let is_own = || level.dir.fd().is_ok_and(|folder| is_own_stage(folder, own));
+            if matches!(own, b"." | b"..") || is_own() {
                 continue;
             }
             let path = [&level.path[..], b"/", own].concat();

@@ -184,8 +184,9 @@ impl Expansion {
             return;
         };
         let name = entry.file_name().to_bytes();
-        let is_ours = dir.fd().is_ok_and(|folder| is_own_stage(folder, name));
-        if !is_ours && !matches!(name, b"." | b"..") && glob::matches(&self.parts[*depth], name) {
+        let is_hidden = |name| dir.fd().is_ok_and(|folder| is_own_stage(folder, name));
+        let is_like = !matches!(name, b"." | b"..") && glob::matches(&self.parts[*depth], name);
+        if is_like && !is_hidden(name) {
             self.open.push((join(path, name), *depth + 1));
         }
     }

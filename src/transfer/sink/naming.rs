@@ -80,10 +80,9 @@ impl GivenNames {
         match &self.naming {
             Naming::Within(_) => {
                 if top.starts_with(b".") {
-                    return Err(bad(
-                        "a name that begins with a dot is taken only in a folder that \
-                                    comes with it",
-                    ));
+                    let text = "a name that begins with a dot is taken only in a folder that \
+                                comes with it";
+                    return Err(bad(text));
                 }
             }
             Naming::Asked(asked) => {
