@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::stage::{attributes, space::Space};
+use super::stage::{attributes, space::DiskRoom};
 use super::stage_name;
 
 /// How often another random name is tried if one is taken.
@@ -35,7 +35,7 @@ pub struct PartFile {
     /// The mode that the file gets in the end: 0666 less the umask.
     mode: u32,
     written: u64,
-    space: Space,
+    space: DiskRoom,
 }
 
 impl PartFile {
@@ -87,7 +87,7 @@ impl PartFile {
 
     fn begin(file: File, folder: OwnedFd, part: OsString, target: &OsStr) -> io::Result<Self> {
         let (part, target) = (Some(part), target.to_owned());
-        let space = Space::default();
+        let space = DiskRoom::default();
         let mut begun = Self { file, folder, part, target, mode: 0, written: 0, space };
         // The kernel applied the umask to 0666, and asking it any other way would change it for
         // all threads. So the mode is taken from the file while that is still empty.
@@ -102,7 +102,7 @@ impl PartFile {
     /// # Errors
     /// `StorageFull` or `FileTooLarge`.
     pub fn expect(&mut self, size_bytes: u64) -> io::Result<()> {
-        self.space = Space::of(&self.file, self.written, size_bytes)?;
+        self.space = DiskRoom::of(&self.file, self.written, size_bytes)?;
         Ok(())
     }
 

@@ -20,10 +20,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use self::space::Space;
+use self::space::DiskRoom;
 use super::partfile::{self, tolerate, with_context};
 use super::stage_name;
-use crate::limits::{RESERVE_MIN_BYTES, TRANSFER_SMALL_MAX_BYTES};
+use crate::limits::RESERVE_MIN_BYTES;
 pub use sweep::sweep;
 
 /// How often a name is tried again that somebody else takes or frees at the same time.
@@ -40,7 +40,9 @@ pub struct Stage {
     target: OsString,
     length: u64,
     is_kept: bool,
-    space: Space,
+    /// It has the mode of the file that it is to become; else it is closed to all others.
+    has_mode: bool,
+    space: DiskRoom,
     /// Where the disk has no room for all of it: so many bytes may come before a hole shows that it
     /// needs less.
     doubt: Option<Doubt>,
@@ -108,7 +110,11 @@ impl Stage {
                     }
                 }
                 // Whatever it is, it is not what an attempt of ours has left, and stays.
-                Err(Errno::EXIST) => return Stage::create_small(folder, target, 0o600),
+                Err(Errno::EXIST) => {
+                    let mut stage = Stage::create_small(folder, target, 0o600)?;
+                    stage.has_mode = false;
+                    return Ok(stage);
+                }
                 Err(errno) => return Err(with_context("cannot write", target, errno)),
             }
         }
@@ -125,7 +131,11 @@ impl Stage {
             let part = stage_name::random(target);
             // The kernel takes away what the umask forbids.
             match open_new(folder, &part, mode & 0o777) {
-                Ok(file) => return Ok(Stage::new(file, folder, part, target, false)),
+                Ok(file) => {
+                    let mut stage = Stage::new(file, folder, part, target, false);
+                    stage.has_mode = true;
+                    return Ok(stage);
+                }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(with_context("cannot write", target, errno)),
             }
@@ -141,9 +151,9 @@ impl Stage {
         is_kept: bool,
     ) -> Stage {
         let (folder, target) = (folder.clone(), target.to_owned());
-        let (part, space) = (Some(part), Space::default());
-        let (length, doubt, has_more) = (0, None, false);
-        Stage { file, folder, part, target, length, is_kept, space, doubt, has_more }
+        let (part, space) = (Some(part), DiskRoom::default());
+        let (length, has_mode, doubt, has_more) = (0, false, None, false);
+        Stage { file, folder, part, target, length, is_kept, has_mode, space, doubt, has_more }
     }
 
     /// Bytes written, by this attempt and those before.
@@ -176,7 +186,7 @@ impl Stage {
     /// # Errors
     /// `FileTooLarge`.
     pub fn expect(&mut self, size_bytes: u64) -> io::Result<()> {
-        let (space, too_few) = Space::look(&self.file, self.length, size_bytes)?;
+        let (space, too_few) = DiskRoom::look(&self.file, self.length, size_bytes)?;
         let since = self.length;
         let doubt = |free: u64| Doubt { until: since + (free / 4).min(RESERVE_MIN_BYTES), since };
         self.doubt = too_few.map(doubt);
@@ -272,15 +282,10 @@ impl Stage {
             self.file.set_len(self.length)?;
             self.has_more = false;
         }
-        if self.file_may_be_closed_to_others() {
+        if !self.has_mode {
             attributes::set_mode(&self.file, mode & !attributes::umask())?;
         }
         set_modified(&self.file, modified)
-    }
-
-    /// A small file has its mode from the beginning.
-    fn file_may_be_closed_to_others(&self) -> bool {
-        self.is_kept || self.length > TRANSFER_SMALL_MAX_BYTES as u64
     }
 
     /// Gives the file a name in its folder: in place of what has it, or only where nothing has it.

@@ -27,7 +27,7 @@ use std::{
 
 use rustix::fs::AtFlags;
 
-use self::{folders::Folders, naming::Names};
+use self::{folders::Folders, naming::GivenNames};
 use super::{
     Entry, Fault, MODE_UNKNOWN, SIZE_UNKNOWN,
     receiver::{Found, Sink, Stored},
@@ -54,7 +54,7 @@ const SYNC_ALL_FROM: usize = 8;
 /// See the head of this file.
 #[derive(Debug)]
 pub struct FolderSink {
-    names: Names,
+    names: GivenNames,
     existing: Existing,
     /// Whether a stored file has to survive a loss of power.
     is_durable: bool,
@@ -98,7 +98,7 @@ impl FolderSink {
             Naming::From(_) => Existing::Keep,
         };
         FolderSink {
-            names: Names::new(naming),
+            names: GivenNames::new(naming),
             existing,
             is_durable,
             in_one_go: false,

@@ -143,6 +143,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_there_stays_unless_it_is_said() {
+        let existing = |line: &str| parsed(line).expect(line).accept.existing();
+        assert_eq!(existing("--accept all receive"), Existing::Keep);
+        assert_eq!(existing("receive --accept all --overwrite"), Existing::Overwrite);
+        assert_eq!(existing("--backup"), Existing::Backup);
+        assert!(parsed("--backup --overwrite receive --accept all").is_err());
+    }
+
+    #[test]
     fn who_sends_the_same_again_has_the_same_passing_name() {
         let user = |line: &str| parsed(line).expect(line).user;
         assert_eq!(user("send a bob"), user("send a bob"));

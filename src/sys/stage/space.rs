@@ -15,20 +15,20 @@ const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
 
 /// What a file has reserved.
 #[derive(Debug, Default)]
-pub(in crate::sys) struct Space {
+pub(in crate::sys) struct DiskRoom {
     /// Bytes of the whole file; 0 where nothing is reserved.
     size: u64,
     /// Up to there it has room.
     reserved: u64,
 }
 
-impl Space {
+impl DiskRoom {
     /// For a file that has `length` bytes and is to have `size`; and the bytes that are free, where
     /// those are too few for it.
     ///
     /// # Errors
     /// `FileTooLarge`.
-    pub fn look(file: &File, length: u64, size: u64) -> io::Result<(Space, Option<u64>)> {
+    pub fn look(file: &File, length: u64, size: u64) -> io::Result<(DiskRoom, Option<u64>)> {
         // More is no size of a file for any system call.
         if i64::try_from(size).is_err() {
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -41,15 +41,15 @@ impl Space {
         let too_few = free_of(&disk).filter(|free| size.saturating_sub(length) > *free);
         // In memory, to take the space costs as much as to fill it.
         let size = if disk.f_type == TMPFS_MAGIC { 0 } else { size };
-        Ok((Space { size, reserved: length }, too_few))
+        Ok((DiskRoom { size, reserved: length }, too_few))
     }
 
     /// The same for a file that has no holes.
     ///
     /// # Errors
     /// `StorageFull` where the disk has no room for it now, `FileTooLarge`.
-    pub fn of(file: &File, length: u64, size: u64) -> io::Result<Space> {
-        match Space::look(file, length, size)? {
+    pub fn of(file: &File, length: u64, size: u64) -> io::Result<DiskRoom> {
+        match DiskRoom::look(file, length, size)? {
             (space, None) => Ok(space),
             (_, Some(_)) => Err(io::ErrorKind::StorageFull.into()),
         }
@@ -109,7 +109,7 @@ mod tests {
     fn a_size_beyond_all_disks_fails_early() {
         let file = tempfile::tempfile().expect("a file");
         for size in [1 << 62, u64::MAX - 1] {
-            let error = Space::of(&file, 0, size).expect_err("no disk is so large");
+            let error = DiskRoom::of(&file, 0, size).expect_err("no disk is so large");
             let early = [io::ErrorKind::StorageFull, io::ErrorKind::FileTooLarge];
             assert!(early.contains(&error.kind()), "{error}");
         }
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn one_byte_of_a_large_file_reserves_little() {
         let file = tempfile::tempfile().expect("a file");
-        let Ok(mut space) = Space::of(&file, 0, 1 << 28) else {
+        let Ok(mut space) = DiskRoom::of(&file, 0, 1 << 28) else {
             println!("skipped: the disk has no 256 MiB");
             return;
         };

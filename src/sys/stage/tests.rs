@@ -88,7 +88,9 @@ fn a_stage_that_others_can_change_is_not_written_to_and_stays() {
         assert!(Stage::find(&folder, name).expect("no error").is_none(), "{at}");
         let mut stage = Stage::create(&folder, name).expect("a stage");
         stage.write_all(b"new").expect("room");
-        named(stage, 0o600);
+        named(stage, 0o640);
+        let mode = fs::metadata(temporary.path().join("a")).expect("it is there").mode();
+        assert_eq!(mode & 0o777, 0o640 & !attributes::umask());
         assert_eq!(fs::read(&precious).expect("the file"), b"precious");
         assert!(fs::symlink_metadata(&part).is_ok(), "{at}: what somebody else made is removed");
         let _ = fs::remove_file(&part);

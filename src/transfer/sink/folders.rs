@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{FOLDER_MODE, naming::Names, not_here, split};
+use super::{FOLDER_MODE, naming::GivenNames, not_here, split};
 use crate::{
     limits::FOLDERS_NOTED_MAX,
     sys::{
@@ -82,7 +82,12 @@ impl Folders {
     }
 
     /// The folder at `path`, opened; made with this mode less the umask, where it is not there.
-    pub fn open(&mut self, names: &Names, path: &[u8], mode: u16) -> Result<Arc<OwnedFd>, Fault> {
+    pub fn open(
+        &mut self,
+        names: &GivenNames,
+        path: &[u8],
+        mode: u16,
+    ) -> Result<Arc<OwnedFd>, Fault> {
         if let Some((_, folder)) = self.open.iter().rev().find(|(own, _)| own == path) {
             return Ok(folder.clone());
         }
@@ -109,7 +114,7 @@ impl Folders {
         Ok(folder)
     }
 
-    fn open_at(&self, names: &Names, path: &[u8]) -> Result<OwnedFd, FileError> {
+    fn open_at(&self, names: &GivenNames, path: &[u8]) -> Result<OwnedFd, FileError> {
         let (chosen, rest) = names.chosen(path);
         let here = |path: &[u8]| if path.is_empty() { b".".to_vec() } else { path.to_vec() };
         let (chosen, rest) = (here(chosen), here(rest));
@@ -171,7 +176,7 @@ impl Folders {
     }
 
     /// Makes a link below a folder that was announced.
-    pub fn link(&mut self, names: &Names, path: &[u8], entry: &Entry) -> Result<(), Fault> {
+    pub fn link(&mut self, names: &GivenNames, path: &[u8], entry: &Entry) -> Result<(), Fault> {
         check_link(entry)?;
         let (parent, name) = split(path);
         let (folder, name) = (self.open(names, parent, FOLDER_MODE)?, OsStr::from_bytes(name));
@@ -181,7 +186,7 @@ impl Folders {
     }
 
     /// All is in its place. What cannot be done for a folder is no fault of what is in it.
-    pub fn finish(&mut self, names: &Names) {
+    pub fn finish(&mut self, names: &GivenNames) {
         self.open.clear();
         // What is in a folder comes after it, and does not change it any more.
         while let Some(Noted { path, modified, mode }) = self.noted.pop() {

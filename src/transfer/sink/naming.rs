@@ -55,15 +55,15 @@ impl Asked {
 
 /// The names of one transfer.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct GivenNames {
     pub naming: Naming,
     /// The names at the top so far, as hashes, and the item that each belongs to.
     tops: HashMap<[u8; 16], u32>,
 }
 
-impl Names {
-    pub fn new(naming: Naming) -> Names {
-        Names { naming, tops: HashMap::new() }
+impl GivenNames {
+    pub fn new(naming: Naming) -> GivenNames {
+        GivenNames { naming, tops: HashMap::new() }
     }
 
     /// Where a new entry goes, below the root.

@@ -41,7 +41,10 @@ pub(super) struct Identity {
 /// The hashes of files that have not changed since, as far as their times tell, and when they were
 /// computed.
 #[derive(Clone, Debug, Default)]
-pub struct Hashes(Arc<Mutex<HashMap<Identity, ([u8; 32], i64)>>>);
+pub struct Hashes(Arc<Mutex<HashMap<Identity, NotedHash>>>);
+
+/// A hash, and when it was computed: seconds since 1970.
+type NotedHash = ([u8; 32], i64);
 
 /// An opened file.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ pub struct DiskFile {
 impl Hashes {
     pub(super) fn get(&self, identity: &Identity, now: i64) -> Option<[u8; 32]> {
         let hashes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let young = |(_, at): &&([u8; 32], i64)| (0..HASH_AGE_SECONDS).contains(&(now - at));
+        let young = |(_, at): &&NotedHash| (0..HASH_AGE_SECONDS).contains(&(now - at));
         hashes.get(identity).filter(young).map(|(hash, _)| *hash)
     }
 
