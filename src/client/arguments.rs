@@ -3,6 +3,7 @@
 mod passing;
 mod quoting;
 mod watching;
+mod whole;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
 
@@ -16,6 +17,8 @@ use super::{
     order::{Local, Order, Target, refuse_same_names, trim_slash},
     rules::Rules,
 };
+use whole::CommandLine;
+
 use crate::{
     limits::{
         COMMAND_MAX_BYTES, DIRECT_PORT_MIN, INFO_INTERVAL_MS, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
@@ -56,6 +59,10 @@ pub struct Plan {
     pub quiet: bool,
     /// More talk.
     pub verbose: bool,
+    /// What commands print goes to terminals as it is.
+    pub raw: bool,
+    /// The text of the message is on standard input.
+    pub text_from_input: bool,
     /// Whose offers are taken without a question.
     pub accept: Rules,
     /// Where other clients may send files straight to this one: 0 is any port; `None`: nowhere,
@@ -260,7 +267,8 @@ struct Msg {
     timeout: Duration,
     /// The users, with commas between them; * is everybody else.
     to: String,
-    /// The text; several words are put together with spaces.
+    /// The text; several words are put together with spaces. - alone is standard input. Behind --
+    /// all is text, also what looks like an option.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     text: Vec<String>,
 }
@@ -305,6 +313,10 @@ struct Run {
     /// Leave standard input alone; the command finds its own empty.
     #[arg(short = 'n', long)]
     no_input: bool,
+    /// Print to a terminal whatever comes. Without it, what is more than colours and moving the
+    /// cursor is spelled out there; files and pipes get every byte in any case.
+    #[arg(long)]
+    raw: bool,
     /// The command. One word is a line for the shell, as in 'ls | wc -l'; several are a program
     /// and its arguments, which it gets exactly as they are here.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -326,7 +338,7 @@ pub fn parse(
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Told::Asked(error.render().to_string())
         }
-        _ => Told::Wrong(one_line(&error)),
+        _ => Told::Wrong(whole::one_line(&error, &Arguments::command())),
     })?;
     if let Some(Verb::Manual(manual)) = &parsed.verb {
         return Err(manual.print(Arguments::command()).map_or_else(Told::Wrong, Told::Asked));
@@ -334,7 +346,12 @@ pub fn parse(
     let words = arguments.iter().skip(1).map(|word| quote_shown(word));
     let again = ["client".to_owned()].into_iter().chain(words);
     let again = again.collect::<Vec<_>>().join(" ");
-    plan(parsed, login_name, random, &again).map_err(Told::Wrong)
+    let is_plain = !arguments.iter().any(|word| word == "--");
+    let is_dash = matches!(&parsed.verb, Some(Verb::Msg(msg)) if msg.text == ["-"]);
+    let is_raw = matches!(&parsed.verb, Some(Verb::Run(run)) if run.raw);
+    let text_is_input = is_dash && is_plain;
+    let line = CommandLine { again, is_plain, is_raw, text_is_input };
+    plan(parsed, login_name, random, &line).map_err(Told::Wrong)
 }
 
 /// Text for the user instead of a plan.
@@ -350,7 +367,7 @@ fn plan(
     arguments: Arguments,
     login_name: Option<&str>,
     random: u64,
-    again: &str,
+    line: &CommandLine,
 ) -> Result<Plan, String> {
     let (watch, pings) = match &arguments.verb {
         Some(Verb::Top(top)) => (Some(watching::watch(top)?), None),
@@ -382,7 +399,7 @@ fn plan(
             let (device, orders) = verb.plan(random, arguments.udp_port);
             (device, Some(orders))
         }
-        Some(verb) => (None, Some(orders_of(verb, has_rules, again)?)),
+        Some(verb) => (None, Some(orders_of(verb, has_rules, line)?)),
         None => (None, None),
     };
     let random = passing::stable_number(orders.as_deref()).unwrap_or(random);
@@ -411,6 +428,8 @@ fn plan(
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
+        raw: line.is_raw,
+        text_from_input: line.text_is_input,
         accept: arguments.accept.unwrap_or_default().treating(arguments.replacing.existing()),
         udp_port: (!arguments.no_direct).then_some(arguments.udp_port.unwrap_or(0)),
         orders,
@@ -420,10 +439,11 @@ fn plan(
     })
 }
 
-fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, String> {
+fn orders_of(verb: Verb, has_rules: bool, line: &CommandLine) -> Result<Vec<Order>, String> {
+    let again = &line.again;
     let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
-        Verb::Msg(msg) => vec![message(msg)?],
+        Verb::Msg(msg) => vec![message(msg, line)?],
         Verb::Download(it) => vec![download(it, again)?],
         Verb::Upload(it) => vec![upload(it, again)?],
         Verb::Send(it) => vec![passing::send(it, again)?],
@@ -431,7 +451,10 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Run(run) => vec![command(run)?],
         Verb::Who(it) => vec![Order::Who { long: it.long }],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
-        Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Echo { text } => {
+            line.check_text(&text, &Arguments::command())?;
+            vec![Order::Echo { text: limited("TEXT", text.join(" "))? }]
+        }
         Verb::Tour => {
             return Err("tour stands alone, without options: `client tour`".to_owned());
         }
@@ -453,7 +476,8 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
     })
 }
 
-fn message(msg: Msg) -> Result<Order, String> {
+fn message(msg: Msg, line: &CommandLine) -> Result<Order, String> {
+    line.check_text(&msg.text, &Arguments::command())?;
     let text = limited("TEXT", msg.text.join(" "))?;
     if text.trim().is_empty() {
         return Err("TEXT is empty; a message has at least one character".to_owned());
@@ -599,28 +623,6 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     match (1.0..=1e15).contains(&bytes) {
         true => Ok(bytes as u64),
         false => Err("a rate is at least 1 byte a second".to_owned()),
-    }
-}
-
-/// What clap says in several lines, in one.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let body = text.split("\n\nUsage:").next().unwrap_or(&text);
-    let body = body.split("\n\nFor more information").next().unwrap_or(body);
-    let words: Vec<_> = body.split_whitespace().collect();
-    let line = words.join(" ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    match error.kind() {
-        ErrorKind::InvalidSubcommand => {
-            let verbs = Arguments::command();
-            let verbs: Vec<_> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
-            let verbs = verbs.join(", ");
-            format!("{line}; the verbs are {verbs}; a device is `client SERVER PORT UDP_PORT`")
-        }
-        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
-            format!("{line}; `client --help` lists what is valid")
-        }
-        _ => line.to_owned(),
     }
 }
 

@@ -86,7 +86,8 @@ impl Mover {
             }
             None => (None, Mover::Server(sender)),
         };
-        thread::spawn(move || {
+        let failed = post.clone();
+        let spawned = thread::Builder::new().name("transfer".into()).spawn(move || {
             let limit = opening.limit();
             let began = Instant::now();
             let pace = limit.map(|bytes| Pace::new(bytes, 0));
@@ -108,6 +109,10 @@ impl Mover {
                 end.finish(outcome);
             }
         });
+        if let Err(error) = spawned {
+            let fault = failure(format!("no thread can be had for the transfer: {error}"));
+            failed.send(News::Moved(tag, Err(fault)));
+        }
         mover
     }
 
@@ -186,7 +191,8 @@ impl End {
         };
         let (folder, rename) = match target {
             Target::Stdout => {
-                return self.receive(work, Receiver::new(PipeSink::new(Stdout)), step);
+                let stdout = Stdout { post: self.post.clone() };
+                return self.receive(work, Receiver::new(PipeSink::new(stdout)), step);
             }
             Target::Beside => (Path::new("."), None),
             Target::File(_) => match behind.file_name() {
@@ -397,14 +403,19 @@ fn stopped() -> Fault {
     Fault::new(ErrorCode::Protocol, "the server ended the transfer in the middle")
 }
 
-/// Standard output, byte for byte.
-struct Stdout;
+/// Standard output, byte for byte. Where nobody reads it any more, the loop hears that first.
+struct Stdout {
+    post: Post,
+}
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match terminal::write_stdout(bytes) {
             Ok(()) => Ok(bytes.len()),
-            Err(StdoutError::Closed) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(StdoutError::Closed) => {
+                self.post.send(News::OutputFailed(StdoutError::Closed));
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
             Err(StdoutError::Failed(error)) => Err(error),
         }
     }

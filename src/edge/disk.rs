@@ -14,9 +14,14 @@ use rustix::{
     io::Errno,
 };
 
+use super::journal::STAGE_PREFIX;
+
 /// The folder in the data folder that is ours alone: the journal, the lock, what is just being
 /// received.
 pub const OWN_FOLDER: &str = ".edge";
+
+/// What a file takes at least, and by what it grows.
+pub const BLOCK_BYTES: u64 = 4096;
 
 /// The file there whose lock says who works in the data folder.
 const LOCK: &str = "lock";
@@ -201,6 +206,17 @@ impl DataFolder {
         std::iter::once(OWN_FOLDER).chain(super::log::LOGS).any(is_there)
     }
 
+    /// The room that the files of devices take, those included that are just being received.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn stored_bytes(&self) -> io::Result<u64> {
+        let Held { folder, own, .. } = &*self.0;
+        let stages = STAGE_PREFIX.trim_start_matches(OWN_FOLDER).trim_start_matches('/');
+        let is_stage = |name: &[u8]| name.starts_with(stages.as_bytes());
+        Ok(total_of(folder, is_file_of_device)? + total_of(own, is_stage)?)
+    }
+
     /// In which of the two folders a name is, and the name there.
     fn split<'a>(&self, name: &'a str) -> (&OwnedFd, &'a str) {
         let Held { folder, own, .. } = &*self.0;
@@ -218,6 +234,32 @@ impl DataFolder {
             false => Err(not_regular(name)),
         }
     }
+}
+
+/// Whether it looks like a name of [`super::file_name`].
+fn is_file_of_device(name: &[u8]) -> bool {
+    let stem = name.strip_suffix(b".txt").unwrap_or_default();
+    let number = stem.rsplit(|byte| *byte == b'-').next().unwrap_or_default();
+    number.len() < stem.len() && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+}
+
+fn total_of(folder: &OwnedFd, counts: impl Fn(&[u8]) -> bool) -> io::Result<u64> {
+    let mut total = 0;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if !counts(entry.file_name().to_bytes()) {
+            continue;
+        }
+        match rustix::fs::statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                total += size.div_ceil(BLOCK_BYTES).max(1) * BLOCK_BYTES;
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(total)
 }
 
 fn open_at(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {

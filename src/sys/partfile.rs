@@ -12,7 +12,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Timespec,
+    Timestamps, UTIME_OMIT,
 };
 use rustix::io::Errno;
 
@@ -208,9 +209,26 @@ pub(super) fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()
         other => other,
     };
     match kind {
-        FileType::RegularFile | FileType::Directory => Ok(()),
+        FileType::RegularFile | FileType::Directory => check_not_fixed(folder, name),
         _ => Err(not_replaced(name, "device, pipe or socket")),
     }
+}
+
+/// Refuses a file that cannot be given up: renaming another one to its name would fail, after all
+/// bytes had come. A kernel that does not tell of such things is no error.
+fn check_not_fixed(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let asked = rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
+    let Ok(stat) = asked else { return Ok(()) };
+    let is = |what| stat.stx_attributes.intersects(what);
+    let why = match () {
+        () if is(StatxAttributes::MOUNT_ROOT) => "is mounted there by itself (a bind mount)",
+        () if is(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND) => {
+            "is immutable or may only grow (chattr)"
+        }
+        () => return Ok(()),
+    };
+    let text = format!("{name:?} {why} and cannot be replaced; choose another name");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 /// The file that is written where somebody names `path`: behind a link to a regular file it is that
@@ -420,6 +438,25 @@ mod tests {
         let error = PartFile::create_in(opened, OsStr::new("sub/a")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(names(folder.path()), ["null", "sub"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_given_up_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("fixed");
+        fs::write(&target, "old").unwrap();
+        let file = File::open(&target).unwrap();
+        if rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::IMMUTABLE).is_err() {
+            println!("skipped: files cannot be made immutable here");
+            return;
+        }
+        let error = PartFile::create(&target).map(drop);
+        rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::empty()).unwrap();
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("immutable"), "{error}");
+        assert_eq!(names(folder.path()), ["fixed"]);
+        PartFile::create(&target).unwrap();
     }
 
     #[test]

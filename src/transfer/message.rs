@@ -153,6 +153,12 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// The memory of what is not all there.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.rest.capacity()
+    }
+
     /// The next message at the head of `bytes`, which moves on; `None` where more bytes are
     /// needed, and then all are taken.
     ///

@@ -251,6 +251,15 @@ impl<K: Sink> Receiver<K> {
         bytes.len()
     }
 
+    /// The memory that the conversation takes, about: what is announced and not finished, most of
+    /// all.
+    pub fn held_bytes(&self) -> usize {
+        let hashers = self.claims.len() * size_of::<blake3::Hasher>();
+        let slots = self.slots.len() * size_of::<Slot<K::Stage>>() + 2 * self.open_bytes;
+        let buffers = self.waiting.capacity() + self.buffer.len() + self.out.len();
+        slots + hashers + buffers + self.decoder.held_bytes()
+    }
+
     /// Bytes that were taken in and not handled: they are not to become more without a bound.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting.len()

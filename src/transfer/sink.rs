@@ -58,6 +58,8 @@ pub struct FolderSink {
     existing: Existing,
     /// Whether a stored file has to survive a loss of power.
     is_durable: bool,
+    /// Nothing is gone on with later, so that several may write one name at the same time.
+    in_one_go: bool,
     folders: Folders,
     finished: Vec<Finished>,
     stored: Vec<Stored>,
@@ -99,6 +101,7 @@ impl FolderSink {
             names: Names::new(naming),
             existing,
             is_durable,
+            in_one_go: false,
             folders: Folders::new(root),
             finished: Vec::new(),
             stored: Vec::new(),
@@ -111,6 +114,13 @@ impl FolderSink {
     #[must_use]
     pub fn hiding(self, hidden: Arc<Hidden>) -> FolderSink {
         FolderSink { folders: self.folders.hiding(hidden), ..self }
+    }
+
+    /// The same for files that nobody goes on with where they are broken off. Of several that are
+    /// written for one name at once, the one that is finished last stays.
+    #[must_use]
+    pub fn in_one_go(self) -> FolderSink {
+        FolderSink { in_one_go: true, ..self }
     }
 
     /// The same with this rule for what is there already.
@@ -237,7 +247,7 @@ impl FolderSink {
         let path = self.names.path_of(entry);
         let (parent, name) = split(&path);
         let (folder, name) = (self.open_folder(parent, FOLDER_MODE)?, OsStr::from_bytes(name));
-        Ok(match FolderSink::is_small(entry) {
+        Ok(match self.in_one_go || FolderSink::is_small(entry) {
             true => {
                 stage::check_target(&folder, name)?;
                 Stage::create_small(&folder, name, entry.mode.into())?

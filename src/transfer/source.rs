@@ -26,7 +26,7 @@ use crate::{
     sys::{
         clock,
         files::{self, FileError, Hidden},
-        stage_name::is_own_stage,
+        stage_name::{is_own_stage, is_stage_name},
     },
     wire::ErrorCode,
 };
@@ -249,6 +249,10 @@ impl DiskSource {
         let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let name = item.name.clone().unwrap_or_else(|| last.to_vec());
         let shown = |fault: Fault| Upcoming::Missing(path.clone(), fault);
+        // What somebody is just sending is nobody else's to read; the user's own files are.
+        if item.name.is_none() && is_stage_name(last) {
+            return shown(fault_of(FileError::NotFound));
+        }
         let opened = match item.open(&path, OFlags::PATH) {
             Ok(opened) => opened,
             Err(error) => return shown(fault_of(error)),

@@ -20,7 +20,7 @@ pub(super) struct Send {
     #[arg(long, value_name = "NAME")]
     name: Option<OsString>,
     /// The files and folders, then the user who is to get them; - is standard input, with --name.
-    #[arg(required = true, num_args = 2.., value_name = "FILE... USER")]
+    #[arg(required = true, value_name = "FILE... USER")]
     words: Vec<OsString>,
 }
 
@@ -63,7 +63,8 @@ impl Replacing {
 /// The order of a `send`.
 pub(super) fn send(send: Send, again: &str) -> Result<Order, String> {
     let mut words = send.words;
-    let to = words.pop().expect("there are two at least");
+    let to = words.pop().filter(|_| !words.is_empty());
+    let to = to.ok_or("FILE... USER: the files come first, and then the user who gets them")?;
     let to = to.to_str().and_then(Name::parse).ok_or_else(|| {
         let to = escape(&to.to_string_lossy()).into_owned();
         format!("USER is {to:?}, the last word; {NAME_RULE}")
@@ -134,6 +135,8 @@ mod tests {
         let path = |path: &str| Local::Path(path.into());
         got("send a ../b bob", vec![path("a"), path("../b")], None);
         got("send a bob --limit 5M", vec![path("a")], Some(5_000_000));
+        got("send a --limit 5M bob", vec![path("a")], Some(5_000_000));
+        got("send - --name log bob", vec![Local::Input(b"log".to_vec())], None);
         got("send - bob --name log", vec![Local::Input(b"log".to_vec())], None);
         assert_eq!(order("receive --accept all"), Order::Receive { count: None });
         assert_eq!(order("--accept bob receive --count 2"), Order::Receive { count: Some(2) });

@@ -206,3 +206,60 @@ fn times_have_units() {
         assert!(parse_time(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn an_option_within_a_text_is_refused_and_not_sent() {
+    for line in [
+        "msg bob hi --port 23020",
+        "msg bob hi --json",
+        "msg bob --port=1 hi --user=eve",
+        "msg bob hi --receipt",
+        "echo hi --plaintext",
+    ] {
+        let told = complaint(line);
+        assert!(told.contains("--") && told.contains("before the text"), "{line}: {told}");
+    }
+    let text = |line: &str| match orders(line).remove(0) {
+        Order::Message { text, .. } | Order::Echo { text } => text,
+        other => panic!("{other:?}"),
+    };
+    for (line, expected) in [
+        ("msg bob -- hi --port 1", "hi --port 1"),
+        ("msg bob see --nothing-of-ours -p 1", "see --nothing-of-ours -p 1"),
+        ("echo -- --json", "--json"),
+    ] {
+        assert_eq!(text(line), expected, "{line}");
+    }
+    assert_eq!(parsed("msg --receipt bob hi --").expect("good").port, 5000);
+}
+
+#[test]
+fn a_dash_alone_is_the_text_on_standard_input() {
+    for (line, is_input) in
+        [("msg bob -", true), ("msg bob - x", false), ("msg bob -- -", false), ("echo -", false)]
+    {
+        assert_eq!(parsed(line).expect(line).text_from_input, is_input, "{line}");
+    }
+    let filled = |input: &[u8]| {
+        let mut plan = parsed("msg bob -").expect("good");
+        crate::client::input::fill_text(&mut plan, input)?;
+        match &plan.orders.expect("a verb")[..] {
+            [Order::Message { text, .. }] => Ok::<_, String>(text.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(filled(b"a\nb\n"), Ok("a\nb".to_owned()));
+    assert_eq!(filled(b"x\r\n"), Ok("x".to_owned()));
+    for (input, part) in
+        [(&b""[..], "empty"), (b" \n", "empty"), (b"\xff", "UTF-8"), (&[b'x'; 70_000], "more than")]
+    {
+        let why = filled(input).expect_err("no text");
+        assert!(why.contains(part), "{why}");
+    }
+}
+
+#[test]
+fn a_slip_of_a_verb_is_told_with_the_one_that_is_meant() {
+    let told = complaint("donwload x");
+    assert!(told.contains("; a similar subcommand exists: 'download'"), "{told}");
+}

@@ -33,7 +33,8 @@ const LOOK_BYTES: usize = 256 * 1024;
 
 /// Writes a file of random samples; its name is there once it is whole.
 pub fn generate(path: PathBuf, amount: u64, seed: u64, post: Post) {
-    thread::spawn(move || {
+    let failed = post.clone();
+    let spawned = thread::Builder::new().name("samples".into()).spawn(move || {
         let written = PartFile::create(&path).and_then(|mut file| {
             samples::generate(amount, seed, |block| file.write_all(block))?;
             file.finish(None, false)
@@ -41,13 +42,21 @@ pub fn generate(path: PathBuf, amount: u64, seed: u64, post: Post) {
         let written = written.map_err(|error| format!("the file cannot be written: {error}"));
         post.send(News::Device(JobNews::Generated(written)))
     });
+    if let Err(error) = spawned {
+        failed.send(News::Device(JobNews::Generated(Err(no_thread(&error)))));
+    }
+}
+
+fn no_thread(error: &io::Error) -> String {
+    format!("no thread can be had for the file: {error}")
 }
 
 /// Looks through a file of samples, and then reads a block of it for every question that is sent
 /// through what is returned.
 pub fn open(number: u64, path: PathBuf, samples: bool, post: Post) -> mpsc::Sender<()> {
     let (go, asked) = mpsc::channel();
-    thread::spawn(move || {
+    let failed = post.clone();
+    let spawned = thread::Builder::new().name("samples".into()).spawn(move || {
         let (mut file, opened) = match look_through(&path, samples) {
             Ok((file, look)) => (Some(file), Ok(look)),
             Err(error) => (None, Err(error)),
@@ -64,6 +73,10 @@ pub fn open(number: u64, path: PathBuf, samples: bool, post: Post) -> mpsc::Send
             }
         }
     });
+    if let Err(error) = spawned {
+        let opened = Err(OpenError::Bad(no_thread(&error)));
+        failed.send(News::Device(JobNews::Opened(number, opened)));
+    }
     go
 }
 
@@ -133,7 +146,8 @@ pub enum Coming {
 /// Writes a file that comes from another device. Dropped before its end, nothing is left of it.
 pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<Coming> {
     let (sender, coming) = mpsc::channel();
-    thread::spawn(move || {
+    let failed = post.clone();
+    let spawned = thread::Builder::new().name("file".into()).spawn(move || {
         let kept = match write_coming(tag, &path, size, &coming, &post) {
             Ok(true) => Ok(()),
             Ok(false) => return,
@@ -141,6 +155,9 @@ pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<C
         };
         post.send(News::Device(JobNews::Kept(tag, kept)));
     });
+    if let Err(error) = spawned {
+        failed.send(News::Device(JobNews::Kept(tag, Err(no_thread(&error)))));
+    }
     sender
 }
 
