@@ -143,14 +143,15 @@ fn faults(reports: &[Report]) -> Vec<ErrorCode> {
     reports.iter().filter_map(code).collect()
 }
 
-#[test]
-fn what_happens_to_a_file_while_it_is_sent_counts_only_where_it_changes_its_bytes() {
-    type Act = fn(&Path);
-    let append = |path: &Path| {
+type Act = fn(&Path);
+
+/// What may happen to a file, and whether it arrives nevertheless.
+fn acts() -> Vec<(&'static str, Act, bool)> {
+    let append: Act = |path| {
         let mut file = File::options().append(true).open(path).expect("it is there");
         file.write_all(&[b'n'; 5000]).expect("room");
     };
-    let acts: [(&str, Act, bool); 9] = [
+    vec![
         ("it grows", append, true),
         (
             "another name",
@@ -205,8 +206,12 @@ fn what_happens_to_a_file_while_it_is_sent_counts_only_where_it_changes_its_byte
             },
             false,
         ),
-    ];
-    for (act, perform, arrives) in acts {
+    ]
+}
+
+#[test]
+fn what_happens_to_a_file_while_it_is_sent_counts_only_where_it_changes_its_bytes() {
+    for (act, perform, arrives) in acts() {
         for is_listed_before in [false, true] {
             let (from, to) = (folder(), folder());
             let path = from.path().join("log");

@@ -1,15 +1,13 @@
 //! The client's command line.
 
 mod passing;
+mod quoting;
 mod watching;
 mod whole;
 
-use std::{
-    ffi::{OsStr, OsString},
-    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
+
+use quoting::{quote, quote_shown};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
@@ -561,28 +559,6 @@ fn command(run: Run) -> Result<Order, String> {
 }
 
 /// The word as the shell has to see it to take it as it is.
-fn quote(word: &str) -> String {
-    let is_plain = |char: char| char.is_ascii_alphanumeric() || "_@%+=:,./-".contains(char);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-/// The word to be typed again: one that cannot be shown as it is in the form of bash and zsh,
-/// $'...'.
-fn quote_shown(word: &OsStr) -> String {
-    if let Some(word) = word.to_str().filter(|word| !word.contains(char::is_control)) {
-        return quote(word);
-    }
-    let quoted = word.as_bytes().iter().map(|byte| match byte {
-        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
-        b' '..=b'~' => char::from(*byte).to_string(),
-        other => format!("\\x{other:02x}"),
-    });
-    format!("$'{}'", quoted.collect::<String>())
-}
-
 fn folder(path: Option<OsString>) -> Result<Option<Vec<u8>>, String> {
     let mut path = path.unwrap_or_default().into_vec();
     if path.len() > 1 && path.ends_with(b"/") {

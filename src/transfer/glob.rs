@@ -25,7 +25,8 @@ pub fn escape(path: &[u8]) -> Vec<u8> {
 }
 
 /// Whether `name` is one of those that `pattern` stands for. A leading dot must be written. Takes
-/// at most `name.len() * pattern.len()` steps, whatever the pattern; a plain end is looked at first.
+/// at most `name.len() * pattern.len()` steps, whatever the pattern; a plain end is looked at
+/// first.
 pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let plain = pattern.iter().rev().take_while(|byte| !b"*?[]\\".contains(byte)).count();
     // What stands before a plain end may be a class, an escape or anything; it is compared below.

@@ -354,18 +354,28 @@ impl DiskSource {
                         rustix::fs::readlinkat(folder, found.file_name(), Vec::new())
                     });
                     let target = target.map(|target| target.into_bytes()).unwrap_or_default();
-                    if !link_stays_within(&name, &target) {
-                        match self.followed(place, &path, name) {
-                            Ok((entry, place)) => return Some(Upcoming::Entry(entry, place)),
-                            Err((name, _)) => self.skip(name),
-                        }
-                        continue;
+                    let link = Entry { target, ..bare_entry(place.item, &stat, name) };
+                    if let Some(upcoming) = self.link(link, place, &path) {
+                        return Some(upcoming);
                     }
-                    let entry = bare_entry(place.item, &stat, name);
-                    let (kind, size) = (EntryKind::Link, target.len() as u64);
-                    return Some(Upcoming::Entry(Entry { kind, size, target, ..entry }, place));
                 }
                 _ => self.skip(name),
+            }
+        }
+    }
+
+    /// A link below a folder: it goes as such where it stays there, else as the file to which it
+    /// leads; `None` where it is left out.
+    fn link(&mut self, link: Entry, place: Place, path: &[u8]) -> Option<Upcoming<Place>> {
+        if link_stays_within(&link.path, &link.target) {
+            let (kind, size) = (EntryKind::Link, link.target.len() as u64);
+            return Some(Upcoming::Entry(Entry { kind, size, ..link }, place));
+        }
+        match self.followed(place, path, link.path) {
+            Ok((entry, place)) => Some(Upcoming::Entry(entry, place)),
+            Err((name, _)) => {
+                self.skip(name);
+                None
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What command lines mean, and what is said of those that mean nothing.
 
+use std::ffi::OsStr;
+
 use super::*;
 
 fn parsed(line: &str) -> Result<Plan, Told> {

@@ -1,3 +1,5 @@
+//! Messages of transfers: what they are as bytes, and bytes that are none.
+
 use super::*;
 
 fn samples() -> Vec<(Side, Message<'static>)> {

@@ -1,3 +1,5 @@
+//! What is remembered of files, and names that are looked at in turns.
+
 use std::fs;
 
 use super::{
