@@ -376,6 +376,24 @@ impl Default for Limits {
     }
 }
 
+/// A client gives a server no larger window for the output of one operation: what has room is held
+/// in memory until its writer has taken it.
+pub const CLIENT_WINDOW_MAX_BYTES: u32 = 64 * 1024 * 1024;
+
+/// A client that has so many bytes waiting for its server answers no more: a server that asks and
+/// does not read would fill its memory.
+pub const CLIENT_OUTGOING_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Offers that wait at a client for their answer: a server passes on no more for one sender.
+pub const CLIENT_OFFERS_MAX: usize = 64;
+
+/// Operations that a client has under way because of what others do. Who answers offers for ever
+/// and never sees an end of that talks to a broken server.
+pub const CLIENT_ANSWERS_MAX: usize = 4096;
+
+/// Users that a client lists and completes: more than a server lets in.
+pub const CLIENT_NAMES_MAX: usize = 65_536;
+
 impl Limits {
     /// Panics where two bounds contradict each other: a fault of ours, found at the start.
     pub fn check(&self) {

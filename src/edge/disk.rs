@@ -192,7 +192,11 @@ impl DataFolder {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let own = open_at(&folder, OWN_FOLDER, flags)?;
         let lock = open_at(&own, LOCK, OFlags::RDWR | OFlags::CREATE)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            // Some network disks know no locks: there it is for the operator to start one server.
+            Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         Ok(DataFolder(Arc::new(Held { folder, own, _lock: lock })))
     }
 
@@ -303,8 +307,14 @@ impl Disk for DataFolder {
 
     fn sync(&self) -> io::Result<()> {
         // What leaves the one folder must be in the other one first.
-        rustix::fs::fsync(&self.0.folder)?;
-        Ok(rustix::fs::fsync(&self.0.own)?)
+        for folder in [&self.0.folder, &self.0.own] {
+            match rustix::fs::fsync(folder) {
+                // Some disks have nothing to sync in a folder, and say so in this way.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     fn names(&self, prefix: &str) -> io::Result<Vec<String>> {

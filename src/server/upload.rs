@@ -44,6 +44,10 @@ impl Upload {
         size: u64,
     ) -> Upload {
         let (path, state) = match path {
+            Ok(path) if has_dot_name(path.as_bytes()) => {
+                let text = "names that begin with a dot are not taken";
+                (Vec::new(), State::Failed(Fault::new(ErrorCode::BadPath, text)))
+            }
             Ok(path) => (path.as_bytes().to_vec(), State::Asked),
             Err(refusal) => {
                 let fault = Fault::new(refusal.code, refusal.text.into_owned());
@@ -123,6 +127,11 @@ impl Upload {
     pub fn outcome(&self) -> Option<&Result<(), Fault>> {
         self.over.as_ref()
     }
+}
+
+/// Here no folder comes with the file, in which such names are to be expected.
+fn has_dot_name(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').any(|part| part.starts_with(b"."))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Timespec,
@@ -229,6 +229,25 @@ fn check_not_fixed(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
     };
     let text = format!("{name:?} {why} and cannot be replaced; choose another name");
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+/// The file that is written where somebody names `path`: behind a link to a regular file it is that
+/// file, as for a shell. Links of the system are left to be refused.
+#[must_use]
+pub fn behind_link(path: &Path) -> PathBuf {
+    let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !is_link || !is_file {
+        return path.to_owned();
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = File::open(parent.unwrap_or(Path::new("."))).map(OwnedFd::from);
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) if !is_of_the_system(&folder, name) => {
+            path.canonicalize().unwrap_or_else(|_| path.to_owned())
+        }
+        _ => path.to_owned(),
+    }
 }
 
 fn not_replaced(name: &OsStr, what: &str) -> io::Error {
@@ -471,5 +490,35 @@ mod tests {
         assert_eq!(part.file().metadata().unwrap().blocks(), 0);
         let error = part.expect(1 << 60).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_file_is_written_behind_a_link_but_not_behind_one_of_the_system() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |name: &str| folder.path().join(name);
+        fs::write(inside("real"), "old").unwrap();
+        symlink("real", inside("link")).unwrap();
+        symlink("none", inside("dangling")).unwrap();
+        let real = inside("real").canonicalize().unwrap();
+        assert_eq!(behind_link(&inside("link")), real);
+        for name in ["real", "dangling", "missing"] {
+            assert_eq!(behind_link(&inside(name)), inside(name));
+        }
+        let open = File::open(inside("real")).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&open);
+        symlink(format!("/proc/self/fd/{fd}"), inside("magic")).unwrap();
+        assert_eq!(behind_link(&inside("magic")), inside("magic"));
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a");
+        fs::write(&target, "old").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut part = PartFile::create(&target).unwrap();
+        part.write_all(b"new").unwrap();
+        part.finish(None, false).unwrap();
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o600);
     }
 }

@@ -43,9 +43,17 @@ pub struct Stage {
     space: Space,
     /// Where the disk has no room for all of it: so many bytes may come before a hole shows that it
     /// needs less.
-    doubt: Option<u64>,
+    doubt: Option<Doubt>,
     /// The file may be longer than `length`, or have room beyond it.
     has_more: bool,
+}
+
+/// See [`Stage::expect`].
+#[derive(Debug)]
+struct Doubt {
+    until: u64,
+    /// Bytes that were there before: those are worth keeping.
+    since: u64,
 }
 
 impl Stage {
@@ -169,8 +177,9 @@ impl Stage {
     /// `FileTooLarge`.
     pub fn expect(&mut self, size_bytes: u64) -> io::Result<()> {
         let (space, too_few) = Space::look(&self.file, self.length, size_bytes)?;
-        let may_come = |free: u64| self.length + (free / 4).min(RESERVE_MIN_BYTES);
-        self.doubt = too_few.map(may_come);
+        let since = self.length;
+        let doubt = |free: u64| Doubt { until: since + (free / 4).min(RESERVE_MIN_BYTES), since };
+        self.doubt = too_few.map(doubt);
         self.space = space;
         Ok(())
     }
@@ -189,7 +198,7 @@ impl Stage {
     /// What write(2) said; what was written before stays good.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let end = self.length + bytes.len() as u64;
-        if self.doubt.is_some_and(|doubt| end > doubt) {
+        if self.doubt.as_ref().is_some_and(|doubt| end > doubt.until) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.has_more |= self.space.reserve(&self.file, self.length, end);
@@ -299,7 +308,9 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let is_worthless = !self.is_kept || self.length == 0;
+        // What the disk can never hold is not begun.
+        let is_hopeless = self.doubt.as_ref().is_some_and(|doubt| doubt.since == 0);
+        let is_worthless = !self.is_kept || self.length == 0 || is_hopeless;
         if let Some(part) = self.part.take().filter(|_| is_worthless) {
             // Nobody is left to hear of an error, and the name says what the file was.
             let _ = rustix::fs::unlinkat(&self.folder, &part, AtFlags::empty());

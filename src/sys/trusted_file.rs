@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
@@ -101,8 +102,11 @@ pub fn replace<E: From<io::Error>>(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(CWD, &folder, flags, Mode::empty());
     let opened = opened.map_err(|errno| cannot("open the folder", &folder, errno.into()))?;
-    rustix::fs::flock(&opened, FlockOperation::LockExclusive)
-        .map_err(|errno| cannot("lock the folder", &folder, errno.into()))?;
+    match rustix::fs::flock(&opened, FlockOperation::LockExclusive) {
+        // Some network disks know no locks.
+        Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(cannot("lock the folder", &folder, errno.into()).into()),
+    }
     let target = folder.join(&name);
     let before = match read(&target, max_bytes) {
         Ok(before) => Some(before),
@@ -161,7 +165,11 @@ fn write(
         let _ = rustix::fs::unlinkat(folder, &part, AtFlags::empty());
         return written;
     }
-    Ok(rustix::fs::fsync(folder)?)
+    match rustix::fs::fsync(folder) {
+        // Some disks have nothing to sync in a folder, and say so in this way.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn cannot(what: &str, path: &Path, error: io::Error) -> io::Error {

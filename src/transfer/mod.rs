@@ -17,11 +17,15 @@ mod receiver;
 mod sender;
 pub mod sink;
 pub mod source;
+mod supply;
+mod walk;
 
 use std::{fmt, io};
 
 pub use receiver::{Begun, Found, Part, Receiver, Sink, Stored};
-pub use sender::{Segment, Sender, Source, SourceFile};
+pub use sender::Sender;
+pub use supply::{ContentChange, Segment, Source, SourceFile, Upcoming};
+pub use walk::link_stays_within;
 
 use crate::wire::ErrorCode;
 

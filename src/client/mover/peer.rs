@@ -17,7 +17,7 @@ use crate::{
     transfer::{
         Begun, Entry, EntryKind, Fault, Found, MODE_UNKNOWN, Receiver, Report, SIZE_UNKNOWN,
         Segment, Sink, Stored,
-        sink::{FolderSink, Naming, Place},
+        sink::{Existing, FolderSink, Naming, Place},
     },
     wire::{ErrorCode, Form, Name},
 };
@@ -43,6 +43,8 @@ pub struct Taking {
     pub modified: Option<i64>,
     /// What goes through.
     pub form: Form,
+    /// What becomes of a file that has the name already.
+    pub existing: Existing,
 }
 
 impl End {
@@ -58,7 +60,7 @@ impl End {
             Err(error) => return Some(Err(failure(format!("cannot open this folder: {error}")))),
         };
         let naming = Naming::From(taking.from.as_bytes().to_vec());
-        let sink = FolderSink::new(root.into(), naming, false);
+        let sink = FolderSink::new(root.into(), naming, false).treating(taking.existing);
         match taking.form {
             Form::Conversation => {
                 self.receive(work, Receiver::new(Bounded::new(sink, taking)), step)
@@ -320,7 +322,7 @@ mod tests {
     fn taking(size: Option<u64>, files: u64) -> Taking {
         let from = Name::parse("alice").expect("a name");
         let (name, modified, form) = (b"x".to_vec(), None, Form::Conversation);
-        Taking { from, name, size, files, modified, form }
+        Taking { from, name, size, files, modified, form, existing: Existing::Keep }
     }
 
     /// What becomes of a file of 100 bytes and one of 7 where this was offered.
@@ -375,5 +377,54 @@ mod tests {
         assert_eq!(taken(&taking(Some(107), 1)), (vec!["alice_a".to_owned()], large));
         let both = vec![ErrorCode::FileTooLarge; 2];
         assert_eq!(taken(&taking(Some(5), 2)), (vec![], both));
+    }
+
+    #[test]
+    fn folders_and_links_are_counted_as_well() {
+        struct Nowhere;
+        impl Sink for Nowhere {
+            type Stage = ();
+
+            fn folder(&mut self, _: &Entry) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn link(&mut self, _: &Entry) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn find(&mut self, _: &Entry) -> Result<Found<()>, Fault> {
+                Ok(Found { name: Vec::new(), part: None })
+            }
+            fn begin(&mut self, _: &Entry, _: Option<()>, _: u64) -> Begun<Self> {
+                Ok(())
+            }
+            fn read_at(&mut self, (): &(), _: &mut [u8], _: u64) -> io::Result<usize> {
+                Ok(0)
+            }
+            fn write(&mut self, (): &mut (), _: &[u8]) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn finish(&mut self, _: u32, (): (), _: &Entry) {}
+            fn discard(&mut self, (): ()) {}
+            fn settle(&mut self) -> Vec<Stored> {
+                Vec::new()
+            }
+        }
+        let entry = Entry {
+            item: 0,
+            kind: EntryKind::Folder,
+            mode: 0o777,
+            size: 0,
+            modified: (0, 0),
+            path: b"d".to_vec(),
+            target: Vec::new(),
+        };
+        let mut bounded = Bounded::new(Nowhere, &taking(Some(10), 1));
+        let most = OFFER_FOLDERS_MIN + OFFER_FOLDERS_A_FILE;
+        let taken = (0..2 * most).take_while(|at| match at % 2 {
+            0 => bounded.folder(&entry).is_ok(),
+            _ => bounded.link(&entry).is_ok(),
+        });
+        assert_eq!(taken.count() as u64, most);
+        assert_eq!(bounded.folder(&entry).expect_err("too many").code, ErrorCode::TooMany);
     }
 }

@@ -25,9 +25,9 @@ const NUMBERS_MAX: u32 = 10_000;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Existing {
     /// It is brought up to date, as by cp or rsync.
-    #[default]
     Replace,
     /// It stays, and what comes gets the next free name: `a-2.txt`.
+    #[default]
     Keep,
     /// What the same user has sent before is renamed: `a.txt.~1~`. What did not come from that
     /// user stays.

@@ -24,7 +24,7 @@ use crate::{
         files::{self, FileError, Hidden},
         stage,
     },
-    transfer::{Entry, Fault, source::fault_of},
+    transfer::{Entry, Fault, link_stays_within, source::fault_of},
     wire::ErrorCode,
 };
 
@@ -224,17 +224,7 @@ fn open_chosen(root: &OwnedFd, name: &OsStr) -> Result<OwnedFd, FileError> {
 /// A link may lead to what is in the folder that was sent, and nowhere else, whatever other links
 /// are on its way: so it may go up first, and then only down.
 fn check_link(entry: &Entry) -> Result<(), Fault> {
-    let depth = entry.path.iter().filter(|byte| **byte == b'/').count();
-    let parts: Vec<_> = entry.target.split(|byte| *byte == b'/').collect();
-    let up = parts.iter().take_while(|part| matches!(part, [b'.', b'.'] | [b'.'])).count();
-    let ups = parts[..up].iter().filter(|part| part.len() == 2).count();
-    let is_within = depth > 0
-        && ups < depth
-        && !entry.target.is_empty()
-        && !entry.target.starts_with(b"/")
-        && !entry.target.contains(&0)
-        && !parts[up..].iter().any(|part| *part == b"..");
-    match is_within {
+    match link_stays_within(&entry.path, &entry.target) {
         true => Ok(()),
         false => {
             let text = "a link that leads out of the folder that is sent is not taken";

@@ -20,8 +20,8 @@ const ENDING_MAX_BYTES: usize = 16;
 /// Which name a thing gets.
 #[derive(Clone, Debug)]
 pub enum Naming {
-    /// As the sender calls it, within this folder below the root (empty: the root itself). No part
-    /// may begin with a dot.
+    /// As the sender calls it, within this folder below the root (empty: the root itself). Its
+    /// first part may not begin with a dot.
     Within(Vec<u8>),
     /// Only what was asked for, as it is called here.
     Asked(Vec<Asked>),
@@ -79,8 +79,10 @@ impl Names {
         let (top, rest) = split_top(path);
         match &self.naming {
             Naming::Within(_) => {
-                if path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".")) {
-                    return Err(bad("names that begin with a dot are not taken"));
+                if top.starts_with(b".") {
+                    let text = "a name that begins with a dot is taken only in a folder that \
+                                comes with it";
+                    return Err(bad(text));
                 }
             }
             Naming::Asked(asked) => {
@@ -125,15 +127,7 @@ impl Names {
                 [folder, &b"/"[..], &entry.path].concat()
             }
             Naming::Within(_) => entry.path.clone(),
-            Naming::Asked(_) => [&name, rest].concat(),
-            Naming::From(_) => {
-                let mut path = name;
-                for part in rest.split(|byte| *byte == b'/').skip(1) {
-                    path.push(b'/');
-                    path.extend(fitting(printable(part)));
-                }
-                path
-            }
+            Naming::Asked(_) | Naming::From(_) => [&name, rest].concat(),
         }
     }
 
@@ -184,7 +178,7 @@ fn split_top(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// What a stranger's name must not do to the terminal of whoever lists the folder: its control
-/// characters are written as `%` and two digits.
+/// characters are written as `%` and two digits. What is within a folder is as it was.
 fn printable(name: &[u8]) -> Vec<u8> {
     let is_plain = |byte: &u8| (0x20..0x7f).contains(byte);
     if name.iter().all(is_plain) {

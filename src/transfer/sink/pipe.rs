@@ -25,15 +25,21 @@ impl<W: Write> PipeSink<W> {
     }
 }
 
+fn no_folder() -> Fault {
+    Fault::new(ErrorCode::NotAFile, "a folder does not go to standard output; name a file")
+}
+
 impl<W: Write> Sink for PipeSink<W> {
     type Stage = ();
 
     fn folder(&mut self, _: &Entry) -> Result<(), Fault> {
-        let text = "a folder does not go to standard output; name a file";
-        Err(Fault::new(ErrorCode::NotAFile, text))
+        Err(no_folder())
     }
 
     fn find(&mut self, entry: &Entry) -> Result<Found<()>, Fault> {
+        if entry.path.contains(&b'/') {
+            return Err(no_folder());
+        }
         if entry.kind == EntryKind::File && self.files > 0 {
             let text = "only one file goes to standard output";
             return Err(Fault::new(ErrorCode::BadArguments, text));
