@@ -1,8 +1,8 @@
-//! Memory that operations share out among themselves, by session and in all.
+//! What operations share out among themselves, by session and in all: memory, and turns.
 
 use std::collections::HashMap;
 
-use crate::hub::SessionId;
+use crate::{hub::SessionId, sys::workers::Behalf};
 
 /// What is held on whose behalf. It refuses nothing: who is about to take more asks for the room
 /// first, and makes do with less where there is little.
@@ -12,6 +12,12 @@ pub struct Budget {
     total_max: usize,
     held: HashMap<SessionId, usize>,
     total: usize,
+}
+
+impl From<SessionId> for Behalf {
+    fn from(session: SessionId) -> Behalf {
+        Behalf::of(session.to_bits())
+    }
 }
 
 impl Budget {

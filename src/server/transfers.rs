@@ -176,7 +176,10 @@ impl Transfers {
         id: OperationId,
         opened: Result<OpenedFile, FileError>,
     ) -> Option<Result<Announcement, Refusal>> {
-        let Some(Transfer::Opening(opening)) = self.running.get(&id) else { return None };
+        let Some(Transfer::Opening(opening)) = self.running.get(&id) else {
+            self.openers.dispose(Behalf::SERVER, opened);
+            return None;
+        };
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => return Some(Err(refusal_of(error, "file"))),

@@ -2,8 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::hub::SessionId;
-
 /// On whose behalf something is done: a session, or the server itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Behalf(u64);
@@ -22,16 +20,10 @@ impl Behalf {
     /// What nobody has asked for.
     pub const SERVER: Behalf = Behalf(u64::MAX);
 
-    #[cfg(test)]
-    pub(super) fn of(number: u64) -> Behalf {
+    /// The one of this number, which is below 2^61 as the ids of sessions are.
+    #[must_use]
+    pub fn of(number: u64) -> Behalf {
         Behalf(number)
-    }
-}
-
-impl From<SessionId> for Behalf {
-    fn from(session: SessionId) -> Behalf {
-        // Ids are below 2^61.
-        Behalf(session.to_bits())
     }
 }
 
