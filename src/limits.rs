@@ -182,6 +182,15 @@ pub const DIRECT_RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Bytes that one channel has taken from its writer and keeps until they are acknowledged.
 pub const DIRECT_SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Silence of a peer's host, asked again and again meanwhile, after which a connection for which
+/// something is held is dead. A host answers within milliseconds, whatever its programs do; three
+/// answers in a row are lost by a network that is out of order, hardly by one that is bad.
+pub const PEER_SILENT_MAX: Duration = Duration::from_secs(9);
+
+/// How often a connection is looked at on which something is waited for; with [`PEER_SILENT_MAX`]
+/// a dead one is known after 15 s at most.
+pub const PULSE_EVERY: Duration = Duration::from_secs(3);
+
 /// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
 /// to be hit.
 #[derive(Clone, Copy, Debug)]
@@ -255,6 +264,9 @@ pub struct Limits {
     pub half_open_after: Duration,
     /// Time a closing connection has to take its last bytes.
     pub closing_timeout: Duration,
+    /// How often a peer is looked at for which something is held: an operation, an offer, a
+    /// receipt. [`PULSE_EVERY`] in earnest.
+    pub watch_every: Duration,
     /// Silence of a framed client after which it is asked whether it is there.
     pub ping_after: Duration,
     /// Silence of a framed client after which it is gone.
@@ -300,6 +312,7 @@ impl Default for Limits {
             outbox_nobody_bytes: 8 * 1024,
             half_open_after: Duration::from_secs(2),
             closing_timeout: Duration::from_secs(2),
+            watch_every: PULSE_EVERY,
             ping_after: Duration::from_secs(90),
             gone_after: Duration::from_secs(150),
             stall_timeout: Duration::from_secs(60),

@@ -81,6 +81,7 @@ pub const LIMITS: Limits = Limits {
     outbox_nobody_bytes: 200,
     half_open_after: Duration::from_millis(100),
     closing_timeout: Duration::from_millis(200),
+    watch_every: Duration::from_millis(70),
     ping_after: Duration::from_millis(900),
     gone_after: Duration::from_millis(1500),
     stall_timeout: Duration::from_millis(600),

@@ -272,6 +272,7 @@ impl Hub {
             Phase::Ready { .. } if session.login_by.is_some_and(|by| by <= now) => {
                 self.close(id, CloseReason::LoginTimeout, Some(&no_login(&limits)));
             }
+            Phase::Ready { .. } if session.watched.is_some_and(|at| at <= now) => self.look_at(id),
             Phase::Ready { .. } => {
                 let patience = session.patience(&limits);
                 if session.stalled.is_some_and(|since| since + patience <= now) {

@@ -18,7 +18,7 @@ use super::{
     rights::Rights,
 };
 use crate::{
-    limits::PASSWORD_MAX_BYTES,
+    limits::{PASSWORD_MAX_BYTES, PEER_SILENT_MAX},
     wire::{Dialect, ErrorCode::*, Event, Name, Refusal, Secret},
 };
 
@@ -176,14 +176,16 @@ impl Hub {
 
     /// Asks a session whether it is there, ahead of time: somebody wants its name.
     fn probe(&mut self, id: SessionId) {
-        let now = self.now;
+        let (now, doubt) = (self.now, PEER_SILENT_MAX + 2 * self.limits.watch_every);
         let session = self.session_mut(id).expect("a taken name belongs to a session");
         let is_asked = session.pinged.is_some() || session.dialect() != Some(Dialect::Frame);
+        session.doubted_until = now + doubt;
         // Who has spoken just now is there.
         if !is_asked && session.heard < now {
             session.pinged = Some(now);
             self.say(id, &Event::Ping { number: now.0 as u32 });
         }
+        self.watch(id);
     }
 
     /// Answers a login that has failed. Lines may try again; a framed client has to connect again,

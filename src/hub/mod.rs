@@ -27,6 +27,7 @@ pub mod rights;
 mod session;
 mod time;
 mod timers;
+mod watching;
 
 use std::collections::VecDeque;
 
@@ -299,6 +300,14 @@ pub enum Effect {
     Release {
         /// Which.
         operation: OperationId,
+    },
+    /// Look whether the peer is there, and report [`Input::Gone`] where it is not: something is
+    /// held for it, or was until now.
+    Watch {
+        /// Whose.
+        session: SessionId,
+        /// Whether something is held yet; where not, nobody looks any more.
+        holds: bool,
     },
     /// Close the listeners and open them again, on the same port.
     ListenAgain,

@@ -21,6 +21,8 @@ pub struct Connection {
     pub ended: bool,
     /// Whether the hub knows that TLS protects it.
     pub secured: bool,
+    /// Whether the kernel asks often whether the peer is there.
+    pub asked_often: bool,
     /// Whether it is on the list of those to be read, and of those to be written.
     pub listed_to_read: bool,
     /// See [`Connection::listed_to_read`].
@@ -59,6 +61,7 @@ impl Connections {
             broken: false,
             ended: false,
             secured: false,
+            asked_often: false,
             listed_to_read: false,
             listed_to_write: false,
         }));

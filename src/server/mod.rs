@@ -25,6 +25,7 @@ mod questions;
 mod token;
 mod transfers;
 mod upload;
+mod watch;
 mod work;
 
 use std::{collections::VecDeque, io, path::Path, sync::Arc, time::Duration};
@@ -54,6 +55,7 @@ use crate::{
         files::Share,
         guard::Guard,
         listen::{self, Listeners},
+        pulse::PulseReader,
         signals::{Signal, Signals},
         transport::Transport,
     },
@@ -86,6 +88,7 @@ pub struct Server {
     signals: Signals,
     acceptor: Acceptor,
     connections: Connections,
+    pulse: PulseReader,
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
@@ -153,6 +156,7 @@ impl Server {
             now: 0,
             signals,
             connections: Connections::default(),
+            pulse: PulseReader::default(),
             lingering: Lingering::default(),
             edge: Edge::new(data, Arc::clone(&waker)),
             questions: Questions::new(Arc::clone(&waker))?,
@@ -289,7 +293,7 @@ impl Server {
         connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         connection.broken |= is_broken;
         if has_closed && !is_broken {
-            watch_half_closed(id, &connection.transport);
+            connection.ask_often(true);
         }
         let wants_write = connection.transport.wants_write();
         if self.drop_if_broken(id) {
@@ -303,8 +307,9 @@ impl Server {
 
     /// Drops a broken connection of which nothing more will be read, so that reading cannot tell.
     fn drop_if_broken(&mut self, id: SessionId) -> bool {
-        let is_broken = self.connections.get(id).is_some_and(|connection| connection.broken);
-        let is_over = is_broken && !self.hub.wants_input(id);
+        let Some(connection) = self.connections.get(id) else { return false };
+        let (is_broken, ended) = (connection.broken, connection.ended);
+        let is_over = is_broken && (ended || !self.hub.wants_input(id));
         if is_over {
             self.input(Input::Gone { session: id });
         }
@@ -394,7 +399,7 @@ impl Server {
                 connection.ended = true;
                 connection.readable = false;
                 if connection.secured {
-                    watch_half_closed(id, &connection.transport);
+                    connection.ask_often(true);
                 }
                 self.input(Input::EndOfInput { session: id });
             }
@@ -424,7 +429,7 @@ impl Server {
                 io::ErrorKind::UnexpectedEof if connection.secured => {
                     connection.ended = true;
                     connection.readable = false;
-                    watch_half_closed(id, &connection.transport);
+                    connection.ask_often(true);
                     self.input(Input::CutOff { session: id });
                 }
                 _ => {
@@ -583,14 +588,6 @@ fn try_to_take_in(
     log::debug!("{id:?} from {}", origin.address());
     connections.insert(id, transport, origin.address());
     Ok(())
-}
-
-/// A peer that has closed altogether looks like one that only has no more requests. The kernel is
-/// told to ask more often, so that a command does not run on for nobody.
-fn watch_half_closed(id: SessionId, transport: &Transport) {
-    if let Err(error) = listen::watch_half_closed(transport.stream()) {
-        log::debug!("{id:?}: keepalive could not be set: {error}");
-    }
 }
 
 /// A key that no peer can guess, from the system's randomness by way of the standard library.

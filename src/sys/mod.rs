@@ -15,6 +15,7 @@ pub mod partfile;
 pub mod password;
 pub mod peer_owner;
 pub mod process;
+pub mod pulse;
 pub mod signals;
 pub mod stage;
 pub mod state;
