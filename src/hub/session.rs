@@ -66,6 +66,8 @@ pub struct Session {
     pub(super) overflowed: bool,
     /// Since when a ping is unanswered.
     pub(super) pinged: Option<Time>,
+    /// Logins of it that have failed.
+    pub(super) login_failures: u8,
     /// When it is looked at again, while something is held for it.
     pub(super) watched: Option<Time>,
     /// Somebody wants its name: until then it is looked at, whatever is held for it.
@@ -211,6 +213,7 @@ impl Session {
             stalled: None,
             overflowed: false,
             pinged: None,
+            login_failures: 0,
             watched: None,
             doubted_until: Time(0),
             armed: Time::NEVER,

@@ -46,15 +46,14 @@ use transfers::Transfers;
 use zeroize::Zeroize as _;
 
 use crate::{
-    hub::{
-        CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time, admission::Origin,
-    },
-    limits::Limits,
+    hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
+    limits::{Limits, lingering_max},
     sys::{
         clock::Clock,
+        descriptors,
         files::Share,
         guard::Guard,
-        listen::{self, Listeners},
+        listen::Listeners,
         pulse::PulseReader,
         signals::{Signal, Signals},
         transport::Transport,
@@ -135,6 +134,8 @@ impl Server {
         guard: Guard,
         keys: Keys,
     ) -> io::Result<Server> {
+        let descriptors = descriptors::raise_limit();
+        let limits = limits.within(descriptors);
         let poll = Poll::new()?;
         let mut signals = Signals::new()?;
         let registry = poll.registry();
@@ -157,7 +158,7 @@ impl Server {
             signals,
             connections: Connections::default(),
             pulse: PulseReader::default(),
-            lingering: Lingering::default(),
+            lingering: Lingering::new(lingering_max(descriptors)),
             edge: Edge::new(data, Arc::clone(&waker)),
             questions: Questions::new(Arc::clone(&waker))?,
             exchanges: Exchanges::new(&share, waker.clone())?,
@@ -190,6 +191,7 @@ impl Server {
             self.now = self.clock.now();
             if self.turn(&events) == Course::Leave || self.has_stopped() {
                 self.commands.kill_all();
+                log::info!("event=stop {}", self.hub.closes());
                 return Ok(());
             }
         }
@@ -352,14 +354,17 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        let Server { acceptor, identity, keys, hub, connections, poll, now, .. } = self;
+        let mut arrived = Vec::new();
+        let Server { acceptor, identity, poll, now, .. } = self;
         acceptor.tick(*now, poll.registry());
-        acceptor.accept(*now, |stream, peer| {
-            if let Some((stream, origin)) = identity.receive(stream, peer) {
-                let transport = Transport::accepted(stream, keys.config());
-                take_in(transport, origin, hub, connections, poll, *now);
-            }
+        let has_room = acceptor.accept(*now, |stream, peer| {
+            arrived.extend(identity.receive(stream, peer));
         });
+        if !has_room {
+            self.hub.make_room();
+            self.take_effects();
+        }
+        arrived.into_iter().for_each(|(stream, origin)| self.take_in(stream, origin));
     }
 
     /// Takes in what is known now of who is who.
@@ -367,9 +372,7 @@ impl Server {
         while let Some(news) = self.identity.try_recv() {
             match news {
                 identity::News::Arrived(stream, origin) => {
-                    let Server { keys, hub, connections, poll, now, .. } = self;
-                    let transport = Transport::accepted(stream, keys.config());
-                    take_in(transport, origin, hub, connections, poll, *now);
+                    self.take_in(stream, origin);
                 }
                 identity::News::Verified(session, verdict) => {
                     self.input(Input::Verified { session, verdict });
@@ -535,13 +538,17 @@ impl Server {
     }
 
     fn close(&mut self, id: SessionId, reason: CloseReason) {
-        log::debug!("{id:?} is over: {reason:?}");
         self.commands.forget_session(id);
         self.edge.forget_session(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         let failed = connection.transport.has_failed();
         match reason {
-            CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer if !failed => {
+            CloseReason::PeerGone
+            | CloseReason::Stalled
+            | CloseReason::SlowConsumer
+            | CloseReason::MadeRoom
+                if !failed =>
+            {
                 // What waits in the kernel is for nobody; dropping the socket ends it.
                 log::debug!("{id:?}: its socket is dropped as it is");
             }
@@ -552,42 +559,6 @@ impl Server {
             _ => self.lingering.push(connection.transport, self.now, self.poll.registry()),
         }
     }
-}
-
-fn take_in(
-    transport: Transport,
-    origin: Origin,
-    hub: &mut Hub,
-    connections: &mut Connections,
-    poll: &Poll,
-    now: u64,
-) {
-    if let Err(error) = try_to_take_in(transport, origin, hub, connections, poll, now) {
-        log::warn!("a connection from {} could not be taken in: {error}", origin.address());
-    }
-}
-
-fn try_to_take_in(
-    mut transport: Transport,
-    origin: Origin,
-    hub: &mut Hub,
-    connections: &mut Connections,
-    poll: &Poll,
-    now: u64,
-) -> io::Result<()> {
-    listen::prepare(transport.stream())?;
-    let Ok(id) = hub.open(Time(now), origin) else {
-        let _ = transport.turn_away(b"error busy: the server has no room for more sessions\n");
-        return Ok(());
-    };
-    if let Some(effect) = hub.poll_effect() {
-        unreachable!("opening a session has no effects, and this is one: {effect:?}");
-    }
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    poll.registry().register(&mut transport, Source::Session(id).token(), interest)?;
-    log::debug!("{id:?} from {}", origin.address());
-    connections.insert(id, transport, origin.address());
-    Ok(())
 }
 
 /// A key that no peer can guess, from the system's randomness by way of the standard library.

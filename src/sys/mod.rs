@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod clock;
 pub mod connect;
+pub mod descriptors;
 pub mod files;
 pub mod fingerprint;
 pub mod guard;

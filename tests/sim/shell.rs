@@ -504,6 +504,7 @@ impl World {
             CloseReason::SlowConsumer => since(peer.taken, LIMITS.slow_consumer_timeout),
             CloseReason::ShuttingDown => is_stopping,
             CloseReason::Reset => was_reset,
+            CloseReason::MadeRoom => !peer.welcomed,
         };
         assert!(is_just, "{session:?} was closed as {reason:?} without cause");
     }
