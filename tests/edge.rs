@@ -425,9 +425,9 @@ fn what_is_shared_shows_files_of_devices_and_never_the_logs() {
     line.send("edge.join 6000");
     assert!(line.next().starts_with("watch is active since "));
     line.send("edge.upload 1 5");
-    assert!(line.next().ends_with("1 samples"));
+    assert!(line.next().ends_with("1 sample"));
     line.send("edge.upload 2 6");
-    assert!(line.next().ends_with("1 samples"));
+    assert!(line.next().ends_with("1 sample"));
     line.send("edge.delete 2");
     assert!(line.next().starts_with("file with ID of 2 "));
     line.send("ls");

@@ -14,7 +14,7 @@ use crate::{
     limits::Limits,
     sys::{
         peer_owner::{FarEnd, OwnAccount, SocketTable, find_in_proc},
-        workers::Workers,
+        workers::{Behalf, Workers},
     },
     wire::{Name, Secret},
 };
@@ -26,6 +26,8 @@ const LOOKUPS_MAX: usize = 1024;
 pub struct Plan {
     policy: Policy,
     credentials: Option<(PathBuf, Credentials)>,
+    /// What devices may store where anybody may be one.
+    open_quota_bytes: u64,
     /// Do without the quick way to find owners, for kernels where it tells nonsense.
     slow_owners: bool,
 }
@@ -68,8 +70,14 @@ impl Plan {
             );
         }
         let policy = Policy { mode, plaintext: arguments.plaintext };
-        let slow_owners = arguments.no_sock_diag;
-        Ok(Plan { policy, credentials, slow_owners })
+        let (slow_owners, open_quota_bytes) = (arguments.no_sock_diag, arguments.open_quota);
+        Ok(Plan { policy, credentials, open_quota_bytes, slow_owners })
+    }
+
+    /// How much devices may store, unless all who may do so are known.
+    pub fn quota_bytes(&self) -> Option<u64> {
+        let is_open = matches!(self.policy.mode, Mode::Open { .. });
+        is_open.then_some(self.open_quota_bytes)
     }
 
     /// Whom the server serves.
@@ -133,19 +141,16 @@ pub enum News {
 
 impl Identity {
     /// Does what `plan` says.
-    ///
-    /// # Errors
-    /// The system lacks descriptors or threads.
-    pub fn new(plan: Plan, limits: &Limits, waker: Arc<Waker>) -> io::Result<Identity> {
-        let Plan { policy, credentials, slow_owners } = plan;
+    pub fn new(plan: Plan, limits: &Limits, waker: Arc<Waker>) -> Identity {
+        let Plan { policy, credentials, slow_owners, .. } = plan;
         let owners = match policy.mode {
             Mode::Open { .. } | Mode::Credentials { .. } => Owners::NotAsked,
-            Mode::Protected if slow_owners => Owners::slow(Arc::clone(&waker))?,
+            Mode::Protected if slow_owners => Owners::slow(Arc::clone(&waker)),
             Mode::Protected => match SocketTable::open() {
                 Ok(table) => Owners::Quick(Box::new(table)),
                 Err(error) => {
                     log::info!("owners of connections are looked up in /proc: {error}");
-                    Owners::slow(Arc::clone(&waker))?
+                    Owners::slow(Arc::clone(&waker))
                 }
             },
         };
@@ -153,12 +158,11 @@ impl Identity {
             credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
             // The hub asks for no more at once; one place is for reading the file.
             let places = limits.verifications_max + 1;
-            let workers = Workers::in_background(limits.verifications_max, places, waker)?;
+            let workers = Workers::in_background(limits.verifications_max, places, waker);
             let current = Arc::new(credentials);
-            Ok(Passwords { path, current, workers, reading: false, read_again: false })
+            Passwords { path, current, workers, reading: false, read_again: false }
         });
-        let passwords = passwords.transpose().map_err(|error: io::Error| error)?;
-        Ok(Identity { policy, account: OwnAccount::current(), owners, passwords })
+        Identity { policy, account: OwnAccount::current(), owners, passwords }
     }
 
     /// One line for the operator: whom the server serves.
@@ -208,8 +212,8 @@ impl Identity {
             }
             Owners::Slow(workers) => {
                 let job = move || Some((stream, peer, owner_of(find_in_proc(end), account)));
-                if workers.submit(job, None).is_err() {
-                    log::warn!("a connection from {peer} was dropped: too many arrive at once");
+                if let Err(why) = workers.submit(Behalf::SERVER, job, None) {
+                    log::warn!("a connection from {peer} was dropped: {why}");
                 }
                 None
             }
@@ -241,7 +245,7 @@ impl Identity {
             };
             Done::Checked { session, name, verdict, with }
         };
-        passwords.workers.submit(job, fallback).map_err(|_| Verdict::Unchecked)
+        passwords.workers.submit(session.into(), job, fallback).map_err(|_| Verdict::Unchecked)
     }
 
     /// Reads the credentials file again; [`News::Accounts`] follows if it is good.
@@ -280,8 +284,8 @@ impl Identity {
 }
 
 impl Owners {
-    fn slow(waker: Arc<Waker>) -> io::Result<Owners> {
-        Ok(Owners::Slow(Workers::new(1, LOOKUPS_MAX, waker)?))
+    fn slow(waker: Arc<Waker>) -> Owners {
+        Owners::Slow(Workers::new(1, LOOKUPS_MAX, waker))
     }
 }
 
@@ -302,9 +306,10 @@ impl Passwords {
         let path = self.path.clone();
         let job = move || Done::Read(Credentials::load(&path));
         let on_panic = Done::Read(Err(io::Error::other("a fault of ours")));
-        self.reading = self.workers.submit(job, on_panic).is_ok();
-        if !self.reading {
-            log::error!("SIGHUP: no worker is free; the credentials in force are the old ones");
+        let submitted = self.workers.submit(Behalf::SERVER, job, on_panic);
+        self.reading = submitted.is_ok();
+        if let Err(why) = submitted {
+            log::error!("SIGHUP: the credentials in force are the old ones: {why}");
         }
     }
 

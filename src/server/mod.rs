@@ -10,6 +10,7 @@
 mod acceptor;
 mod answers;
 pub mod arguments;
+mod budget;
 mod commands;
 mod connections;
 pub mod credentials;
@@ -18,6 +19,7 @@ mod exchanges;
 mod identity;
 mod keys;
 mod lingering;
+mod listings;
 mod passwd;
 mod program;
 mod programs;
@@ -39,7 +41,7 @@ use identity::{Identity, Plan};
 use keys::Keys;
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
-pub use program::main;
+pub use program::run;
 use questions::Questions;
 use token::{Pipe, Source};
 use transfers::Transfers;
@@ -143,10 +145,14 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
         let mut share = Share::open(&root)?;
+        if let Err(why) = share.check_system() {
+            log::warn!("{why}");
+        }
         let hidden = plan.hidden_paths().chain([keys.path()]).chain(data.hidden_paths());
         hidden.into_iter().try_for_each(|path| share.hide(&path))?;
         let mut hub = Hub::new(limits, random_key(), plan.policy());
-        let identity = Identity::new(plan, &limits, Arc::clone(&waker))?;
+        let quota_bytes = plan.quota_bytes();
+        let identity = Identity::new(plan, &limits, Arc::clone(&waker));
         let accounts = identity.accounts();
         hub.handle(Time(0), Input::Accounts { accounts: &accounts, changed: &[] });
         Ok(Server {
@@ -159,10 +165,10 @@ impl Server {
             connections: Connections::default(),
             pulse: PulseReader::default(),
             lingering: Lingering::new(lingering_max(descriptors)),
-            edge: Edge::new(data, Arc::clone(&waker)),
-            questions: Questions::new(Arc::clone(&waker))?,
+            edge: Edge::new(data, quota_bytes, Arc::clone(&waker)),
+            questions: Questions::new(Arc::clone(&waker)),
             exchanges: Exchanges::new(&share, waker.clone())?,
-            transfers: Transfers::new(share, Arc::clone(&waker))?,
+            transfers: Transfers::new(share, Arc::clone(&waker)),
             keys,
             waker,
             commands: Commands::new(root, guard),

@@ -1,30 +1,29 @@
 //! Connecting to a host by whichever of its addresses answers first: Happy Eyeballs v2 (RFC 8305).
 //!
 //! [`Host`] is what a user may name, [`Race`] decides when which address is tried (pure, on a
-//! clock handed in), [`connect`] does the deed with sockets and blocks its thread meanwhile.
+//! clock handed in), [`connect`] does the deed with sockets and blocks its thread meanwhile. The
+//! addresses of a name come as they become known, each family by itself (`names.rs`).
 
 use std::fmt;
 use std::io;
-use std::net::{
-    IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, ToSocketAddrs as _,
-};
-use std::sync::mpsc;
-use std::thread;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
 
 mod host;
+mod names;
 mod race;
+mod runner;
+mod servers;
 
 use super::listen::{Family, has_loopback};
 pub use host::Host;
 use host::Kind;
+use names::Question;
 pub use race::{End, Race, Step};
 
-/// What a name server may take; getaddrinfo(3) itself can hang for much longer.
+/// What a resolver may take; getaddrinfo(3) itself can hang for much longer.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A name with more addresses than this is tried by its first ones alone.
 const ADDRESSES_MAX: usize = 64;
@@ -93,17 +92,46 @@ impl fmt::Display for Failures {
     }
 }
 
-/// Connects to the first address of `host` that answers, within `timeout` including the look-up.
+/// What became of a connection that was put to the proof.
+#[derive(Debug)]
+pub enum Proof<T, F> {
+    /// It is the one, and what was made of it.
+    Good(T),
+    /// It came to nothing. Another address may do better.
+    Bad(io::Error),
+    /// Nothing more is to be tried.
+    Final(F),
+}
+
+/// Why there is no connection that stood the proof.
+#[derive(Debug)]
+pub enum NoWay<F> {
+    /// No address led to one.
+    Unconnected(ConnectError),
+    /// A proof has ended it all.
+    Final(F),
+}
+
+/// Connects to the first address of `host` that answers and stands the proof, within `timeout`
+/// including the look-up and the proof.
+///
+/// A path that opens and then swallows everything loses against another as one that does not open:
+/// `prove` runs on a thread of its own for each connection, gets the time that is left, and should
+/// end when its stream is shut down, which happens once the race is over.
 ///
 /// Blocks, so it wants a thread of its own. The stream is in blocking mode, as std makes them, and
 /// carries the options of [`super::listen::prepare`].
 ///
 /// # Errors
-/// [`ConnectError`], whose text is fit for the user.
-pub fn connect(host: &Host, port: u16, timeout: Duration) -> Result<TcpStream, ConnectError> {
-    let begun = Instant::now();
-    let addresses = interleave(addresses(host, port, timeout)?);
-    race_to(host, &addresses, timeout.saturating_sub(begun.elapsed()))
+/// [`NoWay`]; the text of a [`ConnectError`] is fit for the user.
+pub fn connect<T: Send + 'static, F: Send + 'static>(
+    host: &Host,
+    port: u16,
+    timeout: Duration,
+    prove: impl Fn(TcpStream, Duration) -> Proof<T, F> + Send + Sync + 'static,
+) -> Result<T, NoWay<F>> {
+    let names = Names::of(host, port).map_err(NoWay::Unconnected)?;
+    runner::run_race(names, timeout, prove).map_err(|lost| lost.into_error(host, port, timeout))
 }
 
 /// The addresses that a host has in one family.
@@ -121,7 +149,7 @@ pub struct FamilyOf {
 pub fn families(host: &Host, port: u16, timeout: Duration) -> Result<Vec<FamilyOf>, ConnectError> {
     let all = match is_localhost(host) {
         true => own_loopbacks().map(|ip| (ip, port).into()).collect(),
-        false => interleave(addresses(host, port, timeout)?),
+        false => all_addresses(host, port, timeout)?,
     };
     let (v6, v4) = all.into_iter().partition(SocketAddr::is_ipv6);
     let mut families = vec![
@@ -130,6 +158,32 @@ pub fn families(host: &Host, port: u16, timeout: Duration) -> Result<Vec<FamilyO
     ];
     families.retain(|family| !family.addresses.is_empty());
     Ok(families)
+}
+
+/// The addresses of both families, without a race: a family that is not known in time has none.
+fn all_addresses(
+    host: &Host,
+    port: u16,
+    timeout: Duration,
+) -> Result<Vec<SocketAddr>, ConnectError> {
+    let question = match Names::of(host, port)? {
+        Names::Known(addresses) => return Ok(addresses),
+        Names::Asked(question) => question,
+    };
+    let deadline = Instant::now() + timeout.min(LOOKUP_TIMEOUT);
+    let (mut all, mut reasons) = (Vec::new(), Vec::new());
+    while let left = deadline.saturating_duration_since(Instant::now())
+        && let Some(answer) = question.await_answer(left)
+    {
+        match answer.found {
+            Ok(addresses) => all.extend(addresses),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    match all.is_empty() {
+        false => Ok(all),
+        true => Err(ConnectError::no_name(host, reasons, timeout)),
+    }
 }
 
 fn own_loopbacks() -> impl Iterator<Item = IpAddr> {
@@ -154,180 +208,49 @@ impl FamilyOf {
     /// As [`connect`], but to addresses of this family alone.
     ///
     /// # Errors
-    /// [`ConnectError`].
-    pub fn connect(&self, host: &Host, timeout: Duration) -> Result<TcpStream, ConnectError> {
-        race_to(host, &self.addresses, timeout)
+    /// [`NoWay`].
+    pub fn connect<T: Send + 'static, F: Send + 'static>(
+        &self,
+        host: &Host,
+        timeout: Duration,
+        prove: impl Fn(TcpStream, Duration) -> Proof<T, F> + Send + Sync + 'static,
+    ) -> Result<T, NoWay<F>> {
+        let port = self.addresses.first().map_or(0, SocketAddr::port);
+        let names = Names::Known(self.addresses.clone());
+        runner::run_race(names, timeout, prove).map_err(|lost| lost.into_error(host, port, timeout))
     }
 }
 
-fn race_to(
-    host: &Host,
-    addresses: &[SocketAddr],
-    timeout: Duration,
-) -> Result<TcpStream, ConnectError> {
-    run_race(addresses, timeout).map_err(|(end, attempts)| {
-        let slow = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::TimedOut;
-        let all_slow = attempts.iter().all(slow);
-        let port = addresses.first().map_or(0, SocketAddr::port);
-        let failures = Failures { host: host.to_string(), port, attempts };
-        if end == End::TimedOut || all_slow {
-            ConnectError::TimedOut(failures)
-        } else {
-            ConnectError::Unreachable(failures)
-        }
-    })
+/// Where a race has its addresses from.
+enum Names {
+    /// All of them, in the order in which their families' addresses are to be tried.
+    Known(Vec<SocketAddr>),
+    /// The resolver.
+    Asked(Question),
 }
 
-/// The addresses of a host in the order of RFC 6724, as getaddrinfo(3) gives them.
-fn addresses(host: &Host, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
-    match &host.0 {
-        Kind::V4(address) => Ok(vec![(*address, port).into()]),
-        Kind::V6(address, scope) => Ok(vec![SocketAddrV6::new(*address, port, 0, *scope).into()]),
-        Kind::Name(name) => look_up(name, port, timeout),
-    }
-}
-
-/// Asks the resolver on a thread that is left to itself when it takes too long: getaddrinfo(3)
-/// cannot be interrupted.
-fn look_up(name: &str, port: u16, timeout: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
-    let fail = |reason: String| ConnectError::Name { host: name.to_owned(), reason };
-    let limit = timeout.min(LOOKUP_TIMEOUT);
-    let (answer, answered) = mpsc::channel();
-    let asked = name.to_owned();
-    thread::Builder::new()
-        .name("lookup".to_owned())
-        .spawn(move || {
-            let found = (asked.as_str(), port).to_socket_addrs();
-            // Nobody listens any more when the limit has passed; then the answer is of no use.
-            let _ = answer.send(found.map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>()));
-        })
-        .map_err(|error| fail(format!("cannot start a thread ({error})")))?;
-    match answered.recv_timeout(limit) {
-        Ok(Ok(addresses)) if addresses.is_empty() => Err(fail("it has no address".to_owned())),
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => {
-            let text = error.to_string();
-            let start = "failed to lookup address information: ";
-            Err(fail(text.strip_prefix(start).unwrap_or(&text).to_owned()))
-        }
-        Err(_) => Err(fail(format!("no answer within {:.1} s", limit.as_secs_f32()))),
-    }
-}
-
-/// Alternates the families, starting with that of the first address (RFC 8305, section 4). The
-/// resolver has put IPv6 first already wherever this host has a route for it (RFC 6724).
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let mut unique: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        if !unique.contains(&address) {
-            unique.push(address);
-        }
-    }
-    let starts_with_v6 = unique.first().is_some_and(SocketAddr::is_ipv6);
-    let count = unique.len();
-    let (first, second): (Vec<_>, Vec<_>) =
-        unique.into_iter().partition(|address| address.is_ipv6() == starts_with_v6);
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut mixed = Vec::with_capacity(count);
-    while mixed.len() < count {
-        mixed.extend(first.next());
-        mixed.extend(second.next());
-    }
-    mixed
-}
-
-/// A lost race: how it ended, and each address with its error.
-type Lost = (End, Vec<(SocketAddr, io::Error)>);
-
-/// Races the addresses; the sockets of the losers close when this returns.
-fn run_race(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, Lost> {
-    let begun = Instant::now();
-    let mut race = Race::new(addresses.len(), timeout);
-    let mut running: Vec<(usize, Socket)> = Vec::new();
-    let mut errors: Vec<Option<io::Error>> = addresses.iter().map(|_| None).collect();
-    let mut wait = Duration::ZERO;
-    loop {
-        // Answers are taken before the clock is asked, so that a process that was stopped for a
-        // while does not call a connection late that has long been there.
-        let (winner, failed) = await_answers(&mut running, wait);
-        if let Some(stream) = winner {
-            return Ok(stream);
-        }
-        for (index, error) in failed {
-            errors[index] = Some(error);
-            race.handle_failed(index, begun.elapsed());
-        }
-        wait = Duration::ZERO;
-        match race.poll(begun.elapsed()) {
-            Step::Start(index) => match start(addresses[index]) {
-                Ok(socket) => running.push((index, socket)),
-                Err(error) => {
-                    errors[index] = Some(error);
-                    race.handle_failed(index, begun.elapsed());
-                }
-            },
-            Step::Wait(until) => wait = until.saturating_sub(begun.elapsed()),
-            Step::GiveUp(end) => {
-                let late = || io::Error::from(io::ErrorKind::TimedOut);
-                let errors = errors.into_iter().map(|error| error.unwrap_or_else(late));
-                return Err((end, addresses.iter().copied().zip(errors).collect()));
+impl Names {
+    fn of(host: &Host, port: u16) -> Result<Self, ConnectError> {
+        match &host.0 {
+            Kind::V4(address) => Ok(Self::Known(vec![(*address, port).into()])),
+            Kind::V6(address, scope) => {
+                Ok(Self::Known(vec![SocketAddrV6::new(*address, port, 0, *scope).into()]))
             }
+            Kind::Name(name) => Question::ask(name, port)
+                .map(Self::Asked)
+                .map_err(|reason| ConnectError::no_name(host, vec![reason], LOOKUP_TIMEOUT)),
         }
     }
 }
 
-/// Starts connecting without waiting for it (connect(2), `EINPROGRESS`).
-fn start(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&address.into()) {
-        Ok(()) => Ok(socket),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
+impl ConnectError {
+    /// `timeout` is what the look-up could take at the most.
+    fn no_name(host: &Host, reasons: Vec<String>, timeout: Duration) -> Self {
+        let limit = timeout.min(LOOKUP_TIMEOUT);
+        let slow = || format!("no answer within {:.1} s", limit.as_secs_f32());
+        let reason = reasons.into_iter().next().unwrap_or_else(slow);
+        Self::Name { host: host.to_string(), reason }
     }
-}
-
-/// Waits up to `wait` for sockets to connect or fail; failed ones leave `running`.
-fn await_answers(
-    running: &mut Vec<(usize, Socket)>,
-    wait: Duration,
-) -> (Option<TcpStream>, Vec<(usize, io::Error)>) {
-    let mut failed = Vec::new();
-    // A wait of under a second cannot exceed what a Timespec holds; a longer one is asked again.
-    let wait = Timespec::try_from(wait.min(Duration::from_secs(1))).expect("a second fits");
-    let mut polled: Vec<PollFd<'_>> =
-        running.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::OUT)).collect();
-    // An interrupted wait, or one without memory for it, is an empty one: the caller asks again.
-    let count = poll(&mut polled, Some(&wait)).unwrap_or(0);
-    if count == 0 {
-        return (None, failed);
-    }
-    let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
-    // Backwards, so that taking one out does not move those still to be looked at.
-    for position in (0..ready.len()).rev().filter(|&position| ready[position]) {
-        let (index, socket) = running.remove(position);
-        match settle(socket) {
-            Ok(stream) => return (Some(stream), failed),
-            Err(error) => failed.push((index, error)),
-        }
-    }
-    (None, failed)
-}
-
-/// Turns a socket whose attempt ended into a stream, or into the reason why it failed.
-fn settle(socket: Socket) -> io::Result<TcpStream> {
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    // Without a server, a port from the range for outgoing connections can be given to this very
-    // socket, which then connects to itself (simultaneous open, RFC 9293, section 3.5).
-    let (own, peer) = (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket());
-    if own == peer {
-        return Err(Errno::CONNREFUSED.into());
-    }
-    super::listen::prepare(&socket)?;
-    socket.set_nonblocking(false)?;
-    Ok(socket.into())
 }
 
 #[cfg(test)]
@@ -335,10 +258,27 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
-    use super::race::ATTEMPT_DELAY;
+    use socket2::{Domain, Socket, Type};
+
+    use super::race::ATTEMPT_DELAYS;
+    use super::runner::{run_race, settle, start};
     use super::*;
 
     const LONG: Duration = Duration::from_secs(10);
+
+    /// Takes any connection.
+    fn any(stream: TcpStream, _: Duration) -> Proof<TcpStream, ()> {
+        Proof::Good(stream)
+    }
+
+    /// As users meet it.
+    fn connect_any(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, ConnectError> {
+        let host = Host::parse(host).unwrap();
+        connect(&host, port, timeout, any).map_err(|error| match error {
+            NoWay::Unconnected(error) => error,
+            NoWay::Final(()) => panic!("nothing is final here"),
+        })
+    }
 
     fn ms(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
@@ -376,33 +316,11 @@ mod tests {
     }
 
     #[test]
-    fn families_alternate_from_the_first_answer_on() {
-        let parse = |list: &[&str]| -> Vec<SocketAddr> {
-            list.iter().map(|text| text.parse().unwrap()).collect()
-        };
-        let mixed = interleave(parse(&[
-            "[2001:db8::1]:1",
-            "[2001:db8::2]:1",
-            "[2001:db8::1]:1",
-            "[2001:db8::3]:1",
-            "192.0.2.1:1",
-            "192.0.2.2:1",
-        ]));
-        let order = "[2001:db8::1]:1 192.0.2.1:1 [2001:db8::2]:1 192.0.2.2:1 [2001:db8::3]:1";
-        let shown: Vec<String> = mixed.iter().map(ToString::to_string).collect();
-        assert_eq!(shown.join(" "), order);
-        let mixed = interleave(parse(&["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1"]));
-        assert_eq!(mixed, parse(&["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"]));
-        assert_eq!(interleave(Vec::new()), Vec::new());
-    }
-
-    #[test]
     fn both_families_connect_and_carry_the_options() {
         for address in loopbacks() {
             let listener = TcpListener::bind((address, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
-            let host = Host::parse(&address.to_string()).unwrap();
-            let mut stream = connect(&host, port, LONG).unwrap();
+            let mut stream = connect_any(&address.to_string(), port, LONG).unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             accepted.write_all(b"x").unwrap();
             // The stream blocks until the byte is there.
@@ -416,15 +334,13 @@ mod tests {
     fn a_name_is_looked_up() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let host = Host::parse("localhost").unwrap();
-        connect(&host, port, LONG).expect("::1 is refused, 127.0.0.1 answers");
+        connect_any("localhost", port, LONG).expect("::1 is refused, 127.0.0.1 answers");
     }
 
     #[test]
     fn an_unknown_name_is_its_own_error() {
         // RFC 6761 keeps this name from ever having an address.
-        let host = Host::parse("nobody.invalid").unwrap();
-        let error = connect(&host, 5000, ms(1500)).unwrap_err();
+        let error = connect_any("nobody.invalid", 5000, ms(1500)).unwrap_err();
         assert!(matches!(error, ConnectError::Name { .. }));
         let text = error.to_string();
         assert!(text.starts_with("cannot find the host nobody.invalid: "), "{text}");
@@ -435,8 +351,7 @@ mod tests {
     fn refused_addresses_are_named_one_by_one() {
         for address in loopbacks() {
             let (_held, bound) = dead_end(address);
-            let host = Host::parse(&address.to_string()).unwrap();
-            let error = connect(&host, bound.port(), LONG).unwrap_err();
+            let error = connect_any(&address.to_string(), bound.port(), LONG).unwrap_err();
             assert!(matches!(error, ConnectError::Unreachable(_)));
             assert_eq!(
                 error.to_string(),
@@ -454,7 +369,7 @@ mod tests {
         let mut took = Duration::MAX;
         for _ in 0..3 {
             let begun = Instant::now();
-            let stream = run_race(addresses, LONG).unwrap();
+            let stream = run_race(Names::Known(addresses.to_vec()), LONG, any).unwrap();
             took = begun.elapsed();
             assert_eq!(stream.peer_addr().ok().as_ref(), addresses.last());
             if took < limit {
@@ -466,32 +381,93 @@ mod tests {
 
     #[test]
     fn a_silent_address_gives_way_to_the_next_after_250_ms() {
-        let (_held, silent) = tar_pit(Ipv4Addr::LOCALHOST.into());
+        let pause = ATTEMPT_DELAYS[0];
         for address in loopbacks() {
+            let (_held, silent) = tar_pit(address);
             let listener = TcpListener::bind((address, 0)).unwrap();
             let addresses = [silent, listener.local_addr().unwrap()];
-            let took = time_race(&addresses, ATTEMPT_DELAY * 2);
-            assert!(took >= ATTEMPT_DELAY && took < ATTEMPT_DELAY * 2, "{took:?}");
+            let took = time_race(&addresses, pause * 2);
+            assert!(took >= pause && took < pause * 2, "{took:?}");
         }
     }
 
     #[test]
     fn a_refused_address_costs_no_pause() {
-        let (_held, refused) = dead_end(Ipv4Addr::LOCALHOST.into());
         for address in loopbacks() {
+            let (_held, refused) = dead_end(address);
             let listener = TcpListener::bind((address, 0)).unwrap();
             let addresses = [refused, refused, listener.local_addr().unwrap()];
-            let took = time_race(&addresses, ATTEMPT_DELAY);
-            assert!(took < ATTEMPT_DELAY, "{took:?}");
+            let took = time_race(&addresses, ATTEMPT_DELAYS[0]);
+            assert!(took < ATTEMPT_DELAYS[0], "{took:?}");
         }
+    }
+
+    /// Takes a connection once its other end has said something.
+    fn spoken_to(mut stream: TcpStream, left: Duration) -> Proof<SocketAddr, &'static str> {
+        stream.set_read_timeout(Some(left)).unwrap();
+        match stream.read(&mut [0]) {
+            Ok(1..) => Proof::Good(stream.peer_addr().unwrap()),
+            Ok(0) => Proof::Bad(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Proof::Bad(error),
+        }
+    }
+
+    #[test]
+    fn a_path_that_opens_and_swallows_everything_gives_way_as_a_silent_one() {
+        let pause = ATTEMPT_DELAYS[0];
+        for address in loopbacks() {
+            // The connection opens, as the listener's queue has room, and nobody ever speaks.
+            let swallows = TcpListener::bind((address, 0)).unwrap();
+            let speaks = TcpListener::bind((address, 0)).unwrap();
+            let addresses = [&swallows, &speaks].map(|it| it.local_addr().unwrap());
+            let speaker = std::thread::spawn(move || {
+                let (mut stream, _) = speaks.accept().unwrap();
+                stream.write_all(b"x").unwrap();
+            });
+            let begun = Instant::now();
+            let won = run_race(Names::Known(addresses.to_vec()), LONG, spoken_to).unwrap();
+            assert_eq!(won, addresses[1]);
+            assert!(begun.elapsed() >= pause && begun.elapsed() < LONG / 2);
+            speaker.join().unwrap();
+            // The loser is let go of at once.
+            let (mut dropped, _) = swallows.accept().unwrap();
+            assert_eq!(dropped.read(&mut [0]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_fails_its_proof_makes_room_for_the_next_at_once() {
+        for address in loopbacks() {
+            let closes = TcpListener::bind((address, 0)).unwrap();
+            let speaks = TcpListener::bind((address, 0)).unwrap();
+            let addresses = [&closes, &speaks].map(|it| it.local_addr().unwrap());
+            let closer = std::thread::spawn(move || drop(closes.accept().unwrap()));
+            let speaker = std::thread::spawn(move || {
+                let (mut stream, _) = speaks.accept().unwrap();
+                stream.write_all(b"x").unwrap();
+            });
+            let won = run_race(Names::Known(addresses.to_vec()), LONG, spoken_to).unwrap();
+            assert_eq!(won, addresses[1]);
+            closer.join().unwrap();
+            speaker.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_final_proof_ends_the_race_whatever_else_is_there() {
+        let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = listeners.each_ref().map(|it| it.local_addr().unwrap());
+        let refuse = |_, _| Proof::<(), _>::Final("another key");
+        let lost = run_race(Names::Known(addresses.to_vec()), LONG, refuse).unwrap_err();
+        let host = Host::parse("127.0.0.1").unwrap();
+        assert!(matches!(lost.into_error(&host, 7, LONG), NoWay::Final("another key")));
     }
 
     #[test]
     fn silence_ends_at_the_time_limit() {
         let (_held, silent) = tar_pit(Ipv4Addr::LOCALHOST.into());
-        let host = Host::parse("127.0.0.1").unwrap();
         let begun = Instant::now();
-        let error = connect(&host, silent.port(), ms(120)).unwrap_err();
+        let error = connect_any("127.0.0.1", silent.port(), ms(120)).unwrap_err();
         assert!(matches!(error, ConnectError::TimedOut(_)));
         assert!(begun.elapsed() >= ms(120) && begun.elapsed() < LONG);
         assert!(error.to_string().ends_with(&format!("{silent} timed out")), "{error}");
@@ -506,7 +482,7 @@ mod tests {
             let families = families(&host(&ip.to_string()), address.port(), LONG).unwrap();
             let [family] = &families[..] else { panic!("{families:?}") };
             assert_eq!(family.name() == Family::V6, ip.is_ipv6());
-            let stream = family.connect(&host("::1"), LONG).unwrap();
+            let stream = family.connect(&host("::1"), LONG, any).unwrap();
             assert_eq!(stream.peer_addr().unwrap(), address);
         }
         let of_localhost = families(&host("LocalHost."), 7, LONG).unwrap();

@@ -19,6 +19,7 @@ pub mod process;
 pub mod pulse;
 pub mod signals;
 pub mod stage;
+pub mod stage_name;
 pub mod state;
 pub mod terminal;
 pub mod tls;

@@ -8,10 +8,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use super::partfile::PART_PREFIX;
+use super::stage_name;
 
 /// Write permission of the group or of others (inode(7)).
 const OTHERS_WRITE: u32 = 0o022;
@@ -101,8 +102,11 @@ pub fn replace<E: From<io::Error>>(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(CWD, &folder, flags, Mode::empty());
     let opened = opened.map_err(|errno| cannot("open the folder", &folder, errno.into()))?;
-    rustix::fs::flock(&opened, FlockOperation::LockExclusive)
-        .map_err(|errno| cannot("lock the folder", &folder, errno.into()))?;
+    match rustix::fs::flock(&opened, FlockOperation::LockExclusive) {
+        // Some network disks know no locks.
+        Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(cannot("lock the folder", &folder, errno.into()).into()),
+    }
     let target = folder.join(&name);
     let before = match read(&target, max_bytes) {
         Ok(before) => Some(before),
@@ -138,10 +142,8 @@ fn write(
     bytes: &[u8],
     like: Option<&Metadata>,
 ) -> io::Result<()> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     // Listings leave such names out, and nobody can guess it.
-    let part = format!("{PART_PREFIX}{:016x}", u64::from_ne_bytes(random));
+    let part = stage_name::random(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(folder, &part, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {
@@ -163,7 +165,11 @@ fn write(
         let _ = rustix::fs::unlinkat(folder, &part, AtFlags::empty());
         return written;
     }
-    Ok(rustix::fs::fsync(folder)?)
+    match rustix::fs::fsync(folder) {
+        // Some disks have nothing to sync in a folder, and say so in this way.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn cannot(what: &str, path: &Path, error: io::Error) -> io::Error {

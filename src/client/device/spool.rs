@@ -17,7 +17,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use crate::{
     edge::samples::Scanner,
@@ -69,8 +72,9 @@ impl Spool {
         make_private(folder).map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            // Some network disks know no locks.
+            Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(Errno::WOULDBLOCK) => {
                 return Err(format!("another client works in the spool {folder:?}"));
             }
             Err(errno) => return Err(failed(errno.into())),
