@@ -60,6 +60,9 @@ pub const LOGIN_ATTEMPTS_DEFAULT: u8 = 3;
 /// Most of them that the operator may allow.
 pub const LOGIN_ATTEMPTS_MAX: u8 = 5;
 
+/// Failed logins of one connection, after which it is ended: more than anybody mistypes.
+pub const LOGIN_FAILURES_MAX: u8 = 10;
+
 /// Longest path in bytes, and longest part of one: what Linux takes (`PATH_MAX`, `NAME_MAX`).
 pub const PATH_MAX_BYTES: usize = 4095;
 /// See [`PATH_MAX_BYTES`].
@@ -206,6 +209,15 @@ pub const DIRECT_RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Bytes that one channel has taken from its writer and keeps until they are acknowledged.
 pub const DIRECT_SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Silence of a peer's host, asked again and again meanwhile, after which a connection for which
+/// something is held is dead. A host answers within milliseconds, whatever its programs do; three
+/// answers in a row are lost by a network that is out of order, hardly by one that is bad.
+pub const PEER_SILENT_MAX: Duration = Duration::from_secs(9);
+
+/// How often a connection is looked at on which something is waited for; with [`PEER_SILENT_MAX`]
+/// a dead one is known after 15 s at most.
+pub const PULSE_EVERY: Duration = Duration::from_secs(3);
+
 /// Bytes that the files of devices may take together on a server that serves anybody, unless the
 /// operator says otherwise: some million samples, and no disk is full of them.
 pub const OPEN_QUOTA_DEFAULT_BYTES: u64 = 64_000_000;
@@ -255,6 +267,10 @@ pub const WORKER_JOBS_OF_ONE_MAX: usize = 128;
 pub struct Limits {
     /// Connections in the slab, logged in or not. One `who` of them all fits an outbox.
     pub sessions_max: usize,
+    /// Sessions from one source that have not said who they are: an address, of IPv6 a /64. Whole
+    /// offices share one address, but nobody stays without a name for long there. Loopback has
+    /// more.
+    pub strangers_by_source_max: usize,
     /// Bytes waiting for one session. A message that would pass this is refused (`peer-busy`).
     pub outbox_max_bytes: usize,
     /// Bulk is pulled only below this mark: back-pressure, and room for chat meanwhile.
@@ -315,6 +331,8 @@ pub struct Limits {
     pub verifications_max: usize,
     /// Logins that may wait for that; the next one is told that the server is busy.
     pub logins_waiting_max: usize,
+    /// The same from one source of which some have failed lately, so that others find room as well.
+    pub logins_by_source_max: usize,
     /// Bytes waiting for somebody who must log in and has not, beyond which no more requests of
     /// theirs are read: nobodies are many, and shall be cheap.
     pub outbox_nobody_bytes: usize,
@@ -322,6 +340,9 @@ pub struct Limits {
     pub half_open_after: Duration,
     /// Time a closing connection has to take its last bytes.
     pub closing_timeout: Duration,
+    /// How often a peer is looked at for which something is held: an operation, an offer, a
+    /// receipt. [`PULSE_EVERY`] in earnest.
+    pub watch_every: Duration,
     /// Silence of a framed client after which it is asked whether it is there.
     pub ping_after: Duration,
     /// Silence of a framed client after which it is gone.
@@ -338,6 +359,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             sessions_max: 20_000,
+            strangers_by_source_max: 256,
             outbox_max_bytes: 1024 * 1024,
             outbox_low_bytes: 128 * 1024,
             outbox_pause_bytes: 256 * 1024,
@@ -364,9 +386,11 @@ impl Default for Limits {
             unknown_names_max: 65_536,
             verifications_max: 2,
             logins_waiting_max: 64,
+            logins_by_source_max: 16,
             outbox_nobody_bytes: 8 * 1024,
             half_open_after: Duration::from_secs(2),
             closing_timeout: Duration::from_secs(2),
+            watch_every: PULSE_EVERY,
             ping_after: Duration::from_secs(90),
             gone_after: Duration::from_secs(150),
             stall_timeout: Duration::from_secs(60),
@@ -374,6 +398,12 @@ impl Default for Limits {
             shutdown_timeout: Duration::from_secs(8),
         }
     }
+}
+
+/// Sockets that wait for their peers to hang up, of so many descriptors: those beyond are closed
+/// at once.
+pub fn lingering_max(descriptors: u64) -> usize {
+    usize::try_from(descriptors / 8).unwrap_or(usize::MAX).min(4096)
 }
 
 /// A client gives a server no larger window for the output of one operation: what has room is held
@@ -395,6 +425,23 @@ pub const CLIENT_ANSWERS_MAX: usize = 4096;
 pub const CLIENT_NAMES_MAX: usize = 65_536;
 
 impl Limits {
+    /// The same for a process that may have so many descriptors. A part is kept back from
+    /// connections: for commands, files and workers of those who are in, and for sockets on their
+    /// way out.
+    pub fn within(self, descriptors: u64) -> Limits {
+        // The listeners, poller, signals, pipes and folders of an idle server, and some room.
+        const OWN: usize = 24;
+        const PER_OPERATION: usize = 4;
+        let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let reserve = (all / 4).min(PER_OPERATION * self.operations_total_max);
+        let sessions = all.saturating_sub(OWN + reserve + lingering_max(descriptors)).max(4);
+        Limits {
+            sessions_max: sessions.min(self.sessions_max),
+            operations_total_max: (reserve / PER_OPERATION).max(4),
+            ..self
+        }
+    }
+
     /// Panics where two bounds contradict each other: a fault of ours, found at the start.
     pub fn check(&self) {
         assert!(self.chunk_max_bytes <= CHUNK_MAX_BYTES);

@@ -82,11 +82,30 @@ fn what_is_not_served_is_answered_in_its_own_dialect() {
 }
 
 #[test]
+fn a_first_line_that_is_no_request_ends_the_connection_and_nothing_behind_it_is_done() {
+    for first in [
+        &b"CLIENT libcurl 8\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"EHLO example.org\r\n",
+        b"REGISTER sip:example.org SIP/2.0\r\n",
+        b"003fgit-upload-pack /x\0host=example.org\0\n",
+        b"\x00\x01\x00\x08!\x12\xa4B\n",
+    ] {
+        let mut table = Table::new();
+        let id = table.open();
+        let said = table.say(id, [first, b"run touch F\nupload 1 f\nx"].concat());
+        assert!(said.starts_with("error "), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(table.closed(id), Some(CloseReason::Protocol));
+        assert_eq!(table.effects, []);
+    }
+}
+
+#[test]
 fn the_first_request_is_due_after_ten_seconds_whatever_trickles_in() {
     for (words, heard) in [
         (&b""[..], "error timed-out: "),
         (b"POS", "error timed-out: "),
-        (b"nonsense\n", "error unknown-command: "),
         (b"\n\n", "error timed-out: "),
         (&MAGIC, "K\0"),
     ] {

@@ -9,7 +9,7 @@ use sixfour::{
         admission::{Mode, Owner, Policy},
         rights::{Right, Rights},
     },
-    limits::Limits,
+    limits::{LOGIN_FAILURES_MAX, Limits},
     wire::{
         Outcome,
         frame::{MAGIC, client, server},
@@ -622,4 +622,100 @@ fn a_stop_does_not_wait_for_a_check() {
     assert!(table.heard(id).starts_with("error shutting-down: "));
     assert!(table.hub.is_finished());
     assert_eq!(table.check(Verdict::Right), "");
+}
+
+/// A hub that other machines reach in clear, with alice and bob.
+fn plain_users() -> Table {
+    let mode = Mode::Credentials { grant: Rights::NONE, attempts: 3 };
+    let mut table = Table::with_policy(Limits::default(), Policy { mode, plaintext: true });
+    table.set_users(&[("alice", Rights::ALL), ("bob", Rights::ALL)], &[]);
+    table
+}
+
+#[test]
+fn one_source_leaves_room_for_the_logins_of_others() {
+    let mut table = plain_users();
+    let most = Limits::default().logins_by_source_max;
+    let id = table.open_from("[2001:db8:1:2::ffff]:9");
+    table.say(id, "user somebody x\n");
+    table.check(Verdict::Wrong);
+    // Two are being checked, and wait no more.
+    for at in 0..most + 3 {
+        let id = table.open_from(&format!("[2001:db8:1:2::{at:x}]:9"));
+        let heard = table.say(id, format!("user u{at} x\n"));
+        assert_eq!(heard.starts_with("error busy: "), at == most + 2, "{at}: {heard}");
+    }
+    let id = table.open_from("[2001:db8:1:3::1]:9");
+    assert_eq!(table.say(id, "user alice secret\n"), "");
+    for _ in 0..most + 3 {
+        let checks = table.checks();
+        for (session, name, _) in checks {
+            let verdict = if name == "alice" { Verdict::Right } else { Verdict::Wrong };
+            let heard = table.verified(session, verdict);
+            assert_eq!(heard.starts_with("welcome alice"), session == id, "{heard}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_whose_logins_fail_again_and_again_is_ended() {
+    let mut table = users(5);
+    let id = table.open();
+    for at in 1..=LOGIN_FAILURES_MAX {
+        assert_eq!(table.closed(id), None, "{at}");
+        table.say(id, format!("user u{at} x\n"));
+        assert_eq!(table.check(Verdict::Wrong), WRONG);
+    }
+    assert_eq!(table.closed(id), Some(CloseReason::NotLoggedIn));
+}
+
+#[test]
+fn a_source_that_guesses_is_slowed_down_and_no_other() {
+    let mut table = plain_users();
+    for at in 0..40 {
+        let id = table.open_from(&format!("192.0.2.1:{}", at + 1));
+        table.say(id, format!("user u{at} x\n"));
+        if at < 20 {
+            table.check(Verdict::Wrong);
+            continue;
+        }
+        let (mut checks, begun) = (table.checks(), table.now);
+        if checks.is_empty() {
+            // Others come through meanwhile.
+            let other = table.open_from("192.0.2.2:9");
+            table.say(other, "user bob secret\n");
+            assert_eq!(table.check(Verdict::Right), "welcome bob\n");
+        }
+        while checks.is_empty() {
+            table.at(table.now + 50);
+            assert!(table.now <= begun + 4_000, "a wait has an end");
+            checks = table.checks();
+        }
+        for (session, ..) in checks {
+            table.verified(session, Verdict::Wrong);
+        }
+    }
+    assert!(table.now > 1_000, "{} ms for 40 guesses", table.now);
+}
+
+#[test]
+fn the_oldest_stranger_makes_room_and_nobody_who_has_logged_in() {
+    let limits = Limits { sessions_max: 8, strangers_by_source_max: 3, ..Limits::default() };
+    let mode = Mode::Open { rights: Rights::OPEN };
+    let mut table = Table::with_policy(limits, Policy { mode, plaintext: true });
+    let alice = table.line("alice");
+    let first = table.open_from("192.0.2.1:1");
+    for port in 2..=20 {
+        table.open_from(&format!("192.0.2.1:{port}"));
+    }
+    table.at(0);
+    assert_eq!(table.closed(first), Some(CloseReason::MadeRoom));
+    assert_eq!(table.hub.counts().sessions, 1 + 3);
+    for host in 2..=20 {
+        table.open_from(&format!("192.0.2.{host}:1"));
+    }
+    table.at(0);
+    assert_eq!(table.hub.counts().sessions, 8);
+    assert_eq!(table.closed(alice), None);
+    assert_eq!(table.say(alice, "echo here\n"), "here\n");
 }

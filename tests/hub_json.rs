@@ -592,3 +592,39 @@ fn a_stop_lets_what_runs_finish_and_says_goodbye() {
     assert_eq!((&heard[0]["id"], &heard[1]["event"]), (&json!(1), &json!("goodbye")));
     assert_eq!(table.closed(busy), Some(CloseReason::ShuttingDown));
 }
+
+#[test]
+fn a_space_between_objects_finds_out_whether_a_program_that_says_no_more_still_reads() {
+    let mut table = Table::new();
+    let every = Limits::default().watch_every.as_millis() as u64;
+    let id = open(&mut table);
+    let operation = run(&mut table, id, json!({"method": "sleep", "id": 1}));
+    let watch = |holds| Effect::Watch { session: id, holds };
+    table.at(every);
+    assert!(table.effects.contains(&watch(true)), "{:?}", table.effects);
+    assert_eq!(table.heard(id), "", "one that may still ask is asked by the kernel alone");
+    table.input(Input::EndOfInput { session: id });
+    table.at(2 * every);
+    table.at(3 * every);
+    assert_eq!(table.heard(id), "  ");
+    end(&mut table, operation, exit(0));
+    assert_eq!(objects(&table.heard(id))[0]["result"], 0);
+    assert_eq!(table.closed(id), Some(CloseReason::PeerLeft));
+}
+
+#[test]
+fn a_session_for_which_nothing_is_held_is_not_looked_at() {
+    let mut table = Table::new();
+    let every = Limits::default().watch_every.as_millis() as u64;
+    let id = open(&mut table);
+    table.at(2 * every);
+    let is_watch = |effect: &Effect| matches!(effect, Effect::Watch { .. });
+    assert!(!table.effects.iter().any(is_watch));
+    let operation = run(&mut table, id, json!({"method": "true", "id": 1}));
+    end(&mut table, operation, exit(0));
+    table.at(11 * every);
+    assert!(table.effects.contains(&Effect::Watch { session: id, holds: false }));
+    table.effects.clear();
+    table.at(30 * every);
+    assert!(!table.effects.iter().any(is_watch), "{:?}", table.effects);
+}

@@ -240,49 +240,45 @@ fn two_thousand_connections_come_and_go() {
 }
 
 #[test]
-fn without_descriptors_accepting_pauses_is_said_once_and_recovers() {
+fn a_flood_of_strangers_takes_no_descriptor_from_those_who_are_in() {
     let mut server = Server::start_after("ulimit -n 64");
+    server.put("file", b"content");
     let [v6, v4] = FAMILIES;
     let mut early = server.user(v6, "early");
-    let mut other = server.user(v4, "other");
     let mut objects = server.json(v6);
-    assert_eq!(objects.ask(&json!({"op": "ping", "id": 0}))["errorcode"], 0);
-    let connections: Vec<Line> = (0..80).map(|number| server.line(FAMILIES[number % 2])).collect();
-    server.await_log("no new connections for now");
-    // Those who are in are served, as far as that needs no descriptor.
-    for (from, to) in [("early", "other"), ("other", "early")] {
-        let (sender, reader) = match from {
-            "early" => (&mut early, &mut other),
-            _ => (&mut other, &mut early),
-        };
-        sender.send(&format!("hello|{to}"));
-        assert_eq!(reader.next(), format!("{from}|hello"));
+    objects.login("objects");
+    let flood: Vec<Line> = (0..300).map(|number| server.line(FAMILIES[number % 2])).collect();
+    // Somebody comes in among them, and is served as all who are in.
+    let mut late = server.user(v4, "late");
+    for (name, user, other) in [("early", &mut early, "late"), ("late", &mut late, "early")] {
+        user.send(&format!("run echo {name}"));
+        assert_eq!(user.lines(2), [name, "[exit 0]"]);
+        user.send("ls");
+        assert!(user.lines(2)[0].ends_with(" file"), "{other}");
+        user.send("download file");
+        assert_eq!(user.next(), "file 7 file");
+        assert_eq!(user.exactly(7), b"content");
     }
-    early.send("run echo no");
-    assert!(early.next().starts_with("error cannot-start: "));
-    let reply = objects.ask(&json!({"method": "echo no", "id": 1}));
-    assert_eq!((&reply["result"], &reply["errorcode"]), (&json!(null), &json!(4)), "{reply}");
-    assert_eq!(reply["error"]["code"], "cannot-start");
-    early.send("ls");
-    assert!(early.next().starts_with("error system-error: "));
+    early.send("hello|late");
+    assert_eq!(late.next(), "early|hello");
+    let reply = objects.ask(&json!({"method": "echo yes", "id": 1}));
+    assert_eq!(reply["stdout"], "yes\n", "{reply}");
     let ticks = server.processor_ticks();
     thread::sleep(Duration::from_millis(600));
     let used = server.processor_ticks() - ticks;
     assert!(used < 20, "{used} ticks of 10 ms while it only waits");
-    drop(connections);
-    server.await_log("new connections are accepted again");
+    drop(flood);
     server.assert_alive();
-    early.send("run echo yes");
-    assert_eq!(early.lines(2), ["yes", "[exit 0]"]);
-    let log = server.log();
-    assert_eq!(log.matches("no new connections for now").count(), 1, "{log}");
-    // The second time is said again.
-    let again: Vec<Line> = (0..80).map(|number| server.line(FAMILIES[number % 2])).collect();
-    await_true("it is said again", || {
-        server.log().matches("no new connections for now").count() == 2
-    });
-    drop(again);
-    server.assert_alive();
+}
+
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let server = Server::start_after("ulimit -Sn 64");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid().as_raw_nonzero()));
+    let limits = limits.expect("it is ours");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+    assert_eq!(numbers[0], numbers[1].min(32_768), "{line}");
 }
 
 #[test]

@@ -202,8 +202,8 @@ fn an_unknown_name_takes_as_long_as_a_real_one() {
         _ => format!("{name} {hash}\n"),
     };
     let site = Guarded::start(&names.iter().map(line).collect::<String>(), &["--attempts", "5"]);
-    let mut line = site.server.line(FAMILIES[0]);
-    let mut time = |name: &str| {
+    let time = |name: &str| {
+        let mut line = site.server.line(FAMILIES[0]);
         let begun = Instant::now();
         line.send(&format!("user {name} guess"));
         assert_eq!(format!("{}\n", line.next()), WRONG);

@@ -559,3 +559,26 @@ fn what_frames_say_of_a_command_json_says_too() {
         }
     }
 }
+
+#[test]
+fn the_command_of_a_program_that_has_closed_is_ended_and_that_of_one_that_reads_is_not() {
+    let server = Server::start();
+    for ip in FAMILIES {
+        let begin = |stream: &mut std::net::TcpStream, file: &str| {
+            let command = format!("echo $$ >{file}; exec sleep 1000");
+            let request = json!({"method": command, "id": 1}).to_string();
+            stream.write_all(request.as_bytes()).expect("the server takes it");
+            let read = || fs::read_to_string(server.path(file)).unwrap_or_default();
+            await_true("the command runs", || read().ends_with('\n'));
+            read().trim().to_owned()
+        };
+        let (mut gone, mut reads) = (server.connect(ip), server.connect(ip));
+        let (of_gone, of_reads) = (begin(&mut gone, "gone"), begin(&mut reads, "reads"));
+        reads.shutdown(Shutdown::Write).expect("a half that can be closed");
+        drop(gone);
+        await_true("the command ends", || !is_running(&of_gone));
+        assert!(is_running(&of_reads), "{ip}: its program waits for the answer");
+        let _ = fs::remove_file(server.path("gone"));
+        let _ = fs::remove_file(server.path("reads"));
+    }
+}

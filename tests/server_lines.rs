@@ -105,6 +105,8 @@ fn what_is_no_request_is_named_and_the_connection_lives() {
     let server = Server::start();
     for ip in FAMILIES {
         let mut line = server.line(ip);
+        line.send("echo first");
+        assert_eq!(line.next(), "first");
         for (request, code) in [
             (&b"RUN date"[..], "unknown-command"),
             (b"hello", "unknown-command"),

@@ -7,6 +7,7 @@ mod process;
 use std::{
     net::IpAddr,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use process::Server;
@@ -100,7 +101,7 @@ impl Network {
     /// A server in its namespace, with these arguments, and one user.
     fn server(&self, arguments: &[&str]) -> Server {
         let folder = process::folder();
-        std::fs::write(folder.path().join("users"), "alice secret\n").expect("a file");
+        std::fs::write(folder.path().join("users"), "alice secret\nbob secret\n").expect("a file");
         let prefix = self.inside('s');
         let mut command = Command::new(&prefix[0]);
         command.args(&prefix[1..]).args([env!("CARGO_BIN_EXE_server"), "--port", "0"]);
@@ -278,4 +279,45 @@ fn off_the_machine_the_client_speaks_tls_and_pins_the_key() {
         assert!((code, out.as_str()) == (Some(4), ""), "{err}");
         assert!(err.contains("is known to speak TLS"), "{err}");
     }
+}
+
+#[test]
+fn peers_that_vanish_without_a_word_keep_nothing_on_either_side() {
+    let Some(network) = Network::new("vanish") else { return };
+    let server = network.server(&["--credentials", "users", "--plaintext", "--grant", "run"]);
+    let (v6, v4) = (SERVER[0], SERVER[1]);
+    let inside = network.inside('c');
+    let script = r#"
+        use IO::Socket::IP;
+        my $s = IO::Socket::IP->new(PeerHost => $ARGV[0], PeerPort => $ARGV[1]) or die $!;
+        print $s "user bob secret\nrun echo \$\$ >lines; exec sleep 1000\n"; $s->flush;
+        sleep 1000"#;
+    let mut lines = Command::new(&inside[0])
+        .args(&inside[1..])
+        .args(["perl", "-e", script, v6, &server.port.to_string()])
+        .spawn()
+        .expect("perl starts");
+    let pid_in = |file: &str| {
+        let read = || std::fs::read_to_string(server.path(file)).unwrap_or_default();
+        process::await_true("the command runs", || read().ends_with('\n'));
+        read().trim().to_owned()
+    };
+    std::thread::scope(|scope| {
+        let run = ["--plaintext", "run", "echo $$ >client; exec sleep 1000"];
+        let (network, port) = (&network, server.port);
+        let client = scope.spawn(move || network.client(v4, port, &run));
+        let pids = ["lines", "client"].map(pid_in);
+        ip(&["-n", &format!("{}-c", network.name), "link", "set", "out", "down"]).expect("a link");
+        let cut = Instant::now();
+        let (code, said) = client.join().expect("it ends");
+        assert_eq!(code, Some(255), "{said}");
+        assert!(said.contains("does not answer"), "{said}");
+        while pids.iter().any(|pid| process::is_running(pid)) && cut.elapsed().as_secs() < 15 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(!pids.iter().any(|pid| process::is_running(pid)), "a command runs for nobody");
+        assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
+    });
+    lines.kill().expect("it is ours");
+    lines.wait().expect("it ends");
 }

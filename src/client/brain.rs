@@ -486,6 +486,13 @@ impl Brain {
         self.leave(self.code);
     }
 
+    /// Whether something is waited for that a dead server would never send.
+    pub fn waits(&self) -> bool {
+        let has_nothing =
+            self.tasks.is_empty() && self.posted.is_empty() && self.receipts.is_empty();
+        !has_nothing || self.probe.is_some()
+    }
+
     /// When [`Brain::handle_timeout`] is due, if ever.
     pub fn poll_timeout_ms(&self) -> Option<u64> {
         let receipts = self.receipts.values().map(|receipts| receipts.due_ms);

@@ -41,6 +41,7 @@ use crate::{
     limits::CLIENT_NAMES_MAX,
     sys::{
         ask, clock,
+        pulse::PulseWatch,
         terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
@@ -67,6 +68,7 @@ pub struct Session<'a> {
     news: mpsc::Receiver<News>,
     signals: Signals,
     transport: Option<Transport>,
+    pulse: PulseWatch,
     /// The socket may have bytes for us: it is edge-triggered, so this is to be remembered.
     readable: bool,
     /// The server has closed its half: there is an end to be read, of which nothing else tells.
@@ -168,6 +170,7 @@ impl<'a> Session<'a> {
             news,
             signals,
             transport: None,
+            pulse: PulseWatch::default(),
             readable: false,
             read_closed: false,
             inbox: Inbox::default(),
@@ -254,6 +257,7 @@ impl<'a> Session<'a> {
         // bytes win.
         self.brain.handle_timeout(now_ms, random);
         self.perform_effects();
+        self.take_pulse();
         self.write();
     }
 
@@ -273,7 +277,12 @@ impl<'a> Session<'a> {
         let goodbye = leaving.filter(|_| self.transport.is_some()).map(|leaving| {
             leaving.until.saturating_duration_since(Instant::now()) + Duration::from_millis(1)
         });
-        brain.into_iter().chain(goodbye).min()
+        let pulse = self
+            .pulse
+            .due_ms()
+            .filter(|_| self.transport.is_some())
+            .map(|at| Duration::from_millis(at.saturating_sub(self.now_ms()) + 1));
+        brain.into_iter().chain(goodbye).chain(pulse).min()
     }
 
     /// The code, once all is written and the server has heard our goodbye.

@@ -1,7 +1,7 @@
 //! How sessions end, and what time does.
 
 use super::{
-    Column, Effect, Hub, OperationState, Phase, Session, SessionId, Time,
+    Column, Effect, Hub, OperationState, Phase, Session, SessionId, SourceNet, Time,
     ids::OperationId,
     outbox::{Pool, Posted},
     timers::Alarm,
@@ -45,6 +45,8 @@ pub enum CloseReason {
     SlowConsumer,
     /// The file that it was promised changed meanwhile.
     BrokenFile,
+    /// It had not said who it is, and somebody else came for whom there was no other room.
+    MadeRoom,
     /// The server stops.
     ShuttingDown,
     /// Somebody has ended all sessions; the server goes on.
@@ -187,6 +189,8 @@ impl Hub {
         self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
+        self.strangers.remove(id, SourceNet::of(session.origin.address()));
+        self.closes.tell(&session, was.map(|(name, _)| name), reason);
         self.effects.push_back(Effect::Close { session: id, reason });
         let lost = session.abandon(&mut self.pool);
         if let Some((name, _)) = was {
@@ -238,6 +242,7 @@ impl Hub {
             match alarm {
                 Alarm::Session(id) => self.on_session_alarm(id, due),
                 Alarm::Operation(id) => self.on_operation_alarm(id),
+                Alarm::Logins => self.on_paced(),
                 Alarm::Shutdown => self.close_all(),
             }
         }
@@ -272,6 +277,7 @@ impl Hub {
             Phase::Ready { .. } if session.login_by.is_some_and(|by| by <= now) => {
                 self.close(id, CloseReason::LoginTimeout, Some(&no_login(&limits)));
             }
+            Phase::Ready { .. } if session.watched.is_some_and(|at| at <= now) => self.look_at(id),
             Phase::Ready { .. } => {
                 let patience = session.patience(&limits);
                 if session.stalled.is_some_and(|since| since + patience <= now) {

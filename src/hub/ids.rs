@@ -62,6 +62,13 @@ impl SessionId {
     pub const NOBODY: SessionId = SessionId(u64::MAX);
 }
 
+/// As logs have it: its number, and where it lies.
+impl fmt::Display for SessionId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.0 >> SLOT_BITS, self.slot())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

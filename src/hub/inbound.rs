@@ -8,7 +8,7 @@ use super::{
     session::{Inbound, Raw},
 };
 use crate::wire::{
-    Dialect, Event, Item, Outcome, Refusal, Request,
+    Dialect, ErrorCode, Event, Item, Outcome, Refusal, Request,
     dialect::{self, Sniffed},
     frame,
     json::{self, Label},
@@ -26,6 +26,11 @@ enum Passed {
     Some(usize),
     /// More are needed, or room for them.
     Wait,
+}
+
+/// Whether a first line with this fault is that of somebody who speaks no dialect of ours.
+fn is_foreign(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::UnknownCommand | ErrorCode::BadText)
 }
 
 impl Hub {
@@ -295,6 +300,10 @@ impl Hub {
             Ok(request) => self.on_request(id, dialect, request),
             Err(_) if is_greeting && dialect == Dialect::Frame => {
                 let refusal = super::requests::hello_first();
+                self.close(id, CloseReason::Protocol, Some(&refusal));
+            }
+            // Another protocol: what follows may look like a request and is none.
+            Err(refusal) if is_greeting && is_foreign(refusal.code) => {
                 self.close(id, CloseReason::Protocol, Some(&refusal));
             }
             Err(refusal) => self.say(id, &Event::Error(&refusal)),

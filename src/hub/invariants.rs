@@ -1,7 +1,7 @@
 //! What must hold between the tables of the hub after every input, for tests and simulations.
 
 use super::{
-    Column, Hub, Operation, OperationState, Phase, Session, Time,
+    Column, Hub, Operation, OperationState, Phase, Session, SourceNet, Time,
     pipe::{End, Role, Stage},
     session::Receipt,
     timers::Alarm,
@@ -26,6 +26,9 @@ impl Hub {
             self.check_state(session);
             self.check_queues(session);
             self.check_promises(session);
+            let source = SourceNet::of(session.origin.address());
+            let is_stranger = self.strangers.check(session.id, source);
+            assert!(!is_stranger || session.name().is_none(), "{:?} has a name", session.id);
         }
         self.check_replies();
         self.check_alarms();
@@ -41,7 +44,7 @@ impl Hub {
     }
 
     fn check_logins(&self) {
-        let (waiting, running) = self.logins.counts(self.limits.unknown_names_max);
+        let (paced, waiting, running) = self.logins.counts(self.limits.unknown_names_max);
         assert!(waiting <= self.limits.logins_waiting_max);
         assert!(running <= self.limits.verifications_max);
         let checked = |session: &&Session| matches!(session.phase, Phase::Verifying { .. });
@@ -50,7 +53,8 @@ impl Hub {
         }
         // The checks of those who have gone go on; nobody else waits for one.
         let here = self.sessions().filter(checked).count();
-        assert!((waiting..=waiting + running).contains(&here), "{here} are checked");
+        let known = paced + waiting;
+        assert!((known..=known + running).contains(&here), "{here} are checked");
     }
 
     fn check_operations(&self) {
@@ -254,7 +258,7 @@ impl Hub {
     fn check_alarms(&self) {
         let is_valid = |due: Time, alarm: Alarm| match alarm {
             Alarm::Session(id) => self.session(id).is_some_and(|session| session.armed == due),
-            Alarm::Operation(_) | Alarm::Shutdown => false,
+            Alarm::Operation(_) | Alarm::Logins | Alarm::Shutdown => false,
         };
         let valid = self.timers.iter().filter(|(due, alarm)| is_valid(*due, *alarm)).count();
         let armed = self.sessions().filter(|session| session.armed != Time::NEVER).count();

@@ -43,6 +43,8 @@ struct Record {
     pending: u8,
     /// Nothing is let through before this.
     blocked_until: Time,
+    /// Attempts that were refused while it was blocked.
+    refused: u32,
     /// Its place in the order, where it has one.
     serial: u64,
 }
@@ -119,13 +121,30 @@ impl Lockout {
 
     /// Lets an attempt through, which must be free to go. Exactly one of [`Lockout::fail`],
     /// [`Lockout::succeed`] and [`Lockout::give_back`] is to follow.
-    pub fn let_through(&mut self, name: Name, now: Time) {
+    /// Gives back how many were refused while the name was blocked, where that is just over.
+    pub fn let_through(&mut self, name: Name, now: Time) -> u32 {
         assert_eq!(self.standing(&name, now), Standing::Free);
         let attempts = self.attempts;
         let record = self.record(name);
         record.failures = record.failures(attempts, now);
         record.pending += 1;
+        let refused = std::mem::take(&mut record.refused);
         self.touch(name);
+        refused
+    }
+
+    /// An attempt was refused, since the name is blocked.
+    pub fn count_refused(&mut self, name: &Name) {
+        let record = self.real.get_mut(name).or_else(|| self.unknown.get_mut(name));
+        if let Some(record) = record {
+            record.refused = record.refused.saturating_add(1);
+        }
+    }
+
+    /// Failures of this name in a row.
+    pub fn failures_of(&self, name: &Name) -> u8 {
+        let record = self.real.get(name).or_else(|| self.unknown.get(name));
+        record.map_or(0, |record| record.failures)
     }
 
     /// The attempt has failed.

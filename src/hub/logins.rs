@@ -9,16 +9,22 @@
 //! The hub never sees what a password is compared with: the shell does that, and says how it went.
 //! A check goes on when its session has gone, and counts.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::SocketAddr,
+};
 
 use super::{
-    CloseReason, Effect, Hub, Phase, SessionId, Time,
+    CloseReason, Effect, Hub, Phase, SessionId, SourceNet, Time,
+    debts::Debts,
     lockout::{Failed, Lockout, Standing},
     names::Keyed,
+    record,
     rights::Rights,
+    timers::Alarm,
 };
 use crate::{
-    limits::PASSWORD_MAX_BYTES,
+    limits::{LOGIN_FAILURES_MAX, PASSWORD_MAX_BYTES, PEER_SILENT_MAX},
     wire::{Dialect, ErrorCode::*, Event, Name, Refusal, Secret},
 };
 
@@ -47,8 +53,13 @@ pub(super) struct Logins {
     accounts: HashMap<Name, Rights, Keyed>,
     /// Logins that wait for their check, oldest first.
     waiting: VecDeque<Waiting>,
-    /// Those that are being checked, for whom it may concern by now.
-    running: Vec<(SessionId, Name)>,
+    /// Those that are being checked, for whom it may concern by now, and where they came from.
+    running: Vec<(SessionId, Name, SocketAddr)>,
+    /// Logins from where many have failed, by the time from which on they wait as all others do.
+    paced: BTreeMap<(Time, SessionId), Waiting>,
+    /// For when an alarm is set for them.
+    paced_due: Time,
+    debts: Debts,
 }
 
 #[derive(Debug)]
@@ -56,30 +67,50 @@ struct Waiting {
     session: SessionId,
     name: Name,
     password: Secret<'static>,
+    peer: SocketAddr,
+}
+
+impl Waiting {
+    fn source(&self) -> SourceNet {
+        SourceNet::of(self.peer.ip())
+    }
 }
 
 impl Logins {
     pub(super) fn new(lockout: Lockout, key: Keyed) -> Logins {
         let accounts = HashMap::with_hasher(key);
-        Logins { lockout, accounts, waiting: VecDeque::new(), running: Vec::new() }
+        let (waiting, running, paced) = (VecDeque::new(), Vec::new(), BTreeMap::new());
+        Logins {
+            lockout,
+            accounts,
+            waiting,
+            running,
+            paced,
+            paced_due: Time::NEVER,
+            debts: Debts::new(key),
+        }
     }
 
     /// The session has gone: nobody waits for its check any more.
     pub(super) fn forget(&mut self, id: SessionId) {
         self.waiting.retain(|waiting| waiting.session != id);
+        if !self.paced.is_empty() {
+            self.paced.retain(|_, waiting| waiting.session != id);
+        }
     }
 
-    /// How many wait, and are checked.
-    pub(super) fn counts(&self, unknown_max: usize) -> (usize, usize) {
+    /// How many are kept back, wait, and are checked.
+    pub(super) fn counts(&self, unknown_max: usize) -> (usize, usize, usize) {
         assert_eq!(self.lockout.pending(), self.running.len(), "each check is counted once");
         assert!(self.lockout.unknown_count() <= unknown_max, "unknown names are bounded");
-        (self.waiting.len(), self.running.len())
+        (self.paced.len(), self.waiting.len(), self.running.len())
     }
 
     /// Whether the session waits or is checked: once.
     pub(super) fn has(&self, id: SessionId) -> bool {
-        let waiting = self.waiting.iter().filter(|waiting| waiting.session == id).count();
-        let running = self.running.iter().filter(|(session, _)| *session == id).count();
+        let waiting = self.waiting.iter().chain(self.paced.values());
+        let waiting = waiting.filter(|waiting| waiting.session == id).count();
+        let running = self.running.iter().filter(|(session, ..)| *session == id).count();
         assert!(waiting + running <= 1, "{id:?} is checked twice");
         waiting + running == 1
     }
@@ -113,17 +144,75 @@ impl Hub {
             return self.refuse_login(id, Refusal::new(0, BadArguments, text));
         }
         if self.logins.lockout.standing(&name, self.now) == Standing::Blocked {
+            self.logins.lockout.count_refused(&name);
             return self.refuse_login(id, Refusal::new(0, Blocked, BLOCKED));
         }
-        if self.logins.waiting.len() >= self.limits.logins_waiting_max {
-            let text = "too many passwords are being checked at the moment; try again";
-            return self.refuse_login(id, Refusal::new(0, Busy, text));
+        let peer = self.session(id).expect("its request is at hand").origin.peer();
+        let login = Waiting { session: id, name, password: password.into_owned(), peer };
+        let wait = self.logins.debts.wait(login.source(), self.now);
+        if !wait.is_zero() {
+            let due = self.now + wait;
+            let session = self.session_mut(id).expect("its request is at hand");
+            session.phase = Phase::Verifying { dialect };
+            self.logins.paced.insert((due, id), login);
+            return self.arm_paced();
         }
-        let password = password.into_owned();
-        self.logins.waiting.push_back(Waiting { session: id, name, password });
+        if let Err(login) = self.queue(login) {
+            return self.refuse_busy(login.session);
+        }
         let session = self.session_mut(id).expect("its request is at hand");
         session.phase = Phase::Verifying { dialect };
         self.start_checks();
+    }
+
+    /// Has a login wait for its check, where there is room for it and for its source.
+    fn queue(&mut self, login: Waiting) -> Result<(), Waiting> {
+        let waiting = &self.logins.waiting;
+        let limits = &self.limits;
+        let own = || waiting.iter().filter(|it| it.source() == login.source()).count();
+        let has_failed = self.logins.debts.has_any(login.source(), self.now);
+        let is_full = waiting.len() >= limits.logins_waiting_max;
+        if is_full || has_failed && own() >= limits.logins_by_source_max {
+            return Err(login);
+        }
+        self.logins.waiting.push_back(login);
+        Ok(())
+    }
+
+    fn refuse_busy(&mut self, id: SessionId) {
+        let text = "too many passwords are being checked at the moment; try again";
+        self.refuse_login(id, Refusal::new(0, Busy, text));
+    }
+
+    /// Logins that were kept back because of failures before them have waited for long enough.
+    pub(super) fn on_paced(&mut self) {
+        while let Some(entry) = self.logins.paced.first_entry()
+            && entry.key().0 <= self.now
+        {
+            let login = entry.remove();
+            let id = login.session;
+            if self.logins.lockout.standing(&login.name, self.now) == Standing::Blocked {
+                self.logins.lockout.count_refused(&login.name);
+                self.refuse_login(id, Refusal::new(0, Blocked, BLOCKED));
+            } else if self.queue(login).is_err() {
+                self.refuse_busy(id);
+            } else {
+                continue;
+            }
+            self.resume(id);
+        }
+        self.logins.paced_due = Time::NEVER;
+        self.arm_paced();
+        self.start_checks();
+    }
+
+    /// Sees to it that the first of those that are kept back is let go when it is due.
+    fn arm_paced(&mut self) {
+        let Some((&(due, _), _)) = self.logins.paced.first_key_value() else { return };
+        if due < self.logins.paced_due {
+            self.logins.paced_due = due;
+            self.set_alarm(due, Alarm::Logins);
+        }
     }
 
     /// Without passwords the first one of a name has it, as long as there is anybody.
@@ -158,6 +247,9 @@ impl Hub {
         session.phase = Phase::Ready { dialect, name: Some(name) };
         session.rights = rights;
         session.login_by = None;
+        let source = SourceNet::of(session.origin.address());
+        record::logged_in(session, &name, dialect);
+        self.strangers.remove(id, source);
         self.arm(id);
         self.say(id, &Event::Welcome { name });
     }
@@ -176,22 +268,28 @@ impl Hub {
 
     /// Asks a session whether it is there, ahead of time: somebody wants its name.
     fn probe(&mut self, id: SessionId) {
-        let now = self.now;
+        let (now, doubt) = (self.now, PEER_SILENT_MAX + 2 * self.limits.watch_every);
         let session = self.session_mut(id).expect("a taken name belongs to a session");
         let is_asked = session.pinged.is_some() || session.dialect() != Some(Dialect::Frame);
+        session.doubted_until = now + doubt;
         // Who has spoken just now is there.
         if !is_asked && session.heard < now {
             session.pinged = Some(now);
             self.say(id, &Event::Ping { number: now.0 as u32 });
         }
+        self.watch(id);
     }
 
     /// Answers a login that has failed. Lines may try again; a framed client has to connect again,
     /// since its first frame decides.
     fn refuse_login(&mut self, id: SessionId, refusal: Refusal) {
         let Some(session) = self.session_mut(id) else { return };
+        let has_failed = matches!(refusal.code, LoginFailed | Blocked);
+        session.login_failures += u8::from(has_failed);
+        let is_enough = session.login_failures >= LOGIN_FAILURES_MAX;
         match session.phase {
             Phase::Closing { .. } => {}
+            _ if is_enough => self.close(id, CloseReason::NotLoggedIn, Some(&refusal)),
             _ if session.dialect() == Some(Dialect::Frame) => {
                 self.close(id, CloseReason::NotLoggedIn, Some(&refusal));
             }
@@ -209,36 +307,47 @@ impl Hub {
     fn start_checks(&mut self) {
         let now = self.now;
         while self.logins.running.len() < self.limits.verifications_max {
-            let Logins { lockout, waiting, running, .. } = &mut self.logins;
+            let Logins { lockout, waiting, .. } = &mut self.logins;
             let is_free = |it: &Waiting| lockout.standing(&it.name, now) == Standing::Free;
             let Some(at) = waiting.iter().position(is_free) else { return };
             let next = waiting.remove(at).expect("it was found there");
-            let Waiting { session, name, password } = next;
-            lockout.let_through(name, now);
-            running.push((session, name));
+            let Waiting { session, name, password, peer } = next;
+            let refused = lockout.let_through(name, now);
+            if refused > 0 {
+                let known = self.logins.accounts.contains_key(&name).then_some(&name);
+                record::block_over(known, refused);
+            }
+            self.logins.running.push((session, name, peer));
             self.effects.push_back(Effect::Verify { session, name, password });
         }
     }
 
     pub(super) fn on_verified(&mut self, id: SessionId, verdict: Verdict) {
         let mut running = self.logins.running.iter();
-        let Some(at) = running.position(|(session, _)| *session == id) else { return };
-        let (_, name) = self.logins.running.remove(at);
+        let Some(at) = running.position(|(session, ..)| *session == id) else { return };
+        let (_, name, peer) = self.logins.running.remove(at);
+        let known = self.logins.accounts.contains_key(&name).then_some(&name);
         let lockout = &mut self.logins.lockout;
         match verdict {
             Verdict::Right => {
                 lockout.succeed(name);
                 self.admit(id, name);
             }
-            Verdict::Wrong => match lockout.fail(name, self.now) {
-                Failed::MayTryAgain => {
-                    self.refuse_login(id, Refusal::new(0, LoginFailed, WRONG));
+            Verdict::Wrong => {
+                let failed = lockout.fail(name, self.now);
+                record::login_failed(known, id, peer, lockout.failures_of(&name));
+                self.logins.debts.add(SourceNet::of(peer.ip()), self.now);
+                match failed {
+                    Failed::MayTryAgain => {
+                        self.refuse_login(id, Refusal::new(0, LoginFailed, WRONG));
+                    }
+                    Failed::IsBlocked => {
+                        record::blocked(known, peer, self.limits.lockout_time.as_secs());
+                        self.refuse_login(id, Refusal::new(0, Blocked, WRONG_AND_BLOCKED));
+                        self.refuse_waiting(name);
+                    }
                 }
-                Failed::IsBlocked => {
-                    self.refuse_login(id, Refusal::new(0, Blocked, WRONG_AND_BLOCKED));
-                    self.refuse_waiting(name);
-                }
-            },
+            }
             Verdict::Unchecked => {
                 lockout.give_back(name);
                 let text = "the password could not be checked just now; try again";
@@ -275,6 +384,7 @@ impl Hub {
             waiting.name != name
         });
         for id in refused {
+            self.logins.lockout.count_refused(&name);
             self.refuse_login(id, Refusal::new(0, Blocked, BLOCKED));
             self.resume(id);
         }

@@ -94,6 +94,7 @@ impl Hub {
                 }
                 if letter.tag != 0 {
                     self.note_receipt(letter.sender);
+                    self.watch(target);
                 }
             }
             Err(code) => {

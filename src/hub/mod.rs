@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod closing;
+mod debts;
 mod held;
 mod host;
 mod ids;
@@ -21,12 +22,15 @@ mod operations;
 mod outbox;
 mod pipe;
 mod pipes;
+mod record;
 mod replies;
 mod requests;
 pub mod rights;
 mod session;
+mod strangers;
 mod time;
 mod timers;
+mod watching;
 
 use std::collections::VecDeque;
 
@@ -41,11 +45,13 @@ use names::{Keyed, Names};
 pub use operation::{Operation, Program, State as OperationState, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
+pub use record::Closes;
 use replies::{Asked, Replies};
 use rights::Rights;
 use session::Column;
 pub use session::{Phase, Session};
 use slab::Slab;
+use strangers::{SourceNet, Strangers};
 pub use time::Time;
 use timers::{Alarm, Timers};
 
@@ -72,6 +78,8 @@ pub struct Hub {
     sessions: Slab<Session>,
     names: Names,
     logins: Logins,
+    strangers: Strangers,
+    closes: Closes,
     operations: Slab<Operation>,
     effects: VecDeque<Effect>,
     timers: Timers,
@@ -300,6 +308,14 @@ pub enum Effect {
         /// Which.
         operation: OperationId,
     },
+    /// Look whether the peer is there, and report [`Input::Gone`] where it is not: something is
+    /// held for it, or was until now.
+    Watch {
+        /// Whose.
+        session: SessionId,
+        /// Whether something is held yet; where not, nobody looks any more.
+        holds: bool,
+    },
     /// Close the listeners and open them again, on the same port.
     ListenAgain,
     /// Listen no more, and leave as soon as [`Hub::is_finished`].
@@ -340,6 +356,8 @@ impl Hub {
             sessions: Slab::new(),
             names: Names::new(key),
             logins: Logins::new(lockout, key),
+            strangers: Strangers::new(key),
+            closes: Closes::default(),
             operations: Slab::new(),
             effects: VecDeque::new(),
             timers: Timers::default(),
@@ -359,16 +377,19 @@ impl Hub {
         }
     }
 
-    /// Takes in a connection.
+    /// Takes in a connection, in whose favour one may have to go that has no name.
     pub fn open(&mut self, now: Time, origin: Origin) -> Result<SessionId, Full> {
         self.begin(now);
-        if self.sessions.len() >= self.limits.sessions_max || self.stopping.is_some() {
+        let source = SourceNet::of(origin.address());
+        if self.stopping.is_some() || !self.admits(source) {
             return Err(Full);
         }
         let serial = self.next_serial();
         let entry = self.sessions.vacant_entry();
         let id = SessionId::new(entry.key(), serial);
         entry.insert(Session::new(id, now, origin, &self.policy, &self.limits));
+        self.strangers.insert(id, source);
+        record::begun(id, origin.peer());
         self.arm(id);
         Ok(id)
     }
@@ -484,6 +505,11 @@ impl Hub {
         }
     }
 
+    /// How many sessions have ended, by the reason.
+    pub fn closes(&self) -> &Closes {
+        &self.closes
+    }
+
     /// True once the server was told to stop and everybody has gone.
     pub fn is_finished(&self) -> bool {
         self.stopping.is_some() && self.sessions.is_empty()
@@ -532,7 +558,7 @@ impl Hub {
                     sessions.get(id.slot()).is_some_and(|it| it.id == id && it.armed == due)
                 }
                 Alarm::Operation(id) => operations.get(id.slot()).is_some_and(|it| it.id == id),
-                Alarm::Shutdown => true,
+                Alarm::Logins | Alarm::Shutdown => true,
             });
         }
         self.timers.set(due, alarm);

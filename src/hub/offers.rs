@@ -69,6 +69,7 @@ impl Hub {
         let receiver = self.session_mut(target).expect("named sessions are there");
         receiver.offers.push(Waiting { number, offer });
         self.offers_count += 1;
+        self.watch(target);
         self.set_alarm(self.now + limits.offer_timeout, Alarm::Operation(offer));
         let address = self.address_of(id, parcel.introduction.is_some());
         let address = address.as_deref();

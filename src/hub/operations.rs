@@ -102,6 +102,7 @@ impl Hub {
             end,
         });
         self.session_mut(id).expect("its request is at hand").operations.push(operation);
+        self.watch(id);
         operation
     }
 

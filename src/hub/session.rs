@@ -66,6 +66,12 @@ pub struct Session {
     pub(super) overflowed: bool,
     /// Since when a ping is unanswered.
     pub(super) pinged: Option<Time>,
+    /// Logins of it that have failed.
+    pub(super) login_failures: u8,
+    /// When it is looked at again, while something is held for it.
+    pub(super) watched: Option<Time>,
+    /// Somebody wants its name: until then it is looked at, whatever is held for it.
+    pub(super) doubted_until: Time,
     /// For when the earliest valid alarm is set.
     pub(super) armed: Time,
 }
@@ -207,6 +213,9 @@ impl Session {
             stalled: None,
             overflowed: false,
             pinged: None,
+            login_failures: 0,
+            watched: None,
+            doubted_until: Time(0),
             armed: Time::NEVER,
         }
     }
@@ -345,7 +354,8 @@ impl Session {
             Dialect::Frame if self.pinged.is_some() => self.heard + limits.gone_after,
             Dialect::Frame => self.heard + limits.ping_after,
         };
-        stalled.min(silent).min(self.login_by.unwrap_or(Time::NEVER))
+        let watched = self.watched.unwrap_or(Time::NEVER);
+        stalled.min(silent).min(watched).min(self.login_by.unwrap_or(Time::NEVER))
     }
 
     /// How long the socket may take nothing.

@@ -11,6 +11,8 @@ pub enum Alarm {
     Session(SessionId),
     /// A command's time limit.
     Operation(OperationId),
+    /// Logins that had to wait because of failures before them.
+    Logins,
     /// The end of the time that a stopping server gives.
     Shutdown,
 }

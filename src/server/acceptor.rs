@@ -86,17 +86,17 @@ impl Acceptor {
         accept.into_iter().chain(self.reopen_at).min()
     }
 
-    /// Takes in some of the connections that wait.
-    pub fn accept(&mut self, now: u64, mut take: impl FnMut(TcpStream, SocketAddr)) {
+    /// Takes in some of the connections that wait; false where the system has no room for them.
+    pub fn accept(&mut self, now: u64, mut take: impl FnMut(TcpStream, SocketAddr)) -> bool {
         if self.paused_until.is_some_and(|until| until > now) {
-            return;
+            return true;
         }
         let was_paused = self.paused_until.is_some();
         let mut starved = None;
         for listener in [&mut self.v6, &mut self.v4] {
             starved = listener.accept(&mut take).err().or(starved);
         }
-        match starved {
+        match &starved {
             Some(error) => {
                 if !was_paused {
                     log::error!(
@@ -112,6 +112,7 @@ impl Acceptor {
             }
             None => {}
         }
+        starved.is_none()
     }
 
     /// Stops listening.

@@ -1,8 +1,14 @@
 //! The sockets of the sessions, and what is known of their readiness.
 
-use std::net::IpAddr;
+use std::{io, net::IpAddr};
 
-use crate::{hub::SessionId, sys::transport::Transport};
+use mio::{Interest, net::TcpStream};
+
+use super::{Server, token::Source};
+use crate::{
+    hub::{SessionId, Time, admission::Origin},
+    sys::{listen, transport::Transport},
+};
 
 /// The socket of one session.
 pub struct Connection {
@@ -21,6 +27,8 @@ pub struct Connection {
     pub ended: bool,
     /// Whether the hub knows that TLS protects it.
     pub secured: bool,
+    /// Whether the kernel asks often whether the peer is there.
+    pub asked_often: bool,
     /// Whether it is on the list of those to be read, and of those to be written.
     pub listed_to_read: bool,
     /// See [`Connection::listed_to_read`].
@@ -59,6 +67,7 @@ impl Connections {
             broken: false,
             ended: false,
             secured: false,
+            asked_often: false,
             listed_to_read: false,
             listed_to_write: false,
         }));
@@ -89,5 +98,34 @@ impl Connections {
         if !std::mem::replace(&mut connection.listed_to_write, true) {
             self.to_write.push(id);
         }
+    }
+}
+
+impl Server {
+    /// Takes in a connection that was accepted.
+    pub(super) fn take_in(&mut self, stream: TcpStream, origin: Origin) {
+        let transport = Transport::accepted(stream, self.keys.config());
+        if let Err(error) = self.try_to_take_in(transport, origin) {
+            log::warn!("a connection from {} could not be taken in: {error}", origin.address());
+        }
+    }
+
+    fn try_to_take_in(&mut self, mut transport: Transport, origin: Origin) -> io::Result<()> {
+        listen::prepare(transport.stream())?;
+        let opened = self.hub.open(Time(self.now), origin);
+        // Somebody may have had to make room.
+        self.take_effects();
+        let Ok(id) = opened else {
+            let _ = transport.turn_away(b"error busy: the server has no room for more sessions\n");
+            return Ok(());
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Source::Session(id).token();
+        if let Err(error) = self.poll.registry().register(&mut transport, token, interest) {
+            self.input(crate::hub::Input::Gone { session: id });
+            return Err(error);
+        }
+        self.connections.insert(id, transport, origin.address());
+        Ok(())
     }
 }

@@ -318,14 +318,8 @@ impl Passwords {
         let is_current = Arc::ptr_eq(with, &self.current) || with.agrees(&self.current, name);
         match verdict {
             _ if !is_current => return Verdict::Unchecked,
-            // Whatever is no name of ours may be a password typed in the wrong place.
-            Verdict::Wrong if self.current.knows(name) => {
-                log::info!("a login as {name} failed: wrong password");
-            }
-            Verdict::Wrong => log::info!("a login failed: no such user"),
-            Verdict::Right | Verdict::Unchecked => {}
+            _ => verdict,
         }
-        verdict
     }
 
     fn take_in(&mut self, read: io::Result<Credentials>) -> Option<News> {

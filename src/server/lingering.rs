@@ -20,12 +20,13 @@ const LINGER_MAX_BYTES: usize = 16 * 1024 * 1024;
 const READS_PER_TURN: usize = 4;
 
 /// The sockets that wait for their peers to hang up.
-#[derive(Default)]
 pub struct Lingering {
     sockets: Slab<Socket>,
     /// The earliest deadline, or that of a socket that has gone before it: so that thousands of
     /// sockets are not looked at in every turn.
     due: Option<u64>,
+    /// More than these are closed at once, whatever their peers still send.
+    most: usize,
 }
 
 struct Socket {
@@ -35,11 +36,19 @@ struct Socket {
 }
 
 impl Lingering {
+    /// Room for so many.
+    pub fn new(most: usize) -> Lingering {
+        Lingering { sockets: Slab::new(), due: None, most }
+    }
+
     /// Takes over a socket on which all is said; what TLS still has to say goes out meanwhile.
     pub fn push(&mut self, mut transport: Transport, now: u64, registry: &Registry) {
         match transport.shutdown_write() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return,
             _ => {}
+        }
+        if self.sockets.len() >= self.most {
+            return;
         }
         let entry = self.sockets.vacant_entry();
         let token = Source::Lingering(entry.key()).token();

@@ -27,6 +27,7 @@ mod questions;
 mod token;
 mod transfers;
 mod upload;
+mod watch;
 mod work;
 
 use std::{collections::VecDeque, io, path::Path, sync::Arc, time::Duration};
@@ -47,14 +48,14 @@ use transfers::Transfers;
 use zeroize::Zeroize as _;
 
 use crate::{
-    hub::{
-        CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time, admission::Origin,
-    },
-    limits::Limits,
+    hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
+    limits::{Limits, lingering_max},
     sys::{
         clock::Clock,
+        descriptors,
         files::Share,
-        listen::{self, Listeners},
+        listen::Listeners,
+        pulse::PulseReader,
         signals::{Signal, Signals},
         transport::Transport,
     },
@@ -87,6 +88,7 @@ pub struct Server {
     signals: Signals,
     acceptor: Acceptor,
     connections: Connections,
+    pulse: PulseReader,
     lingering: Lingering,
     commands: Commands,
     transfers: Transfers,
@@ -133,6 +135,8 @@ impl Server {
         setup: CommandSetup,
         keys: Keys,
     ) -> io::Result<Server> {
+        let descriptors = descriptors::raise_limit();
+        let limits = limits.within(descriptors);
         let poll = Poll::new()?;
         let mut signals = Signals::new()?;
         let registry = poll.registry();
@@ -158,7 +162,8 @@ impl Server {
             now: 0,
             signals,
             connections: Connections::default(),
-            lingering: Lingering::default(),
+            pulse: PulseReader::default(),
+            lingering: Lingering::new(lingering_max(descriptors)),
             edge: Edge::new(data, quota_bytes, Arc::clone(&waker)),
             questions: Questions::new(Arc::clone(&waker)),
             exchanges: Exchanges::new(&share, waker.clone())?,
@@ -191,6 +196,7 @@ impl Server {
             self.now = self.clock.now();
             if self.turn(&events) == Course::Leave || self.has_stopped() {
                 self.commands.kill_all();
+                log::info!("event=stop {}", self.hub.closes());
                 return Ok(());
             }
         }
@@ -294,7 +300,7 @@ impl Server {
         connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         connection.broken |= is_broken;
         if has_closed && !is_broken {
-            watch_half_closed(id, &connection.transport);
+            connection.ask_often(true);
         }
         let wants_write = connection.transport.wants_write();
         if self.drop_if_broken(id) {
@@ -308,8 +314,9 @@ impl Server {
 
     /// Drops a broken connection of which nothing more will be read, so that reading cannot tell.
     fn drop_if_broken(&mut self, id: SessionId) -> bool {
-        let is_broken = self.connections.get(id).is_some_and(|connection| connection.broken);
-        let is_over = is_broken && !self.hub.wants_input(id);
+        let Some(connection) = self.connections.get(id) else { return false };
+        let (is_broken, ended) = (connection.broken, connection.ended);
+        let is_over = is_broken && (ended || !self.hub.wants_input(id));
         if is_over {
             self.input(Input::Gone { session: id });
         }
@@ -352,14 +359,17 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        let Server { acceptor, identity, keys, hub, connections, poll, now, .. } = self;
+        let mut arrived = Vec::new();
+        let Server { acceptor, identity, poll, now, .. } = self;
         acceptor.tick(*now, poll.registry());
-        acceptor.accept(*now, |stream, peer| {
-            if let Some((stream, origin)) = identity.receive(stream, peer) {
-                let transport = Transport::accepted(stream, keys.config());
-                take_in(transport, origin, hub, connections, poll, *now);
-            }
+        let has_room = acceptor.accept(*now, |stream, peer| {
+            arrived.extend(identity.receive(stream, peer));
         });
+        if !has_room {
+            self.hub.make_room();
+            self.take_effects();
+        }
+        arrived.into_iter().for_each(|(stream, origin)| self.take_in(stream, origin));
     }
 
     /// Takes in what is known now of who is who.
@@ -367,9 +377,7 @@ impl Server {
         while let Some(news) = self.identity.try_recv() {
             match news {
                 identity::News::Arrived(stream, origin) => {
-                    let Server { keys, hub, connections, poll, now, .. } = self;
-                    let transport = Transport::accepted(stream, keys.config());
-                    take_in(transport, origin, hub, connections, poll, *now);
+                    self.take_in(stream, origin);
                 }
                 identity::News::Verified(session, verdict) => {
                     self.input(Input::Verified { session, verdict });
@@ -399,7 +407,7 @@ impl Server {
                 connection.ended = true;
                 connection.readable = false;
                 if connection.secured {
-                    watch_half_closed(id, &connection.transport);
+                    connection.ask_often(true);
                 }
                 self.input(Input::EndOfInput { session: id });
             }
@@ -429,7 +437,7 @@ impl Server {
                 io::ErrorKind::UnexpectedEof if connection.secured => {
                     connection.ended = true;
                     connection.readable = false;
-                    watch_half_closed(id, &connection.transport);
+                    connection.ask_often(true);
                     self.input(Input::CutOff { session: id });
                 }
                 _ => {
@@ -535,13 +543,17 @@ impl Server {
     }
 
     fn close(&mut self, id: SessionId, reason: CloseReason) {
-        log::debug!("{id:?} is over: {reason:?}");
         self.commands.forget_session(id);
         self.edge.forget_session(id);
         let Some(mut connection) = self.connections.remove(id) else { return };
         let failed = connection.transport.has_failed();
         match reason {
-            CloseReason::PeerGone | CloseReason::Stalled | CloseReason::SlowConsumer if !failed => {
+            CloseReason::PeerGone
+            | CloseReason::Stalled
+            | CloseReason::SlowConsumer
+            | CloseReason::MadeRoom
+                if !failed =>
+            {
                 // What waits in the kernel is for nobody; dropping the socket ends it.
                 log::debug!("{id:?}: its socket is dropped as it is");
             }
@@ -551,50 +563,6 @@ impl Server {
             }
             _ => self.lingering.push(connection.transport, self.now, self.poll.registry()),
         }
-    }
-}
-
-fn take_in(
-    transport: Transport,
-    origin: Origin,
-    hub: &mut Hub,
-    connections: &mut Connections,
-    poll: &Poll,
-    now: u64,
-) {
-    if let Err(error) = try_to_take_in(transport, origin, hub, connections, poll, now) {
-        log::warn!("a connection from {} could not be taken in: {error}", origin.address());
-    }
-}
-
-fn try_to_take_in(
-    mut transport: Transport,
-    origin: Origin,
-    hub: &mut Hub,
-    connections: &mut Connections,
-    poll: &Poll,
-    now: u64,
-) -> io::Result<()> {
-    listen::prepare(transport.stream())?;
-    let Ok(id) = hub.open(Time(now), origin) else {
-        let _ = transport.turn_away(b"error busy: the server has no room for more sessions\n");
-        return Ok(());
-    };
-    if let Some(effect) = hub.poll_effect() {
-        unreachable!("opening a session has no effects, and this is one: {effect:?}");
-    }
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    poll.registry().register(&mut transport, Source::Session(id).token(), interest)?;
-    log::debug!("{id:?} from {}", origin.address());
-    connections.insert(id, transport, origin.address());
-    Ok(())
-}
-
-/// A peer that has closed altogether looks like one that only has no more requests. The kernel is
-/// told to ask more often, so that a command does not run on for nobody.
-fn watch_half_closed(id: SessionId, transport: &Transport) {
-    if let Err(error) = listen::watch_half_closed(transport.stream()) {
-        log::debug!("{id:?}: keepalive could not be set: {error}");
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io::{self, Write as _},
     process::ExitCode,
+    thread,
 };
 
 use clap::{CommandFactory as _, Parser as _};
@@ -90,6 +91,16 @@ fn run_below() -> ExitCode {
     }
 }
 
+/// What every process needs and this system lacks, as words behind an error.
+fn missing() -> String {
+    let is_missing = |path: &&str| !std::path::Path::new(path).exists();
+    let paths: Vec<_> = ["/proc/self/exe", "/dev/null"].into_iter().filter(is_missing).collect();
+    match paths.is_empty() {
+        true => String::new(),
+        false => format!(" (this system has no {})", paths.join(" and no ")),
+    }
+}
+
 fn print_manual(manual: &Manual) -> ExitCode {
     match manual.print(arguments::Arguments::command()) {
         // Who reads it may have read enough.
@@ -110,7 +121,8 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
         .map_err(|error| format!("what was left open cannot be closed to commands: {error}"))?;
     let plan = Plan::prepare(arguments)?;
     // The guard before the listeners, which it must not inherit.
-    let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
+    let guard =
+        Guard::start().map_err(|error| format!("the guard of commands: {error}{}", missing()))?;
     let environment = Environment::of_commands(&arguments.command_env);
     let setup = CommandSetup { guard, environment };
     let root = &arguments.root;
@@ -128,7 +140,7 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     let new = if is_new { ", made just now" } else { "" };
     let greeting =
         format!("sixfour server listening on {where_to}\nits key is {fingerprint}{new}\n");
-    let _ = terminal::write_stdout(greeting.as_bytes());
+    say_on_stdout(greeting);
     log::info!("serving {}; {}", root.display(), server.identity.describe());
     server.run().map_err(|error| format!("the event loop failed: {error}"))?;
     log::info!("stopped");
@@ -136,9 +148,20 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     Ok(())
 }
 
+/// Where nobody takes what is said there, a thread waits for that, and the server serves.
+fn say_on_stdout(text: String) {
+    let say = move || drop(terminal::write_stdout(text.as_bytes()));
+    if let Err(error) = thread::Builder::new().name("greeting".into()).spawn(say) {
+        log::warn!("where the server listens is not said on standard output: {error}");
+    }
+}
+
 /// `server fingerprint`: makes the key where there is none, as the first start does.
 fn show_fingerprint(arguments: &arguments::Arguments) -> Result<(), String> {
     let keys = Keys::load(arguments.key_source()?)?;
+    if keys.is_new() {
+        eprintln!("server: there was no key; this one was made just now");
+    }
     let line = format!("{}\n", keys.fingerprint());
     match terminal::write_stdout(line.as_bytes()) {
         Err(StdoutError::Failed(error)) => Err(format!("cannot write the fingerprint: {error}")),

@@ -52,6 +52,7 @@ impl Server {
                     self.commands.drop_command(operation);
                     self.edge.drop_operation(operation);
                 }
+                Effect::Watch { session, holds } => self.watch(session, holds),
                 Effect::Flush { .. } | Effect::Resume { .. } | Effect::Close { .. } => {
                     unreachable!("these have lists of their own")
                 }

@@ -1,5 +1,6 @@
 //! The two clocks: the monotonic one that rules, and the one on the wall that people read.
 
+use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -52,14 +53,32 @@ pub fn wall_clock_text() -> String {
 /// `seconds` since 1970 in the zone of this machine for listings, as in `2026-11-21 03:15`.
 #[must_use]
 pub fn local_minutes(seconds: i64) -> String {
-    minutes_in(seconds, TimeZone::system())
+    minutes_in(seconds, zone())
 }
 
 /// `seconds` since 1970 in the zone of this machine for the logs of devices, as in
 /// `30 September 2022 10:31:13`; the name of the month is English everywhere.
 #[must_use]
 pub fn log_time(seconds: i64) -> String {
-    log_time_in(seconds, TimeZone::system())
+    log_time_in(seconds, zone())
+}
+
+/// The zone of this machine. `TZ` may name any file, and one without an end would be read for ever:
+/// then it is UTC.
+fn zone() -> TimeZone {
+    let named = std::env::var("TZ").unwrap_or_default();
+    let path = named.strip_prefix(':').unwrap_or(&named);
+    match is_no_zone(Path::new(path)) {
+        true => TimeZone::UTC,
+        false => TimeZone::system(),
+    }
+}
+
+/// Whether it is the path of something that is there and no file of the size of a zone.
+fn is_no_zone(path: &Path) -> bool {
+    const ZONE_MAX_BYTES: u64 = 1024 * 1024;
+    let found = path.metadata().ok().filter(|_| path.is_absolute());
+    found.is_some_and(|found| !found.is_file() || found.len() > ZONE_MAX_BYTES)
 }
 
 fn log_time_in(seconds: i64, zone: TimeZone) -> String {
@@ -108,6 +127,14 @@ mod tests {
         assert_eq!(log_time_in(1_664_497_873, zone), "30 September 2022 10:31:13");
         let zone = TimeZone::fixed(tz::offset(-5));
         assert_eq!(log_time_in(1_664_605_873, zone), "1 October 2022 01:31:13");
+    }
+
+    #[test]
+    fn a_device_without_an_end_is_no_zone() {
+        for (path, is_none) in [("/dev/zero", true), ("/dev", true), ("", false), ("UTC", false)] {
+            assert_eq!(is_no_zone(Path::new(path)), is_none, "{path}");
+        }
+        assert!(!is_no_zone(Path::new("/no/such/file")));
     }
 
     #[test]

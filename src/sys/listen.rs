@@ -31,6 +31,11 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// Questions without an answer until the connection is dead. On Linux the user timeout below
 /// overrides it: an idle peer that vanished is dead at the second question, after 110 s.
 const KEEPALIVE_COUNT: u32 = 3;
+/// The same where something is held for the peer: see [`ask_often`]. Three questions without an
+/// answer come before [`PEER_SILENT_MAX`](crate::limits::PEER_SILENT_MAX).
+const WATCHED_IDLE: Duration = Duration::from_secs(4);
+/// See [`WATCHED_IDLE`].
+const WATCHED_INTERVAL: Duration = Duration::from_secs(2);
 /// Sent data that stays unacknowledged for so long ends the connection (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bytes not yet sent beyond which the socket is not writable: what waits longer waits in our own
@@ -291,15 +296,19 @@ pub fn prepare(socket: &impl AsFd) -> io::Result<()> {
     socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER_BYTES)
 }
 
-/// Makes the kernel ask every 15 s whether anybody is at the other end of a connection on which
-/// the peer has sent its last: one that has closed altogether is unknown to its host after the
-/// time that `net.ipv4.tcp_fin_timeout` keeps it (60 s), and then the answer is a reset.
+/// Makes the kernel ask every 2 s, after 4 s of silence, whether the peer's host is there, or no
+/// more often than [`prepare`] has set. Asking costs a packet each way, so it is for connections
+/// for which something is held. One that its peer has closed altogether is unknown to the host
+/// after `net.ipv4.tcp_fin_timeout` (60 s), and then the answer is a reset.
 ///
 /// # Errors
 /// What setsockopt(2) said.
-pub fn watch_half_closed(socket: &impl AsFd) -> io::Result<()> {
-    let often = Duration::from_secs(15);
-    let keepalive = TcpKeepalive::new().with_time(often).with_interval(often);
+pub fn ask_often(socket: &impl AsFd, often: bool) -> io::Result<()> {
+    let (idle, interval) = match often {
+        true => (WATCHED_IDLE, WATCHED_INTERVAL),
+        false => (KEEPALIVE_IDLE, KEEPALIVE_INTERVAL),
+    };
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval);
     SockRef::from(socket).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_COUNT))
 }
 

@@ -47,6 +47,8 @@ pub fn start(level: log::LevelFilter) {
     };
     let _ = env_logger::Builder::new()
         .filter_level(level)
+        // Its every poll would bury what is ours.
+        .filter_module("mio", log::LevelFilter::Warn)
         .parse_env("RUST_LOG")
         .write_style(style)
         .target(Target::Pipe(Box::new(Queued)))

@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod clock;
 pub mod connect;
+pub mod descriptors;
 pub mod files;
 pub mod fingerprint;
 pub mod guard;
@@ -17,6 +18,7 @@ pub mod partfile;
 pub mod password;
 pub mod peer_owner;
 pub mod process;
+pub mod pulse;
 pub mod signals;
 pub mod stage;
 pub mod stage_name;

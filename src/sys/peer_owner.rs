@@ -19,7 +19,8 @@ use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_FIN_WAIT2},
     constants::{TCP_CLOSING, TCP_FIN_WAIT1, TCP_LAST_ACK},
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::nlas::Nla,
+    inet::{ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use rustix::io::Errno;
@@ -99,6 +100,41 @@ impl SocketTable {
 
     /// `None` where there is no such socket; within, the owner of one that has any.
     fn ask(&mut self, end: FarEnd, interface_id: u32) -> io::Result<Option<Option<u32>>> {
+        let found = self.look_up(end, interface_id, ExtensionFlags::empty())?;
+        Ok(found.map(|found| owner(&found.header, end)))
+    }
+
+    /// Whether the far end is there and nobody has it open any more: its program has closed it, or
+    /// has ended. False where there is no such socket, which may be only another one than it
+    /// seems, by way of a firewall that rewrites addresses.
+    ///
+    /// # Errors
+    /// As [`SocketTable::find`].
+    pub fn is_abandoned(&mut self, end: FarEnd) -> io::Result<bool> {
+        let found = self.look_up(end, 0, ExtensionFlags::empty())?;
+        Ok(found.is_some_and(|found| is_it(&found.header, end) && found.header.inode == 0))
+    }
+
+    /// What the kernel knows of an end of ours (`struct tcp_info`, linux/tcp.h); `None` where
+    /// there is no such socket.
+    ///
+    /// # Errors
+    /// As [`SocketTable::find`].
+    pub fn tcp_info(&mut self, own: FarEnd, interface_id: u32) -> io::Result<Option<Vec<u8>>> {
+        let found = self.look_up(own, interface_id, ExtensionFlags::INFO)?;
+        let parts = found.filter(|found| is_it(&found.header, own)).map(|found| found.nlas);
+        Ok(parts.into_iter().flatten().find_map(|part| match part {
+            Nla::TcpInfo(bytes) => Some(bytes),
+            _ => None,
+        }))
+    }
+
+    fn look_up(
+        &mut self,
+        end: FarEnd,
+        interface_id: u32,
+        extensions: ExtensionFlags,
+    ) -> io::Result<Option<Box<InetResponse>>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST;
@@ -106,7 +142,7 @@ impl SocketTable {
         let request = InetRequest {
             family: if end.own.is_ipv4() { AF_INET } else { AF_INET6 },
             protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::empty(),
+            extensions,
             states: StateFlags::all(),
             socket_id: SocketId {
                 source_port: end.own.port(),
@@ -134,7 +170,7 @@ impl SocketTable {
             }
             return match answer.payload {
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => {
-                    Ok(Some(owner(&found.header, end)))
+                    Ok(Some(found))
                 }
                 NetlinkPayload::Error(error) => not_found_or(&error),
                 _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of another kind")),
@@ -143,7 +179,7 @@ impl SocketTable {
     }
 }
 
-fn not_found_or(error: &ErrorMessage) -> io::Result<Option<Option<u32>>> {
+fn not_found_or<T>(error: &ErrorMessage) -> io::Result<Option<T>> {
     match error.to_io() {
         error if Errno::from_io_error(&error) == Some(Errno::NOENT) => Ok(None),
         error => Err(error),
@@ -153,12 +189,15 @@ fn not_found_or(error: &ErrorMessage) -> io::Result<Option<Option<u32>>> {
 /// The owner of the socket that the kernel has found. It must be the very one that was asked for:
 /// where there is none, the kernel may find a listener on the same port instead.
 fn owner(found: &InetResponseHeader, end: FarEnd) -> Option<u32> {
+    (is_it(found, end) && STATES.contains(&found.state) && found.inode != 0).then_some(found.uid)
+}
+
+fn is_it(found: &InetResponseHeader, end: FarEnd) -> bool {
     let id = &found.socket_id;
     // IPv6 sockets with an IPv4 connection are told with mapped addresses.
     let address = |ip: IpAddr, port| SocketAddr::new(ip.to_canonical(), port);
-    let is_it = address(id.source_address, id.source_port) == end.own
-        && address(id.destination_address, id.destination_port) == end.other;
-    (is_it && STATES.contains(&found.state) && found.inode != 0).then_some(found.uid)
+    address(id.source_address, id.source_port) == end.own
+        && address(id.destination_address, id.destination_port) == end.other
 }
 
 /// The same as [`SocketTable::find`] out of `/proc`. It reads through all sockets of the machine,

@@ -68,7 +68,9 @@ impl Table {
 
     pub fn open_as(&mut self, address: &str, owner: Owner) -> SessionId {
         let origin = Origin::new(address.parse().expect("an address"), owner);
-        self.hub.open(Time(self.now), origin).expect("there is room")
+        let opened = self.hub.open(Time(self.now), origin);
+        self.take_effects();
+        opened.expect("there is room")
     }
 
     pub fn set_users(&mut self, users: &[(&str, Rights)], changed: &[&str]) {

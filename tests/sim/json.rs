@@ -146,6 +146,11 @@ impl Peer {
     }
 
     pub fn hear_object(&mut self, bytes: &[u8], office: &mut Office) -> usize {
+        // Spaces between objects ask whether anybody reads.
+        let spaces = bytes.iter().take_while(|byte| **byte == b' ').count();
+        if spaces > 0 {
+            return spaces;
+        }
         let mut objects = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
         let object = match objects.next() {
             Some(Ok(object)) => object,

@@ -487,6 +487,7 @@ impl Peer {
     pub fn end(&mut self, reason: CloseReason, office: &mut Office, is_complete: bool) {
         use CloseReason::*;
         let lost = matches!(reason, PeerGone | Stalled | SlowConsumer | Silent | BrokenFile);
+        let lost = lost || reason == MadeRoom;
         let is_broken_file = reason == BrokenFile;
         let before = self.pending.len() + self.to_peer.len();
         self.hear(self.to_peer.len(), office, lost);

@@ -379,6 +379,8 @@ impl World {
                     self.saw("Resume");
                     self.peer_of(session).parked = false;
                 }
+                // Its sockets tell by themselves when they are gone.
+                Effect::Watch { .. } => self.saw("Watch"),
                 Effect::Close { session, reason } => self.close(session, reason),
                 Effect::Verify { session, name, password } => {
                     self.saw("Verify");
@@ -502,6 +504,7 @@ impl World {
             CloseReason::SlowConsumer => since(peer.taken, LIMITS.slow_consumer_timeout),
             CloseReason::ShuttingDown => is_stopping,
             CloseReason::Reset => was_reset,
+            CloseReason::MadeRoom => !peer.welcomed,
         };
         assert!(is_just, "{session:?} was closed as {reason:?} without cause");
     }

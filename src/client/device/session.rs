@@ -35,6 +35,7 @@ use crate::{
     },
     limits::DIRECT_PORT_MIN,
     sys::{
+        pulse::PulseWatch,
         terminal::{self, HiddenInput, StdoutError},
         transport::Transport,
         udp::interface_addresses,
@@ -58,6 +59,7 @@ pub struct Session<'a, F> {
     news: mpsc::Receiver<News>,
     signals: Signals,
     transport: Option<Transport>,
+    pulse: PulseWatch,
     readable: bool,
     read_closed: bool,
     /// What was read and is not yet a whole frame.
@@ -104,6 +106,7 @@ impl<'a, F: Front> Session<'a, F> {
             news,
             signals,
             transport: None,
+            pulse: PulseWatch::default(),
             readable: false,
             read_closed: false,
             unread: Vec::new(),
@@ -161,6 +164,7 @@ impl<'a, F: Front> Session<'a, F> {
         let now_ms = self.now_ms();
         self.front.talk().handle_timeout(now_ms, random());
         self.tell(Happening::Time);
+        self.take_pulse();
         self.write();
     }
 
@@ -215,6 +219,7 @@ impl<'a, F: Front> Session<'a, F> {
         let now_ms = self.now_ms();
         let due =
             self.front.talk().poll_timeout_ms().into_iter().chain(self.front.poll_timeout_ms());
+        let due = due.chain(self.pulse.due_ms().filter(|_| self.transport.is_some()));
         // Rounded up, or the loop would turn idly through the last millisecond.
         let due = due.map(|at| Duration::from_millis(at.saturating_sub(now_ms) + 1));
         let leaving = self.leaving.filter(|_| self.transport.is_some());
@@ -399,9 +404,19 @@ impl<F: Front> Session<'_, F> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut transport, SOCKET, interest)?;
         self.transport = Some(transport);
+        self.pulse.begin();
         (self.readable, self.read_closed) = (true, false);
         self.unread.clear();
         Ok(())
+    }
+
+    /// A server that has vanished without a word is lost as soon as something waits for it.
+    fn take_pulse(&mut self) {
+        let (waits, now_ms) = (self.front.talk().waits(), self.now_ms());
+        let Some(transport) = &self.transport else { return };
+        if self.pulse.is_lost(transport.stream(), waits, now_ms) {
+            self.lose("its host does not answer");
+        }
     }
 
     fn read(&mut self) {

@@ -386,6 +386,11 @@ impl Talk {
         Ok(taken)
     }
 
+    /// Whether something is waited for that a dead server would never send.
+    pub fn waits(&self) -> bool {
+        self.request.is_some() || !self.incoming.is_empty()
+    }
+
     /// When [`Talk::handle_timeout`] is due.
     pub fn poll_timeout_ms(&self) -> Option<u64> {
         match &self.online {

@@ -54,6 +54,7 @@ impl Session<'_> {
         let interfaces = interface_addresses().unwrap_or_default();
         self.brain.set_standpoint(standpoint_of(&transport), interfaces);
         self.transport = Some(transport);
+        self.pulse.begin();
         (self.readable, self.read_closed) = (true, false);
         self.inbox.clear();
         Ok(())
@@ -168,6 +169,15 @@ impl Session<'_> {
                     return link.give_up();
                 }
             }
+        }
+    }
+
+    /// A server that has vanished without a word is lost as soon as something waits for it.
+    pub(super) fn take_pulse(&mut self) {
+        let (waits, now_ms) = (self.brain.waits(), self.now_ms());
+        let Some(transport) = &self.transport else { return };
+        if self.pulse.is_lost(transport.stream(), waits, now_ms) {
+            self.lose("its host does not answer");
         }
     }
 

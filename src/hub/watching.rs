@@ -1,0 +1,42 @@
+//! Peers that are looked at while something is held for them, so that a dead one keeps nothing.
+//!
+//! The shell asks the kernel whether the peer's host is there ([`Effect::Watch`]). That says
+//! nothing of a program which has closed its connection when it had no more requests: to the
+//! host that looks like one which still reads. JSON has white space for it: a space between two
+//! objects means nothing to a program that reads, and brings back a reset where none does.
+
+use super::{Column, Effect, Hub, Phase, Session, SessionId, Time};
+
+impl Hub {
+    /// Something is held for the session from now on: it is looked at soon, and again and again.
+    pub(super) fn watch(&mut self, id: SessionId) {
+        let next = self.now + self.limits.watch_every;
+        let Some(session) = self.session_mut(id) else { return };
+        if session.watched.is_none() && matches!(session.phase, Phase::Ready { .. }) {
+            session.watched = Some(next);
+            self.arm(id);
+        }
+    }
+
+    /// Has the shell look at it, for the last time where nothing is held any more.
+    pub(super) fn look_at(&mut self, id: SessionId) {
+        let (now, next) = (self.now, self.now + self.limits.watch_every);
+        let session = self.session_mut(id).expect("the caller has it");
+        let holds = session.holds_something(now);
+        session.watched = holds.then_some(next);
+        let is_silent = session.outbox.is_empty() && session.column == Column::LineStart;
+        let may_have_closed = session.input.ended && session.is_json() && is_silent;
+        self.effects.push_back(Effect::Watch { session: id, holds });
+        if holds && may_have_closed {
+            self.put_words(id, |out| out.push(b' '));
+        }
+    }
+}
+
+impl Session {
+    fn holds_something(&self, now: Time) -> bool {
+        let waits_for_it = !self.offers.is_empty()
+            || self.awaiting.as_ref().is_some_and(|awaiting| !awaiting.receipts.is_empty());
+        self.has_work() || waits_for_it || !self.outbox.is_empty() || now < self.doubted_until
+    }
+}
