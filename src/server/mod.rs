@@ -183,7 +183,7 @@ impl Server {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            self.now = self.clock.now();
+            self.now = self.clock.now().max(self.now);
             if self.turn(&events) == Course::Leave || self.has_stopped() {
                 self.commands.kill_all();
                 return Ok(());

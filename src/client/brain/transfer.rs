@@ -270,7 +270,8 @@ impl Brain {
         let super::Online::Here(link) = &mut self.online else { return };
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
         let is_over = transfer.over.is_some() && transfer.queue.is_empty();
-        if let Some(peer) = transfer.peer_mut().filter(|_| is_over) {
+        // Whoever gets a file as it is has no input that could end.
+        if let Some(peer) = transfer.peer_mut().filter(|peer| is_over && !peer.takes_raw()) {
             link.input_end(tag, peer.hash.as_ref().map_or(&b""[..], |hash| hash));
         }
     }
@@ -373,6 +374,7 @@ impl Brain {
     pub fn handle_moved(&mut self, tag: Tag, outcome: Result<(), Fault>, now_ms: u64) {
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
         let is_local = outcome.is_err() && transfer.ended.is_none();
+        let gets_raw = transfer.peer_mut().is_some_and(|peer| peer.takes_raw());
         transfer.over = Some(outcome);
         // Who talks to another user has said there what is wrong.
         let talks = transfer.peer_mut().map(|peer| peer.form == Some(Form::Conversation));
@@ -384,7 +386,9 @@ impl Brain {
             && talks != Some(true)
             && let Some(link) = self.link()
         {
-            link.input_end(tag, b"");
+            if !gets_raw {
+                link.input_end(tag, b"");
+            }
             link.cancel(tag);
         }
         self.end_transfer(tag, now_ms);
