@@ -267,49 +267,46 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            sessions_max: 20_000,
-            outbox_max_bytes: 1024 * 1024,
-            outbox_low_bytes: 128 * 1024,
-            outbox_pause_bytes: 256 * 1024,
-            chunk_max_bytes: CHUNK_MAX_BYTES,
-            output_window_bytes: OUTPUT_WINDOW_BYTES,
-            input_window_bytes: INPUT_WINDOW_BYTES,
-            store_window_bytes: STORE_WINDOW_BYTES,
-            operations_max: 64,
-            operations_total_max: 1024,
-            reply_max_bytes: 8 * 1024 * 1024,
-            replies_session_max_bytes: 16 * 1024 * 1024,
-            replies_total_max_bytes: 256 * 1024 * 1024,
-            inputs_session_max_bytes: 8 * 1024 * 1024,
-            inputs_total_max_bytes: 64 * 1024 * 1024,
-            content_max_bytes: 1024 * 1024,
-            offers_max: 16,
-            offers_total_max: 512,
-            offer_timeout: Duration::from_secs(120),
-            pipe_stall_timeout: Duration::from_secs(60),
-            receipts_max: 4096,
-            first_request_timeout: Duration::from_secs(10),
-            login_timeout: Duration::from_secs(120),
-            lockout_time: Duration::from_secs(10),
-            unknown_names_max: 65_536,
-            verifications_max: 2,
-            logins_waiting_max: 64,
-            outbox_nobody_bytes: 8 * 1024,
-            half_open_after: Duration::from_secs(2),
-            closing_timeout: Duration::from_secs(2),
-            ping_after: Duration::from_secs(90),
-            gone_after: Duration::from_secs(150),
-            stall_timeout: Duration::from_secs(60),
-            slow_consumer_timeout: Duration::from_secs(10),
-            shutdown_timeout: Duration::from_secs(8),
-        }
-    }
-}
-
 impl Limits {
+    /// Those of a server in earnest; a constant, so that others can be made of it.
+    pub const USUAL: Limits = Limits {
+        sessions_max: 20_000,
+        outbox_max_bytes: 1024 * 1024,
+        outbox_low_bytes: 128 * 1024,
+        outbox_pause_bytes: 256 * 1024,
+        chunk_max_bytes: CHUNK_MAX_BYTES,
+        output_window_bytes: OUTPUT_WINDOW_BYTES,
+        input_window_bytes: INPUT_WINDOW_BYTES,
+        store_window_bytes: STORE_WINDOW_BYTES,
+        operations_max: 64,
+        operations_total_max: 1024,
+        reply_max_bytes: 8 * 1024 * 1024,
+        replies_session_max_bytes: 16 * 1024 * 1024,
+        replies_total_max_bytes: 256 * 1024 * 1024,
+        inputs_session_max_bytes: 8 * 1024 * 1024,
+        inputs_total_max_bytes: 64 * 1024 * 1024,
+        content_max_bytes: 1024 * 1024,
+        offers_max: 16,
+        offers_total_max: 512,
+        offer_timeout: Duration::from_secs(120),
+        pipe_stall_timeout: Duration::from_secs(60),
+        receipts_max: 4096,
+        first_request_timeout: Duration::from_secs(10),
+        login_timeout: Duration::from_secs(120),
+        lockout_time: Duration::from_secs(10),
+        unknown_names_max: 65_536,
+        verifications_max: 2,
+        logins_waiting_max: 64,
+        outbox_nobody_bytes: 8 * 1024,
+        half_open_after: Duration::from_secs(2),
+        closing_timeout: Duration::from_secs(2),
+        ping_after: Duration::from_secs(90),
+        gone_after: Duration::from_secs(150),
+        stall_timeout: Duration::from_secs(60),
+        slow_consumer_timeout: Duration::from_secs(10),
+        shutdown_timeout: Duration::from_secs(8),
+    };
+
     /// Panics where two bounds contradict each other: a fault of ours, found at the start.
     pub fn check(&self) {
         assert!(self.chunk_max_bytes <= CHUNK_MAX_BYTES);
@@ -321,5 +318,11 @@ impl Limits {
         assert!(self.verifications_max > 0 && self.unknown_names_max > self.verifications_max);
         assert!(self.ping_after < self.gone_after);
         assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::USUAL
     }
 }

@@ -63,7 +63,9 @@ impl Hub {
             let replies = owner.replies.as_deref();
             let queued = owner.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
             assert_eq!(operation.file_pieces, queued, "{id:?} counts its pieces of files");
-            assert!(queued == 0 || operation.announced, "{id:?} sends a file without a name");
+            // A conversation names its files by itself; it is what takes input meanwhile.
+            let is_named = operation.announced || operation.input.is_some();
+            assert!(queued == 0 || is_named, "{id:?} sends a file without a name");
             assert!(!owner.is_closing() || operation.state == OperationState::Ending);
             self.check_operation_state(operation, owner);
             if let Some(end) = &operation.end {
@@ -96,7 +98,7 @@ impl Hub {
         }
         if let Some(input) = &operation.input {
             let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { 0 };
-            assert!(input.bytes.len() <= whole.max(self.limits.input_window_bytes as usize));
+            assert!(input.bytes.len() <= whole.max(input.window), "{id:?} holds too much input");
             assert!(input.bytes.is_empty() || !input.closed, "{id:?} keeps what nobody takes");
         }
         let has_same_tag = |other: &&super::OperationId| {

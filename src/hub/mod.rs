@@ -562,6 +562,8 @@ impl Hub {
         };
         if session.column != Column::LineStart {
             write(&mut session.held.get_or_insert_default().bytes);
+            // Lines have no word for some events.
+            session.held.take_if(|held| held.bytes.is_empty());
         } else {
             let was_empty = session.outbox.is_empty();
             session.outbox.write(&mut self.pool, write);

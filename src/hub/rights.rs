@@ -101,6 +101,12 @@ impl Rights {
         Rights(self.0 | right.bit())
     }
 
+    /// The set without this one.
+    #[must_use]
+    pub fn without(self, right: Right) -> Rights {
+        Rights(self.0 & !right.bit())
+    }
+
     /// What either set holds.
     #[must_use]
     pub fn union(self, other: Rights) -> Rights {
