@@ -49,6 +49,8 @@ pub enum CloseReason {
     ShuttingDown,
     /// Somebody has ended all sessions; the server goes on.
     Reset,
+    /// Its input has met a fault of ours.
+    Fault,
 }
 
 impl Hub {

@@ -193,6 +193,8 @@ impl Hub {
         let limits = self.limits;
         let mut used = 0;
         loop {
+            #[cfg(debug_assertions)]
+            self.provoke(&bytes[used..]);
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let rest = &bytes[used..];
             let (dialect, is_greeting) = match session.phase {

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod closing;
+mod faults;
 mod held;
 mod host;
 mod ids;
@@ -98,6 +99,9 @@ pub struct Hub {
     freed: Vec<SessionId>,
     /// Offers that nobody has answered.
     offers_count: usize,
+    /// Whether tests may provoke faults.
+    #[cfg(debug_assertions)]
+    is_provoked: bool,
 }
 
 /// What has happened. One closed enum, one `match`.
@@ -356,6 +360,8 @@ impl Hub {
             doomed: Vec::new(),
             freed: Vec::new(),
             offers_count: 0,
+            #[cfg(debug_assertions)]
+            is_provoked: false,
         }
     }
 
@@ -396,7 +402,12 @@ impl Hub {
             Input::Tick => self.on_tick(),
             Input::Stop => self.on_stop(),
         }
-        // One at a time and not from within each other: each may tell others, who may be full too.
+        self.settle();
+    }
+
+    /// Does what an input has made due for others. One at a time and not from within each other:
+    /// each may tell others, who may be full too.
+    fn settle(&mut self) {
         loop {
             if let Some((session, reason)) = self.doomed.pop() {
                 match reason {

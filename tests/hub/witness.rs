@@ -116,7 +116,7 @@ impl<D: Dice> Riot<D> {
         if self.honest.alice.is_none() || self.honest.bob.is_none() || self.stopped {
             return;
         }
-        (self.frames_for_alice(), self.text_for_bob());
+        drop((self.frames_for_alice(), self.text_for_bob()));
         self.honest.tag = self.honest.tag % 1_000_000 + 1;
         let tag = self.honest.tag;
         match self.dice.below(3) {
