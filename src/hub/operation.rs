@@ -3,7 +3,7 @@
 //! The hub never sees a file or a process. It lets the shell start something, says when there is
 //! room for a piece of its output, and is told how it ended.
 
-use super::{OperationId, SessionId, pipe::End};
+use super::{OperationId, SessionId, pipe::End, rights::Right};
 use crate::wire::{
     EdgeCall, Name, Refusal, SharePath, Tag,
     event::Ended,
@@ -37,6 +37,10 @@ pub struct Operation {
     pub(super) input: Option<Box<Input>>,
     /// Why the server has ended it before its time.
     pub(super) because: Option<Ended>,
+    /// The right by which it runs, where it takes one.
+    pub(super) right: Option<Right>,
+    /// That right was taken away from its owner, which is why it is ended.
+    pub(super) is_revoked: bool,
     /// What it has to do with another user's operation. The shell knows nothing of those that
     /// have this.
     pub(super) end: Option<Box<End>>,

@@ -6,6 +6,7 @@ use super::{
     operation::{self, Operation, Work},
     outbox::FilePiece,
     pipe::End,
+    rights::{Right, Rights, need_of_call},
     session::Raw,
     timers::Alarm,
 };
@@ -25,6 +26,7 @@ impl Hub {
         }
         let session = self.session(id).expect("its request is at hand");
         let verified = session.dialect() != Some(Dialect::Line);
+        let right = need_of_call(&call).right();
         let limits = self.limits;
         let store_window = limits.store_window_bytes.max(limits.input_window_bytes);
         let mut window = limits.input_window_bytes;
@@ -61,6 +63,7 @@ impl Hub {
         let input = takes_input
             .then(|| Box::new(operation::Input { window: window as usize, ..Default::default() }));
         let operation = self.add_operation(id, tag, input, None);
+        self.operation_mut(operation).expect("it was just added").right = right;
         if let Some(deadline) = deadline {
             self.set_alarm(deadline, Alarm::Operation(operation));
         }
@@ -99,6 +102,8 @@ impl Hub {
             has_spoken: false,
             input,
             because: None,
+            right: None,
+            is_revoked: false,
             end,
         });
         self.session_mut(id).expect("its request is at hand").operations.push(operation);
@@ -345,6 +350,9 @@ impl Hub {
             Outcome::Failed(refusal) => refusal.tag = tag,
             _ => {}
         }
+        if let Some(right) = operation.right.filter(|_| operation.is_revoked) {
+            outcome = Outcome::Failed(Refusal::new(tag, Denied, revoked(right)));
+        }
         let owes_bytes = operation.announced && matches!(outcome, Outcome::Failed(_));
         let because = operation.because;
         operation.state = OperationState::Ending;
@@ -451,6 +459,24 @@ impl Hub {
         }
     }
 
+    /// The session has these rights from now on: what runs by another one is ended.
+    pub(super) fn set_rights(&mut self, id: SessionId, rights: Rights) {
+        let session = self.session_mut(id).expect("the caller has it");
+        session.rights = rights;
+        for operation_id in session.operations.clone() {
+            let Some(operation) = self.operation_mut(operation_id) else { continue };
+            let is_running = matches!(operation.state, OperationState::Running { .. });
+            let missing = operation.right.filter(|right| is_running && !rights.has(*right));
+            let Some(right) = missing else { continue };
+            if operation.end.is_some() {
+                self.on_end_revoked(operation_id, revoked(right));
+            } else {
+                operation.is_revoked = true;
+                self.terminate(operation_id, Ended::Cancelled);
+            }
+        }
+    }
+
     pub(super) fn on_input(&mut self, id: SessionId, tag: Tag, bytes: &[u8]) {
         // The command may have ended while this was on its way.
         let Some(operation) = self.operation_of(id, tag) else { return };
@@ -541,4 +567,8 @@ impl Hub {
             self.say(id, &Event::Credit { tag, bytes: count as u32 });
         }
     }
+}
+
+fn revoked(right: Right) -> String {
+    format!("{right} was taken away from you meanwhile, and what ran by it is ended")
 }

@@ -333,6 +333,18 @@ impl Hub {
         }
     }
 
+    /// Its owner may not send to others any more, for this reason.
+    pub(super) fn on_end_revoked(&mut self, id: OperationId, own: String) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        let owner = operation.owner;
+        let is_offer = self.joint(id).is_none();
+        let others = format!("{} may not send any more", self.who(owner));
+        match is_offer {
+            true => self.withdraw(id, Denied, own, others),
+            false => self.part(id, Denied, own, others),
+        }
+    }
+
     /// The session of an end has gone, and the end with it.
     pub(super) fn on_end_lost(&mut self, id: OperationId, end: &End, who: Option<Name>) {
         let Some((other, _)) = end.joint() else { return self.on_offer_lost(id, end, who) };
