@@ -49,6 +49,8 @@ pub enum CloseReason {
     ShuttingDown,
     /// Somebody has ended all sessions; the server goes on.
     Reset,
+    /// It had begun the largest of too many requests that did not end.
+    Unfinished,
     /// Its input has met a fault of ours.
     Fault,
 }
@@ -158,6 +160,8 @@ impl Hub {
         let session = self.session_mut(id).expect("the caller has it");
         session.phase = Phase::Closing { reason, was, deadline };
         session.input.rest = Vec::new();
+        self.unfinished.set(id, 0);
+        let session = self.session(id).expect("it was there");
         if session.outbox.is_empty() {
             self.remove(id, reason);
         } else {
@@ -189,6 +193,7 @@ impl Hub {
         self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
+        self.unfinished.set(id, 0);
         self.effects.push_back(Effect::Close { session: id, reason });
         let lost = session.abandon(&mut self.pool);
         if let Some((name, _)) = was {

@@ -63,6 +63,8 @@ impl Hub {
         }
         let Some(raw) = input.raw.take_if(is_cut) else { return };
         (input.rest, input.paused) = (Vec::new(), false);
+        self.unfinished.set(id, 0);
+        let Some(session) = self.session_mut(id) else { return };
         let taker = session.operations.first().copied();
         let is_end = |id: &OperationId| self.operations[id.slot()].end.is_some();
         match taker.filter(is_end) {
@@ -413,6 +415,8 @@ impl Hub {
         match self.session_mut(id).filter(|session| !session.is_closing()) {
             Some(session) if joined.len() > LARGE_REST_BYTES => {
                 session.input.rest = std::mem::take(joined);
+                let bytes = session.input.rest.len();
+                self.bound_unfinished(id, bytes);
             }
             _ => self.keep(id, joined),
         }
@@ -426,5 +430,7 @@ impl Hub {
         } else {
             session.input.rest = rest.to_vec();
         }
+        let bytes = session.input.rest.len();
+        self.bound_unfinished(id, bytes);
     }
 }

@@ -27,6 +27,9 @@ impl Hub {
             self.check_queues(session);
             self.check_promises(session);
         }
+        let waiting: usize = self.sessions().map(|session| session.outbox.memory_bytes()).sum();
+        assert_eq!(waiting, self.pool.waiting_bytes(), "what waits is counted");
+        self.check_unfinished();
         self.check_replies();
         self.check_alarms();
     }
@@ -267,5 +270,13 @@ impl Hub {
         }
         let most = self.stale_alarms_max() + 1;
         assert!(self.timers.len() <= most, "{} alarms, more than {most}", self.timers.len());
+    }
+
+    fn check_unfinished(&self) {
+        for session in self.sessions() {
+            let (noted, rest) = (self.unfinished.of(session.id), session.input.rest.len());
+            assert!(noted == rest || noted == 0, "{:?} has {rest} bytes unfinished", session.id);
+        }
+        self.unfinished.check();
     }
 }

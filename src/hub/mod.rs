@@ -26,6 +26,7 @@ mod replies;
 mod requests;
 pub mod rights;
 mod session;
+mod shares;
 mod time;
 mod timers;
 
@@ -46,6 +47,7 @@ use replies::{Asked, Replies};
 use rights::Rights;
 use session::Column;
 pub use session::{Phase, Session};
+use shares::Unfinished;
 use slab::Slab;
 pub use time::Time;
 use timers::{Alarm, Timers};
@@ -99,6 +101,10 @@ pub struct Hub {
     freed: Vec<SessionId>,
     /// Offers that nobody has answered.
     offers_count: usize,
+    /// Large requests that have begun and not ended.
+    unfinished: Unfinished,
+    /// When to look again who may go where too much waits.
+    shed_from: Time,
     /// Whether tests may provoke faults.
     #[cfg(debug_assertions)]
     is_provoked: bool,
@@ -360,6 +366,8 @@ impl Hub {
             doomed: Vec::new(),
             freed: Vec::new(),
             offers_count: 0,
+            unfinished: Unfinished::default(),
+            shed_from: Time(0),
             #[cfg(debug_assertions)]
             is_provoked: false,
         }
@@ -408,6 +416,7 @@ impl Hub {
     /// Does what an input has made due for others. One at a time and not from within each other:
     /// each may tell others, who may be full too.
     fn settle(&mut self) {
+        self.shed();
         loop {
             if let Some((session, reason)) = self.doomed.pop() {
                 match reason {

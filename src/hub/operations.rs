@@ -60,8 +60,14 @@ impl Hub {
             }
         };
         let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
-        let input = takes_input
-            .then(|| Box::new(operation::Input { window: window as usize, ..Default::default() }));
+        // Whoever is sent to may be silent for long.
+        let is_upload =
+            matches!(work, Work::Store { .. } | Work::Upload { .. } | Work::Edge { .. });
+        let (window_bytes, moved) = (window as usize, self.now);
+        let input = takes_input.then(|| {
+            let window = window_bytes;
+            Box::new(operation::Input { window, is_upload, moved, ..Default::default() })
+        });
         let operation = self.add_operation(id, tag, input, None);
         self.operation_mut(operation).expect("it was just added").right = right;
         if let Some(deadline) = deadline {
@@ -103,7 +109,7 @@ impl Hub {
             input,
             because: None,
             right: None,
-            is_revoked: false,
+            verdict: None,
             end,
         });
         self.session_mut(id).expect("its request is at hand").operations.push(operation);
@@ -131,7 +137,7 @@ impl Hub {
         self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
     }
 
-    pub(super) fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
+    pub(super) fn may_start(&mut self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
         let refuse = |code, text: String| Err(Refusal::new(tag, code, text));
         if self.stopping.is_some() {
@@ -145,7 +151,13 @@ impl Hub {
             return refuse(TooMany, text);
         }
         if self.operations.len() >= self.limits.operations_total_max {
+            self.end_idle_uploads();
             return refuse(Busy, "the server has too much under way; try again later".into());
+        }
+        let session = self.session(id).expect("its request is at hand");
+        if let Err(text) = self.check_share(session) {
+            self.end_idle_uploads();
+            return refuse(Busy, text);
         }
         Ok(())
     }
@@ -350,8 +362,8 @@ impl Hub {
             Outcome::Failed(refusal) => refusal.tag = tag,
             _ => {}
         }
-        if let Some(right) = operation.right.filter(|_| operation.is_revoked) {
-            outcome = Outcome::Failed(Refusal::new(tag, Denied, revoked(right)));
+        if let Some(verdict) = operation.verdict.take() {
+            outcome = Outcome::Failed(Refusal { tag, ..*verdict });
         }
         let owes_bytes = operation.announced && matches!(outcome, Outcome::Failed(_));
         let because = operation.because;
@@ -471,13 +483,22 @@ impl Hub {
             if operation.end.is_some() {
                 self.on_end_revoked(operation_id, revoked(right));
             } else {
-                operation.is_revoked = true;
-                self.terminate(operation_id, Ended::Cancelled);
+                let refusal = Refusal::new(0, Denied, revoked(right));
+                self.terminate_with(operation_id, Ended::Cancelled, refusal);
             }
         }
     }
 
+    /// The same where the owner is to hear this, however it ends.
+    pub(super) fn terminate_with(&mut self, id: OperationId, because: Ended, verdict: Refusal) {
+        if let Some(operation) = self.operation_mut(id) {
+            operation.verdict = Some(Box::new(verdict));
+            self.terminate(id, because);
+        }
+    }
+
     pub(super) fn on_input(&mut self, id: SessionId, tag: Tag, bytes: &[u8]) {
+        let now = self.now;
         // The command may have ended while this was on its way.
         let Some(operation) = self.operation_of(id, tag) else { return };
         let operation_id = operation.id;
@@ -502,6 +523,7 @@ impl Hub {
             return self.close(id, CloseReason::Protocol, Some(&refusal));
         }
         input.bytes.extend_from_slice(bytes);
+        input.moved = now;
         self.effects.push_back(Effect::Feed { operation: operation_id });
     }
 
