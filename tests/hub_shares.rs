@@ -81,7 +81,7 @@ fn a_few_connections_of_one_source_leave_operations_for_others() {
 fn users_with_passwords_have_shares_of_their_own_wherever_they_come_from() {
     let users = [("alice", Rights::ALL), ("bob", Rights::ALL)];
     let mut table = Table::with_users(SHARED, 3, &users);
-    let mut log_in = |table: &mut Table, user: &str| {
+    let log_in = |table: &mut Table, user: &str| {
         let id = table.open_from("[::1]:9");
         let bytes = [&MAGIC[..], &hello_with(user, Some("secret"))].concat();
         table.input(Input::Bytes { session: id, bytes: &bytes });

@@ -1,4 +1,4 @@
-//! After a fault of ours: the session whose input has met it goes, and the others only if they must.
+//! After a fault of ours: the session whose input has met it goes, the others only if they must.
 //!
 //! A panic within [`Hub::handle`] leaves the tables as they were just then. The shell, which has
 //! caught it, lets the hub give the session up and check itself. Where that succeeds, nobody else

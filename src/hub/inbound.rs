@@ -185,6 +185,8 @@ impl Hub {
 
     /// Executes the requests in `bytes` and returns how many bytes they had.
     fn consume(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        #[cfg(debug_assertions)]
+        self.provoke(bytes);
         let mut scratch = std::mem::take(&mut self.scratch);
         let used = self.consume_with(id, bytes, &mut scratch);
         self.scratch = scratch;
@@ -195,8 +197,6 @@ impl Hub {
         let limits = self.limits;
         let mut used = 0;
         loop {
-            #[cfg(debug_assertions)]
-            self.provoke(&bytes[used..]);
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let rest = &bytes[used..];
             let (dialect, is_greeting) = match session.phase {

@@ -94,8 +94,8 @@ impl Hub {
         self.finish(operation);
     }
 
-    /// The side that gets a file has nothing to say, and so no end of it. Clients have said this one
-    /// when they could not store what came: that is the end of the file, and of nothing else.
+    /// The side that gets a file has nothing to say, and so no end of it. Clients have said this
+    /// when they could not store what came: it is the end of the file, and of nothing else.
     fn on_getter_end(&mut self, id: OperationId, other: OperationId) {
         let operation = self.operation_mut(id).expect("the caller has looked");
         let owner = operation.owner;

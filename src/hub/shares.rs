@@ -1,12 +1,10 @@
 //! Shares: nobody takes all of what there is for all, neither with many connections nor with few.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::collections::BTreeMap;
 
 use super::{
-    CloseReason, Hub, OperationState, Session, SessionId, Time, admission::Mode,
+    CloseReason, Hub, OperationState, Session, SessionId, Time,
+    admission::{Mode, Network},
     operation::Operation,
 };
 use crate::{
@@ -23,7 +21,7 @@ enum HubSource {
     /// Whoever has shown this name's password.
     User(Name),
     /// Whoever comes from there: a name that nobody has to prove says nothing.
-    Network(IpAddr),
+    Network(Network),
 }
 
 /// Large requests that have begun and not ended.
@@ -69,7 +67,7 @@ impl Hub {
         match (self.policy.mode, session.name()) {
             (Mode::Protected, _) => None,
             (Mode::Credentials { .. }, Some(name)) => Some(HubSource::User(name)),
-            _ => Some(HubSource::Network(network_of(session.origin.address()))),
+            _ => Some(HubSource::Network(session.origin.network())),
         }
     }
 
@@ -151,14 +149,5 @@ impl Session {
     /// What it holds of the memory of all.
     fn memory_bytes(&self) -> usize {
         self.outbox.memory_bytes() + self.replies.as_ref().map_or(0, |it| it.held_bytes())
-    }
-}
-
-/// What one customer of a network provider has at least: one address of IPv4, a /64 of IPv6
-/// (RFC 6177, section 2).
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
     }
 }

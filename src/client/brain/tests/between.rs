@@ -253,7 +253,7 @@ fn whoever_cannot_store_a_file_as_it_is_cancels_it_and_says_no_more() {
     let mut table = taker();
     offer(&mut table, 1, "bob", &Parcel::file(b"plan", 13));
     table.say(Event::File { tag: 1, name: b"plan", size: 13, modified: 0 });
-    (table.requests(), table.effects());
+    drop((table.requests(), table.effects()));
     let full = Fault::new(ErrorCode::NoSpace, "plan: the disk is full");
     table.brain.handle_moved(1, Err(full), 0);
     table.brain.pump();
