@@ -14,5 +14,6 @@ pub mod limits;
 pub mod manual;
 pub mod server;
 pub mod sys;
+pub mod tour;
 pub mod transfer;
 pub mod wire;

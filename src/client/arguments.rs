@@ -207,6 +207,9 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         text: Vec<String>,
     },
+    /// Show what the programs do: a server and clients on this machine, each step checked. Stands
+    /// alone: `client tour`.
+    Tour,
     /// Be an edge device: measure by a command and upload it, or ask for one thing.
     #[command(subcommand)]
     Device(DeviceVerb),
@@ -420,6 +423,9 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Who(it) => vec![Order::Who { long: it.long }],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Tour => {
+            return Err("tour stands alone, without options: `client tour`".to_owned());
+        }
         Verb::Device(_) => unreachable!("devices have plans of their own"),
         Verb::Info => ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
         Verb::Ping(watching::Ping { host: Some(host), .. }) => {

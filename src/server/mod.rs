@@ -47,7 +47,7 @@ use identity::{Identity, Plan};
 use keys::Keys;
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
-pub use program::main;
+pub use program::run;
 use questions::Questions;
 use token::{Pipe, Source};
 use transfers::Transfers;

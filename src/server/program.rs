@@ -1,8 +1,12 @@
 //! The program around the loop: what `server` does from its arguments to its exit code.
 
-use std::process::ExitCode;
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use super::{
     Server,
@@ -16,17 +20,38 @@ use crate::{
     limits::Limits,
     manual::Manual,
     sys::{
-        guard::Guard,
+        guard::{self, Guard},
         listen::{self, Listeners},
         logger,
         terminal::{self, StdoutError},
     },
 };
 
-/// The whole program: listens, says where, serves until it is told to stop.
+/// The whole program: listens, says where, serves until it is told to stop. `arguments` begin with
+/// the program's name.
 ///
-/// Exit codes: 0 after a signal to stop, 1 where serving failed.
-pub fn main(arguments: &arguments::Arguments) -> ExitCode {
+/// Exit codes: 0 after a signal to stop, 1 where serving failed, 2 for bad arguments.
+#[must_use]
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let all: Vec<OsString> = arguments.collect();
+    if all.get(1).is_some_and(|first| first == guard::ARGUMENTS[0]) {
+        return guard::run_guard();
+    }
+    match arguments::Arguments::try_parse_from(all).and_then(arguments::Arguments::checked) {
+        Ok(arguments) => main(&arguments),
+        Err(error) if error.use_stderr() => {
+            // Nobody can be told where this fails.
+            let _ = writeln!(io::stderr(), "server: {}", arguments::one_line(&error));
+            ExitCode::from(2)
+        }
+        Err(help) => {
+            let _ = help.print();
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn main(arguments: &arguments::Arguments) -> ExitCode {
     if let Some(Command::Passwd(arguments)) = &arguments.command {
         return passwd::run(arguments);
     }

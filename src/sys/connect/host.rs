@@ -88,7 +88,7 @@ fn parse_v6(text: &str) -> Result<Host, String> {
 }
 
 /// The number of an interface given by number or name (netdevice(7), `SIOCGIFINDEX`).
-fn interface_index(zone: &str) -> Result<u32, String> {
+pub(super) fn interface_index(zone: &str) -> Result<u32, String> {
     if let Ok(index @ 1..) = zone.parse() {
         return Ok(index);
     }
