@@ -1,7 +1,6 @@
 //! Who is let in at all: by where a connection comes from, whose it is, and what protects it.
 
 use std::net::IpAddr;
-use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
 use super::rights::Rights;
@@ -52,7 +51,7 @@ impl Origin {
     pub fn network(&self) -> Network {
         match self.address {
             IpAddr::V4(_) => Network(self.address),
-            IpAddr::V6(address) => Network(Ipv6Addr::from(u128::from(address) >> 64 << 64).into()),
+            IpAddr::V6(address) => Network(IpAddr::V6((u128::from(address) >> 64 << 64).into())),
         }
     }
 
