@@ -275,6 +275,14 @@ pub struct Limits {
     pub outbox_max_bytes: usize,
     /// Bulk is pulled only below this mark: back-pressure, and room for chat meanwhile.
     pub outbox_low_bytes: usize,
+    /// Bytes of memory waiting for all sessions, JSON replies included. Beyond it sessions go that
+    /// take nothing, those that hold most first: one alone costs little, thousands of them do not.
+    pub waiting_total_max_bytes: usize,
+    /// How long a session must have taken nothing to be one of those.
+    pub waiting_patience: Duration,
+    /// Bytes of requests that have begun and not ended, of all sessions, as far as they are large.
+    /// Beyond it the session with the most of them goes.
+    pub unfinished_total_max_bytes: usize,
     /// Requests of a session are read only while less than this waits for it, so that what it
     /// asks for can never overflow its own outbox.
     pub outbox_pause_bytes: usize,
@@ -291,6 +299,12 @@ pub struct Limits {
     pub operations_max: usize,
     /// Operations of all sessions: each may own a process with four descriptors.
     pub operations_total_max: usize,
+    /// Operations of one source: a user with a password, else an address, or a network of IPv6
+    /// (/64). A quarter of all, so that nobody takes them all with a few connections.
+    pub operations_source_max: usize,
+    /// An upload that waits for its owner for so long goes when operations are wanted and none is
+    /// left. Without that need it may wait: what is piped into a client comes when it comes.
+    pub upload_idle_timeout: Duration,
     /// Bytes of output, entries or content that one JSON reply may hold. A command with more is
     /// ended. A folder of 100,000 files fits.
     pub reply_max_bytes: usize,
@@ -355,51 +369,6 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            sessions_max: 20_000,
-            strangers_by_source_max: 256,
-            outbox_max_bytes: 1024 * 1024,
-            outbox_low_bytes: 128 * 1024,
-            outbox_pause_bytes: 256 * 1024,
-            chunk_max_bytes: CHUNK_MAX_BYTES,
-            output_window_bytes: OUTPUT_WINDOW_BYTES,
-            input_window_bytes: INPUT_WINDOW_BYTES,
-            store_window_bytes: STORE_WINDOW_BYTES,
-            operations_max: 64,
-            operations_total_max: 1024,
-            reply_max_bytes: 8 * 1024 * 1024,
-            replies_session_max_bytes: 16 * 1024 * 1024,
-            replies_total_max_bytes: 256 * 1024 * 1024,
-            inputs_session_max_bytes: 8 * 1024 * 1024,
-            inputs_total_max_bytes: 64 * 1024 * 1024,
-            content_max_bytes: 1024 * 1024,
-            offers_max: 16,
-            offers_total_max: 512,
-            offer_timeout: Duration::from_secs(120),
-            pipe_stall_timeout: Duration::from_secs(60),
-            receipts_max: 4096,
-            first_request_timeout: Duration::from_secs(10),
-            login_timeout: Duration::from_secs(120),
-            lockout_time: Duration::from_secs(10),
-            unknown_names_max: 65_536,
-            verifications_max: 2,
-            logins_waiting_max: 64,
-            logins_by_source_max: 16,
-            outbox_nobody_bytes: 8 * 1024,
-            half_open_after: Duration::from_secs(2),
-            closing_timeout: Duration::from_secs(2),
-            watch_every: PULSE_EVERY,
-            ping_after: Duration::from_secs(90),
-            gone_after: Duration::from_secs(150),
-            stall_timeout: Duration::from_secs(60),
-            slow_consumer_timeout: Duration::from_secs(10),
-            shutdown_timeout: Duration::from_secs(8),
-        }
-    }
-}
-
 /// Sockets that wait for their peers to hang up, of so many descriptors: those beyond are closed
 /// at once.
 pub fn lingering_max(descriptors: u64) -> usize {
@@ -425,6 +394,53 @@ pub const CLIENT_ANSWERS_MAX: usize = 4096;
 pub const CLIENT_NAMES_MAX: usize = 65_536;
 
 impl Limits {
+    /// Those of a real server; a constant, so that others can be made of it.
+    pub const USUAL: Limits = Limits {
+        sessions_max: 20_000,
+        strangers_by_source_max: 256,
+        outbox_max_bytes: 1024 * 1024,
+        outbox_low_bytes: 128 * 1024,
+        waiting_total_max_bytes: 256 * 1024 * 1024,
+        waiting_patience: Duration::from_secs(1),
+        unfinished_total_max_bytes: 64 * 1024 * 1024,
+        outbox_pause_bytes: 256 * 1024,
+        chunk_max_bytes: CHUNK_MAX_BYTES,
+        output_window_bytes: OUTPUT_WINDOW_BYTES,
+        input_window_bytes: INPUT_WINDOW_BYTES,
+        store_window_bytes: STORE_WINDOW_BYTES,
+        operations_max: 64,
+        operations_total_max: 1024,
+        operations_source_max: 256,
+        upload_idle_timeout: Duration::from_secs(60),
+        reply_max_bytes: 8 * 1024 * 1024,
+        replies_session_max_bytes: 16 * 1024 * 1024,
+        replies_total_max_bytes: 192 * 1024 * 1024,
+        inputs_session_max_bytes: 8 * 1024 * 1024,
+        inputs_total_max_bytes: 64 * 1024 * 1024,
+        content_max_bytes: 1024 * 1024,
+        offers_max: 16,
+        offers_total_max: 512,
+        offer_timeout: Duration::from_secs(120),
+        pipe_stall_timeout: Duration::from_secs(60),
+        receipts_max: 4096,
+        first_request_timeout: Duration::from_secs(10),
+        login_timeout: Duration::from_secs(120),
+        lockout_time: Duration::from_secs(10),
+        unknown_names_max: 65_536,
+        verifications_max: 2,
+        logins_waiting_max: 64,
+        logins_by_source_max: 16,
+        outbox_nobody_bytes: 8 * 1024,
+        half_open_after: Duration::from_secs(2),
+        closing_timeout: Duration::from_secs(2),
+        watch_every: PULSE_EVERY,
+        ping_after: Duration::from_secs(90),
+        gone_after: Duration::from_secs(150),
+        stall_timeout: Duration::from_secs(60),
+        slow_consumer_timeout: Duration::from_secs(10),
+        shutdown_timeout: Duration::from_secs(8),
+    };
+
     /// The same for a process that may have so many descriptors. A part is kept back from
     /// connections: for commands, files and workers of those who are in, and for sockets on their
     /// way out.
@@ -447,11 +463,20 @@ impl Limits {
         assert!(self.chunk_max_bytes <= CHUNK_MAX_BYTES);
         assert!(self.outbox_low_bytes <= self.outbox_pause_bytes);
         assert!(self.outbox_pause_bytes < self.outbox_max_bytes);
+        assert!(self.operations_source_max <= self.operations_total_max);
+        assert!(self.outbox_max_bytes <= self.waiting_total_max_bytes);
+        assert!(self.replies_total_max_bytes <= self.waiting_total_max_bytes);
         assert!(self.content_max_bytes <= self.reply_max_bytes as u64);
         assert!(self.reply_max_bytes <= self.replies_session_max_bytes);
         assert!(self.inputs_session_max_bytes <= self.inputs_total_max_bytes);
         assert!(self.verifications_max > 0 && self.unknown_names_max > self.verifications_max);
         assert!(self.ping_after < self.gone_after);
         assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::USUAL
     }
 }

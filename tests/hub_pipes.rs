@@ -226,6 +226,57 @@ fn whoever_sends_what_nobody_has_asked_for_is_cut_off() {
 }
 
 #[test]
+fn the_end_of_who_gets_a_file_ends_that_and_nothing_else() {
+    // Nothing has come yet, some bytes have come, more wait at the server than are taken.
+    for sent in [0, 5, WINDOW] {
+        let mut table = Table::new();
+        let (alice, bob) = send_raw(&mut table, 9_000_000);
+        let carol = table.line("carol");
+        table.get_stuck(bob);
+        pour(&mut table, alice, 1, sent);
+        table.forget([alice, bob]);
+        put(&mut table, bob, client::END, 2, b"");
+        // What clients say next when they could not store what came.
+        put(&mut table, bob, client::CANCEL, 2, b"");
+        put(&mut table, bob, client::END, 2, &[7; 32]);
+        let heard = only(&mut table, alice);
+        assert_failed(&heard, 1, "cancelled");
+        assert_eq!(heard.2["text"], "bob has given it up");
+        table.get_unstuck(bob);
+        assert_failed(&news(&mut table, bob).pop().expect("an end"), 2, "protocol");
+        assert_eq!((table.closed(alice), table.closed(bob)), (None, None));
+        assert_eq!(table.hub.ends_count(), 0);
+        assert_eq!(table.say(carol, "echo on\n"), "on\n");
+    }
+}
+
+#[test]
+fn a_file_that_has_been_said_in_full_is_delivered_whatever_its_receiver_ends() {
+    let mut table = Table::new();
+    let (alice, bob) = send_raw(&mut table, 5);
+    table.get_stuck(bob);
+    put(&mut table, alice, client::DATA, 1, b"hello");
+    put(&mut table, alice, client::END, 1, b"");
+    put(&mut table, bob, client::END, 2, b"");
+    assert_eq!(news(&mut table, alice), vec![]);
+    table.get_unstuck(bob);
+    let delivered = json!({"outcome": "delivered", "by": "connection"});
+    assert_eq!(only(&mut table, alice), ended(1, delivered));
+}
+
+#[test]
+fn time_that_goes_backwards_stands_still() {
+    let mut table = Table::new();
+    let (alice, bob) = send_raw(&mut table, 5);
+    table.at(500);
+    table.now = 100;
+    put(&mut table, alice, client::DATA, 1, b"hello");
+    assert_eq!(news(&mut table, bob).last(), Some(&(server::DATA, 2, json!("hello"))));
+    table.at(0);
+    assert!(table.hub.poll_timeout().is_some_and(|due| due.0 >= 500));
+}
+
+#[test]
 fn a_receiver_that_takes_nothing_holds_up_its_sender_and_nobody_else() {
     let mut table = Table::new();
     let (alice, bob) = talk(&mut table);

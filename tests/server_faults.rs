@@ -326,3 +326,58 @@ fn slow_beginners_are_cut_off_after_ten_seconds() {
     canary.stop();
     server.assert_alive();
 }
+
+/// A server whose debug build has a fault to be provoked by a line.
+fn start_provoked() -> Server {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["--port", "0"]).env("SIXFOUR_PROVOKE_FAULTS", "1");
+    Server::start_command(command)
+}
+
+#[test]
+fn a_session_that_meets_a_fault_of_the_server_ends_alone() {
+    let mut server = start_provoked();
+    for (at, ip) in FAMILIES.into_iter().enumerate() {
+        let mut other = server.user(ip, &format!("other{at}"));
+        let mut runner = server.framed(ip, &format!("runner{at}"));
+        let cat = json!({"op": "run", "command": "cat", "stdin": true});
+        runner.send(client::REQUEST, 1, cat.to_string().as_bytes());
+        let mut meets = server.user(ip, &format!("meets{at}"));
+        meets.send("provoke fault in session");
+        let why = meets.rest_text();
+        let number = at + 1;
+        assert!(why.starts_with("error internal: a fault of the server, number "), "{why}");
+        assert!(why.contains(&format!("number {number} in its log")), "{why}");
+        server.await_log(&format!("fault {number}: a panic at the input of session"));
+        // The name is free again, and whoever had something under way goes on.
+        server.user(ip, &format!("meets{at}"));
+        other.send("echo still here");
+        assert_eq!(other.next(), "still here");
+        runner.send(client::DATA, 1, b"fed");
+        runner.send(client::END, 1, b"");
+        let is_fed = |news: &News| matches!(news, News::Stdout(1, bytes) if bytes == b"fed");
+        assert!((0..3).any(|_| is_fed(&runner.next())), "the command goes on");
+    }
+    server.assert_alive();
+}
+
+#[test]
+fn a_server_that_cannot_rely_on_itself_tells_everybody_and_ends() {
+    for ip in FAMILIES {
+        let mut server = start_provoked();
+        let (mut one, mut two) = (server.user(ip, "one"), server.user(ip, "two"));
+        let mut runner = server.framed(ip, "runner");
+        let sleep = json!({"op": "run", "command": "echo $$; exec sleep 1000"});
+        runner.send(client::REQUEST, 1, sleep.to_string().as_bytes());
+        let News::Stdout(1, pid) = runner.next() else { panic!("the command speaks") };
+        let pid = String::from_utf8(pid).expect("a number").trim().to_owned();
+        one.send("provoke fault in hub");
+        for text in [one.rest_text(), two.rest_text()] {
+            assert!(text.starts_with("error internal: a fault of the server"), "{text}");
+        }
+        assert!(matches!(runner.next(), News::Goodbye(Some(why)) if why["code"] == "internal"));
+        assert_eq!(server.wait().code(), Some(1));
+        assert!(server.log().contains("fault 1"), "{}", server.log());
+        await_true("the command is ended", || !process::is_running(&pid));
+    }
+}

@@ -32,7 +32,9 @@ pub fn of_error(code: ErrorCode) -> u8 {
         TimedOut => TIMED_OUT,
         Cancelled | PeerBusy | PeerGone | NotDelivered | IdInUse | FileChanged | NotVerified
         | NoSpace | QuotaExceeded | FileTooLarge | NameTooLong | SystemError | CannotStart
-        | Busy | NoInterpreter | ShuttingDown | Reset | SlowConsumer | NotJoined => FAILED,
+        | Internal | Busy | NoInterpreter | ShuttingDown | Reset | SlowConsumer | NotJoined => {
+            FAILED
+        }
     }
 }
 

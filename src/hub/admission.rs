@@ -15,6 +15,11 @@ pub struct Origin {
     owner: Owner,
 }
 
+/// What one customer of a network provider has at least: an address of IPv4, a /64 of IPv6
+/// (RFC 6177, section 2).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Network(IpAddr);
+
 /// Whose the other end of a connection is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Owner {
@@ -40,6 +45,14 @@ impl Origin {
     /// The address with the port.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
+    }
+
+    /// The network that counts as one source.
+    pub fn network(&self) -> Network {
+        match self.address {
+            IpAddr::V4(_) => Network(self.address),
+            IpAddr::V6(address) => Network(IpAddr::V6((u128::from(address) >> 64 << 64).into())),
+        }
     }
 
     /// Whether it comes from this machine for sure: from `::1` or 127.0.0.0/8. The machine's own

@@ -51,6 +51,10 @@ pub enum CloseReason {
     ShuttingDown,
     /// Somebody has ended all sessions; the server goes on.
     Reset,
+    /// It had begun the largest of too many requests that did not end.
+    Unfinished,
+    /// Its input has met a fault of ours.
+    Fault,
 }
 
 impl Hub {
@@ -158,6 +162,8 @@ impl Hub {
         let session = self.session_mut(id).expect("the caller has it");
         session.phase = Phase::Closing { reason, was, deadline };
         session.input.rest = Vec::new();
+        self.unfinished.set(id, 0);
+        let session = self.session(id).expect("it was there");
         if session.outbox.is_empty() {
             self.remove(id, reason);
         } else {
@@ -191,6 +197,7 @@ impl Hub {
         let mut session = self.sessions.remove(id.slot());
         self.strangers.remove(id, SourceNet::of(session.origin.address()));
         self.closes.tell(&session, was.map(|(name, _)| name), reason);
+        self.unfinished.set(id, 0);
         self.effects.push_back(Effect::Close { session: id, reason });
         let lost = session.abandon(&mut self.pool);
         if let Some((name, _)) = was {

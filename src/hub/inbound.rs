@@ -68,6 +68,8 @@ impl Hub {
         }
         let Some(raw) = input.raw.take_if(is_cut) else { return };
         (input.rest, input.paused) = (Vec::new(), false);
+        self.unfinished.set(id, 0);
+        let Some(session) = self.session_mut(id) else { return };
         let taker = session.operations.first().copied();
         let is_end = |id: &OperationId| self.operations[id.slot()].end.is_some();
         match taker.filter(is_end) {
@@ -188,6 +190,8 @@ impl Hub {
 
     /// Executes the requests in `bytes` and returns how many bytes they had.
     fn consume(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+        #[cfg(debug_assertions)]
+        self.provoke(bytes);
         let mut scratch = std::mem::take(&mut self.scratch);
         let used = self.consume_with(id, bytes, &mut scratch);
         self.scratch = scratch;
@@ -420,6 +424,8 @@ impl Hub {
         match self.session_mut(id).filter(|session| !session.is_closing()) {
             Some(session) if joined.len() > LARGE_REST_BYTES => {
                 session.input.rest = std::mem::take(joined);
+                let bytes = session.input.rest.len();
+                self.bound_unfinished(id, bytes);
             }
             _ => self.keep(id, joined),
         }
@@ -433,5 +439,7 @@ impl Hub {
         } else {
             session.input.rest = rest.to_vec();
         }
+        let bytes = session.input.rest.len();
+        self.bound_unfinished(id, bytes);
     }
 }

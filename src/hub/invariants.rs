@@ -30,6 +30,9 @@ impl Hub {
             let is_stranger = self.strangers.check(session.id, source);
             assert!(!is_stranger || session.name().is_none(), "{:?} has a name", session.id);
         }
+        let waiting: usize = self.sessions().map(|session| session.outbox.memory_bytes()).sum();
+        assert_eq!(waiting, self.pool.waiting_bytes(), "what waits is counted");
+        self.check_unfinished();
         self.check_replies();
         self.check_alarms();
     }
@@ -67,7 +70,9 @@ impl Hub {
             let replies = owner.replies.as_deref();
             let queued = owner.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
             assert_eq!(operation.file_pieces, queued, "{id:?} counts its pieces of files");
-            assert!(queued == 0 || operation.announced, "{id:?} sends a file without a name");
+            // A conversation names its files by itself; it is what takes input meanwhile.
+            let is_named = operation.announced || operation.input.is_some();
+            assert!(queued == 0 || is_named, "{id:?} sends a file without a name");
             assert!(!owner.is_closing() || operation.state == OperationState::Ending);
             self.check_operation_state(operation, owner);
             if let Some(end) = &operation.end {
@@ -100,7 +105,7 @@ impl Hub {
         }
         if let Some(input) = &operation.input {
             let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { 0 };
-            assert!(input.bytes.len() <= whole.max(self.limits.input_window_bytes as usize));
+            assert!(input.bytes.len() <= whole.max(input.window), "{id:?} holds too much input");
             assert!(input.bytes.is_empty() || !input.closed, "{id:?} keeps what nobody takes");
         }
         let has_same_tag = |other: &&super::OperationId| {
@@ -269,5 +274,13 @@ impl Hub {
         }
         let most = self.stale_alarms_max() + 1;
         assert!(self.timers.len() <= most, "{} alarms, more than {most}", self.timers.len());
+    }
+
+    fn check_unfinished(&self) {
+        for session in self.sessions() {
+            let (noted, rest) = (self.unfinished.of(session.id), session.input.rest.len());
+            assert!(noted == rest || noted == 0, "{:?} has {rest} bytes unfinished", session.id);
+        }
+        self.unfinished.check();
     }
 }

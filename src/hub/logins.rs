@@ -406,7 +406,7 @@ impl Hub {
             match self.logins.accounts.get(&name) {
                 Some(rights) if !changed.contains(&name) => {
                     let rights = rights.union(granted);
-                    self.session_mut(id).expect("named sessions are there").rights = rights;
+                    self.set_rights(id, rights);
                 }
                 _ => {
                     let text = "your password was changed or taken away; log in again";

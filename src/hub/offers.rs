@@ -3,6 +3,7 @@
 use super::{
     Column, Hub, OperationId, Session, SessionId,
     pipe::{End, Role, Stage, Waiting},
+    rights::Right,
     timers::Alarm,
 };
 use crate::{
@@ -66,6 +67,7 @@ impl Hub {
             end.ended = true;
         }
         let offer = self.add_operation(id, tag, None, Some(Box::new(end)));
+        self.operation_mut(offer).expect("it was just added").right = Some(Right::Message);
         let receiver = self.session_mut(target).expect("named sessions are there");
         receiver.offers.push(Waiting { number, offer });
         self.offers_count += 1;

@@ -3,7 +3,7 @@
 //! The hub never sees a file or a process. It lets the shell start something, says when there is
 //! room for a piece of its output, and is told how it ended.
 
-use super::{OperationId, SessionId, pipe::End};
+use super::{OperationId, SessionId, Time, pipe::End, rights::Right};
 use crate::wire::{
     EdgeCall, Name, Refusal, SharePath, Tag,
     event::Ended,
@@ -37,6 +37,10 @@ pub struct Operation {
     pub(super) input: Option<Box<Input>>,
     /// Why the server has ended it before its time.
     pub(super) because: Option<Ended>,
+    /// The right by which it runs, where it takes one.
+    pub(super) right: Option<Right>,
+    /// Its end, where the hub has ended it for a reason that the shell does not know.
+    pub(super) verdict: Option<Box<Refusal>>,
     /// What it has to do with another user's operation. The shell knows nothing of those that
     /// have this.
     pub(super) end: Option<Box<End>>,
@@ -62,6 +66,10 @@ pub struct Input {
     pub(super) taken: usize,
     /// Bytes that may wait.
     pub(super) window: usize,
+    /// Whether it is bytes for a disk, which somebody is expected to send.
+    pub(super) is_upload: bool,
+    /// When some of it came last.
+    pub(super) moved: Time,
     /// The client has said that no more comes.
     pub(super) ended: bool,
     /// The command has closed its end: what comes is dropped.
@@ -157,6 +165,13 @@ impl Operation {
         }
         let input = self.input.as_ref().filter(|input| !input.closed)?;
         Some(input.window.saturating_sub(input.bytes.len() + input.taken))
+    }
+
+    /// Since when an upload waits for its owner, if it does.
+    pub(super) fn waits_since(&self) -> Option<Time> {
+        let input = self.input.as_ref()?;
+        let is_fed = !input.bytes.is_empty() || input.taken > 0;
+        (input.is_upload && !input.ended && !is_fed).then_some(input.moved)
     }
 
     /// Where it stands.

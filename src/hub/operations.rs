@@ -6,6 +6,7 @@ use super::{
     operation::{self, Operation, Work},
     outbox::FilePiece,
     pipe::End,
+    rights::{Right, Rights, need_of_call},
     session::Raw,
     timers::Alarm,
 };
@@ -25,6 +26,7 @@ impl Hub {
         }
         let session = self.session(id).expect("its request is at hand");
         let verified = session.dialect() != Some(Dialect::Line);
+        let right = need_of_call(&call).right();
         let limits = self.limits;
         let store_window = limits.store_window_bytes.max(limits.input_window_bytes);
         let mut window = limits.input_window_bytes;
@@ -58,9 +60,16 @@ impl Hub {
             }
         };
         let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
-        let input = takes_input
-            .then(|| Box::new(operation::Input { window: window as usize, ..Default::default() }));
+        // Whoever is sent to may be silent for long.
+        let is_upload =
+            matches!(work, Work::Store { .. } | Work::Upload { .. } | Work::Edge { .. });
+        let (window_bytes, moved) = (window as usize, self.now);
+        let input = takes_input.then(|| {
+            let window = window_bytes;
+            Box::new(operation::Input { window, is_upload, moved, ..Default::default() })
+        });
         let operation = self.add_operation(id, tag, input, None);
+        self.operation_mut(operation).expect("it was just added").right = right;
         if let Some(deadline) = deadline {
             self.set_alarm(deadline, Alarm::Operation(operation));
         }
@@ -99,6 +108,8 @@ impl Hub {
             has_spoken: false,
             input,
             because: None,
+            right: None,
+            verdict: None,
             end,
         });
         self.session_mut(id).expect("its request is at hand").operations.push(operation);
@@ -127,7 +138,7 @@ impl Hub {
         self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
     }
 
-    pub(super) fn may_start(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
+    pub(super) fn may_start(&mut self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
         let refuse = |code, text: String| Err(Refusal::new(tag, code, text));
         if self.stopping.is_some() {
@@ -141,7 +152,13 @@ impl Hub {
             return refuse(TooMany, text);
         }
         if self.operations.len() >= self.limits.operations_total_max {
+            self.end_idle_uploads();
             return refuse(Busy, "the server has too much under way; try again later".into());
+        }
+        let session = self.session(id).expect("its request is at hand");
+        if let Err(text) = self.check_share(session) {
+            self.end_idle_uploads();
+            return refuse(Busy, text);
         }
         Ok(())
     }
@@ -346,6 +363,9 @@ impl Hub {
             Outcome::Failed(refusal) => refusal.tag = tag,
             _ => {}
         }
+        if let Some(verdict) = operation.verdict.take() {
+            outcome = Outcome::Failed(Refusal { tag, ..*verdict });
+        }
         let owes_bytes = operation.announced && matches!(outcome, Outcome::Failed(_));
         let because = operation.because;
         operation.state = OperationState::Ending;
@@ -452,7 +472,34 @@ impl Hub {
         }
     }
 
+    /// The session has these rights from now on: what runs by another one is ended.
+    pub(super) fn set_rights(&mut self, id: SessionId, rights: Rights) {
+        let session = self.session_mut(id).expect("the caller has it");
+        session.rights = rights;
+        for operation_id in session.operations.clone() {
+            let Some(operation) = self.operation_mut(operation_id) else { continue };
+            let is_running = matches!(operation.state, OperationState::Running { .. });
+            let missing = operation.right.filter(|right| is_running && !rights.has(*right));
+            let Some(right) = missing else { continue };
+            if operation.end.is_some() {
+                self.on_end_revoked(operation_id, revoked(right));
+            } else {
+                let refusal = Refusal::new(0, Denied, revoked(right));
+                self.terminate_with(operation_id, Ended::Cancelled, refusal);
+            }
+        }
+    }
+
+    /// The same where the owner is to hear this, however it ends.
+    pub(super) fn terminate_with(&mut self, id: OperationId, because: Ended, verdict: Refusal) {
+        if let Some(operation) = self.operation_mut(id) {
+            operation.verdict = Some(Box::new(verdict));
+            self.terminate(id, because);
+        }
+    }
+
     pub(super) fn on_input(&mut self, id: SessionId, tag: Tag, bytes: &[u8]) {
+        let now = self.now;
         // The command may have ended while this was on its way.
         let Some(operation) = self.operation_of(id, tag) else { return };
         let operation_id = operation.id;
@@ -477,6 +524,7 @@ impl Hub {
             return self.close(id, CloseReason::Protocol, Some(&refusal));
         }
         input.bytes.extend_from_slice(bytes);
+        input.moved = now;
         self.effects.push_back(Effect::Feed { operation: operation_id });
     }
 
@@ -542,4 +590,8 @@ impl Hub {
             self.say(id, &Event::Credit { tag, bytes: count as u32 });
         }
     }
+}
+
+fn revoked(right: Right) -> String {
+    format!("{right} was taken away from you meanwhile, and what ran by it is ended")
 }

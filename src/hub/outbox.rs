@@ -19,6 +19,8 @@ pub struct Outbox {
 pub struct Pool {
     #[expect(clippy::vec_box, reason = "an outbox is one word; the boxes go back and forth")]
     queues: Vec<Box<Queue>>,
+    /// Bytes in memory that wait in all outboxes.
+    waiting_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +100,9 @@ impl Outbox {
         let tail = queue.files.back_mut().map_or(&mut queue.head, |(_, bytes)| bytes);
         let before = tail.len();
         write(tail);
-        queue.put_total += (tail.len() - before) as u64;
+        let grown = tail.len() - before;
+        queue.put_total += grown as u64;
+        pool.waiting_bytes += grown;
         if queue.put_total == queue.sent_total {
             pool.take_back(self.queue.take().expect("it is there"));
         }
@@ -166,6 +170,7 @@ impl Outbox {
         loop {
             let bytes = (queue.head.len() - queue.head_sent).min(count);
             queue.head_sent += bytes;
+            pool.waiting_bytes -= bytes;
             count -= bytes;
             let Some((piece, _)) = queue.files.front_mut() else { break };
             if queue.head_sent < queue.head.len() {
@@ -197,6 +202,13 @@ impl Outbox {
         queue.files.iter().filter(|(piece, _)| piece.operation == operation).count()
     }
 
+    /// Bytes that wait in memory: those of files do not.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let Some(queue) = &self.queue else { return 0 };
+        let behind: usize = queue.files.iter().map(|(_, bytes)| bytes.len()).sum();
+        queue.head.len() - queue.head_sent + behind
+    }
+
     /// Panics where the totals and the contents disagree.
     pub(super) fn check(&self) {
         let Some(queue) = &self.queue else { return };
@@ -212,6 +224,7 @@ impl Outbox {
 
     /// Gives up all that waits; the messages among it are returned.
     pub fn abandon(&mut self, pool: &mut Pool) -> Vec<Posted> {
+        pool.waiting_bytes -= self.memory_bytes();
         let Some(mut queue) = self.queue.take() else { return Vec::new() };
         let lost = queue.ledger.drain(..).collect();
         pool.take_back(queue);
@@ -220,6 +233,11 @@ impl Outbox {
 }
 
 impl Pool {
+    /// Bytes in memory that wait in all outboxes.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
     fn lend(&mut self) -> Box<Queue> {
         self.queues.pop().unwrap_or_default()
     }

@@ -83,12 +83,35 @@ impl Hub {
 
     /// The owner of an end has no more to say.
     pub(super) fn on_end_input_end(&mut self, operation: OperationId, hash: Option<[u8; 32]>) {
+        if let Some((other, Role::Gets)) = self.joint(operation) {
+            return self.on_getter_end(operation, other);
+        }
         let end = self.end_mut(operation).expect("the caller has looked");
         if end.ended {
             return;
         }
         (end.ended, end.hash) = (true, hash);
         self.finish(operation);
+    }
+
+    /// The side that gets a file has nothing to say, and so no end of it. Clients have said this
+    /// when they could not store what came: it is the end of the file, and of nothing else.
+    fn on_getter_end(&mut self, id: OperationId, other: OperationId) {
+        let operation = self.operation_mut(id).expect("the caller has looked");
+        let owner = operation.owner;
+        // All of the file is on its way: that it arrives will be told.
+        if operation.state == OperationState::Ending {
+            return;
+        }
+        let own = "whoever gets a file does not end its input; the file was given up".to_owned();
+        let others = format!("{} has given it up", self.who(owner));
+        self.end_end(id, Protocol, own);
+        self.end_end(other, Cancelled, others);
+    }
+
+    fn who(&self, id: SessionId) -> String {
+        let name = self.session(id).and_then(super::Session::name);
+        name.map_or("the other user".to_owned(), |name| name.to_string())
     }
 
     /// The input of a line session has ended within the bytes of a file.
@@ -215,7 +238,8 @@ impl Hub {
                     self.end_with(other, &Outcome::Done);
                 }
             }
-            Role::Gets => unreachable!("whoever gets a file says nothing"),
+            // Its end is refused where it comes.
+            Role::Gets => {}
         }
     }
 
@@ -301,12 +325,23 @@ impl Hub {
         if is_over || is_sent {
             return;
         }
-        let who = self.session(owner).and_then(super::Session::name);
-        let who = who.map_or("the other user".to_owned(), |name| name.to_string());
+        let who = self.who(owner);
         let (own, others) = ("you have cancelled it".to_owned(), format!("{who} has cancelled it"));
         match is_offer {
             true => self.withdraw(id, Cancelled, own, others),
             false => self.part(id, Cancelled, own, others),
+        }
+    }
+
+    /// Its owner may not send to others any more, for this reason.
+    pub(super) fn on_end_revoked(&mut self, id: OperationId, own: String) {
+        let Some(operation) = self.operation_mut(id) else { return };
+        let owner = operation.owner;
+        let is_offer = self.joint(id).is_none();
+        let others = format!("{} may not send any more", self.who(owner));
+        match is_offer {
+            true => self.withdraw(id, Denied, own, others),
+            false => self.part(id, Denied, own, others),
         }
     }
 

@@ -90,6 +90,8 @@ impl CloseReason {
             CloseReason::MadeRoom => "made-room",
             CloseReason::ShuttingDown => "shutting-down",
             CloseReason::Reset => "reset",
+            CloseReason::Unfinished => "unfinished",
+            CloseReason::Fault => "fault",
         }
     }
 }

@@ -100,6 +100,11 @@ impl Replies {
         self.open.iter().all(is_login) && self.ready.is_empty()
     }
 
+    /// Bytes that all of them hold.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Whether a reply waits for the socket.
     pub(super) fn is_backed_up(&self) -> bool {
         !self.ready.is_empty()

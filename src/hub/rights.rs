@@ -101,6 +101,12 @@ impl Rights {
         Rights(self.0 | right.bit())
     }
 
+    /// The set without this one.
+    #[must_use]
+    pub fn without(self, right: Right) -> Rights {
+        Rights(self.0 & !right.bit())
+    }
+
     /// What either set holds.
     #[must_use]
     pub fn union(self, other: Rights) -> Rights {
@@ -157,20 +163,33 @@ pub fn need_of(request: &Request<'_>) -> Need {
         Request::Input { .. } | Request::InputEnd { .. } | Request::Credit { .. } => Need::Nothing,
         Request::Cancel { .. } | Request::Acknowledge { .. } => Need::Nothing,
         Request::Message { .. } => Need::Right(Right::Message),
-        Request::Call { call, .. } => match call {
-            Call::Help | Call::Echo { .. } | Call::Refused(_) => Need::Nothing,
-            Call::Who | Call::Announce { .. } => Need::Login,
-            // To send is to write to somebody; the answer is to somebody who may.
-            Call::Send(_) => Need::Right(Right::Message),
-            Call::Accept { .. } | Call::Refuse { .. } => Need::Login,
-            Call::Download { .. } | Call::Fetch { .. } | Call::List { .. } => {
-                Need::Right(Right::Files)
-            }
-            Call::Store { .. } | Call::Upload { .. } => Need::Right(Right::Upload),
-            Call::Run { .. } => Need::Right(Right::Run),
-            Call::Edge(_) => Need::Right(Right::Edge),
-            Call::Host(call) => need_of_host(call),
-        },
+        Request::Call { call, .. } => need_of_call(call),
+    }
+}
+
+/// What this call needs.
+pub(super) fn need_of_call(call: &Call<'_>) -> Need {
+    match call {
+        Call::Help | Call::Echo { .. } | Call::Refused(_) => Need::Nothing,
+        Call::Who | Call::Announce { .. } => Need::Login,
+        // To send is to write to somebody; the answer is to somebody who may.
+        Call::Send(_) => Need::Right(Right::Message),
+        Call::Accept { .. } | Call::Refuse { .. } => Need::Login,
+        Call::Download { .. } | Call::Fetch { .. } | Call::List { .. } => Need::Right(Right::Files),
+        Call::Store { .. } | Call::Upload { .. } => Need::Right(Right::Upload),
+        Call::Run { .. } => Need::Right(Right::Run),
+        Call::Edge(_) => Need::Right(Right::Edge),
+        Call::Host(call) => need_of_host(call),
+    }
+}
+
+impl Need {
+    /// The right that it takes, if any.
+    pub fn right(self) -> Option<Right> {
+        match self {
+            Need::Right(right) => Some(right),
+            Need::Nothing | Need::Login => None,
+        }
     }
 }
 

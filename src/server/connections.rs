@@ -78,6 +78,11 @@ impl Connections {
         self.slots.get_mut(id.slot())?.as_deref_mut().filter(|connection| connection.id == id)
     }
 
+    /// The sockets of all sessions.
+    pub fn all(&mut self) -> impl Iterator<Item = (SessionId, &mut Transport)> {
+        self.slots.iter_mut().flatten().map(|it| (it.id, &mut it.transport))
+    }
+
     /// Takes the socket out.
     pub fn remove(&mut self, id: SessionId) -> Option<Box<Connection>> {
         let slot = self.slots.get_mut(id.slot())?;

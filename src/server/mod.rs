@@ -10,6 +10,7 @@
 mod acceptor;
 mod answers;
 pub mod arguments;
+mod border;
 mod budget;
 mod commands;
 mod connections;
@@ -30,9 +31,17 @@ mod upload;
 mod watch;
 mod work;
 
-use std::{collections::VecDeque, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use acceptor::Acceptor;
+use border::Border;
 use commands::{CommandSetup, Commands};
 use connections::Connections;
 use edge::{Edge, Place};
@@ -81,7 +90,7 @@ const STOP_MAX_MS: u64 = 9_800;
 /// A running server.
 pub struct Server {
     poll: Poll,
-    hub: Hub,
+    hub: Border,
     clock: Clock,
     /// The time of this turn.
     now: u64,
@@ -149,8 +158,12 @@ impl Server {
         }
         let hidden = plan.hidden_paths().chain([keys.path()]).chain(data.hidden_paths());
         hidden.into_iter().try_for_each(|path| share.hide(&path))?;
-        let mut hub = Hub::new(limits, random_key(), plan.policy());
         let quota_bytes = plan.quota_bytes();
+        let mut hub = Border::new(Hub::new(limits, random_key(), plan.policy()));
+        #[cfg(debug_assertions)]
+        if std::env::var_os("SIXFOUR_PROVOKE_FAULTS").is_some() {
+            hub.provoke_faults();
+        }
         let identity = Identity::new(plan, &limits, Arc::clone(&waker));
         let accounts = identity.accounts();
         hub.handle(Time(0), Input::Accounts { accounts: &accounts, changed: &[] });
@@ -193,8 +206,14 @@ impl Server {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            self.now = self.clock.now();
-            if self.turn(&events) == Course::Leave || self.has_stopped() {
+            self.now = self.clock.now().max(self.now);
+            // The loop has no state of its own that a panic could leave half done and that anybody
+            // would look at after it: it only ends.
+            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(&events)));
+            let Some(course) = turn.ok().filter(|_| !self.hub.is_broken()) else {
+                return Err(self.end_broken());
+            };
+            if course == Course::Leave || self.has_stopped() {
                 self.commands.kill_all();
                 log::info!("event=stop {}", self.hub.closes());
                 return Ok(());

@@ -85,6 +85,8 @@ pub enum ErrorCode {
     NameTooLong,
     /// The system refused; the text says how.
     SystemError,
+    /// A fault of the server itself; its log says more under the number that is told.
+    Internal,
     /// The command could not be started.
     CannotStart,
     /// The host has not the program that would be needed.
@@ -155,6 +157,7 @@ impl ErrorCode {
             FileTooLarge => "file-too-large",
             NameTooLong => "name-too-long",
             SystemError => "system-error",
+            Internal => "internal",
             CannotStart => "cannot-start",
             NoInterpreter => "no-interpreter",
             Busy => "busy",

@@ -501,7 +501,11 @@ impl World {
                 peer.dialect == Dialect::Frame && since(peer.heard, LIMITS.gone_after)
             }
             CloseReason::Stalled => since(peer.taken, LIMITS.stall_timeout),
-            CloseReason::SlowConsumer => since(peer.taken, LIMITS.slow_consumer_timeout),
+            CloseReason::SlowConsumer => {
+                let patience = LIMITS.slow_consumer_timeout.min(LIMITS.waiting_patience);
+                since(peer.taken, patience)
+            }
+            CloseReason::Unfinished | CloseReason::Fault => false,
             CloseReason::ShuttingDown => is_stopping,
             CloseReason::Reset => was_reset,
             CloseReason::MadeRoom => !peer.welcomed,

@@ -518,10 +518,9 @@ impl ErrorCode {
         match self {
             BadJson | Protocol => errorcode::PARSE_ERROR,
             NoInterpreter => errorcode::INVALID_COMMAND,
-            SystemError | CannotStart | Busy | TimedOut | Cancelled | FileChanged | NotVerified
-            | NoSpace | QuotaExceeded | ReadOnly | ShuttingDown | Reset | SlowConsumer => {
-                errorcode::INTERNAL_ERROR
-            }
+            SystemError | Internal | CannotStart | Busy | TimedOut | Cancelled | FileChanged
+            | NotVerified | NoSpace | QuotaExceeded | ReadOnly | ShuttingDown | Reset
+            | SlowConsumer => errorcode::INTERNAL_ERROR,
             _ => errorcode::INVALID_REQUEST,
         }
     }

@@ -249,6 +249,20 @@ fn a_file_that_comes_as_it_is_is_verified_by_the_hash_at_its_end() {
 }
 
 #[test]
+fn whoever_cannot_store_a_file_as_it_is_cancels_it_and_says_no_more() {
+    let mut table = taker();
+    offer(&mut table, 1, "bob", &Parcel::file(b"plan", 13));
+    table.say(Event::File { tag: 1, name: b"plan", size: 13, modified: 0 });
+    drop((table.requests(), table.effects()));
+    let full = Fault::new(ErrorCode::NoSpace, "plan: the disk is full");
+    table.brain.handle_moved(1, Err(full), 0);
+    table.brain.pump();
+    assert_eq!(table.requests(), ["cancel 1"]);
+    table.end(1, Outcome::Failed(refusal(ErrorCode::Cancelled)));
+    assert_eq!(error_code(&table.shown()[0]), "no-space");
+}
+
+#[test]
 fn a_refusal_is_told_and_is_an_exit_code() {
     let mut table = Table::new(Style::Verb);
     table.order(send());
