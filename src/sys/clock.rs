@@ -1,5 +1,9 @@
 //! The two clocks: the monotonic one that rules, and the one on the wall that people read.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path};
+use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -52,14 +56,34 @@ pub fn wall_clock_text() -> String {
 /// `seconds` since 1970 in the zone of this machine for listings, as in `2026-11-21 03:15`.
 #[must_use]
 pub fn local_minutes(seconds: i64) -> String {
-    minutes_in(seconds, TimeZone::system())
+    minutes_in(seconds, zone())
 }
 
 /// `seconds` since 1970 in the zone of this machine for the logs of devices, as in
 /// `30 September 2022 10:31:13`; the name of the month is English everywhere.
 #[must_use]
 pub fn log_time(seconds: i64) -> String {
-    log_time_in(seconds, TimeZone::system())
+    log_time_in(seconds, zone())
+}
+
+/// The zone of this machine, or UTC where what `TZ` names is no file: `/dev/zero` would be read
+/// without end.
+fn zone() -> TimeZone {
+    static IS_GOOD: OnceLock<bool> = OnceLock::new();
+    match IS_GOOD.get_or_init(|| is_good_zone(std::env::var_os("TZ").as_deref())) {
+        true => TimeZone::system(),
+        false => TimeZone::UTC,
+    }
+}
+
+/// Whether the value of `TZ` (tzset(3)) is no path to something that is not a file.
+fn is_good_zone(value: Option<&OsStr>) -> bool {
+    let Some(value) = value else { return true };
+    let value = value.as_bytes();
+    let path = Path::new(OsStr::from_bytes(value.strip_prefix(b":").unwrap_or(value)));
+    let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    // Below the folder of zones, or a rule, or a file by its path.
+    is_plain || std::fs::metadata(path).is_ok_and(|it| it.is_file())
 }
 
 fn log_time_in(seconds: i64, zone: TimeZone) -> String {
@@ -108,6 +132,19 @@ mod tests {
         assert_eq!(log_time_in(1_664_497_873, zone), "30 September 2022 10:31:13");
         let zone = TimeZone::fixed(tz::offset(-5));
         assert_eq!(log_time_in(1_664_605_873, zone), "1 October 2022 01:31:13");
+    }
+
+    #[test]
+    fn a_zone_that_is_no_file_is_not_read() {
+        let is_good = |value: &str| is_good_zone(Some(OsStr::new(value)));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for good in ["", "UTC", ":Europe/Berlin", "CET-1CEST", file.path().to_str().unwrap()] {
+            assert!(is_good(good), "{good}");
+        }
+        assert!(is_good_zone(None));
+        for bad in ["/dev/zero", ":/dev/zero", "../../../dev/zero", "/", "/dev/null", "/none"] {
+            assert!(!is_good(bad), "{bad}");
+        }
     }
 
     #[test]
