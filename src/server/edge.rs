@@ -12,18 +12,18 @@
 //! the inbox and is done together. No thread and no file is there before the first request.
 
 mod glue;
+mod gone;
 mod place;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     io,
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
 };
 
-use place::DataFolders;
-pub use place::Place;
+pub use place::{DataChoice, Place};
+use place::{DataFolders, DataPlace};
 
 use crate::{
     edge::{
@@ -55,8 +55,10 @@ const COUNTS_MAX: u32 = 16;
 
 /// All requests of devices that are under way.
 pub struct Edge {
-    path: PathBuf,
+    place: DataPlace,
     desk: Desk,
+    /// A folder that was removed meanwhile: its devices are still here.
+    former: Option<Box<DataFolders>>,
     /// The disk of the folder, once that is open.
     disk: Option<DataFolder>,
     waker: Arc<mio::Waker>,
@@ -96,7 +98,7 @@ enum Desk {
 /// What a worker has done.
 pub enum Done {
     /// The folder is open, or could not be opened.
-    Opened(Result<Box<DataFolders>, String>),
+    Opened(Result<Box<DataFolders>, Refusal>),
     /// The clerk has done these.
     Acts(Box<DataFolders>, Vec<(Option<OperationId>, folder::Done)>),
     /// The clerk has panicked.
@@ -185,11 +187,12 @@ pub struct Asker {
 impl Edge {
     /// Nothing is under way.
     pub fn new(place: Place, waker: Arc<mio::Waker>) -> Edge {
-        let Place { path, opened } = place;
+        let Place { place, opened } = place;
         let disk = opened.as_ref().map(|folder| folder.disk().clone());
         Edge {
-            path,
+            place,
             desk: opened.map_or(Desk::Closed, Desk::Idle),
+            former: None,
             disk,
             waker,
             workers: None,
@@ -217,6 +220,7 @@ impl Edge {
         if matches!(self.desk, Desk::Lost) {
             return Err(lost());
         }
+        self.leave_if_gone();
         let Asker { session, ip, device, plain } = asker;
         let is_open = self.disk.is_some();
         self.running.insert(id, Task { session, ip, device, plain, step: Step::Waiting(call) });
@@ -230,9 +234,9 @@ impl Edge {
 
     fn open(&mut self) {
         self.desk = Desk::Busy;
-        let path = self.path.clone();
-        let on_panic = Done::Opened(Err("a fault of ours".into()));
-        self.pools().clerk.submit(move || Done::Opened(place::open(&path)), on_panic).expect(ROOM);
+        let place = self.place.clone();
+        let on_panic = Done::Opened(Err(fault()));
+        self.pools().clerk.submit(move || Done::Opened(place.open()), on_panic).expect(ROOM);
     }
 
     fn pools(&self) -> &Pools {
@@ -440,12 +444,16 @@ impl Edge {
         }
     }
 
-    fn on_opened(&mut self, opened: Result<Box<DataFolders>, String>) {
+    fn on_opened(&mut self, opened: Result<Box<DataFolders>, Refusal>) {
         let waiting = self.running.iter().filter(|(_, task)| matches!(task.step, Step::Waiting(_)));
         let mut waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
         waiting.sort_unstable();
         match opened {
-            Ok(folder) => {
+            Ok(mut folder) => {
+                if let Some(former) = self.former.take() {
+                    folder.take_devices_of(*former);
+                    self.owes_log = folder.owes_log();
+                }
                 self.disk = Some(folder.disk().clone());
                 self.desk = Desk::Idle(folder);
                 for id in waiting {
@@ -453,11 +461,12 @@ impl Edge {
                     // Its input may have come meanwhile.
                     self.news.push(News::Taken(id, 0));
                 }
+                // Who has gone meanwhile.
+                self.let_clerk_work();
             }
-            Err(why) => {
-                log::warn!("{why}");
+            Err(refusal) => {
+                log::warn!("{}", refusal.text);
                 self.desk = Desk::Closed;
-                let refusal = Refusal::new(0, ErrorCode::SystemError, why);
                 waiting.into_iter().for_each(|id| self.answer(id, Err(refusal.clone())));
             }
         }
@@ -468,11 +477,15 @@ impl Edge {
             Ok(staged) => staged,
             Err(refusal) => return self.answer(id, Err(refusal)),
         };
-        let Some(task) = self.running.get_mut(&id) else { return self.discard(staged) };
+        let task = self.running.get_mut(&id);
+        // Nobody waits for it, or it was given up when the folder was removed.
+        let Some(task) = task.filter(|it| matches!(it.step, Step::Receiving(_))) else {
+            return self.discard(staged);
+        };
         let device = task.device.expect("the hub asks for a name");
         let Step::Receiving(upload) = std::mem::replace(&mut task.step, Step::Deciding(None))
         else {
-            unreachable!("an upload is received once");
+            unreachable!("it was just looked at");
         };
         let Upload { file_id, request, .. } = upload;
         self.put(Some(id), Act::Upload { device, file_id, request, staged });
@@ -594,7 +607,12 @@ impl Edge {
 
     /// True where nothing is left to be done.
     pub fn is_idle(&self) -> bool {
-        self.inbox.is_empty() && !matches!(self.desk, Desk::Busy)
+        match self.desk {
+            Desk::Busy => false,
+            Desk::Idle(_) => self.inbox.is_empty(),
+            // What waits for a folder that is not there waits no longer.
+            Desk::Closed | Desk::Lost => true,
+        }
     }
 }
 

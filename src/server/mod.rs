@@ -139,8 +139,8 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
         let mut share = Share::open(&root)?;
-        let hidden = plan.hidden_paths().chain([keys.path()]).chain(data.hidden_paths());
-        hidden.into_iter().try_for_each(|path| share.hide(&path))?;
+        let hidden = [plan.hidden_places(), keys.hidden_places()?, data.hidden_places()?].concat();
+        hidden.into_iter().try_for_each(|place| share.hide(place))?;
         let mut hub = Hub::new(limits, random_key(), plan.policy());
         let identity = Identity::new(plan, &limits, Arc::clone(&waker))?;
         let accounts = identity.accounts();
@@ -169,6 +169,17 @@ impl Server {
             stop_by: None,
             poll,
         })
+    }
+
+    /// What is shared, for people: the folder `root`, or nothing.
+    pub fn describe_share(&self, root: &Path) -> String {
+        match self.exchanges.is_sharing() {
+            true => root.display().to_string(),
+            false => format!(
+                "no files, as {} holds those of devices (--root DIR shares another folder)",
+                root.display()
+            ),
+        }
     }
 
     /// Serves until a signal ends it.

@@ -91,10 +91,10 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     let plan = Plan::prepare(arguments)?;
     // The guard before the listeners, which it must not inherit.
     let guard = Guard::start().map_err(|error| format!("the guard of commands: {error}"))?;
-    let root = &arguments.root;
+    let root = arguments.root();
     let keys = Keys::load(arguments.key_source()?)?;
     keys.check_not_served(root)?;
-    let data = Place::find(arguments.data.as_deref())?;
+    let data = Place::find(arguments.data())?;
     let listeners = listen::listen(arguments.port(), arguments.families());
     let listeners = listeners.map_err(|error| error.to_string())?;
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
@@ -107,7 +107,7 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     let greeting =
         format!("sixfour server listening on {where_to}\nits key is {fingerprint}{new}\n");
     let _ = terminal::write_stdout(greeting.as_bytes());
-    log::info!("serving {}; {}", root.display(), server.identity.describe());
+    log::info!("serving {}; {}", server.describe_share(root), server.identity.describe());
     server.run().map_err(|error| format!("the event loop failed: {error}"))?;
     log::info!("stopped");
     logger::flush();

@@ -8,7 +8,7 @@ use crate::{
     hub::OperationId,
     sys::{
         clock,
-        files::{self, FileError, Listing, OpenedFile, Share},
+        files::{self, FileError, Listing, NOTHING_SHARED, OpenedFile, Share},
         workers::{Cancelled, Workers},
     },
     wire::{
@@ -433,6 +433,7 @@ fn refusal_of(error: FileError, noun: &str) -> Refusal {
         }
         FileError::NotRegular => (ErrorCode::NotAFile, "that is not a regular file".into()),
         FileError::Denied => (ErrorCode::PermissionDenied, "the server may not read that".into()),
+        FileError::NothingShared => (ErrorCode::Denied, NOTHING_SHARED.into()),
         FileError::TooLong => (ErrorCode::BadPath, "the path is too long".into()),
         FileError::Io(error) => {
             (ErrorCode::SystemError, format!("the server's disk says: {error}"))

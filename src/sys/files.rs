@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::held_place::HeldPlace;
 use super::partfile::PART_PREFIX;
 
 mod hidden;
@@ -26,6 +27,11 @@ pub use hidden::{Hidden, Identity};
 
 /// Bytes read at a time where files are read as a whole; BLAKE3 is at full speed from 64 KiB on.
 const READ_BYTES: usize = 256 * 1024;
+
+/// What a peer hears of a server whose folder is not for others.
+pub const NOTHING_SHARED: &str = "this server shares no folder: the one it works in holds the files \
+                                  and logs of devices, which are never served; its operator can \
+                                  name another one by --root";
 
 /// How often a resolution is repeated that another process disturbed by renaming (`EAGAIN`).
 const RESOLVE_ATTEMPTS: usize = 16;
@@ -95,6 +101,8 @@ pub enum FileError {
     NotRegular,
     /// The server's account may not read it.
     Denied,
+    /// The shared folder is one that is never served, such as that of the devices.
+    NothingShared,
     /// The name is longer than the file system allows.
     TooLong,
     /// Anything else the system said.
@@ -107,6 +115,7 @@ impl fmt::Display for FileError {
             Self::NotFound => f.write_str("no such file"),
             Self::NotRegular => f.write_str("not a regular file"),
             Self::Denied => f.write_str("the server may not read this file"),
+            Self::NothingShared => f.write_str(NOTHING_SHARED),
             Self::TooLong => f.write_str("the name is too long"),
             Self::Io(error) => error.fmt(f),
         }
@@ -146,16 +155,19 @@ impl Share {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { root, hidden: Arc::default() })
+        let hidden = Arc::new(Hidden::below(&rustix::fs::fstat(&root)?));
+        Ok(Self { root, hidden })
     }
 
     /// Never serves this file, or this folder and what is in it, by whatever name; nor lets
-    /// anybody put a file in its place. There may be nothing there yet.
+    /// anybody put a file in its place. There may be nothing there yet. To be said before
+    /// anything is served.
     ///
     /// # Errors
-    /// The path is empty, or the working folder is gone.
-    pub fn hide(&mut self, path: &Path) -> io::Result<()> {
-        Arc::make_mut(&mut self.hidden).add(path)
+    /// The folder that it is in cannot be looked at, or [`Share::hidden`] was given away before.
+    pub fn hide(&mut self, place: HeldPlace) -> io::Result<()> {
+        let hidden = Arc::get_mut(&mut self.hidden);
+        hidden.ok_or_else(|| io::Error::other("the folder is served already"))?.add(place)
     }
 
     /// What is hidden, for who opens below the folder by other means.
@@ -281,6 +293,7 @@ impl Share {
         flags: OFlags,
         further: ResolveFlags,
     ) -> Result<OwnedFd, FileError> {
+        self.hidden.check_path(relative)?;
         open_beneath(&self.root, relative, flags, further)
     }
 

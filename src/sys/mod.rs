@@ -6,6 +6,7 @@ pub mod connect;
 pub mod files;
 pub mod fingerprint;
 pub mod guard;
+pub mod held_place;
 pub mod host;
 pub mod identity;
 pub mod known_servers;

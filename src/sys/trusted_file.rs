@@ -1,17 +1,23 @@
 //! Files whose content decides who may do what: read only where nobody else can have written
 //! them, and replaced as a whole.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
+use super::held_place::HeldPlace;
 use super::partfile::PART_PREFIX;
+
+/// So much of a name goes into that of its next version, which has 24 bytes more.
+const NAME_KEPT_BYTES: usize = 200;
 
 /// Write permission of the group or of others (inode(7)).
 const OTHERS_WRITE: u32 = 0o022;
@@ -35,20 +41,32 @@ pub struct Trusted {
 /// One sentence with the path: what is wrong, and what to do about it. `NotFound` where there is
 /// none.
 pub fn read(path: &Path, max_bytes: usize) -> io::Result<Trusted> {
+    let place = HeldPlace::of(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("{path:?} cannot be read: {error}"))
+    })?;
+    read_at(&place, max_bytes)
+}
+
+/// The same of a place that is held: the file is looked up there again.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_at(place: &HeldPlace, max_bytes: usize) -> io::Result<Trusted> {
+    let path = place.shown();
     let fail = |kind, what: String| io::Error::new(kind, format!("{path:?} {what}"));
     let denied = |what: String| fail(io::ErrorKind::PermissionDenied, what);
     let system = |error: io::Error| fail(error.kind(), format!("cannot be read: {error}"));
     // A link that somebody else has put there leads where that somebody wants.
-    let link = fs::symlink_metadata(path).map_err(system)?;
-    if link.is_symlink() && !is_trusted(link.uid()) {
+    let link = place.look_at_link().map_err(system)?;
+    let is_link = FileType::from_raw_mode(link.st_mode) == FileType::Symlink;
+    if is_link && !is_trusted(link.st_uid) {
         return Err(denied(format!(
             "is a symbolic link of another account (user id {}); make it your own",
-            link.uid()
+            link.st_uid
         )));
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(CWD, path, flags, Mode::empty());
-    let mut file = File::from(opened.map_err(|errno| system(errno.into()))?);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut file = File::from(place.open(flags).map_err(system)?);
     let metadata = file.metadata().map_err(system)?;
     if !metadata.is_file() {
         let kind = match metadata.file_type() {
@@ -103,6 +121,7 @@ pub fn replace<E: From<io::Error>>(
     let opened = opened.map_err(|errno| cannot("open the folder", &folder, errno.into()))?;
     rustix::fs::flock(&opened, FlockOperation::LockExclusive)
         .map_err(|errno| cannot("lock the folder", &folder, errno.into()))?;
+    sweep(&opened, &name);
     let target = folder.join(&name);
     let before = match read(&target, max_bytes) {
         Ok(before) => Some(before),
@@ -132,6 +151,32 @@ fn place_of(path: &Path) -> io::Result<(PathBuf, std::ffi::OsString)> {
     Ok((folder, name.to_owned()))
 }
 
+/// What names of new versions of a file begin with: listings leave them out.
+fn part_prefix(name: &OsStr) -> OsString {
+    [
+        OsStr::new(PART_PREFIX),
+        OsStr::from_bytes(&name.as_bytes()[..name.len().min(NAME_KEPT_BYTES)]),
+    ]
+    .into_iter()
+    .chain([OsStr::new("-")])
+    .collect()
+}
+
+/// Removes what was written for this file by those who were killed before it had its name: they
+/// hold secrets. The folder is locked, so that nobody is writing one.
+fn sweep(folder: &OwnedFd, name: &OsStr) {
+    let prefix = part_prefix(name);
+    let Ok(entries) = Dir::read_from(folder) else { return };
+    for entry in entries.flatten() {
+        let digits = entry.file_name().to_bytes().strip_prefix(prefix.as_bytes());
+        let is_ours =
+            digits.is_some_and(|it| it.len() == 16 && it.iter().all(u8::is_ascii_hexdigit));
+        if is_ours {
+            let _ = rustix::fs::unlinkat(folder, entry.file_name(), AtFlags::empty());
+        }
+    }
+}
+
 fn write(
     folder: &impl std::os::fd::AsFd,
     name: &OsStr,
@@ -141,9 +186,12 @@ fn write(
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     // Listings leave such names out, and nobody can guess it.
-    let part = format!("{PART_PREFIX}{:016x}", u64::from_ne_bytes(random));
+    let part =
+        [part_prefix(name).as_bytes(), format!("{:016x}", u64::from_ne_bytes(random)).as_bytes()]
+            .concat();
+    let part = OsStr::from_bytes(&part);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(folder, &part, flags, Mode::RUSR | Mode::WUSR)?);
+    let mut file = File::from(rustix::fs::openat(folder, part, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {
         if let Some(like) = like {
             // A group that we are no member of cannot be given; its permissions go with it.
@@ -157,10 +205,10 @@ fn write(
         }
         file.write_all(bytes)?;
         file.sync_all()?;
-        Ok(rustix::fs::renameat(folder, &part, folder, name)?)
+        Ok(rustix::fs::renameat(folder, part, folder, name)?)
     })();
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(folder, &part, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(folder, part, AtFlags::empty());
         return written;
     }
     Ok(rustix::fs::fsync(folder)?)
@@ -267,6 +315,22 @@ mod tests {
         assert_eq!(metadata.gid() == 65_534, is_root);
         assert_eq!(fs::read_to_string(&path).unwrap(), "one two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left over");
+    }
+
+    #[test]
+    fn what_a_killed_one_has_left_is_swept_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let part = |name: &str| format!(".part-{name}-0123456789abcdef");
+        for name in [&part("file"), &part("other"), ".part-file", ".part-file-x"] {
+            fs::write(at(name), "secret").unwrap();
+        }
+        append(&at("file"), "one").unwrap();
+        assert!(!at(&part("file")).exists());
+        for name in [&part("other"), ".part-file", ".part-file-x", "file"] {
+            assert!(at(name).exists(), "{name}");
+        }
+        append(&at(&"n".repeat(255)), "one").unwrap();
     }
 
     #[test]

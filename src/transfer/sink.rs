@@ -219,8 +219,12 @@ impl FolderSink {
         let path = if path.is_empty() { &b"."[..] } else { path };
         let links = ResolveFlags::NO_SYMLINKS;
         let path = OsStr::from_bytes(path);
+        self.hidden.check_shared()?;
         let folder = files::open_beneath(&self.root, path, OFlags::DIRECTORY, links)?;
-        self.hidden.check(&folder).map_err(|_| FileError::Denied)?;
+        self.hidden.check(&folder).map_err(|error| match error {
+            FileError::NothingShared => error,
+            _ => FileError::Denied,
+        })?;
         Ok(folder)
     }
 
@@ -408,8 +412,11 @@ impl FolderSink {
     }
 }
 
-fn not_here(_: FileError) -> Fault {
-    Fault::new(ErrorCode::PermissionDenied, "nothing may be put there")
+fn not_here(error: FileError) -> Fault {
+    match error {
+        FileError::NothingShared => fault_of(error),
+        _ => Fault::new(ErrorCode::PermissionDenied, "nothing may be put there"),
+    }
 }
 
 /// The file of that name and size, to be compared.

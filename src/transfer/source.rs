@@ -399,6 +399,7 @@ fn identity_of(file: &File) -> io::Result<(Identity, bool)> {
 }
 
 fn open(item: &Item, path: &[u8], flags: OFlags) -> Result<OwnedFd, FileError> {
+    item.hidden.check_path(OsStr::from_bytes(path))?;
     let links = ResolveFlags::empty();
     let opened = files::open_beneath(&item.folder, OsStr::from_bytes(path), flags, links)?;
     item.hidden.check(&opened)?;
@@ -465,6 +466,7 @@ pub fn fault_of(error: FileError) -> Fault {
         FileError::NotFound => Fault::new(ErrorCode::NoSuchFile, "there is no such file"),
         FileError::NotRegular => not_regular(),
         FileError::Denied => Fault::new(ErrorCode::PermissionDenied, "it may not be read"),
+        FileError::NothingShared => Fault::new(ErrorCode::Denied, files::NOTHING_SHARED),
         FileError::TooLong => Fault::new(ErrorCode::NameTooLong, "the name is too long"),
         FileError::Io(error) => error.into(),
     }
