@@ -139,6 +139,30 @@ pub const STORE_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Most bytes in one DATA message of a transfer.
 pub const TRANSFER_DATA_MAX_BYTES: usize = 1024 * 1024;
 
+/// Most zeros that one HOLE of a transfer stands for: they cost no bytes, but time to be hashed.
+pub const TRANSFER_HOLE_MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Room on the disk that a file takes at least ahead of what has come of it. Whoever announces much
+/// and sends one byte has no more.
+pub const RESERVE_MIN_BYTES: u64 = 1024 * 1024;
+
+/// Room that it takes at most ahead, however much has come: enough for few, long pieces.
+pub const RESERVE_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Folders and links that come with an offer, however few files it tells of.
+pub const OFFER_FOLDERS_MIN: u64 = 1000;
+
+/// And so many more for each file: who is asked about one file does not get millions of folders.
+pub const OFFER_FOLDERS_A_FILE: u64 = 16;
+
+/// Files of one transfer that are remembered, so that none of them replaces another one whose name
+/// the disk takes for the same: 16 bytes each.
+pub const WRITTEN_MAX: usize = 1_000_000;
+
+/// Folders of one transfer that get their time and mode in the end, and are swept of what dead
+/// transfers have left. What comes beyond that has the time at which it was received.
+pub const FOLDERS_NOTED_MAX: usize = 100_000;
+
 /// Most entries of a transfer that are announced and not finished: what either end remembers.
 pub const TRANSFER_OPEN_MAX: usize = 1024;
 
@@ -201,6 +225,49 @@ pub const DIRECT_RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 
 /// Bytes that one channel has taken from its writer and keeps until they are acknowledged.
 pub const DIRECT_SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes that the files of devices may take together on a server that serves anybody, unless the
+/// operator says otherwise: some million samples, and no disk is full of them.
+pub const OPEN_QUOTA_DEFAULT_BYTES: u64 = 64_000_000;
+
+/// A folder of devices whose quota seems to be used up is looked through so often at most.
+pub const OPEN_QUOTA_LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Memory that the transfers of one session take, those to it and those from it: beyond it less is
+/// read ahead, and no more files may be announced. A transfer to the server takes 1 MB at most.
+pub const EXCHANGES_OF_ONE_MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// The same for all sessions together.
+pub const EXCHANGES_TOTAL_MAX_BYTES: usize = 192 * 1024 * 1024;
+
+/// Entries of one listing at most; more are said to be there and not shown.
+pub const LISTING_MAX_ENTRIES: usize = 1_000_000;
+
+/// Bytes of names that a listing holds at a time: with those, folders of some hundred thousand
+/// names are read once.
+pub const LISTING_WINDOW_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The same where its session, or all sessions, hold much already: a folder of ten thousand names
+/// is read some ten times then.
+pub const LISTING_WINDOW_LEAST_BYTES: usize = 64 * 1024;
+
+/// What the listings of one session hold before their windows become small.
+pub const LISTINGS_OF_ONE_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// The same for all sessions together.
+pub const LISTINGS_TOTAL_MAX_BYTES: usize = 128 * 1024 * 1024;
+
+/// A job of a worker that has lasted so long is taken for stuck: on a disk that is dead, most
+/// likely. Its thread counts no longer, and another one takes its place.
+pub const WORKER_STUCK_AFTER: Duration = Duration::from_millis(500);
+
+/// Threads that a pool has at most in place of those that are stuck: nothing ends a call to a dead
+/// disk, and threads are not to be had without end.
+pub const WORKER_SPARES_MAX: usize = 16;
+
+/// Jobs of one session that may wait in one pool: one for each of its operations, and as many
+/// of operations that it has given up.
+pub const WORKER_JOBS_OF_ONE_MAX: usize = 128;
 
 /// Bounds that are policy, not protocol. A value, so that simulations can make them small enough
 /// to be hit.
@@ -328,6 +395,24 @@ impl Default for Limits {
         }
     }
 }
+
+/// A client gives a server no larger window for the output of one operation: what has room is held
+/// in memory until its writer has taken it.
+pub const CLIENT_WINDOW_MAX_BYTES: u32 = 64 * 1024 * 1024;
+
+/// A client that has so many bytes waiting for its server answers no more: a server that asks and
+/// does not read would fill its memory.
+pub const CLIENT_OUTGOING_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Offers that wait at a client for their answer: a server passes on no more for one sender.
+pub const CLIENT_OFFERS_MAX: usize = 64;
+
+/// Operations that a client has under way because of what others do. Who answers offers for ever
+/// and never sees an end of that talks to a broken server.
+pub const CLIENT_ANSWERS_MAX: usize = 4096;
+
+/// Users that a client lists and completes: more than a server lets in.
+pub const CLIENT_NAMES_MAX: usize = 65_536;
 
 impl Limits {
     /// Panics where two bounds contradict each other: a fault of ours, found at the start.

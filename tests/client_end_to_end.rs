@@ -356,3 +356,107 @@ fn a_full_disk_behind_standard_output_is_a_failure() {
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }
 }
+
+#[test]
+fn a_download_ends_when_nobody_reads_its_output() {
+    let server = Server::start();
+    server.put("big", &noise(1, 30_000_000));
+    for ip in FAMILIES {
+        for limit in [&["--limit", "20M"][..], &[]] {
+            let arguments = [&["download", "-o", "-", "big"][..], limit].concat();
+            let mut client = Client::new(&server, ip, &arguments);
+            let mut child = client.start();
+            let mut stdout = child.stdout.take().expect("a pipe");
+            stdout.read_exact(&mut [0; 1000]).expect("a beginning");
+            drop(stdout);
+            let output = wait(child);
+            assert_eq!(output.status.code(), Some(141));
+            assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        }
+    }
+}
+
+#[test]
+fn a_download_to_a_full_disk_ends_with_a_reason() {
+    let server = Server::start();
+    server.put("big", &noise(1, 30_000_000));
+    for ip in FAMILIES {
+        let mut client = Client::new(&server, ip, &["download", "-o", "-", "big"]);
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+        client.command.stdout(full);
+        let output = wait(client.start());
+        assert_eq!(output.status.code(), Some(1));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.starts_with("error no-space: ") && stderr.lines().count() == 1, "{stderr}");
+    }
+}
+
+#[test]
+fn a_folder_does_not_go_to_standard_output_not_even_in_part() {
+    let server = Server::start();
+    std::fs::create_dir(server.path("docs")).expect("a folder");
+    server.put("docs/a", b"Hello, world\n");
+    let left = left(&server, &["download", "-o", "-", "docs"]);
+    assert_eq!((left.code, &left.stdout[..]), (Some(5), &b""[..]));
+    assert!(left.stderr.contains("a folder does not go to standard output"), "{}", left.stderr);
+}
+
+#[test]
+fn a_text_comes_from_standard_input_with_its_lines() {
+    let server = Server::start();
+    let mut bob = server.user(FAMILIES[0], "bob");
+    let left = Client::new(&server, FAMILIES[1], &["--user", "al", "msg", "bob", "-"])
+        .run_with(b"Mon 1\nTue 2\n");
+    assert_eq!((left.code, &left.stderr[..]), (Some(0), ""));
+    assert_eq!(bob.next(), "al|Mon 1\\nTue 2");
+}
+
+/// What a client says to a port at which this answers, and its exit code.
+fn told_by(greeting: &'static [u8], arguments: &[&str]) -> Output {
+    let listener = std::net::TcpListener::bind("[::1]:0").expect("a port");
+    let port = listener.local_addr().expect("it").port().to_string();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the client comes");
+        let _ = stream.write_all(greeting);
+        // Until the client has gone.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    let state = TempDir::new().expect("a folder");
+    command.args(["--ip", "::1", "--port", &port]).args(arguments).args(["who"]);
+    command.env("XDG_STATE_HOME", state.path()).stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let output = wait(child);
+    server.join().expect("it has ended");
+    output
+}
+
+#[test]
+fn a_port_that_says_nothing_or_something_else_is_left_in_the_given_time() {
+    let begun = std::time::Instant::now();
+    let output = told_by(b"", &["--connect-timeout", "300ms"]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("no welcome within 0.3 s; is it a sixfour server?"), "{stderr}");
+    assert!(begun.elapsed() < Duration::from_secs(8), "not the usual 10 s");
+    let output = told_by(b"SSH-2.0-OpenSSH_9.2\r\n", &[]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("is no sixfour server: it says \"SSH-2.0-OpenSSH_9.2\""), "{stderr}");
+}
+
+#[test]
+fn a_client_that_can_have_no_thread_says_so() {
+    let server = Server::start();
+    let device = ["device", "--user", "watch", "run", "--every", "1s", "--", "echo", "1"];
+    for arguments in [&["who"][..], &["run", "cat"], &["download", "x"], &[], &device] {
+        let mut client = Client::new(&server, FAMILIES[0], arguments);
+        // No stack of this size fits into memory that can be addressed.
+        client.command.env("RUST_MIN_STACK", (1u64 << 47).to_string());
+        let output = wait(client.start());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(1 | 255)), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("no thread can be had"), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{arguments:?}: {stderr}");
+    }
+}

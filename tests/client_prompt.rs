@@ -102,7 +102,7 @@ fn a_lost_server_is_said_and_found_again() {
     alice.await_line("connected again");
     alice.await_last("alice> half");
     alice.write("\u{15}who\r");
-    alice.await_line("[1 users]");
+    alice.await_line("[1 user]");
 }
 
 #[test]
@@ -154,4 +154,62 @@ fn an_offer_is_answered_at_the_prompt_and_what_is_typed_stays() {
             assert_eq!(terminal.code(), 0);
         }
     }
+}
+
+#[test]
+fn each_pasted_line_is_an_order() {
+    let server = Server::start();
+    let mut bob = server.user(FAMILIES[0], "bob");
+    let mut alice = Terminal::start(&server, FAMILIES[0], "alice");
+    alice.write("\u{1b}[200~one|bob\r\ntwo|bob\rrun echo four\u{1b}[201~");
+    alice.await_screen("all that was pasted", |lines| {
+        lines.iter().any(|line| line.contains("run echo four"))
+    });
+    alice.write("\r");
+    assert_eq!((bob.next(), bob.next()), ("alice|one".to_owned(), "alice|two".to_owned()));
+    alice.await_line("four");
+    alice.await_last("alice>");
+    let history = alice.folder.path().join("sixfour/history");
+    let history = std::fs::read_to_string(history).expect("a history");
+    assert_eq!(history.lines().filter(|line| line.ends_with("|bob")).count(), 2, "{history}");
+}
+
+#[test]
+fn an_interrupt_first_takes_what_is_typed_and_then_what_runs() {
+    let server = Server::start();
+    let mut alice = Terminal::start(&server, FAMILIES[0], "alice");
+    alice.write("run echo begun; sleep 60\r");
+    alice.await_line("begun");
+    alice.write("half a li");
+    alice.await_last("alice> half a li");
+    alice.write("\u{3}");
+    alice.await_last("alice>");
+    alice.write("who\r");
+    alice.await_line("[1 user]");
+    alice.await_last("alice>");
+    assert!(!alice.lines().iter().any(|line| line.starts_with("[signal")), "it runs on");
+    alice.write("\u{3}");
+    alice.await_line("[signal 15: cancelled]");
+}
+
+#[test]
+fn a_question_without_an_end_of_line_is_shown_above_the_prompt() {
+    let server = Server::start();
+    let mut alice = Terminal::start(&server, FAMILIES[0], "alice");
+    alice.write("run printf 'Your name: '; sleep 60\r");
+    alice.await_line("Your name:");
+    alice.await_last("alice>");
+}
+
+#[test]
+fn what_a_command_prints_to_a_terminal_moves_and_colours_and_does_no_more() {
+    let server = Server::start();
+    let printing = "printf '\\033[31mred\\033[0m \\033]0;title\\007end\\n'";
+    let mut client = Terminal::start_with(&server, FAMILIES[0], &["run", printing]);
+    client.await_end(0);
+    let line = client.lines().remove(0);
+    assert_eq!(line, "red \\x1b]0;titleend");
+    let mut client = Terminal::start_with(&server, FAMILIES[0], &["run", "--raw", printing]);
+    client.await_end(0);
+    assert_eq!(client.lines(), ["red end"]);
 }

@@ -467,7 +467,7 @@ fn at_work(server: &Server) -> Line {
     assert!(line.next().starts_with("report is active since "));
     for id in ["2024", "2"] {
         line.send(&format!("edge.upload {id} 5"));
-        assert!(line.next().ends_with("1 samples"));
+        assert!(line.next().ends_with("1 sample"));
     }
     line.send("edge.delete 2");
     assert!(line.next().starts_with("file with ID of 2 "));
@@ -514,7 +514,7 @@ fn files_of_devices_and_shared_files_never_meet() {
     assert!(line.next().starts_with("file with ID of 2024 "));
     assert_eq!(shared(), "The annual report\n");
     line.send("edge.upload 2024 5");
-    assert!(line.next().ends_with("1 samples"));
+    assert!(line.next().ends_with("1 sample"));
     assert_hidden(&server, &mut line, "data/", "no-such-file");
     line.send("ls data");
     assert!(line.next().starts_with("error no-such-file: "));
@@ -575,7 +575,7 @@ fn older_files_in_the_working_folder_are_told_at_the_start_and_their_logs_not_se
     line.send("download upload-log.txt");
     assert!(line.next().starts_with("error no-such-file: "));
     line.send("edge.upload 1 5");
-    assert!(line.next().ends_with("1 samples"));
+    assert!(line.next().ends_with("1 sample"));
     assert!(server.path("data/nina-1.txt").exists());
 }
 

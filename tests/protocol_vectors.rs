@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, fs};
 use common::{encode_request, encode_said, hex};
 use sixfour::{
     limits::LINE_MAX_BYTES,
+    transfer::message::{self, Decoder, Side},
     wire::{
         Announcement, Call, Contact, ErrorCode, Event, Introduction, Name, Outcome, Refusal,
         Request,
@@ -102,6 +103,19 @@ fn frames_of_clients_are_what_the_document_says() {
     }
     assert!(kinds.into_iter().eq(client::HELLO..=client::GOODBYE), "a kind has no vector");
     assert_eq!(calls.len(), 12 + 15 + 7, "an op has no vector: {calls:?}");
+}
+
+#[test]
+fn messages_of_transfers_are_what_the_document_says() {
+    for vector in vectors("transfer") {
+        let (bytes, place) = (vector.bytes(), format!("PROTOCOL.md:{}", vector.number));
+        let mut rest = &bytes[..];
+        let message = Decoder::default().next(&mut rest).expect(&place).expect(&place);
+        assert_eq!(format!("{message:?}"), vector.meaning(), "{place}");
+        let mut again = Vec::new();
+        message::put(&mut again, Side::Sender, &message);
+        assert_eq!(hex(&again), hex(&bytes), "{place}");
+    }
 }
 
 fn op(call: &Call<'_>) -> String {

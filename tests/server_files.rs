@@ -81,6 +81,29 @@ fn a_sparse_file_beyond_4_gib_arrives_whole() {
     }
 }
 
+/// To hash the large ones takes minutes, and a small one is not to wait for that.
+#[test]
+fn many_large_files_of_one_session_do_not_hold_a_small_one_of_another() {
+    let server = Server::start();
+    let large = File::create(server.path("large")).expect("a file");
+    large.set_len(64 << 30).expect("room for holes");
+    server.put("small", b"hello");
+    for (number, ip) in FAMILIES.into_iter().enumerate() {
+        let mut greedy = server.framed(ip, &format!("greedy{number}"));
+        (1..=32).for_each(|tag| greedy.download(tag, "large"));
+        let mut announced = 0;
+        while announced < 32 {
+            announced += usize::from(matches!(greedy.next(), News::Detail(..)));
+        }
+        let mut modest = server.framed(ip, &format!("modest{number}"));
+        modest.download(1, "small");
+        let answer = modest.answer(1);
+        assert_eq!(answer.text(), "hello");
+        let hash = blake3::hash(b"hello").to_hex().to_string();
+        assert_eq!(answer.outcome, json!({"outcome": "sent", "hash": hash}));
+    }
+}
+
 /// On a file system in memory this shows the same of pages that are there.
 #[test]
 fn a_file_that_is_not_in_memory_arrives_whole_and_chat_goes_on() {

@@ -19,7 +19,7 @@ use std::{
 
 use process::{FAMILIES, PATIENCE, Server, await_true, noise};
 use rustix::process::{Pid, Signal, kill_process};
-use sixfour::sys::stage;
+use sixfour::sys::{stage, stage_name};
 use tempfile::TempDir;
 
 const MIB: usize = 1024 * 1024;
@@ -27,6 +27,11 @@ const MIB: usize = 1024 * 1024;
 /// A folder in which clients run.
 struct Place {
     folder: TempDir,
+}
+
+/// The unfinished file that is to become `name`.
+fn unfinished(place: &Place, name: &str) -> PathBuf {
+    place.folder.path().join(stage_name::stable(OsStr::new(name)))
 }
 
 /// How a client ended.
@@ -204,10 +209,8 @@ fn killed_at_either_end_the_same_line_goes_on_and_names_are_only_whole() {
             false => ("download", server.path("big"), place.path("client_big")),
         };
         fs::write(&source, &content).expect("room");
-        let part = target.with_file_name(format!(
-            ".part-{}",
-            target.file_name().expect("a name").to_string_lossy()
-        ));
+        let part = stage_name::stable(target.file_name().expect("a name"));
+        let part = target.with_file_name(part);
         let slow = [verb, "--limit", "4M", "big"].map(OsStr::new);
         let child = place.start(&server, FAMILIES[round / 2], &slow);
         await_bytes(&part, 1_000_000);
@@ -243,7 +246,7 @@ fn an_interrupted_download_says_how_to_go_on_and_a_changed_source_starts_over() 
     let place = Place::new();
     let slow = ["download", "--limit", "4M", "big"].map(OsStr::new);
     let child = place.start(&server, FAMILIES[1], &slow);
-    await_bytes(&place.path(".part-client_big"), 500_000);
+    await_bytes(&unfinished(&place, "client_big"), 500_000);
     let left = kill(child, Signal::INT);
     left.assert_code(130);
     let line = format!("go on with: client --ip 127.0.0.1 --port {} download", server.port);
@@ -361,7 +364,7 @@ fn a_sparse_file_beyond_4_gib_goes_on_where_it_was() {
     File::create(server.path("sparse")).and_then(|it| it.set_len(size)).expect("holes");
     let place = Place { folder: TempDir::new_in("/dev/shm").expect("memory") };
     // Nearly all of it is there already, as holes too.
-    let part = place.path(".part-client_sparse");
+    let part = unfinished(&place, "client_sparse");
     File::create(&part).and_then(|it| it.set_len(size - 1000)).expect("holes");
     let left = place.run(&server, &["download", "sparse"]);
     assert!(left.assert_code(0).stderr.contains("going on at"), "{}", left.stderr);

@@ -2,16 +2,18 @@
 //! the disk, and partners that lie.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, VecDeque},
     io,
+    ops::Range,
 };
 
 use proptest::prelude::*;
 use sixfour::{
-    limits::TRANSFER_OPEN_MAX,
+    limits::{TRANSFER_HOLE_MAX_BYTES, TRANSFER_OPEN_MAX},
     transfer::{
-        Entry, EntryKind, Fault, Found, Part, Receiver, Report, SIZE_UNKNOWN, Segment, Sender,
-        Sink, Source, SourceFile, Stored,
+        ContentChange, Entry, EntryKind, Fault, Found, Part, Receiver, Report, SIZE_UNKNOWN,
+        Segment, Sender, Sink, Source, SourceFile, Stored, Upcoming,
         message::{self, Decoder, Message, NO_NUMBER, Side, VERSION},
     },
     wire::ErrorCode,
@@ -19,30 +21,59 @@ use sixfour::{
 
 type Files = BTreeMap<Vec<u8>, Vec<u8>>;
 
+#[derive(Default)]
 struct MemorySource {
     entries: VecDeque<(Entry, Vec<u8>)>,
-    /// The file of this number changes while it is read.
-    changes: Option<usize>,
+    /// The file of this number changes while it is read, in this way.
+    changes: Option<(usize, ContentChange)>,
+    /// Then it has other bytes as well.
+    is_rewritten: bool,
+    /// Blocks of zeros are holes.
+    has_holes: bool,
+    skipped: Option<(u32, Vec<u8>)>,
     opened: usize,
 }
 
 struct MemoryFile {
     bytes: Vec<u8>,
-    is_changed: bool,
+    change: ContentChange,
+    is_rewritten: bool,
+    has_holes: bool,
+    /// How often it was read from its beginning.
+    readings: Cell<usize>,
 }
+
+const BLOCK: usize = 4096;
 
 impl Source for MemorySource {
     type File = MemoryFile;
     type Place = Vec<u8>;
 
-    fn next(&mut self) -> Option<Result<(Entry, Vec<u8>), (Vec<u8>, Fault)>> {
-        self.entries.pop_front().map(Ok)
+    fn next(&mut self, _: &mut usize) -> Upcoming<Vec<u8>> {
+        match self.entries.pop_front() {
+            Some((entry, bytes)) => Upcoming::Entry(entry, bytes),
+            None => Upcoming::End,
+        }
     }
 
     fn open(&mut self, _: &Entry, bytes: &Vec<u8>) -> Result<MemoryFile, Fault> {
         self.opened += 1;
-        let is_changed = self.changes == Some(self.opened - 1);
-        Ok(MemoryFile { bytes: bytes.clone(), is_changed })
+        let change = self.changes.filter(|(number, _)| *number == self.opened - 1);
+        Ok(MemoryFile {
+            bytes: bytes.clone(),
+            change: change.map_or(ContentChange::None, |(_, change)| change),
+            is_rewritten: self.is_rewritten && change.is_some(),
+            has_holes: self.has_holes,
+            readings: Cell::new(0),
+        })
+    }
+
+    fn follow(&mut self, link: Entry, _: Vec<u8>) -> Upcoming<Vec<u8>> {
+        Upcoming::Entry(Entry { kind: EntryKind::File, size: 2, ..link }, b"it".to_vec())
+    }
+
+    fn take_skipped(&mut self) -> Option<(u32, Vec<u8>)> {
+        self.skipped.take()
     }
 }
 
@@ -51,11 +82,26 @@ impl SourceFile for MemoryFile {
         let rest = &self.bytes[self.bytes.len().min(offset as usize)..];
         let count = rest.len().min(buffer.len());
         buffer[..count].copy_from_slice(&rest[..count]);
+        self.readings.set(self.readings.get() + usize::from(offset == 0));
+        if self.is_rewritten && self.readings.get() > 1 && offset == 0 {
+            buffer[0] ^= 1;
+        }
         Ok(count)
     }
 
-    fn is_unchanged(&self) -> bool {
-        !self.is_changed
+    fn change(&self, _: u64) -> ContentChange {
+        self.change
+    }
+
+    fn data_at(&self, offset: u64, end: u64) -> Range<u64> {
+        if !self.has_holes {
+            return offset..end;
+        }
+        let is_data = |at: &usize| self.bytes[*at..].iter().take(BLOCK).any(|byte| *byte != 0);
+        let blocks = |from: usize| (from..end as usize).step_by(BLOCK);
+        let start = blocks(offset as usize).find(is_data).unwrap_or(end as usize);
+        let until = blocks(start).find(|at| !is_data(at)).unwrap_or(end as usize);
+        start as u64..until as u64
     }
 }
 
@@ -65,6 +111,8 @@ struct MemorySink {
     folders: Vec<Vec<u8>>,
     stages: Files,
     finished: Vec<(u32, Vec<u8>, Vec<u8>)>,
+    /// Where it takes them.
+    links: Option<Vec<(Vec<u8>, Vec<u8>)>>,
     /// The n-th write fails.
     fails_at: Option<usize>,
     writes: usize,
@@ -80,6 +128,16 @@ impl Sink for MemorySink {
 
     fn folder(&mut self, entry: &Entry) -> Result<(), Fault> {
         self.folders.push(entry.path.clone());
+        Ok(())
+    }
+
+    fn takes_links(&self) -> bool {
+        self.links.is_some()
+    }
+
+    fn link(&mut self, entry: &Entry) -> Result<(), Fault> {
+        let links = self.links.as_mut().expect("they are taken");
+        links.push((entry.path.clone(), entry.target.clone()));
         Ok(())
     }
 
@@ -156,6 +214,12 @@ impl Sink for Lent<'_> {
     fn folder(&mut self, entry: &Entry) -> Result<(), Fault> {
         self.0.folder(entry)
     }
+    fn takes_links(&self) -> bool {
+        self.0.takes_links()
+    }
+    fn link(&mut self, entry: &Entry) -> Result<(), Fault> {
+        self.0.link(entry)
+    }
     fn find(&mut self, entry: &Entry) -> Result<Found<MemoryStage>, Fault> {
         self.0.find(entry)
     }
@@ -184,15 +248,18 @@ impl Sink for Lent<'_> {
     }
 }
 
+const HELLO: Message<'static> = Message::Hello { version: VERSION, features: 0xff };
+
 fn entry(path: &[u8], kind: EntryKind, size: u64) -> Entry {
-    Entry { item: 0, kind, is_executable: false, size, modified: (1, 2), path: path.to_vec() }
+    let (path, target) = (path.to_vec(), Vec::new());
+    Entry { item: 0, kind, mode: 0o644, size, modified: (1, 2), path, target }
 }
 
 fn source(files: &Files) -> MemorySource {
     let of = |(path, bytes): (&Vec<u8>, &Vec<u8>)| {
         (entry(path, EntryKind::File, bytes.len() as u64), bytes.clone())
     };
-    MemorySource { entries: files.iter().map(of).collect(), changes: None, opened: 0 }
+    MemorySource { entries: files.iter().map(of).collect(), ..MemorySource::default() }
 }
 
 fn content(length: usize, seed: u8) -> Vec<u8> {
@@ -291,7 +358,7 @@ fn a_pipe_without_a_size_ends_where_it_ends() {
         let bytes = content(length, 3);
         let entries = [(entry(b"p", EntryKind::File, SIZE_UNKNOWN), bytes.clone())].into();
         let mut sink = MemorySink::default();
-        let it = MemorySource { entries, changes: None, opened: 0 };
+        let it = MemorySource { entries, ..MemorySource::default() };
         assert_eq!(run(it, &mut sink, 5000, usize::MAX).outcome, Ok(()));
         assert!(sink.files[&b"p"[..]] == bytes);
     }
@@ -346,7 +413,7 @@ fn a_write_that_fails_fails_its_file_alone() {
 fn a_source_that_changes_fails_its_file_alone() {
     let files = names_of(&[("a", 100_000), ("b", 100_000), ("c", 10)]);
     let mut sink = MemorySink::default();
-    let it = MemorySource { changes: Some(1), ..source(&files) };
+    let it = MemorySource { changes: Some((1, ContentChange::Shorter)), ..source(&files) };
     let ran = run(it, &mut sink, 1000, usize::MAX);
     assert_eq!(ran.outcome, Ok(()));
     assert!(!sink.files.contains_key(&b"b"[..]) && sink.files.len() == 2);
@@ -355,6 +422,162 @@ fn a_source_that_changes_fails_its_file_alone() {
         Report::Failed { fault, .. } if fault.code == ErrorCode::FileChanged)
     };
     assert!(ran.received.iter().any(is_it) && ran.sent.iter().any(is_it));
+}
+
+#[test]
+fn a_file_that_is_written_to_arrives_as_it_was_at_one_moment_or_not_at_all() {
+    let files = names_of(&[("a", 10), ("b", 200_000), ("c", 0)]);
+    for number in 0..3 {
+        let name = files.keys().nth(number).expect("it is there");
+        let size = files[name].len() as u64;
+        for (is_rewritten, now) in
+            [(false, size), (false, size + 7), (true, size), (true, size + 7)]
+        {
+            let changes = Some((number, ContentChange::Perhaps(now)));
+            let it = MemorySource { changes, is_rewritten, ..source(&files) };
+            let mut sink = MemorySink::default();
+            let ran = run(it, &mut sink, 1000, usize::MAX);
+            assert_eq!(ran.outcome, Ok(()));
+            let is_torn = is_rewritten && size > 0;
+            assert_eq!(sink.files.contains_key(name), !is_torn, "{number}, {is_rewritten}, {now}");
+            assert!(sink.files.iter().all(|(name, bytes)| files[name] == *bytes));
+            for reports in [&ran.sent, &ran.received] {
+                let failed = |report: &&Report| {
+                    matches!(report, Report::Failed { fault, .. }
+                    if fault.code == ErrorCode::FileChanged)
+                };
+                assert_eq!(reports.iter().any(|it| failed(&it)), is_torn);
+                let grown = Report::Grown { name: name.clone(), size: now };
+                assert_eq!(reports.contains(&grown), !is_torn && now > size, "{reports:?}");
+            }
+        }
+    }
+}
+
+/// Zeros with some bytes in them.
+fn sparse() -> Files {
+    let mut bytes = vec![0; 20 << 20];
+    bytes[2 << 20] = 1;
+    bytes[(2 << 20) + 9000] = 2;
+    let all_zeros = vec![0; 3 << 20];
+    let ends_with_data = [vec![0; 100 * BLOCK], vec![3; 10]].concat();
+    [bytes, all_zeros, ends_with_data].into_iter().zip(0u8..).map(|(it, n)| (vec![n], it)).collect()
+}
+
+#[test]
+fn holes_are_not_sent() {
+    let files = sparse();
+    for cut in [7, usize::MAX] {
+        let mut sink = MemorySink::default();
+        let it = MemorySource { has_holes: true, ..source(&files) };
+        let ran = run(it, &mut sink, cut, usize::MAX);
+        assert_eq!(ran.outcome, Ok(()));
+        assert!(sink.files == files && ran.bytes < 10 * BLOCK, "{} bytes", ran.bytes);
+        let moved = |sum, report: &Report| match report {
+            Report::Moved(bytes) => sum + bytes,
+            _ => sum,
+        };
+        let size: usize = files.values().map(Vec::len).sum();
+        assert_eq!(ran.sent.iter().fold(0, moved), size as u64);
+        assert_eq!(ran.received.iter().fold(0, moved), size as u64);
+        // What is there is proved by its holes as well.
+        let it = MemorySource { has_holes: true, ..source(&files) };
+        assert!(run(it, &mut sink, cut, usize::MAX).bytes < 1000);
+    }
+}
+
+/// What the sender says to a receiver with these features, which wants the first entry.
+fn said(it: MemorySource, features: u8) -> (Vec<u8>, Vec<Report>) {
+    let mut sender = Sender::new(it);
+    sender.produce(1000);
+    let mut bytes = flatten(sender.take_segments());
+    let mut hello = Vec::new();
+    message::put(&mut hello, Side::Receiver, &Message::Hello { version: VERSION, features });
+    sender.handle(&hello);
+    let mut want = Vec::new();
+    let first = Message::Want { number: 0, from: 0, hash: [0; 32] };
+    message::put(&mut want, Side::Receiver, &first);
+    sender.produce(1000);
+    sender.handle(&want);
+    while sender.produce(1 << 20) {
+        bytes.extend(flatten(sender.take_segments()));
+    }
+    bytes.extend(flatten(sender.take_segments()));
+    (bytes, sender.take_reports())
+}
+
+#[test]
+fn a_receiver_of_old_hears_nothing_that_it_does_not_know() {
+    let files: Files = [(b"z".to_vec(), vec![0; 300_000])].into();
+    let link = Entry { target: b"z".to_vec(), ..entry(b"d/l", EntryKind::Link, 1) };
+    for features in [0, 0xff] {
+        let mut it = MemorySource { has_holes: true, ..source(&files) };
+        it.changes = Some((0, ContentChange::Perhaps(300_001)));
+        it.skipped = Some((3, b"d/fifo".to_vec()));
+        it.entries.push_back((link.clone(), Vec::new()));
+        let (bytes, reports) = said(it, features);
+        let (mut decoder, mut rest, mut kinds) = (Decoder::default(), &bytes[..], Vec::new());
+        while let Some(message) = decoder.next(&mut rest).expect("good messages") {
+            kinds.push(match message {
+                Message::Entry(entry) if entry.kind == EntryKind::Link => "link",
+                Message::Hole(_) => "hole",
+                Message::Grown(_) => "grown",
+                Message::Skipped { count: 3, .. } => "skipped",
+                Message::Failed { number: NO_NUMBER, .. } => "failed",
+                _ => continue,
+            });
+        }
+        kinds.sort_unstable();
+        let new = ["grown", "hole", "link", "skipped"];
+        let expected = if features == 0 { &["failed"][..] } else { &new };
+        assert_eq!(kinds, expected);
+        assert!(reports.contains(&Report::Skipped { name: b"d/fifo".to_vec(), count: 3 }));
+    }
+}
+
+#[test]
+fn links_go_as_links_where_they_are_taken_and_else_as_what_they_lead_to() {
+    let files = names_of(&[("d/f", 10)]);
+    for takes_links in [false, true] {
+        let mut it = source(&files);
+        it.skipped = Some((1, b"d/fifo".to_vec()));
+        let link = Entry { target: b"f".to_vec(), ..entry(b"d/l", EntryKind::Link, 1) };
+        it.entries.push_front((link, Vec::new()));
+        let mut sink = MemorySink { links: takes_links.then(Vec::new), ..MemorySink::default() };
+        let ran = run(it, &mut sink, 3, usize::MAX);
+        assert_eq!(ran.outcome, Ok(()));
+        assert_eq!(sink.files.len(), if takes_links { 1 } else { 2 });
+        let links = takes_links.then(|| vec![(b"d/l".to_vec(), b"f".to_vec())]);
+        assert_eq!(sink.links, links);
+        let skipped = Report::Skipped { name: b"d/fifo".to_vec(), count: 1 };
+        assert!(ran.sent.contains(&skipped) && ran.received.contains(&skipped));
+    }
+}
+
+#[test]
+fn a_few_bytes_that_stand_for_many_zeros_take_turns() {
+    let (holes, hole) = (8, TRANSFER_HOLE_MAX_BYTES);
+    // The first write fails: then they need no room.
+    let mut sink = MemorySink { fails_at: Some(1), ..MemorySink::default() };
+    let mut receiver = Receiver::new(Lent(&mut sink));
+    let mut bytes = Vec::new();
+    let all = entry(b"x", EntryKind::File, holes * hole);
+    let file = Message::File { number: 0, starts_over: false, from: 0 };
+    for message in [HELLO, Message::Entry(all), file] {
+        message::put(&mut bytes, Side::Sender, &message);
+    }
+    (0..holes).for_each(|_| message::put(&mut bytes, Side::Sender, &Message::Hole(hole)));
+    receiver.handle(&bytes);
+    let mut turns = 0;
+    let mut waiting = receiver.waiting_bytes();
+    while waiting > 0 {
+        turns += 1;
+        assert_eq!(receiver.prove(2 * hole), receiver.waiting_bytes() > 0);
+        assert!(receiver.waiting_bytes() < waiting, "it goes on");
+        waiting = receiver.waiting_bytes();
+    }
+    assert!(turns >= holes / 2 - 1, "{turns}");
+    assert!(receiver.outcome().is_none());
 }
 
 proptest! {
@@ -394,7 +617,7 @@ proptest! {
         let mut receiver = Receiver::new(Lent(&mut sink));
         let mut sender = Sender::new(source(&names_of(&[("a", 10)])));
         if hello {
-            message::put(&mut start, Side::Sender, &Message::Hello { version: VERSION });
+            message::put(&mut start, Side::Sender, &HELLO);
         }
         start.extend_from_slice(&bytes);
         receiver.handle(&start);
@@ -407,7 +630,7 @@ proptest! {
 /// What a receiver says to these messages.
 fn answer(messages: &[Message<'_>], sink: &mut MemorySink) -> Option<Result<(), Fault>> {
     let mut bytes = Vec::new();
-    message::put(&mut bytes, Side::Sender, &Message::Hello { version: VERSION });
+    message::put(&mut bytes, Side::Sender, &HELLO);
     messages.iter().for_each(|message| message::put(&mut bytes, Side::Sender, message));
     let mut receiver = Receiver::new(Lent(sink));
     receiver.handle(&bytes);
@@ -431,6 +654,17 @@ fn a_lying_sender_is_stopped_and_nothing_gets_a_name() {
         ("from where nobody is", vec![announced(), file(0, 2)]),
         ("a file within a file", vec![announced(), announced(), file(0, 0), file(1, 0)]),
         ("the end of no file", vec![hash(b"")]),
+        ("a hole in no file", vec![announced(), Message::Hole(1)]),
+        ("no file has grown", vec![announced(), Message::Grown(9)]),
+        ("a hole that is too large", vec![announced(), file(0, 0), Message::Hole(4)]),
+        (
+            "a hole in a pipe",
+            vec![
+                Message::Entry(entry(b"p", EntryKind::File, SIZE_UNKNOWN)),
+                file(0, 0),
+                Message::Hole(1),
+            ],
+        ),
         ("a wrong count", vec![announced(), Message::End { entries: 2 }]),
         ("an entry after the end", vec![Message::End { entries: 0 }, announced()]),
     ];
@@ -477,7 +711,7 @@ fn a_wrong_hash_a_short_file_and_a_bad_name_fail_alone() {
 #[test]
 fn a_list_without_an_end_is_not_remembered() {
     let mut bytes = Vec::new();
-    message::put(&mut bytes, Side::Sender, &Message::Hello { version: VERSION });
+    message::put(&mut bytes, Side::Sender, &HELLO);
     let mut sink = MemorySink::default();
     let mut receiver = Receiver::new(Lent(&mut sink));
     receiver.handle(&bytes);
@@ -505,7 +739,7 @@ fn a_lying_receiver_is_stopped() {
         let mut sender = Sender::new(source(&names_of(&[("a", 10)])));
         sender.produce(1000);
         let mut bytes = Vec::new();
-        message::put(&mut bytes, Side::Receiver, &Message::Hello { version: VERSION });
+        message::put(&mut bytes, Side::Receiver, &HELLO);
         messages.iter().for_each(|one| message::put(&mut bytes, Side::Receiver, one));
         sender.handle(&bytes);
         let Some(Err(fault)) = sender.outcome() else { panic!("{lie}: it goes on") };
@@ -526,7 +760,7 @@ fn a_claim_beyond_the_file_starts_over() {
     let mut sender = Sender::new(source(&files));
     sender.produce(1000);
     let mut bytes = Vec::new();
-    message::put(&mut bytes, Side::Receiver, &Message::Hello { version: VERSION });
+    message::put(&mut bytes, Side::Receiver, &HELLO);
     let want = Message::Want { number: 0, from: 100_001, hash: [0; 32] };
     message::put(&mut bytes, Side::Receiver, &want);
     sender.handle(&bytes);

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sixfour::sys::stage_name;
+
 use crate::{
     children::Daemon,
     download::{Files, SOURCE},
@@ -81,7 +83,8 @@ impl<'a> Movers<'a> {
         if what == Move::Resume {
             let mut source = File::open(self.files.root().join(SOURCE)).map_err(text)?;
             let size = source.metadata().map_err(text)?.len();
-            let mut part = File::create(target.join(format!(".part-client_{SOURCE}")));
+            let name = stage_name::stable(format!("client_{SOURCE}").as_ref());
+            let mut part = File::create(target.join(name));
             let part = part.as_mut().map_err(|error| error.to_string())?;
             std::io::copy(&mut source.by_ref().take(size * 6 / 10), part).map_err(text)?;
         }

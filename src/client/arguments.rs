@@ -2,17 +2,25 @@
 
 mod passing;
 mod watching;
+mod whole;
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt as _, path::PathBuf, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use super::{
     brain::Watch,
     device::options::{self, Device, DeviceVerb},
-    order::{Local, Order, Target, trim_slash},
+    order::{Local, Order, Target, refuse_same_names, trim_slash},
     rules::Rules,
 };
+use whole::CommandLine;
+
 use crate::{
     limits::{
         COMMAND_MAX_BYTES, DIRECT_PORT_MIN, INFO_INTERVAL_MS, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES,
@@ -53,6 +61,10 @@ pub struct Plan {
     pub quiet: bool,
     /// More talk.
     pub verbose: bool,
+    /// What commands print goes to terminals as it is.
+    pub raw: bool,
+    /// The text of the message is on standard input.
+    pub text_from_input: bool,
     /// Whose offers are taken without a question.
     pub accept: Rules,
     /// Where other clients may send files straight to this one: 0 is any port; `None`: nowhere,
@@ -166,6 +178,8 @@ struct Arguments {
     /// elsewhere.
     #[arg(long, value_name = "RULES", global = true, value_parser = Rules::parse)]
     accept: Option<Rules>,
+    #[command(flatten)]
+    replacing: passing::Replacing,
     /// The UDP port, of both families, for files straight from client to client [default: any].
     #[arg(id = "direct_port", long = "udp-port", value_name = "PORT", global = true,
           value_parser = clap::value_parser!(u16).range(i64::from(DIRECT_PORT_MIN)..))]
@@ -255,7 +269,8 @@ struct Msg {
     timeout: Duration,
     /// The users, with commas between them; * is everybody else.
     to: String,
-    /// The text; several words are put together with spaces.
+    /// The text; several words are put together with spaces. - alone is standard input. Behind --
+    /// all is text, also what looks like an option.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     text: Vec<String>,
 }
@@ -268,6 +283,10 @@ struct Download {
     /// At most so many bytes a second, as in 500k, 5M or 1G.
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     limit: Option<u64>,
+    /// Take FILE as it is: *, ? and [ stand for themselves. Without it a name that is there is
+    /// taken first.
+    #[arg(long)]
+    literal: bool,
     /// The files and folders, relative to what the server shares; quoted, '*.txt' is looked up
     /// there.
     #[arg(required = true, value_name = "FILE")]
@@ -296,6 +315,10 @@ struct Run {
     /// Leave standard input alone; the command finds its own empty.
     #[arg(short = 'n', long)]
     no_input: bool,
+    /// Print to a terminal whatever comes. Without it, what is more than colours and moving the
+    /// cursor is spelled out there; files and pipes get every byte in any case.
+    #[arg(long)]
+    raw: bool,
     /// The command. One word is a line for the shell, as in 'ls | wc -l'; several are a program
     /// and its arguments, which it gets exactly as they are here.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -317,15 +340,20 @@ pub fn parse(
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Told::Asked(error.render().to_string())
         }
-        _ => Told::Wrong(one_line(&error)),
+        _ => Told::Wrong(whole::one_line(&error, &Arguments::command())),
     })?;
     if let Some(Verb::Manual(manual)) = &parsed.verb {
         return Err(manual.print(Arguments::command()).map_or_else(Told::Wrong, Told::Asked));
     }
-    let words: Vec<_> = arguments.iter().skip(1).map(|word| word.to_string_lossy()).collect();
-    let again = ["client".into()].into_iter().chain(words.iter().map(|word| quote(word)));
+    let words = arguments.iter().skip(1).map(|word| quote_shown(word));
+    let again = ["client".to_owned()].into_iter().chain(words);
     let again = again.collect::<Vec<_>>().join(" ");
-    plan(parsed, login_name, random, &again).map_err(Told::Wrong)
+    let is_plain = !arguments.iter().any(|word| word == "--");
+    let is_dash = matches!(&parsed.verb, Some(Verb::Msg(msg)) if msg.text == ["-"]);
+    let is_raw = matches!(&parsed.verb, Some(Verb::Run(run)) if run.raw);
+    let text_is_input = is_dash && is_plain;
+    let line = CommandLine { again, is_plain, is_raw, text_is_input };
+    plan(parsed, login_name, random, &line).map_err(Told::Wrong)
 }
 
 /// Text for the user instead of a plan.
@@ -341,7 +369,7 @@ fn plan(
     arguments: Arguments,
     login_name: Option<&str>,
     random: u64,
-    again: &str,
+    line: &CommandLine,
 ) -> Result<Plan, String> {
     let (watch, pings) = match &arguments.verb {
         Some(Verb::Top(top)) => (Some(watching::watch(top)?), None),
@@ -373,7 +401,7 @@ fn plan(
             let (device, orders) = verb.plan(random, arguments.udp_port);
             (device, Some(orders))
         }
-        Some(verb) => (None, Some(orders_of(verb, has_rules, again)?)),
+        Some(verb) => (None, Some(orders_of(verb, has_rules, line)?)),
         None => (None, None),
     };
     let random = passing::stable_number(orders.as_deref()).unwrap_or(random);
@@ -402,7 +430,9 @@ fn plan(
         json: arguments.json,
         quiet: arguments.quiet,
         verbose: arguments.verbose,
-        accept: arguments.accept.unwrap_or_default(),
+        raw: line.is_raw,
+        text_from_input: line.text_is_input,
+        accept: arguments.accept.unwrap_or_default().treating(arguments.replacing.existing()),
         udp_port: (!arguments.no_direct).then_some(arguments.udp_port.unwrap_or(0)),
         orders,
         device,
@@ -411,10 +441,11 @@ fn plan(
     })
 }
 
-fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, String> {
+fn orders_of(verb: Verb, has_rules: bool, line: &CommandLine) -> Result<Vec<Order>, String> {
+    let again = &line.again;
     let ask = |question| vec![Order::Host(HostCall::Ask(question))];
     Ok(match verb {
-        Verb::Msg(msg) => vec![message(msg)?],
+        Verb::Msg(msg) => vec![message(msg, line)?],
         Verb::Download(it) => vec![download(it, again)?],
         Verb::Upload(it) => vec![upload(it, again)?],
         Verb::Send(it) => vec![passing::send(it, again)?],
@@ -422,7 +453,10 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
         Verb::Run(run) => vec![command(run)?],
         Verb::Who(it) => vec![Order::Who { long: it.long }],
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
-        Verb::Echo { text } => vec![Order::Echo { text: limited("TEXT", text.join(" "))? }],
+        Verb::Echo { text } => {
+            line.check_text(&text, &Arguments::command())?;
+            vec![Order::Echo { text: limited("TEXT", text.join(" "))? }]
+        }
         Verb::Tour => {
             return Err("tour stands alone, without options: `client tour`".to_owned());
         }
@@ -444,7 +478,8 @@ fn orders_of(verb: Verb, has_rules: bool, again: &str) -> Result<Vec<Order>, Str
     })
 }
 
-fn message(msg: Msg) -> Result<Order, String> {
+fn message(msg: Msg, line: &CommandLine) -> Result<Order, String> {
+    line.check_text(&msg.text, &Arguments::command())?;
     let text = limited("TEXT", msg.text.join(" "))?;
     if text.trim().is_empty() {
         return Err("TEXT is empty; a message has at least one character".to_owned());
@@ -473,18 +508,17 @@ fn download(download: Download, again: &str) -> Result<Order, String> {
         let shown = crate::wire::escape::escape_bytes(&path).into_owned();
         SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
         let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
-        if download.output.is_some() && crate::transfer::glob::is_pattern(&path) {
-            return Err(format!("FILE {shown}: -o NAME goes with one file, not with a pattern"));
-        }
         if paths.iter().any(|other| last(other) == last(&path)) {
             return Err(format!("FILE {shown}: another one would be saved under the same name"));
         }
         paths.push(path);
     }
+    if download.literal {
+        paths.iter_mut().for_each(|path| *path = crate::transfer::glob::escape(path));
+    }
     let target = match download.output {
         None => Target::Beside,
-        Some(output) if output.as_os_str() == "-" => Target::Stdout,
-        Some(output) => Target::File(output),
+        Some(output) => Target::named(output),
     };
     Ok(Order::Download { paths, target, limit: download.limit, again: again.to_owned() })
 }
@@ -507,6 +541,7 @@ fn upload(upload: Upload, again: &str) -> Result<Order, String> {
     } else {
         upload.paths.into_iter().map(Local::Path).collect()
     };
+    refuse_same_names(&paths)?;
     Ok(Order::Upload { paths, into, limit: upload.limit, again: again.to_owned() })
 }
 
@@ -532,6 +567,20 @@ fn quote(word: &str) -> String {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
+}
+
+/// The word to be typed again: one that cannot be shown as it is in the form of bash and zsh,
+/// $'...'.
+fn quote_shown(word: &OsStr) -> String {
+    if let Some(word) = word.to_str().filter(|word| !word.contains(char::is_control)) {
+        return quote(word);
+    }
+    let quoted = word.as_bytes().iter().map(|byte| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        other => format!("\\x{other:02x}"),
+    });
+    format!("$'{}'", quoted.collect::<String>())
 }
 
 fn folder(path: Option<OsString>) -> Result<Option<Vec<u8>>, String> {
@@ -598,28 +647,6 @@ fn parse_rate(text: &str) -> Result<u64, String> {
     match (1.0..=1e15).contains(&bytes) {
         true => Ok(bytes as u64),
         false => Err("a rate is at least 1 byte a second".to_owned()),
-    }
-}
-
-/// What clap says in several lines, in one.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let body = text.split("\n\nUsage:").next().unwrap_or(&text);
-    let body = body.split("\n\nFor more information").next().unwrap_or(body);
-    let words: Vec<_> = body.split_whitespace().collect();
-    let line = words.join(" ");
-    let line = line.strip_prefix("error: ").unwrap_or(&line);
-    match error.kind() {
-        ErrorKind::InvalidSubcommand => {
-            let verbs = Arguments::command();
-            let verbs: Vec<_> = verbs.get_subcommands().map(|verb| verb.get_name()).collect();
-            let verbs = verbs.join(", ");
-            format!("{line}; the verbs are {verbs}; a device is `client SERVER PORT UDP_PORT`")
-        }
-        ErrorKind::UnknownArgument | ErrorKind::MissingRequiredArgument => {
-            format!("{line}; `client --help` lists what is valid")
-        }
-        _ => line.to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     exit,
     link::{Heard, Link},
     order::{Local, Order, Target},
-    screen::{Ending, Shown, lines::LineBuffer},
+    screen::{Ending, Shown},
 };
 use crate::wire::{
     Blob, ErrorCode, Name, Refusal, Stream, Tag,
@@ -32,6 +32,8 @@ mod host;
 mod login;
 mod news;
 mod orders;
+mod posts;
+mod runs;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -41,6 +43,8 @@ use host::{Probe, Watching};
 pub use host::{Trips, Watch};
 use login::Asking;
 pub use login::Login;
+use posts::{Posted, Receipts, away_text};
+use runs::Run;
 use transfer::Transfer;
 pub use transfer::{Opening, pump_queue};
 
@@ -58,7 +62,7 @@ pub enum Style {
 }
 
 impl Style {
-    /// Whether a lost server is tried again.
+    /// Whether a lost server is tried again, whatever was asked for.
     fn returns(self) -> bool {
         matches!(self, Style::Prompt | Style::Watch)
     }
@@ -179,28 +183,6 @@ enum Task {
     Announcement,
 }
 
-#[derive(Debug, Default)]
-struct Run {
-    takes_input: bool,
-    stdout: LineBuffer,
-    stderr: LineBuffer,
-}
-
-/// A message without receipts: when the pong comes, the server has nothing to say against it.
-#[derive(Debug)]
-struct Posted {
-    pong: u32,
-    to: String,
-    failed: bool,
-}
-
-/// A message with receipts.
-#[derive(Debug)]
-struct Receipts {
-    left: usize,
-    due_ms: u64,
-}
-
 /// Standard input on its way to a command.
 #[derive(Debug, Default)]
 struct Input {
@@ -243,6 +225,8 @@ pub struct Brain {
     tasks: BTreeMap<Tag, Task>,
     posted: VecDeque<Posted>,
     receipts: BTreeMap<u32, Receipts>,
+    /// The prompt is left, at the latest then.
+    quit_due_ms: Option<u64>,
     probe: Option<Probe>,
     watching: Watching,
     input: Input,
@@ -270,6 +254,7 @@ impl Brain {
             tasks: BTreeMap::new(),
             posted: VecDeque::new(),
             receipts: BTreeMap::new(),
+            quit_due_ms: None,
             probe: None,
             watching: Watching::default(),
             input: Input::default(),
@@ -309,17 +294,15 @@ impl Brain {
     pub fn handle_order(&mut self, order: Result<Order, Refusal>, now_ms: u64) {
         match order {
             Err(refusal) => self.refuse(refusal.code, &refusal.text),
-            Ok(Order::Quit) => self.leave(None),
+            Ok(Order::Quit) => self.quit(now_ms),
             Ok(Order::Clear) => self.show(Shown::Clear),
             Ok(Order::Help) => self.show(Shown::Text(super::help::text())),
             Ok(order) => match &self.online {
                 Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
                 Online::Leaving(_) => {}
                 Online::Here(_) | Online::Away { .. } => {
-                    let text = "there is no connection at the moment, so nothing was sent; \
-                                try again when it is back";
                     self.fail(exit::FAILED);
-                    self.show(Shown::Error { code: "not-connected", text: text.to_owned() });
+                    self.show(Shown::Error { code: "not-connected", text: away_text(&order) });
                 }
             },
         }
@@ -369,22 +352,6 @@ impl Brain {
         }
     }
 
-    /// Output of a command that goes to the screen.
-    pub fn handle_output(&mut self, tag: Tag, stream: Stream, bytes: &[u8]) {
-        let count = bytes.len() as u32;
-        let lines_wanted = self.setup.style == Style::Prompt;
-        let Some(Task::Run(run)) = self.tasks.get_mut(&tag) else { return };
-        let buffer = if stream == Stream::Stdout { &mut run.stdout } else { &mut run.stderr };
-        let ready = if lines_wanted { buffer.push(bytes) } else { Some(bytes.to_vec()) };
-        match ready {
-            Some(bytes) => {
-                let shown = Shown::Output { stream, bytes };
-                self.effects.push_back(Effect::Show(shown, Some(After::Consumed(tag, count))));
-            }
-            None => self.handle_after(After::Consumed(tag, count)),
-        }
-    }
-
     /// Something was shown, or taken by the thread of a transfer.
     pub fn handle_after(&mut self, after: After) {
         match after {
@@ -414,7 +381,14 @@ impl Brain {
     /// Nobody takes our standard output any more: end quietly, as if by SIGPIPE where it was a
     /// command's output, else as done.
     pub fn handle_output_closed(&mut self) {
-        let code = if self.setup.own_failure.is_some() { exit::of_signal(13) } else { exit::DONE };
+        let goes_out = |task: &Task| match task {
+            Task::Run(_) => true,
+            Task::Transfer(transfer) => transfer.goes_to_stdout(),
+            _ => false,
+        };
+        let is_cut = self.setup.own_failure.is_some() || self.tasks.values().any(goes_out);
+        let code = if is_cut { exit::of_signal(13) } else { exit::DONE };
+        self.drop_downloads_to_stdout();
         self.cancel_all();
         self.leave(Some(self.code.unwrap_or(code)));
     }
@@ -424,7 +398,8 @@ impl Brain {
         let commands = || self.tasks.iter().filter(|(_, task)| matches!(task, Task::Run(_)));
         let newest = commands().next_back().map(|(tag, _)| *tag);
         match self.setup.style {
-            Style::Prompt if number == 2 && self.asking != Asking::Now => {
+            // Before the first prompt there is nothing else that could be meant.
+            Style::Prompt if number == 2 && self.is_prompting() => {
                 if let Some(tag) = newest.or(self.tasks.keys().next_back().copied()) {
                     self.cancel(tag);
                 }
@@ -443,7 +418,17 @@ impl Brain {
         }
     }
 
-    /// The connection is gone. Only a prompt tries to get it back.
+    /// The user is at the prompt: asked for no password, and not leaving it.
+    fn is_prompting(&self) -> bool {
+        self.asking != Asking::Now && self.was_welcome && self.quit_due_ms.is_none()
+    }
+
+    /// Whether a lost server is tried again.
+    fn returns(&self) -> bool {
+        self.setup.style.returns() || self.is_receiving()
+    }
+
+    /// The connection is gone. Who can go on later tries to get it back.
     pub fn handle_lost(&mut self, why: &str, now_ms: u64, random: u64) {
         let (last_number, greeting) = match &self.online {
             Online::Here(link) => (link.last_number(), !self.was_welcome),
@@ -455,11 +440,12 @@ impl Brain {
             }
         };
         self.effects.push_back(Effect::Disconnect);
+        let returns = self.returns() && self.quit_due_ms.is_none();
         self.drop_tasks();
-        if !self.setup.style.returns() || greeting {
+        if !returns || greeting {
             let code = if greeting { exit::CANNOT_CONNECT } else { exit::FAILED };
             self.fail(code);
-            self.show(Shown::Error { code: "lost", text: format!("connection lost: {why}") });
+            self.show(Shown::Error { code: "lost", text: self.lost_text(why) });
             self.online = Online::Leaving(None);
             return self.leave(None);
         }
@@ -473,7 +459,7 @@ impl Brain {
     pub fn handle_connected(&mut self, now_ms: u64) {
         let Online::Away { last_number, .. } = &self.online else { return };
         self.connection += 1;
-        let (user, password) = (self.setup.user, self.login.password.as_ref());
+        let (user, password) = (self.setup.user, self.login.sent_password());
         self.online = Online::Here(Link::new(user, password, *last_number, now_ms));
     }
 
@@ -504,7 +490,13 @@ impl Brain {
             Online::Away { due_ms, .. } => *due_ms,
             Online::Leaving(_) => None,
         };
-        receipts.chain(online).chain(self.host_due_ms()).min()
+        let parts = self.tasks.values().filter_map(|task| match task {
+            Task::Run(run) => run.part_due_ms(),
+            _ => None,
+        });
+        let others = self.host_due_ms().into_iter().chain(self.transfers_due_ms());
+        let others = others.chain(parts).chain(self.quit_due_ms);
+        receipts.chain(online).chain(others).min()
     }
 
     /// Time has passed.
@@ -518,6 +510,9 @@ impl Brain {
             self.settle();
         }
         self.handle_host_timeout(now_ms);
+        self.handle_transfers_timeout(now_ms);
+        self.handle_quit_timeout(now_ms);
+        self.show_parts(now_ms);
         match &mut self.online {
             Online::Here(link) => {
                 if let Err(why) = link.handle_timeout(now_ms) {
@@ -537,7 +532,10 @@ impl Brain {
 impl Brain {
     /// After the end of anything: is it time for the next order, or to leave?
     fn settle(&mut self) {
-        if !self.was_welcome || matches!(self.online, Online::Leaving(_)) || self.awaiting {
+        if !self.was_welcome || matches!(self.online, Online::Leaving(_)) || self.is_quitting() {
+            return;
+        }
+        if self.awaiting {
             return;
         }
         if let Some(watch) = self.setup.watch {
@@ -569,6 +567,7 @@ impl Brain {
             Online::Leaving(link) => Online::Leaving(link),
             Online::Away { .. } => Online::Leaving(None),
         };
+        self.quit_due_ms = None;
         self.drop_tasks();
         self.effects.push_back(Effect::Leave(code));
     }
@@ -577,7 +576,7 @@ impl Brain {
         let tags: Vec<_> = self.tasks.keys().copied().collect();
         tags.into_iter().for_each(|tag| self.abandon(tag));
         self.tasks.clear();
-        self.posted.clear();
+        self.tell_unsent();
         self.receipts.clear();
         self.probe = None;
         self.input = Input::default();

@@ -49,8 +49,11 @@ impl Canvas {
 }
 
 /// Reads keys, and says when one of them means the end.
-pub fn start_keys(post: Post) {
-    thread::spawn(move || {
+///
+/// # Errors
+/// The system has no thread for it; a sentence.
+pub fn start_keys(post: Post) -> Result<(), String> {
+    let spawned = thread::Builder::new().name("keys".into()).spawn(move || {
         let mut input = std::io::stdin().lock();
         let mut key = [0];
         // A terminal that is gone tells by a signal, and other input has an end like any.
@@ -60,4 +63,5 @@ pub fn start_keys(post: Post) {
             }
         }
     });
+    spawned.map(drop).map_err(|error| format!("no thread can be had to read keys: {error}"))
 }

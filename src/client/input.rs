@@ -6,13 +6,20 @@ use std::{
     thread,
 };
 
-use super::post::{News, Post};
-use crate::limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES};
+use super::{
+    arguments::Plan,
+    order::Order,
+    post::{News, Post},
+};
+use crate::limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, LINE_MAX_BYTES, TEXT_MAX_BYTES};
 
 /// Reads lines, each when it is asked for through the sender that is returned.
-pub fn start_lines(post: Post) -> mpsc::Sender<()> {
+///
+/// # Errors
+/// The system has no thread for it; a sentence.
+pub fn start_lines(post: Post) -> Result<mpsc::Sender<()>, String> {
     let (go, asked) = mpsc::channel();
-    thread::spawn(move || {
+    let spawned = thread::Builder::new().name("lines".into()).spawn(move || {
         let mut input = std::io::stdin().lock();
         for () in asked {
             if !post.send(read_line(&mut input)) {
@@ -20,7 +27,11 @@ pub fn start_lines(post: Post) -> mpsc::Sender<()> {
             }
         }
     });
-    go
+    spawned.map(|_| go).map_err(no_thread)
+}
+
+fn no_thread(error: std::io::Error) -> String {
+    format!("no thread can be had to read standard input: {error}")
 }
 
 fn read_line(input: &mut impl std::io::BufRead) -> News {
@@ -43,14 +54,44 @@ fn read_line(input: &mut impl std::io::BufRead) -> News {
     }
 }
 
+/// Reads the text of a message where it is on `input`, to its end.
+///
+/// # Errors
+/// A sentence: it is empty, too long, or no text.
+pub fn fill_text(plan: &mut Plan, input: impl std::io::Read) -> Result<(), String> {
+    let Some([Order::Message { text, .. }]) = plan.orders.as_deref_mut() else { return Ok(()) };
+    if !plan.text_from_input {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    input
+        .take(TEXT_MAX_BYTES as u64 + 2)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot read the text from standard input: {error}"))?;
+    let read = String::from_utf8(bytes).map_err(|_| "standard input is no UTF-8".to_owned())?;
+    let read = read.strip_suffix('\n').unwrap_or(&read);
+    let read = read.strip_suffix('\r').unwrap_or(read);
+    if read.len() > TEXT_MAX_BYTES {
+        return Err(format!("standard input has more than the {TEXT_MAX_BYTES} bytes of a text"));
+    }
+    if read.trim().is_empty() {
+        return Err("standard input is empty; a message has at least one character".to_owned());
+    }
+    *text = read.to_owned();
+    Ok(())
+}
+
 /// Reads blocks for a command, at most as many at once as its window holds; each permission sent
 /// through the sender that is returned allows one more.
-pub fn start_blocks(post: Post) -> mpsc::Sender<()> {
+///
+/// # Errors
+/// The system has no thread for it; a sentence.
+pub fn start_blocks(post: Post) -> Result<mpsc::Sender<()>, String> {
     let (go, allowed) = mpsc::channel();
     for _ in 0..INPUT_WINDOW_BYTES as usize / CHUNK_MAX_BYTES {
         go.send(()).expect("the receiver is in our hands");
     }
-    thread::spawn(move || {
+    let spawned = thread::Builder::new().name("input".into()).spawn(move || {
         let mut input = std::io::stdin().lock();
         let mut buffer = vec![0; CHUNK_MAX_BYTES];
         for () in allowed {
@@ -66,7 +107,7 @@ pub fn start_blocks(post: Post) -> mpsc::Sender<()> {
             }
         }
     });
-    go
+    spawned.map(|_| go).map_err(no_thread)
 }
 
 #[cfg(test)]

@@ -14,13 +14,17 @@ use std::{collections::BTreeMap, ops::Range};
 use super::outgoing::{FilePart, Outgoing};
 
 use crate::{
-    limits::{CHUNK_MAX_BYTES, INPUT_WINDOW_BYTES, Limits},
+    limits::{
+        CHUNK_MAX_BYTES, CLIENT_OUTGOING_MAX_BYTES, CLIENT_WINDOW_MAX_BYTES, INPUT_WINDOW_BYTES,
+        Limits,
+    },
     wire::{
         ErrorCode, Name, Refusal, Secret, Stream, Tag,
         control::{
             CallBody, DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION,
             WelcomeBody,
         },
+        escape::escape_bytes,
         frame::{self, HEADER_BYTES, Said, client, server},
     },
 };
@@ -28,8 +32,11 @@ use crate::{
 /// Credit is granted in steps of so many bytes, so that it costs little.
 const CREDIT_STEP_BYTES: u32 = 256 * 1024;
 
-/// Time that the server has to answer the hello, in milliseconds.
+/// Time that the server has to let us in where nobody has said, in milliseconds.
 const WELCOME_TIMEOUT_MS: u64 = 10_000;
+
+/// So much of what another service says is shown.
+const GREETING_SHOWN_BYTES: usize = 60;
 
 /// What the server has said, after the link has done its own part with it.
 #[derive(Debug)]
@@ -74,6 +81,10 @@ pub struct Link {
     operations: BTreeMap<Tag, Operation>,
     /// The last number given to an operation, a message or a ping.
     last_number: Tag,
+    /// When the welcome is late, in milliseconds, however much comes before it; and how long that
+    /// was from the start.
+    welcome_due_ms: u64,
+    patience_ms: u64,
     /// When the last byte came, in milliseconds.
     heard_ms: u64,
     /// Whether the present silence was broken by a ping already.
@@ -112,6 +123,8 @@ impl Link {
             data: None,
             operations: BTreeMap::new(),
             last_number,
+            welcome_due_ms: now_ms + WELCOME_TIMEOUT_MS,
+            patience_ms: WELCOME_TIMEOUT_MS,
             heard_ms: now_ms,
             pinged: false,
             ping_after_ms: limits.ping_after.as_millis() as u64,
@@ -128,6 +141,12 @@ impl Link {
             frame::put_json(out, client::HELLO, 0, &hello);
         });
         link
+    }
+
+    /// Gives a fresh connection so long, in milliseconds, until the server has let us in.
+    pub fn expect_welcome_within(&mut self, patience_ms: u64) {
+        self.welcome_due_ms = self.heard_ms + patience_ms;
+        self.patience_ms = patience_ms;
     }
 
     /// The server has welcomed us and not said goodbye.
@@ -299,6 +318,9 @@ impl Link {
         if let Some((tag, stream, length)) = self.begin_data(bytes)? {
             return Ok(self.take_data(tag, stream, bytes, HEADER_BYTES, length));
         }
+        if self.state == State::Greeting && !begins_as_server(bytes) {
+            return Err(no_server(bytes));
+        }
         let Some((said, length)) = frame::decode_said(bytes)? else { return Ok((0, None)) };
         Ok((length, self.handle_said(said)?))
     }
@@ -310,12 +332,12 @@ impl Link {
 
     /// The moment of the next [`Link::handle_timeout`], in milliseconds.
     pub fn poll_timeout_ms(&self) -> u64 {
-        self.heard_ms
-            + match self.state {
-                State::Greeting | State::Over => WELCOME_TIMEOUT_MS,
-                State::Ready { .. } if self.pinged => self.gone_after_ms,
-                State::Ready { .. } => self.ping_after_ms,
-            }
+        match self.state {
+            State::Greeting => self.welcome_due_ms,
+            State::Over => self.heard_ms + WELCOME_TIMEOUT_MS,
+            State::Ready { .. } if self.pinged => self.heard_ms + self.gone_after_ms,
+            State::Ready { .. } => self.heard_ms + self.ping_after_ms,
+        }
     }
 
     /// Does what silence asks for.
@@ -335,9 +357,11 @@ impl Link {
             State::Ready { .. } => {
                 Err(format!("the server has been silent for {} s", self.gone_after_ms / 1000))
             }
-            State::Greeting | State::Over => {
-                Err(format!("no answer within {} s; is it a sixfour server?", 10))
+            State::Greeting => {
+                let seconds = self.patience_ms as f64 / 1000.0;
+                Err(format!("no welcome within {seconds:.1} s; is it a sixfour server?"))
             }
+            State::Over => Err("no answer to the goodbye".to_owned()),
         }
     }
 
@@ -381,6 +405,10 @@ impl Link {
     fn handle_said<'a>(&mut self, said: Said<'a>) -> Result<Option<Heard<'a>>, Refusal> {
         let early = self.state == State::Greeting;
         Ok(Some(match said {
+            Said::Welcome(body) if early && body.output_window_bytes > CLIENT_WINDOW_MAX_BYTES => {
+                let bytes = body.output_window_bytes;
+                return Err(wrong(format_args!("a window of {bytes} bytes")));
+            }
             Said::Welcome(body) if early => {
                 self.state = State::Ready { window_bytes: body.output_window_bytes };
                 Heard::Welcome(body)
@@ -392,6 +420,12 @@ impl Link {
             }
             Said::Error(number, body) => Heard::Error(number, body),
             _ if early => return Err(wrong("something else than a welcome")),
+            // Each of these is answered.
+            Said::Ping(_) | Said::Message { .. }
+                if self.out.waiting() > CLIENT_OUTGOING_MAX_BYTES =>
+            {
+                return Err(wrong("more than it takes answers to"));
+            }
             Said::Ping(number) => {
                 self.out.write(|out| frame::put(out, client::PONG, number, b""));
                 return Ok(None);
@@ -428,6 +462,20 @@ impl Link {
             }
         }
     }
+}
+
+/// Whether a server of ours may begin so: with a frame that lets us in, or says why not.
+fn begins_as_server(bytes: &[u8]) -> bool {
+    let kinds = [server::WELCOME, server::ERROR, server::GOODBYE];
+    bytes.first().is_none_or(|kind| kinds.contains(kind))
+}
+
+/// Something else answers at that port: what it says tells people what it is.
+fn no_server(bytes: &[u8]) -> Refusal {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let line = escape_bytes(&line[..line.len().min(GREETING_SHOWN_BYTES)]);
+    let text = format!("what answers there is no sixfour server: it says \"{line}\"");
+    Refusal::new(0, ErrorCode::Protocol, text)
 }
 
 fn wrong(what: impl std::fmt::Display) -> Refusal {

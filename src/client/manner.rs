@@ -35,9 +35,16 @@ pub fn screen_of(plan: &Plan, style: Style) -> Screen {
         prompt: style == Style::Prompt,
         quiet: plan.quiet,
         verbose: plan.verbose,
+        time: None,
         colour_out: terminal::wants_colour(Standard::Stdout),
         colour_err: terminal::wants_colour(Standard::Stderr),
     }
+}
+
+/// Whether what commands print to this stream is made harmless: a terminal obeys it, and who reads
+/// it from elsewhere gets every byte.
+pub fn tames(plan: &Plan, stream: Standard) -> bool {
+    !plan.raw && terminal::is_terminal(stream)
 }
 
 /// Whether files may come from other users, or go to them.

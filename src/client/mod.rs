@@ -45,6 +45,7 @@ use crate::{
     wire::Secret,
 };
 use arguments::{Pings, Plan, Told};
+use brain::Style;
 use order::{Order, Route};
 use screen::{Screen, Shown, Where};
 use secure::Connected;
@@ -54,7 +55,11 @@ use session::Session;
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
     let login_name = std::env::var("USER").ok();
     match arguments::parse(arguments, login_name.as_deref(), session::random()) {
-        Ok(plan) => {
+        Ok(mut plan) => {
+            if let Err(line) = input::fill_text(&mut plan, std::io::stdin().lock()) {
+                print(Where::Err, format!("client: {line}\n").as_bytes());
+                return exit::BAD_ARGUMENTS;
+            }
             let variable = std::env::var_os(PASSWORD_VARIABLE);
             match password::find(plan.password_file.as_deref(), variable) {
                 Ok((password, warning)) => {
@@ -107,8 +112,7 @@ fn run_pings(plan: &Plan, password: Option<Secret<'static>>, pings: Pings) -> u8
     };
     let (mut reached, mut code) = (false, exit::DONE);
     for family in families {
-        let connect = || family.connect(&plan.host, plan.connect_timeout);
-        let connected = match secure::connect_by(&plan.wish(), connect) {
+        let connected = match secure::connect_by(&plan.wish(), &family) {
             Ok(connected) => connected,
             Err(failure) if failure.exit == exit::CANNOT_CONNECT => {
                 cannot_connect(failure.text);
@@ -129,17 +133,16 @@ fn run_pings(plan: &Plan, password: Option<Secret<'static>>, pings: Pings) -> u8
 }
 
 fn run_session(plan: &Plan, password: Option<Secret<'static>>, connected: Connected) -> u8 {
-    for notice in connected.notices {
-        show(plan, &Shown::Notice(notice));
+    for notice in &connected.notices {
+        show(plan, &Shown::Notice(notice.clone()));
     }
     if password.is_some() && plan.account.is_none() {
         let text = "a password needs a name: say who you are with --user NAME";
         print(Where::Err, format!("client: {text}\n").as_bytes());
         return exit::BAD_ARGUMENTS;
     }
-    let transport = connected.transport;
     if password.is_some()
-        && let Err(why) = password::check_connection(plan, &transport)
+        && let Err(why) = password::check_connection(plan, &connected.transport)
     {
         return fail(plan, "not-encrypted", &why, exit::REFUSED);
     }
@@ -148,10 +151,12 @@ fn run_session(plan: &Plan, password: Option<Secret<'static>>, connected: Connec
     if let Some(terminal) = &terminal {
         match manner::takes_whole_terminal(plan) {
             true => terminal.hand_over_keys(),
-            false => terminal.note_bracketed_paste(),
+            // Line editing switches it on; to nothing else does a terminal have to be told of it.
+            false if manner::style_of(plan) == Style::Prompt => terminal.note_bracketed_paste(),
+            false => {}
         }
     }
-    let ended = Session::new(plan, password, transport)
+    let ended = Session::new(plan, password, connected)
         .and_then(|session| session.run().map_err(|error| error.to_string()));
     drop(terminal);
     ended.unwrap_or_else(|why| fail(plan, "failed", &why, exit::FAILED))

@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -24,7 +24,10 @@ use super::{
     progress::{Bars, Meter},
 };
 use crate::{
-    sys::terminal::{self, StdoutError},
+    sys::{
+        partfile,
+        terminal::{self, StdoutError},
+    },
     transfer::{
         Fault, Receiver, Report, Segment, Sender, Sink,
         pace::Pace,
@@ -83,7 +86,8 @@ impl Mover {
             }
             None => (None, Mover::Server(sender)),
         };
-        thread::spawn(move || {
+        let failed = post.clone();
+        let spawned = thread::Builder::new().name("transfer".into()).spawn(move || {
             let limit = opening.limit();
             let began = Instant::now();
             let pace = limit.map(|bytes| Pace::new(bytes, 0));
@@ -105,6 +109,10 @@ impl Mover {
                 end.finish(outcome);
             }
         });
+        if let Err(error) = spawned {
+            let fault = failure(format!("no thread can be had for the transfer: {error}"));
+            failed.send(News::Moved(tag, Err(fault)));
+        }
         mover
     }
 
@@ -177,13 +185,18 @@ impl End {
         target: &Target,
         step: u32,
     ) -> Outcome {
+        let behind = match target {
+            Target::File(path) => partfile::behind_link(path),
+            Target::Stdout | Target::Beside => PathBuf::new(),
+        };
         let (folder, rename) = match target {
             Target::Stdout => {
-                return self.receive(work, Receiver::new(PipeSink::new(Stdout)), step);
+                let stdout = Stdout { post: self.post.clone() };
+                return self.receive(work, Receiver::new(PipeSink::new(stdout)), step);
             }
             Target::Beside => (Path::new("."), None),
-            Target::File(path) => match path.file_name() {
-                Some(name) => (parent_of(path), Some(name.as_bytes().to_vec())),
+            Target::File(_) => match behind.file_name() {
+                Some(name) => (parent_of(&behind), Some(name.as_bytes().to_vec())),
                 None => return Some(Err(failure("the output has no name of its own"))),
             },
         };
@@ -231,6 +244,11 @@ impl End {
                     for bytes in chunk.slices() {
                         receiver.handle(bytes);
                         self.wait(bytes.len());
+                    }
+                    // Nothing more is read while some of it has to wait.
+                    while receiver.waiting_bytes() > 0 {
+                        receiver.prove(PROOF_BYTES);
+                        self.tell(receiver.take_reports());
                     }
                     unreported += chunk.length() as u32;
                     if unreported >= step {
@@ -385,14 +403,19 @@ fn stopped() -> Fault {
     Fault::new(ErrorCode::Protocol, "the server ended the transfer in the middle")
 }
 
-/// Standard output, byte for byte.
-struct Stdout;
+/// Standard output, byte for byte. Where nobody reads it any more, the loop hears that first.
+struct Stdout {
+    post: Post,
+}
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match terminal::write_stdout(bytes) {
             Ok(()) => Ok(bytes.len()),
-            Err(StdoutError::Closed) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(StdoutError::Closed) => {
+                self.post.send(News::OutputFailed(StdoutError::Closed));
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
             Err(StdoutError::Failed(error)) => Err(error),
         }
     }

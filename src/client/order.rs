@@ -1,10 +1,13 @@
 //! What the user wants: from a typed line, or from the arguments.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use crate::{
     limits::LINE_MAX_BYTES,
-    wire::{Call, EdgeCall, ErrorCode, HostCall, Name, Refusal, Request, line, name::NAME_RULE},
+    wire::{
+        Call, EdgeCall, ErrorCode, HostCall, Name, Refusal, Request, line, name::NAME_RULE,
+        verbs::VERBS,
+    },
 };
 
 /// One thing to do.
@@ -135,6 +138,19 @@ pub enum Target {
     Stdout,
 }
 
+/// How standard output is called.
+const STDOUT_NAMES: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+
+impl Target {
+    /// What a user means by this name.
+    pub fn named(output: PathBuf) -> Target {
+        match STDOUT_NAMES.iter().any(|name| output.as_os_str() == *name) {
+            true => Target::Stdout,
+            false => Target::File(output),
+        }
+    }
+}
+
 /// Something to be uploaded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Local {
@@ -142,6 +158,28 @@ pub enum Local {
     Path(PathBuf),
     /// Standard input, under this name.
     Input(Vec<u8>),
+}
+
+/// Refuses things of one name: one of them would replace the other where they arrive.
+///
+/// # Errors
+/// A sentence for the user.
+pub fn refuse_same_names<'a>(paths: &'a [Local]) -> Result<(), String> {
+    let name_of = |path: &'a Local| match path {
+        Local::Path(path) => path.file_name(),
+        Local::Input(_) => None,
+    };
+    let mut names = HashSet::new();
+    for name in paths.iter().filter_map(name_of) {
+        if !names.insert(name) {
+            let name = crate::wire::escape::escape_bytes(name.as_bytes()).into_owned();
+            return Err(format!(
+                "two of them are called {name}; send them one after the other, or \
+                                in folders of different names"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a typed line: the language of the line dialect, with what only a client can do.
@@ -152,6 +190,10 @@ pub enum Local {
 /// A sentence for the user, with the name of the error.
 pub fn parse(typed: &str) -> Result<Vec<Order>, Refusal> {
     let typed = typed.trim();
+    if typed.contains(['\n', '\r']) {
+        let text = "an order is one line; nothing was done of these";
+        return Err(Refusal::new(0, ErrorCode::BadArguments, text));
+    }
     let (word, rest) = typed.split_once(' ').unwrap_or((typed, ""));
     match word {
         "" => return Ok(Vec::new()),
@@ -173,7 +215,56 @@ pub fn parse(typed: &str) -> Result<Vec<Order>, Refusal> {
     let bytes = format!("{typed}\n").into_bytes();
     let item = line::decode(&bytes, 0, LINE_MAX_BYTES)?;
     let item = item.expect("a line with its end is whole, and this one is not empty");
-    Ok(vec![order_of(item.request?)?])
+    let request = item.request.map_err(|refusal| match refusal.code {
+        ErrorCode::UnknownCommand => unknown_command(word),
+        _ => refusal,
+    })?;
+    Ok(vec![order_of(request)?])
+}
+
+/// What is said of a word that is no command: the one that may be meant, and how to send a text.
+fn unknown_command(word: &str) -> Refusal {
+    let known = VERBS.iter().map(|entry| entry.word).chain(["exit"]);
+    let nearest = known.map(|verb| (distance(word, verb), verb)).min();
+    let meant = match nearest {
+        // Half of a short word is another word.
+        Some((slips, verb)) if slips <= 2 && slips * 3 <= verb.len() => {
+            format!("; did you mean `{verb}`?")
+        }
+        _ => String::new(),
+    };
+    let shown: String = word.chars().take(40).collect();
+    let text = format!(
+        "there is no command `{shown}`{meant}; `help` lists the commands, and `TEXT|NAME` sends a \
+         text"
+    );
+    Refusal::new(0, ErrorCode::UnknownCommand, text)
+}
+
+/// How many letters have to be put in, left out, changed or swapped with the next one to make one
+/// word of the other. Long words are no slips of short ones.
+fn distance(word: &str, verb: &str) -> usize {
+    let (word, verb) = (word.as_bytes(), verb.as_bytes());
+    if word.len() > verb.len() + 2 {
+        return usize::MAX;
+    }
+    let mut rows = vec![(0..=verb.len()).collect::<Vec<usize>>()];
+    for (at, letter) in word.iter().enumerate() {
+        let mut row = vec![at + 1];
+        for (place, other) in verb.iter().enumerate() {
+            let is_same = letter.eq_ignore_ascii_case(other);
+            let changed = rows[at][place] + usize::from(!is_same);
+            let mut least = changed.min(rows[at][place + 1] + 1).min(row[place] + 1);
+            let is_swapped =
+                at > 0 && place > 0 && *letter == verb[place - 1] && word[at - 1] == *other;
+            if is_swapped {
+                least = least.min(rows[at - 1][place - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[word.len()][verb.len()]
 }
 
 fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
@@ -227,6 +318,10 @@ fn parse_download(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
     Ok(vec![Order::Download { paths, target, limit: None, again }])
 }
 
+fn check_names(paths: &[Local]) -> Result<(), Refusal> {
+    refuse_same_names(paths).map_err(|text| Refusal::new(0, ErrorCode::BadArguments, text))
+}
+
 fn parse_send(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
     let usage = "write `send FILE [FILE...] USER`";
     let mut words = words_of(rest, "no file is named; write `send FILE [FILE...] USER`")?;
@@ -239,7 +334,8 @@ fn parse_send(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
         let text = format!("the last word is no user; {usage}; {NAME_RULE}");
         Refusal::new(0, ErrorCode::BadName, text)
     })?;
-    let paths = words.into_iter().map(|word| Local::Path(PathBuf::from(word))).collect();
+    let paths: Vec<_> = words.into_iter().map(|word| Local::Path(PathBuf::from(word))).collect();
+    check_names(&paths)?;
     Ok(vec![Order::Send { paths, to, limit: None, again: typed.to_owned() }])
 }
 
@@ -259,6 +355,7 @@ fn parse_upload(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
         })?;
         into = Some(folder.as_bytes().to_vec());
     }
+    check_names(&paths)?;
     if paths.is_empty() {
         return Err(Refusal::new(0, ErrorCode::BadArguments, "no file is named before --to"));
     }
@@ -363,6 +460,32 @@ mod tests {
         let paths = ["a", "b c"].map(|path| Local::Path(path.into())).to_vec();
         let (into, again) = (Some(b"d/e".to_vec()), typed.to_owned());
         assert_eq!(parse(typed), Ok(vec![Order::Upload { paths, into, limit: None, again }]));
+    }
+
+    #[test]
+    fn a_slip_is_told_with_the_command_that_is_meant_and_without_the_list_of_all() {
+        for (typed, meant) in [
+            ("donwload x", "`download`"),
+            ("uplod x", "`upload`"),
+            ("hlep", "`help`"),
+            ("Runn x", "`run`"),
+        ] {
+            let refusal = parse(typed).expect_err(typed);
+            assert!(refusal.text.contains(&format!("did you mean {meant}?")), "{}", refusal.text);
+            assert!(refusal.text.len() < 160, "{}", refusal.text);
+        }
+        for typed in ["hello", "xyz", "q", &"download".repeat(1000)] {
+            let text = parse(typed).expect_err(typed).text;
+            assert!(!text.contains("mean") && text.len() < 200, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_several_lines_without_a_word() {
+        for typed in ["one|bob\ntwo|bob", "download f1\ndownload f2", "run x\rrun y", "who\nwho"] {
+            assert_eq!(parse(typed).expect_err(typed).code, ErrorCode::BadArguments, "{typed:?}");
+        }
+        assert_eq!(parse("who\r\n"), Ok(vec![Order::Who { long: false }]));
     }
 
     #[test]

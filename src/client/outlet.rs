@@ -16,6 +16,7 @@ use super::{
     brain::After,
     post::{News, Post},
     progress::Bars,
+    screen::tame::Tame,
 };
 use crate::{
     sys::terminal::{self, StdoutError},
@@ -51,14 +52,20 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Starts the thread.
-    pub fn start(mouth: Mouth, post: Post) -> Outlet {
+    /// Starts the thread. `tame`: what commands print is for a terminal, and made harmless.
+    ///
+    /// # Errors
+    /// The system has no thread for it; a sentence.
+    pub fn start(mouth: Mouth, tame: Option<Tame>, post: Post) -> Result<Outlet, String> {
         let (sender, receiver) = mpsc::channel();
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
         let backlog = backlog_bytes.clone();
-        let writer = Writer { mouth, post, backlog_bytes: backlog };
-        thread::spawn(move || writer.run(receiver));
-        Outlet { sender, backlog_bytes }
+        let writer = Writer { mouth, tame, post, backlog_bytes: backlog };
+        thread::Builder::new()
+            .name("output".into())
+            .spawn(move || writer.run(receiver))
+            .map_err(|error| format!("no thread can be had for the output: {error}"))?;
+        Ok(Outlet { sender, backlog_bytes })
     }
 
     /// Writes text, and reports `after` when that is done.
@@ -90,6 +97,7 @@ impl Outlet {
 
 struct Writer {
     mouth: Mouth,
+    tame: Option<Tame>,
     post: Post,
     backlog_bytes: Arc<AtomicUsize>,
 }
@@ -105,13 +113,22 @@ impl Writer {
             }
             self.account(item, failed);
         }
+        let held = self.tame.as_mut().map(Tame::finish).filter(|_| !failed);
+        if let Some(Err(error)) = held.map(|bytes| self.write_bytes(&bytes)) {
+            self.post.send(News::OutputFailed(error));
+        }
         self.post.send(News::OutputDone);
     }
 
     fn write(&mut self, item: &Item) -> Result<(), StdoutError> {
         match item {
             Item::Text(bytes, _) => self.write_bytes(bytes),
-            Item::Chunk(chunk, _) => chunk.slices().try_for_each(|bytes| self.write_bytes(bytes)),
+            Item::Chunk(chunk, _) => chunk.slices().try_for_each(|bytes| {
+                match self.tame.as_mut().map(|tame| tame.push(bytes)) {
+                    Some(tamed) => self.write_bytes(&tamed),
+                    None => self.write_bytes(bytes),
+                }
+            }),
         }
     }
 

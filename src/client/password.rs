@@ -87,6 +87,12 @@ pub fn check_connection(plan: &Plan, transport: &Transport) -> Result<(), String
     }
 }
 
+/// Whether all on the way can read what goes through this connection.
+pub fn is_exposed(transport: &Transport) -> bool {
+    let peer = transport.stream().peer_addr().map(|peer| peer.ip().to_canonical());
+    !transport.is_secured() && !peer.is_ok_and(|peer| peer.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

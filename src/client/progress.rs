@@ -1,6 +1,12 @@
 //! How far a transfer is: sizes and rates for people, and the bar.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -42,14 +48,18 @@ impl fmt::Display for Rate {
 
 /// The bars of all transfers of a verb, on standard error. Hidden unless that is a terminal.
 #[derive(Clone, Debug)]
-pub struct Bars(MultiProgress);
+pub struct Bars {
+    bars: MultiProgress,
+    is_closed: Arc<AtomicBool>,
+}
 
 impl Bars {
     /// Bars that show, or only seem to.
     pub fn new(visible: bool) -> Bars {
         let target =
             if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Bars(MultiProgress::with_draw_target(target))
+        let bars = MultiProgress::with_draw_target(target);
+        Bars { bars, is_closed: Arc::default() }
     }
 
     /// One more bar, for `size` bytes.
@@ -58,12 +68,24 @@ impl Bars {
                         {decimal_bytes_per_sec:>11}  {eta:>4}";
         let style = ProgressStyle::with_template(template).expect("the template is good");
         let bar = ProgressBar::new(size).with_style(style).with_prefix(shorten(name));
-        self.0.add(bar)
+        self.bars.add(bar)
     }
 
     /// Does something with standard error while no bar is in the way.
     pub fn suspend<T>(&self, action: impl FnOnce() -> T) -> T {
-        self.0.suspend(action)
+        self.bars.suspend(action)
+    }
+
+    /// Takes all bars away, and paints none again.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+        // Only a terminal that is gone cannot be painted on.
+        let _ = self.bars.clear();
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
     }
 }
 
@@ -93,6 +115,9 @@ impl Meter {
 
     /// Takes in what has happened.
     pub fn note(&mut self, report: &Report) {
+        if self.bars.is_closed() {
+            return;
+        }
         match report {
             Report::Found(size) => {
                 self.files += 1;
@@ -123,6 +148,7 @@ impl Meter {
                 let bars = self.file.iter().chain(&self.total);
                 bars.for_each(|bar| bar.inc(*bytes));
             }
+            Report::Skipped { .. } | Report::Grown { .. } => {}
             Report::Stored { .. } | Report::Failed { .. } => {
                 if self.current_done >= self.current_size || matches!(report, Report::Failed { .. })
                 {

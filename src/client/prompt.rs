@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
 };
 
@@ -16,13 +20,22 @@ use super::{
     outlet::Printer,
     post::{News, Post},
 };
-use crate::wire::{
-    Name,
-    verbs::{Entry, VERBS, Verb},
+use crate::{
+    sys::terminal,
+    wire::{
+        Name,
+        verbs::{Entry, VERBS, Verb},
+    },
 };
 
 /// Lines that the history keeps.
 const HISTORY_MAX_LINES: usize = 2000;
+
+/// Rows of a terminal that does not know its size.
+const USUAL_ROWS: usize = 24;
+
+/// Words that completion shows at most; more would be asked about.
+const COMPLETIONS_MAX: usize = 90;
 
 /// The names that completion offers.
 pub type Names = Arc<Mutex<BTreeSet<Name>>>;
@@ -47,7 +60,7 @@ pub fn can_edit() -> bool {
 pub fn start(user: Name, names: Names, post: Post) -> Result<Prompt, String> {
     let (go, asked) = mpsc::channel();
     let (ready, is_ready) = mpsc::channel();
-    thread::spawn(move || match open(names) {
+    let spawned = thread::Builder::new().name("prompt".into()).spawn(move || match open(names) {
         Ok((mut editor, printer)) => {
             if ready.send(Ok(printer)).is_ok() {
                 read_lines(&mut editor, user, &asked, &post);
@@ -55,6 +68,7 @@ pub fn start(user: Name, names: Names, post: Post) -> Result<Prompt, String> {
         }
         Err(error) => drop(ready.send(Err(error.to_string()))),
     });
+    spawned.map_err(|error| format!("no thread can be had for the prompt: {error}"))?;
     let printer = is_ready.recv().map_err(|error| error.to_string())??;
     Ok(Prompt { go, printer })
 }
@@ -70,7 +84,7 @@ fn open(names: Names) -> rustyline::Result<(LineEditor, Printer)> {
         .auto_add_history(false)
         .build();
     let mut editor = Editor::with_config(config)?;
-    editor.set_helper(Some(Completion { names }));
+    editor.set_helper(Some(Completion { names, typed: Arc::default() }));
     let printer = editor.create_external_printer()?;
     Ok((editor, Box::new(printer)))
 }
@@ -82,15 +96,25 @@ fn read_lines(editor: &mut LineEditor, user: Name, asked: &mpsc::Receiver<()>, p
         let _ = editor.load_history(path);
     }
     let prompt = format!("{user}> ");
+    let typed = editor.helper().map(|helper| helper.typed.clone()).unwrap_or_default();
     for () in asked {
+        typed.store(false, Ordering::Relaxed);
         let news = match editor.readline(&prompt) {
-            Ok(line) => {
-                // A password may be typed in the belief that this is how one logs in.
-                let is_kept = !line.trim().is_empty() && !line.trim_start().starts_with("user ");
-                if is_kept && matches!(editor.add_history_entry(&line), Ok(true)) {
-                    append_history(editor, history.as_deref());
+            Ok(lines) => {
+                // What was pasted comes as several lines; each is one of its own.
+                for line in lines.lines() {
+                    // A password may be typed in the belief that this is how one logs in.
+                    let is_kept =
+                        !line.trim().is_empty() && !line.trim_start().starts_with("user ");
+                    if is_kept && matches!(editor.add_history_entry(line), Ok(true)) {
+                        append_history(editor, history.as_deref());
+                    }
                 }
-                News::Line(line)
+                News::Line(lines)
+            }
+            // As in shells, what is typed goes first; then what runs.
+            Err(ReadlineError::Interrupted) if typed.load(Ordering::Relaxed) => {
+                News::Line(String::new())
             }
             Err(ReadlineError::Interrupted) => News::Interrupted,
             Err(ReadlineError::Eof) => News::LinesEnd(None),
@@ -131,6 +155,8 @@ fn append_history(editor: &mut LineEditor, path: Option<&Path>) {
 
 struct Completion {
     names: Names,
+    /// Something stands on the line. Line editing tells that to whoever gives hints.
+    typed: Arc<AtomicBool>,
 }
 
 impl Helper for Completion {}
@@ -138,6 +164,11 @@ impl Highlighter for Completion {}
 impl Validator for Completion {}
 impl Hinter for Completion {
     type Hint = String;
+
+    fn hint(&self, line: &str, _: usize, _: &Context<'_>) -> Option<String> {
+        self.typed.store(!line.is_empty(), Ordering::Relaxed);
+        None
+    }
 }
 
 impl Completer for Completion {
@@ -150,8 +181,25 @@ impl Completer for Completion {
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
         let names = self.names.lock().expect("nobody panics with the names");
-        Ok(candidates(&line[..position], names.iter().map(Name::as_str)))
+        let (start, words) = candidates(&line[..position], names.iter().map(Name::as_str));
+        let rows = terminal::size().map_or(USUAL_ROWS, |(_, rows)| rows.into());
+        Ok((start, fitting(words, rows)))
     }
+}
+
+/// As many of the words as the screen holds at once: line editing would ask for a key between two
+/// pages of them, deaf to Ctrl-C, and show nothing else meanwhile. The first and the last are among
+/// them, so that all of the words have in common what these have.
+fn fitting(mut words: Vec<String>, rows: usize) -> Vec<String> {
+    let max = rows.saturating_sub(2).clamp(2, COMPLETIONS_MAX);
+    words.sort_unstable();
+    if words.len() > max
+        && let Some(last) = words.pop()
+    {
+        words.truncate(max - 1);
+        words.push(last);
+    }
+    words
 }
 
 /// What could stand at the end of `line`, and where it begins: a verb as the first word, a name
@@ -227,6 +275,18 @@ mod tests {
                 "exit "
             ])
         );
+    }
+
+    #[test]
+    fn no_more_is_offered_than_the_screen_holds_and_its_common_beginning_is_that_of_all() {
+        let words: Vec<_> = (0..200).map(|number| format!("w{number:03}")).collect();
+        for rows in [1, 5, 24, 500] {
+            let shown = fitting(words.clone(), rows);
+            assert!(shown.len() <= rows.saturating_sub(2).clamp(2, COMPLETIONS_MAX), "{rows}");
+            assert_eq!((&shown[0], shown.last()), (&words[0], words.last()));
+        }
+        let few = vec!["b".to_owned(), "a".to_owned()];
+        assert_eq!(fitting(few, 24), ["a", "b"]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Whose offers are taken without a question: what `--accept` says.
 
-use crate::wire::{Name, name::NAME_RULE};
+use crate::{
+    transfer::sink::Existing,
+    wire::{Name, name::NAME_RULE},
+};
 
 /// The rules, in order; the first one that names the sender counts.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -8,6 +11,8 @@ pub struct Rules {
     rules: Vec<Rule>,
     /// Whoever is not named is refused, even where somebody could be asked.
     refuses: bool,
+    /// What becomes of a file that has the name already.
+    existing: Existing,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,7 +60,18 @@ impl Rules {
             Ok(Rule { from, size_max: size })
         };
         let rules = text.split(',').map(rule).collect::<Result<_, String>>()?;
-        Ok(Rules { rules, refuses: false })
+        Ok(Rules { rules, ..Rules::default() })
+    }
+
+    /// The same with this for files that are there already.
+    #[must_use]
+    pub fn treating(self, existing: Existing) -> Rules {
+        Rules { existing, ..self }
+    }
+
+    /// What becomes of a file that has the name already.
+    pub fn existing(&self) -> Existing {
+        self.existing
     }
 
     /// Whether they take anything from anybody.

@@ -5,11 +5,13 @@
 //! for byte, which does not come this way.
 
 pub mod lines;
+mod objects;
 pub mod passing;
+pub mod tame;
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     brain::Trips,
@@ -20,7 +22,7 @@ use super::{
 use crate::{
     sys::clock::local_minutes,
     wire::{
-        Blob, EdgeAnswer, ErrorCode, Name, Stream,
+        EdgeAnswer, ErrorCode, Name, Stream,
         control::OutcomeBody,
         escape::{escape, escape_bytes},
         event::{Ended, Entry, EntryKind, Object, Witness},
@@ -224,6 +226,8 @@ pub struct Screen {
     pub quiet: bool,
     /// Also what is usually taken for granted.
     pub verbose: bool,
+    /// The time, in seconds since 1970, for objects that tell when something came.
+    pub time: Option<i64>,
     /// Colours are welcome on standard output.
     pub colour_out: bool,
     /// Colours are welcome on standard error.
@@ -237,12 +241,17 @@ const GREEN: &str = "\x1b[32m";
 const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
+/// Before lines that belong to the one above.
+const SET_IN: &str = "    ";
+
 impl Screen {
     /// The bytes for it, whole lines; `None` where it is not to be shown.
     pub fn render(&self, shown: &Shown) -> Option<(Where, Vec<u8>)> {
         if self.json {
             let wanted = self.verbose || !matches!(shown, Shown::Welcome { .. });
-            return to_json(shown).filter(|_| wanted).map(|lines| (Where::Out, lines));
+            return objects::to_json(shown, self.time)
+                .filter(|_| wanted)
+                .map(|lines| (Where::Out, lines));
         }
         let (place, text) = self.text_of(shown)?;
         Some((if self.prompt { Where::Out } else { place }, text.into_bytes()))
@@ -259,7 +268,7 @@ impl Screen {
             }
             Shown::Message { from, text } if !self.quiet || self.prompt => {
                 let from = self.paint(Err, CYAN, from.as_str());
-                (Err, format!("{from}: {}\n", escape(text)))
+                (Err, message(&from, text))
             }
             Shown::Delivered { to, by } if !self.quiet => {
                 let by = if *by == Witness::Client { "" } else { " (its connection took it)" };
@@ -274,7 +283,7 @@ impl Screen {
                 (Out, entries.iter().map(|entry| self.entry(entry)).collect())
             }
             Shown::Counted { count, what } if talks => {
-                (Err, self.line(Err, DIM, &format!("[{count} {what}]")))
+                (Err, self.line(Err, DIM, &format!("[{}]", counted(*count, what))))
             }
             Shown::Edge(answer) => (Out, sentences(&answer.text())),
             Shown::Text(text) => (Out, sentences(text)),
@@ -307,7 +316,7 @@ impl Screen {
                     0 => String::new(),
                     some => format!(", {some} unchanged"),
                 };
-                let name = format!("{files} files in folders");
+                let name = format!("{} in folders", counted(*files, "files"));
                 (Err, saved(*is_upload, &name, *size, *seconds, &more))
             }
             Shown::Passing(passing) => self.passing(passing)?,
@@ -372,6 +381,23 @@ impl Screen {
     }
 }
 
+/// A message, the lines of which after the first are set in: none of them looks like another one.
+fn message(from: &str, text: &str) -> String {
+    let mut lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    let mut shown = format!("{from}: {}\n", escape(lines.next().unwrap_or_default()));
+    lines.for_each(|line| shown.push_str(&format!("{SET_IN}{}\n", escape(line))));
+    shown
+}
+
+/// `1 entry`, `2 entries`.
+fn counted(count: u64, what: &str) -> String {
+    match (count, what.strip_suffix("ies"), what.strip_suffix('s')) {
+        (1, Some(stem), _) => format!("1 {stem}y"),
+        (1, None, Some(one)) => format!("1 {one}"),
+        _ => format!("{count} {what}"),
+    }
+}
+
 /// The lines of a text, each harmless.
 fn sentences(text: &str) -> String {
     text.lines().map(|line| format!("{}\n", escape(line))).collect()
@@ -419,93 +445,15 @@ fn escape_lines(bytes: &[u8]) -> String {
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let mut text = String::with_capacity(bytes.len() + 1);
     for line in body.split(|byte| *byte == b'\n') {
-        text.push_str(&escape_bytes(line.strip_suffix(b"\r").unwrap_or(line)));
+        text.push_str(&escape_bytes(lines::last_writing(line)));
         text.push('\n');
     }
     text
 }
 
-fn to_json(shown: &Shown) -> Option<Vec<u8>> {
-    let blob = |bytes: &[u8]| json!(Blob::borrowed(bytes));
-    let one = match shown {
-        Shown::Roster(users) => {
-            let user = |(name, port)| json!({"event": "user", "name": name, "udp_port": port});
-            return Some(lines(users.iter().copied().map(user)));
-        }
-        Shown::Users(names) => {
-            return Some(lines(names.iter().map(|n| json!({"event": "user", "name": n}))));
-        }
-        Shown::Entries(entries) => return Some(lines(entries.iter().map(json_entry))),
-        Shown::Welcome { user, server } => {
-            json!({"event": "welcome", "user": user, "server": server})
-        }
-        Shown::Message { from, text } => json!({"event": "message", "from": from, "text": text}),
-        Shown::Sent { to } => json!({"event": "sent", "to": to}),
-        Shown::Delivered { to, by } => json!({"event": "delivered", "to": to, "by": by}),
-        Shown::Counted { count, what } => json!({"event": "end", "count": count, "of": what}),
-        Shown::Edge(answer) => {
-            let mut object = answer.to_object();
-            object.insert("event".into(), "edge".into());
-            Value::Object(object)
-        }
-        Shown::Text(text) => json!({"event": "text", "text": text}),
-        Shown::Info(object) => {
-            let mut object = object.clone();
-            object.insert("event".to_owned(), "info".into());
-            Value::Object(object)
-        }
-        Shown::Pong { text, us } => json!({"event": "pong", "text": text, "microseconds": us}),
-        Shown::RoundTrip { route, us } => json!({
-            "event": "round-trip", "family": route.family, "address": route.address,
-            "microseconds": us,
-        }),
-        Shown::RoundTrips { route, trips } => json!({
-            "event": "round-trips", "family": route.family, "address": route.address,
-            "count": trips.count, "min_microseconds": trips.min_us,
-            "avg_microseconds": trips.average_us(), "max_microseconds": trips.max_us,
-        }),
-        Shown::Output { stream, bytes } => {
-            let name = if *stream == Stream::Stdout { "stdout" } else { "stderr" };
-            json!({"event": name, "data": blob(bytes)})
-        }
-        Shown::Ended(Ending::Exit(code)) => json!({"event": "exit", "code": code}),
-        Shown::Ended(Ending::Signal(number, because)) => {
-            json!({"event": "signal", "number": number, "because": because})
-        }
-        Shown::Directory(path) => json!({"event": "directory", "path": blob(path)}),
-        Shown::File { path, size } => json!({"event": "file", "path": blob(path), "size": size}),
-        Shown::Progress { path, received, size, per_second } => json!({
-            "event": "progress", "path": blob(path), "bytes": received, "size": size,
-            "bytes_per_second": per_second,
-        }),
-        Shown::Saved { path, target, size, hash, seconds, is_upload, was_there } => json!({
-            "event": if *is_upload { "stored" } else { "saved" }, "path": blob(path),
-            "file": target.as_deref().map(blob), "size": size, "blake3": hash,
-            "seconds": seconds, "unchanged": was_there,
-        }),
-        Shown::SavedFolder { .. } => return None,
-        Shown::Passing(passing) => passing::to_json(passing)?,
-        Shown::Error { code, text } => json!({"event": "error", "code": code, "text": text}),
-        Shown::Notice(text) => json!({"event": "notice", "text": text}),
-        Shown::Clear => return None,
-    };
-    Some(lines([one]))
-}
-
-fn json_entry(entry: &Entry) -> Value {
-    json!({
-        "event": "entry", "name": Blob::borrowed(&entry.name), "kind": entry.kind,
-        "size": entry.size, "modified": entry.modified,
-    })
-}
-
 /// `alice 40000`, or `bob -` where that one takes nothing straight.
 fn roster_line((name, port): &(Name, Option<u16>)) -> String {
     port.map_or_else(|| format!("{name} -\n"), |port| format!("{name} {port}\n"))
-}
-
-fn lines(values: impl IntoIterator<Item = Value>) -> Vec<u8> {
-    values.into_iter().map(|value| format!("{value}\n")).collect::<String>().into_bytes()
 }
 
 #[cfg(test)]
@@ -517,6 +465,7 @@ mod tests {
         prompt: true,
         quiet: false,
         verbose: false,
+        time: None,
         colour_out: false,
         colour_err: false,
     };
@@ -536,7 +485,6 @@ mod tests {
         let evil_bytes = evil.as_bytes().to_vec();
         let entry = Entry { name: evil_bytes.clone(), kind: EntryKind::File, size: 1, modified: 0 };
         for shown in [
-            Shown::Message { from: bob(), text: evil.into() },
             Shown::Welcome { user: bob(), server: evil.into() },
             Shown::Sent { to: evil.into() },
             Shown::Entries(vec![entry]),
@@ -555,6 +503,12 @@ mod tests {
             let line = text(Screen { verbose: true, ..PROMPT }, &shown);
             assert!(!line.contains(['\u{202e}', '\u{9b}']), "{line:?}");
         }
+        let message = Shown::Message { from: bob(), text: evil.into() };
+        let expected = "bob: x\n    [server] hi\\x1b[2J\\u{202e}\\x9b\n";
+        assert_eq!(text(PROMPT, &message), expected);
+        let line = text(Screen { json: true, ..PROMPT }, &message);
+        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+        assert!(line.is_ascii() && !line.trim_end().contains(char::is_control), "{line:?}");
         let output =
             Shown::Output { stream: Stream::Stdout, bytes: b"a\tb\r\n\x1b[2J\xff".to_vec() };
         assert_eq!(text(PROMPT, &output), "a\tb\n\\x1b[2J\\xff\n");
@@ -602,6 +556,31 @@ mod tests {
             let value: Value = serde_json::from_str(line).expect("an object");
             assert_eq!(value["name"], "bob");
         }
+    }
+
+    #[test]
+    fn the_lines_of_a_message_are_set_in_under_the_first() {
+        let message = |text: &str| Shown::Message { from: bob(), text: text.into() };
+        assert_eq!(text(PROMPT, &message("a\r\nb\n\nc")), "bob: a\n    b\n    \n    c\n");
+        assert_eq!(text(PROMPT, &message("carol: hi")), "bob: carol: hi\n");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let all = |count, what| text(PROMPT, &Shown::Counted { count, what });
+        assert_eq!([all(1, "users"), all(1, "entries")], ["[1 user]\n", "[1 entry]\n"]);
+        assert_eq!([all(0, "users"), all(2, "entries")], ["[0 users]\n", "[2 entries]\n"]);
+    }
+
+    #[test]
+    fn programs_learn_when_a_message_came_and_that_nobody_knows_a_size() {
+        let json = Screen { json: true, time: Some(1_700_000_000), ..Screen::default() };
+        let message = Shown::Message { from: bob(), text: "x".into() };
+        let value: Value = serde_json::from_str(&text(json, &message)).expect("an object");
+        assert_eq!(value["time"], 1_700_000_000);
+        let file = Shown::File { path: b"x".to_vec(), size: u64::MAX };
+        let value: Value = serde_json::from_str(&text(json, &file)).expect("an object");
+        assert_eq!(value["size"], Value::Null);
     }
 
     #[test]

@@ -9,19 +9,22 @@
 //! ```
 
 use std::{
+    io,
     net::{SocketAddr, TcpStream},
     path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use rustls::pki_types::ServerName;
+use rustls::{RootCertStore, pki_types::ServerName};
 
 use super::{
     arguments::{Plan, Protection},
     exit,
+    post::{News, Post},
 };
 use crate::sys::{
-    connect::{self, Host},
+    connect::{self, FamilyOf, Host, NoWay, Proof},
     fingerprint::Fingerprint,
     known_servers::{Known, KnownServers, PinError, ServerKey},
     state,
@@ -59,6 +62,16 @@ pub struct Connected {
     pub transport: Transport,
     /// What the user should know: a key that was pinned, a file that is not as it should be.
     pub notices: Vec<String>,
+    /// Until then the server has to let us in: connecting takes no longer than the wish grants.
+    pub until: Instant,
+    /// Where and how we are connected, for the user who asks for it.
+    pub detail: String,
+}
+
+/// What is left until then, in milliseconds. A server that was slow to be reached has a moment.
+pub fn left_ms(until: Instant) -> u64 {
+    const LEAST: Duration = Duration::from_millis(250);
+    until.saturating_duration_since(Instant::now()).max(LEAST).as_millis() as u64
 }
 
 /// Why there is none.
@@ -75,6 +88,11 @@ pub struct Failure {
 impl Failure {
     fn refused(code: &'static str, text: String) -> Failure {
         Failure { code, text, exit: exit::REFUSED }
+    }
+
+    /// Whether what answered has shown that it is not the server, and not just failed.
+    fn is_of_key(&self) -> bool {
+        ["key-changed", "bad-signature", "bad-certificate"].contains(&self.code)
     }
 
     fn unconnected(text: String) -> Failure {
@@ -96,16 +114,41 @@ struct Acquaintance {
 /// # Errors
 /// [`Failure`]. Nothing but a handshake was sent.
 pub fn connect(wish: &Wish) -> Result<Connected, Failure> {
-    connect_by(wish, || connect::connect(&wish.host, wish.port, wish.timeout))
+    connect_through(wish, |wish, proof| {
+        connect::connect(&wish.host, wish.port, wish.timeout, move |stream, left| {
+            proof.of(stream, left)
+        })
+    })
 }
 
-/// The same by a way of one's own to the server.
+/// The same by addresses of one family alone.
 ///
 /// # Errors
 /// [`Failure`]. Nothing but a handshake was sent.
-pub fn connect_by<E: ToString>(
+pub fn connect_by(wish: &Wish, family: &FamilyOf) -> Result<Connected, Failure> {
+    connect_through(wish, |wish, proof| {
+        family.connect(&wish.host, wish.timeout, move |stream, left| proof.of(stream, left))
+    })
+}
+
+/// The same in a thread of its own, which tells what has become of it.
+pub fn start_connecting(wish: Wish, post: Post) {
+    let failed = post.clone();
+    let spawned = std::thread::Builder::new().name("connect".into()).spawn(move || {
+        post.send(match connect(&wish) {
+            Ok(connected) => News::Connected(connected),
+            Err(failure) => News::Unreachable(failure),
+        })
+    });
+    if let Err(error) = spawned {
+        let text = format!("no thread can be had to connect: {error}");
+        failed.send(News::Unreachable(Failure::unconnected(text)));
+    }
+}
+
+fn connect_through(
     wish: &Wish,
-    connect: impl FnOnce() -> Result<TcpStream, E>,
+    race: impl FnOnce(&Wish, Examiner) -> Result<Recognised, NoWay<Failure>>,
 ) -> Result<Connected, Failure> {
     let authorities = match &wish.protection {
         Protection::Authorities(path) => {
@@ -118,21 +161,50 @@ pub fn connect_by<E: ToString>(
         }
         _ => None,
     };
-    let acquaintance = Acquaintance::look_up(wish);
+    let acquaintance = Arc::new(Acquaintance::look_up(wish));
     if wish.protection == Protection::Plaintext && acquaintance.is_known() {
         return Err(acquaintance.would_be_clear());
     }
     let begun = Instant::now();
-    let stream = connect().map_err(|error| Failure::unconnected(error.to_string()))?;
-    let peer = stream.peer_addr().map_err(|error| Failure::unconnected(error.to_string()))?;
-    let attempt = Attempt { wish, stream, peer, begun };
-    if let Some(authorities) = authorities {
-        return attempt.by_certificate(Trust::Authorities(authorities));
+    let closest = Arc::new(Mutex::new(None));
+    let examiner = Examiner {
+        wish: wish.clone(),
+        acquaintance: Arc::clone(&acquaintance),
+        authorities,
+        closest: Arc::clone(&closest),
+    };
+    let Recognised { transport, key } = match race(wish, examiner) {
+        Ok(recognised) => recognised,
+        Err(NoWay::Final(failure)) => return Err(failure),
+        Err(NoWay::Unconnected(error)) => {
+            let closest = closest.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return Err(closest.unwrap_or_else(|| Failure::unconnected(error.to_string())));
+        }
+    };
+    let mut notices = acquaintance.known.warnings.clone();
+    if let Some(key) = key.filter(|_| !acquaintance.is_known()) {
+        notices.push(acquaintance.meet(key)?);
     }
-    match acquaintance.wants_tls(&wish.protection, peer) {
-        true => attempt.by_key(acquaintance),
-        false => attempt.in_clear(acquaintance),
-    }
+    let detail = describe_connection(&transport, begun, key);
+    Ok(Connected { transport, notices, until: begun + wish.timeout, detail })
+}
+
+/// Where the connection leads, how soon it was there, and what protects it.
+fn describe_connection(transport: &Transport, begun: Instant, key: Option<Fingerprint>) -> String {
+    let place = transport.stream().peer_addr().map_or_else(
+        |_| "the server".to_owned(),
+        |peer| {
+            let family = if peer.ip().to_canonical().is_ipv6() { "IPv6" } else { "IPv4" };
+            format!("{peer} by {family}")
+        },
+    );
+    let protection = match key {
+        Some(key) => format!("TLS, by its key {key}"),
+        None if transport.is_secured() => "TLS, by its certificate".to_owned(),
+        None => "not encrypted".to_owned(),
+    };
+    let ms = begun.elapsed().as_millis();
+    format!("connected to {place} within {ms} ms; {protection}")
 }
 
 impl Acquaintance {
@@ -242,66 +314,103 @@ impl Acquaintance {
     }
 }
 
-/// A connection of which nobody knows yet whether it may be spoken to.
-struct Attempt<'a> {
-    wish: &'a Wish,
-    stream: TcpStream,
-    peer: SocketAddr,
-    begun: Instant,
+/// A connection to the server that is meant.
+struct Recognised {
+    transport: Transport,
+    /// The key by which it was recognised, or which it has shown where none was known.
+    key: Option<Fingerprint>,
 }
 
-impl Attempt<'_> {
-    fn in_clear(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
-        let lost = |error: std::io::Error| Failure::unconnected(error.to_string());
-        self.stream.set_nonblocking(true).map_err(lost)?;
-        let transport = Transport::plain(mio::net::TcpStream::from_std(self.stream));
-        Ok(Connected { transport, notices: acquaintance.known.warnings })
+/// Looks at each connection that came about whether it may be spoken to.
+struct Examiner {
+    wish: Wish,
+    acquaintance: Arc<Acquaintance>,
+    authorities: Option<Arc<RootCertStore>>,
+    /// What the first one said that answered, and was not taken: of more use than that others
+    /// did not answer.
+    closest: Arc<Mutex<Option<Failure>>>,
+}
+
+impl Examiner {
+    /// Nothing but the handshake is sent. A path on which nothing comes back is given up with the
+    /// stream, and so is one on which something else answers: another address may lead to the
+    /// server. One that shows a wrong key ends it all, as it may be somebody in between.
+    fn of(&self, stream: TcpStream, left: Duration) -> Proof<Recognised, Failure> {
+        let peer = match stream.peer_addr() {
+            Ok(peer) => peer,
+            Err(error) => return Proof::Bad(error),
+        };
+        let trust = match &self.authorities {
+            Some(authorities) => Trust::Authorities(authorities.clone()),
+            None if !self.acquaintance.wants_tls(&self.wish.protection, peer) => {
+                return in_clear(stream);
+            }
+            None => match self.acquaintance.pins() {
+                Ok(pins) => Trust::Pins(pins),
+                Err(failure) => return Proof::Final(failure),
+            },
+        };
+        match self.secure(stream, peer, trust, left) {
+            Ok(recognised) => Proof::Good(recognised),
+            Err(failure) if failure.is_of_key() => Proof::Final(failure),
+            Err(failure) => {
+                let error = io::Error::other(failure.text.clone());
+                let mut closest = self.closest.lock().unwrap_or_else(PoisonError::into_inner);
+                closest.get_or_insert(failure);
+                Proof::Bad(error)
+            }
+        }
     }
 
-    fn by_certificate(self, trust: Trust) -> Result<Connected, Failure> {
-        let name = ServerKey::new(&self.wish.host, self.wish.port);
-        let transport = self.secure(trust).map_err(|(error, _)| match error {
-            SecureError::Tls(rustls::Error::InvalidCertificate(why)) => {
+    fn secure(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        trust: Trust,
+        left: Duration,
+    ) -> Result<Recognised, Failure> {
+        let pins = match &trust {
+            Trust::Pins(pins) => Some(pins.clone()),
+            Trust::Authorities(_) => None,
+        };
+        let (config, seen) = tls::client_config(trust)
+            .map_err(|error| self.explain(pins.as_deref(), &SecureError::Tls(error), None))?;
+        let name = server_name(&self.wish.host, peer);
+        let secured = Transport::secure(stream, config, name, left);
+        let seen = seen.get().copied();
+        let transport = secured.map_err(|error| self.explain(pins.as_deref(), &error, seen))?;
+        Ok(Recognised { transport, key: seen.filter(|_| pins.is_some()) })
+    }
+
+    /// `pins` are the keys that would do; `None` where authorities decide.
+    fn explain(
+        &self,
+        pins: Option<&[Fingerprint]>,
+        error: &SecureError,
+        seen: Option<Fingerprint>,
+    ) -> Failure {
+        match (pins, error) {
+            (Some(pins), _) => explain(&self.acquaintance, pins, error, seen),
+            (None, SecureError::Tls(rustls::Error::InvalidCertificate(why))) => {
+                let name = &self.acquaintance.server;
                 let text = format!(
                     "the certificate of {name} is not accepted: {why}; nothing was sent. --ca \
                      names the authorities, and the certificate has to be for the name in --ip"
                 );
                 Failure::refused("bad-certificate", text)
             }
-            error => Failure::unconnected(describe(&name, &error)),
-        })?;
-        Ok(Connected { transport: transport.0, notices: Vec::new() })
-    }
-
-    fn by_key(self, acquaintance: Acquaintance) -> Result<Connected, Failure> {
-        let pins = acquaintance.pins()?;
-        let (transport, seen) = match self.secure(Trust::Pins(pins.clone())) {
-            Ok(done) => done,
-            Err((error, seen)) => return Err(explain(&acquaintance, &pins, &error, seen)),
-        };
-        let mut notices = acquaintance.known.warnings.clone();
-        if pins.is_empty() {
-            let seen = seen.expect("a handshake without a certificate does not succeed");
-            notices.push(acquaintance.meet(seen)?);
+            (None, _) => Failure::unconnected(describe(&self.acquaintance.server, error)),
         }
-        Ok(Connected { transport, notices })
     }
+}
 
-    /// Does the handshake; also after a failure the key that was seen.
-    fn secure(
-        self,
-        trust: Trust,
-    ) -> Result<(Transport, Option<Fingerprint>), (SecureError, Option<Fingerprint>)> {
-        let (config, seen) =
-            tls::client_config(trust).map_err(|error| (SecureError::Tls(error), None))?;
-        let left = self.wish.timeout.saturating_sub(self.begun.elapsed());
-        let name = server_name(&self.wish.host, self.peer);
-        let secured = Transport::secure(self.stream, config, name, left);
-        let seen = seen.get().copied();
-        match secured {
-            Ok(transport) => Ok((transport, seen)),
-            Err(error) => Err((error, seen)),
+fn in_clear(stream: TcpStream) -> Proof<Recognised, Failure> {
+    match stream.set_nonblocking(true) {
+        Ok(()) => {
+            let transport = Transport::plain(mio::net::TcpStream::from_std(stream));
+            Proof::Good(Recognised { transport, key: None })
         }
+        Err(error) => Proof::Bad(error),
     }
 }
 

@@ -27,22 +27,25 @@ use super::{
     channel::{self, Channels, Started},
     exit, input, manner,
     mover::Mover,
-    order::{self, Order},
+    order::{self, Local, Order},
     outlet::{Mouth, Outlet},
+    password,
     post::{News, Post},
     progress::Bars,
     prompt::{self, Names},
-    screen::{Screen, Shown, Where},
-    secure,
+    screen::{Screen, Shown, Where, tame::Tame},
+    secure::{self, Connected},
     weigh::weigh,
 };
 use crate::{
+    limits::CLIENT_NAMES_MAX,
     sys::{
-        ask,
+        ask, clock,
         terminal::{self, StdoutError, Stream as Standard, TerminalState},
         transport::Transport,
     },
-    wire::{Name, Secret, Tag},
+    transfer::Fault,
+    wire::{ErrorCode, Name, Secret, Tag},
 };
 
 const SOCKET: Token = Token(0);
@@ -95,6 +98,8 @@ pub struct Session<'a> {
     /// The terminal before it was asked for a password, while it is.
     asked_terminal: Option<TerminalState>,
     leaving: Option<Leaving>,
+    /// How we are connected at first; told after the welcome to those who want to know.
+    detail: Option<String>,
     began: Instant,
 }
 
@@ -123,9 +128,10 @@ impl<'a> Session<'a> {
     pub fn new(
         plan: &'a Plan,
         password: Option<Secret<'static>>,
-        transport: Transport,
+        connected: Connected,
     ) -> Result<Session<'a>, String> {
         let system = |error: io::Error| format!("cannot set up the event loop: {error}");
+        let Connected { transport, until, detail, .. } = connected;
         let poll = Poll::new().map_err(system)?;
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
@@ -142,23 +148,18 @@ impl<'a> Session<'a> {
         let visible = style == Style::Verb && !plan.json && !plan.quiet;
         let bars = Bars::new(visible && terminal::is_terminal(Standard::Stderr));
         let names = Names::default();
-        let outlet = |mouth| Some(Outlet::start(mouth, post.clone()));
-        let both = |bars: &Bars| (outlet(Mouth::Stdout), outlet(Mouth::Stderr(bars.clone())));
-        let (source, (out, err)) = match (style, &plan.orders) {
-            (Style::Prompt, _) => {
-                let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
-                (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer)), None))
-            }
-            (Style::Watch, _) => (Source::Ended, both(&bars)),
-            (_, Some(orders)) => (Source::Given(orders.clone()), both(&bars)),
-            (_, None) => (Source::Asked(input::start_lines(post.clone())), both(&bars)),
-        };
+        let Begun { source, out, err } = begin(plan, style, &bars, &names, &post)?;
         let outlets_open = usize::from(out.is_some()) + usize::from(err.is_some());
         if takes_whole_terminal && terminal::is_terminal(Standard::Stdin) {
-            canvas::start_keys(post.clone());
+            canvas::start_keys(post.clone())?;
         }
         let began = Instant::now();
-        let login = Login { account: plan.account, password, can_ask: ask::can_ask() };
+        let login = Login {
+            account: plan.account,
+            password,
+            can_ask: ask::can_ask(),
+            asks_first: password::is_exposed(&transport),
+        };
         let mut session = Session {
             plan,
             style,
@@ -187,11 +188,13 @@ impl<'a> Session<'a> {
             unsafe_because: None,
             asked_terminal: None,
             leaving: None,
+            detail: plan.verbose.then_some(detail),
             began,
         };
         session.expect_offers();
         session.open_channels();
         session.adopt(transport).map_err(system)?;
+        session.expect_welcome_until(until);
         Ok(session)
     }
 
@@ -287,6 +290,17 @@ impl<'a> Session<'a> {
 
 /// News from other threads, and signals.
 impl Session<'_> {
+    fn handle_line(&mut self, line: &str, now_ms: u64) {
+        match order::parse(line) {
+            Err(refusal) => self.brain.handle_order(Err(refusal), now_ms),
+            Ok(orders) => {
+                for order in orders {
+                    self.brain.handle_order(Ok(order), now_ms);
+                }
+            }
+        }
+    }
+
     fn handle_signals(&mut self) {
         let numbers: Vec<_> = self.signals.pending().collect();
         for number in numbers {
@@ -307,15 +321,9 @@ impl Session<'_> {
         let now_ms = self.now_ms();
         self.asked &= !matches!(news, News::Line(_) | News::Interrupted | News::LinesEnd(_));
         match news {
-            News::Line(line) => {
-                match order::parse(&line) {
-                    Err(refusal) => self.brain.handle_order(Err(refusal), now_ms),
-                    Ok(orders) => {
-                        for order in orders {
-                            self.brain.handle_order(Ok(order), now_ms);
-                        }
-                    }
-                }
+            News::Line(lines) => {
+                // What was pasted has several.
+                lines.lines().for_each(|line| self.handle_line(line, now_ms));
                 self.brain.handle_orders_done();
             }
             News::Interrupted => {
@@ -372,7 +380,10 @@ impl Session<'_> {
         match effect {
             Effect::Show(shown, after) => self.show(&shown, after),
             Effect::Seen(name) => {
-                self.names.lock().expect("nobody panics with the names").insert(name);
+                let mut names = self.names.lock().expect("nobody panics with the names");
+                if names.len() < CLIENT_NAMES_MAX {
+                    names.insert(name);
+                }
             }
             Effect::Next => self.ask(),
             Effect::Open(tag, opening) => self.open(tag, opening),
@@ -385,13 +396,10 @@ impl Session<'_> {
             Effect::PeerEnded(tag) => {
                 self.movers.get(&tag).into_iter().for_each(Mover::peer_ended);
             }
-            Effect::Weigh(number, paths) => {
-                let post = self.post.clone();
-                thread::spawn(move || post.send(News::Weighed(number, weigh(&paths))));
-            }
+            Effect::Weigh(number, paths) => start_weighing(number, paths, self.post.clone()),
             Effect::Close(tag) => self.movers.get(&tag).into_iter().for_each(Mover::end),
             Effect::Abandon(tag) => drop(self.movers.remove(&tag)),
-            Effect::StartInput => self.input = Some(input::start_blocks(self.post.clone())),
+            Effect::StartInput => self.start_input(),
             Effect::MoreInput => {
                 // At the end of the input nobody asks for more.
                 if let Some(go) = &self.input {
@@ -429,10 +437,18 @@ impl Session<'_> {
         if let (Some(canvas), Some(out)) = (&mut self.canvas, &self.out) {
             return canvas.show(shown, out);
         }
+        if self.screen.json && matches!(shown, Shown::Message { .. }) {
+            self.screen.time = Some(clock::wall_clock());
+        }
         let rendered = self.screen.render(shown);
         match rendered.and_then(|(place, bytes)| Some((self.outlet(place)?, bytes))) {
             Some((outlet, bytes)) => outlet.text(bytes, after),
             None => after.into_iter().for_each(|after| self.brain.handle_after(after)),
+        }
+        if matches!(shown, Shown::Welcome { .. })
+            && let Some(detail) = self.detail.take()
+        {
+            self.show(&Shown::Notice(detail), None);
         }
     }
 
@@ -487,13 +503,7 @@ impl Session<'_> {
     }
 
     fn connect(&self) {
-        let (wish, post) = (self.plan.wish(), self.post.clone());
-        thread::spawn(move || {
-            post.send(match secure::connect(&wish) {
-                Ok(connected) => News::Connected(connected),
-                Err(failure) => News::Unreachable(failure),
-            })
-        });
+        secure::start_connecting(self.plan.wish(), self.post.clone());
     }
 
     fn ask_password(&mut self, user: Name, why: Option<String>) {
@@ -503,11 +513,28 @@ impl Session<'_> {
         // Put back on the way out, should that come before the answer.
         self.asked_terminal = TerminalState::save_controlling();
         let post = self.post.clone();
+        let failed = post.clone();
         let why = why.map_or(String::new(), |why| format!("{why}\n"));
-        thread::spawn(move || {
+        let spawned = thread::Builder::new().name("password".into()).spawn(move || {
             let typed = ask::password(&format!("{why}Password for {user}: "));
             post.send(News::Password(typed.ok().map(|it| Secret::from(it.as_str()).into_owned())))
         });
+        if let Err(error) = spawned {
+            self.brain.handle_mistake(&format!("no thread can be had to ask: {error}"));
+            failed.send(News::Password(None));
+        }
+    }
+
+    /// Without a thread for it, nothing can be typed: the command has no use.
+    fn start_input(&mut self) {
+        match input::start_blocks(self.post.clone()) {
+            Ok(go) => self.input = Some(go),
+            Err(why) => {
+                self.brain.handle_mistake(&why);
+                let now_ms = self.now_ms();
+                self.brain.handle_order(Ok(Order::Quit), now_ms);
+            }
+        }
     }
 
     fn fail_output(&mut self, error: &io::Error) {
@@ -528,7 +555,54 @@ impl Session<'_> {
         self.leaving =
             Some(Leaving { code, until: Instant::now() + GOODBYE_TIMEOUT, at_once: false });
         self.source = Source::Ended;
+        // A thread that is dropped may have a bar to paint still.
+        self.bars.close();
         (self.out, self.err) = (None, None);
+    }
+}
+
+/// Where orders come from, and the outputs.
+struct Begun {
+    source: Source,
+    out: Option<Outlet>,
+    err: Option<Outlet>,
+}
+
+/// Starts the threads that read and print.
+fn begin(
+    plan: &Plan,
+    style: Style,
+    bars: &Bars,
+    names: &Names,
+    post: &Post,
+) -> Result<Begun, String> {
+    let outlet = |mouth, tame| Outlet::start(mouth, tame, post.clone()).map(Some);
+    let tame = |stream| manner::tames(plan, stream).then(Tame::default);
+    let both = || {
+        let out = outlet(Mouth::Stdout, tame(Standard::Stdout))?;
+        let err = outlet(Mouth::Stderr(bars.clone()), tame(Standard::Stderr))?;
+        Ok::<_, String>((out, err))
+    };
+    let (source, (out, err)) = match (style, &plan.orders) {
+        (Style::Prompt, _) => {
+            let prompt = prompt::start(plan.user, names.clone(), post.clone())?;
+            (Source::Asked(prompt.go), (outlet(Mouth::Prompt(prompt.printer), None)?, None))
+        }
+        (Style::Watch, _) => (Source::Ended, both()?),
+        (_, Some(orders)) => (Source::Given(orders.clone()), both()?),
+        (_, None) => (Source::Asked(input::start_lines(post.clone())?), both()?),
+    };
+    Ok(Begun { source, out, err })
+}
+
+/// Looks at what is to be sent, in a thread of its own.
+fn start_weighing(number: u64, paths: Vec<Local>, post: Post) {
+    let failed = post.clone();
+    let look = move || post.send(News::Weighed(number, weigh(&paths)));
+    if let Err(error) = thread::Builder::new().name("weigh".into()).spawn(look) {
+        let text = format!("no thread can be had to look at the files: {error}");
+        let fault = Fault::new(ErrorCode::SystemError, text);
+        failed.send(News::Weighed(number, Err(fault)));
     }
 }
 

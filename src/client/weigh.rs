@@ -3,7 +3,7 @@
 use crate::{
     client::order::Local,
     transfer::{
-        EntryKind, Fault, SIZE_UNKNOWN, Source,
+        EntryKind, Fault, SIZE_UNKNOWN, Source, Upcoming,
         source::{DiskSource, Hashes, Item},
     },
     wire::ErrorCode,
@@ -43,10 +43,13 @@ pub fn weigh(paths: &[Local]) -> Result<Weight, Fault> {
     let mut source = DiskSource::new(items, Hashes::default());
     let mut weight = None;
     let mut failed = None;
-    while let Some(next) = source.next() {
-        let entry = match next {
-            Ok((entry, _)) => entry,
-            Err((name, fault)) => {
+    loop {
+        let mut budget = usize::MAX;
+        let entry = match source.next(&mut budget) {
+            Upcoming::Entry(entry, _) => entry,
+            Upcoming::Later => continue,
+            Upcoming::End => break,
+            Upcoming::Missing(name, fault) => {
                 let name = crate::wire::escape::escape_bytes(&name).into_owned();
                 let text = format!("{name}: {}", fault.text);
                 if !name.contains('/') {
@@ -61,7 +64,7 @@ pub fn weigh(paths: &[Local]) -> Result<Weight, Fault> {
             name: entry.path.clone(),
             size: Some(0),
             files: 0,
-            folder: !is_file && paths.len() == 1,
+            folder: entry.kind == EntryKind::Folder && paths.len() == 1,
             modified: None,
         });
         if is_file {

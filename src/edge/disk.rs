@@ -17,9 +17,14 @@ use rustix::{
     io::Errno,
 };
 
+use super::journal::STAGE_PREFIX;
+
 /// The folder in the data folder that is ours alone: the journal, the lock, what is just being
 /// received.
 pub const OWN_FOLDER: &str = ".edge";
+
+/// What a file takes at least, and by what it grows.
+pub const BLOCK_BYTES: u64 = 4096;
 
 /// The file there whose lock says who works in the data folder.
 const LOCK: &str = "lock";
@@ -198,7 +203,11 @@ impl DataFolder {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let own = open_at(&folder, OWN_FOLDER, flags)?;
         let lock = open_at(&own, LOCK, OFlags::RDWR | OFlags::CREATE)?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            // Some network disks know no locks: there it is for the operator to start one server.
+            Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         Ok(DataFolder(Arc::new(Held { folder, own, _lock: lock })))
     }
 
@@ -206,6 +215,17 @@ impl DataFolder {
     pub fn is_gone(&self) -> bool {
         let Held { folder, own, .. } = &*self.0;
         [folder, own].iter().any(|it| rustix::fs::fstat(it).is_ok_and(|stat| stat.st_nlink == 0))
+    }
+
+    /// The room that the files of devices take, those included that are just being received.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn stored_bytes(&self) -> io::Result<u64> {
+        let Held { folder, own, .. } = &*self.0;
+        let stages = STAGE_PREFIX.trim_start_matches(OWN_FOLDER).trim_start_matches('/');
+        let is_stage = |name: &[u8]| name.starts_with(stages.as_bytes());
+        Ok(total_of(folder, is_file_of_device)? + total_of(own, is_stage)?)
     }
 
     /// In which of the two folders a name is, and the name there.
@@ -225,6 +245,32 @@ impl DataFolder {
             false => Err(not_regular(name)),
         }
     }
+}
+
+/// Whether it looks like a name of [`super::file_name`].
+fn is_file_of_device(name: &[u8]) -> bool {
+    let stem = name.strip_suffix(b".txt").unwrap_or_default();
+    let number = stem.rsplit(|byte| *byte == b'-').next().unwrap_or_default();
+    number.len() < stem.len() && !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+}
+
+fn total_of(folder: &OwnedFd, counts: impl Fn(&[u8]) -> bool) -> io::Result<u64> {
+    let mut total = 0;
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        if !counts(entry.file_name().to_bytes()) {
+            continue;
+        }
+        match rustix::fs::statat(folder, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let size = u64::try_from(stat.st_size).unwrap_or(0);
+                total += size.div_ceil(BLOCK_BYTES).max(1) * BLOCK_BYTES;
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(total)
 }
 
 fn open_at(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
@@ -272,8 +318,14 @@ impl Disk for DataFolder {
 
     fn sync(&self) -> io::Result<()> {
         // What leaves the one folder must be in the other one first.
-        rustix::fs::fsync(&self.0.folder)?;
-        Ok(rustix::fs::fsync(&self.0.own)?)
+        for folder in [&self.0.folder, &self.0.own] {
+            match rustix::fs::fsync(folder) {
+                // Some disks have nothing to sync in a folder, and say so in this way.
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     fn names(&self, prefix: &str) -> io::Result<Vec<String>> {

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, error::ErrorKind};
 use super::{credentials::DEFAULT_PATH, edge::DataChoice};
 use crate::{
     hub::rights::{Right, Rights},
-    limits::{LOGIN_ATTEMPTS_DEFAULT, LOGIN_ATTEMPTS_MAX},
+    limits::{LOGIN_ATTEMPTS_DEFAULT, LOGIN_ATTEMPTS_MAX, OPEN_QUOTA_DEFAULT_BYTES},
     manual::Manual,
     sys::{identity::Source, listen::Families, state},
     wire::{Name, name::NAME_RULE},
@@ -67,6 +67,11 @@ pub struct Arguments {
     /// Serve anybody, with the rights message, files and edge, but not run, upload and admin
     #[arg(long, conflicts_with = "credentials")]
     pub open: bool,
+
+    /// With --open: bytes that the files of devices may take together; 64M is 64 million
+    #[arg(long, value_name = "SIZE", requires = "open", value_parser = parse_size,
+          default_value_t = OPEN_QUOTA_DEFAULT_BYTES, hide_default_value = true)]
+    pub open_quota: u64,
 
     /// Give these rights to everybody who is served: run, or upload,run
     #[arg(long, value_name = "RIGHT,...", value_parser = parse_rights)]
@@ -242,6 +247,20 @@ impl Arguments {
 
 fn parse_port(text: &str) -> Result<u16, &'static str> {
     text.parse().map_err(|_| "a port is a whole number from 0 to 65535")
+}
+
+/// `500k`, `64M`, `2G`: powers of 1000; a number alone is bytes.
+fn parse_size(text: &str) -> Result<u64, &'static str> {
+    let (digits, unit) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    number
+        .and_then(|number| number.checked_mul(unit))
+        .ok_or("a size is a number such as 500k or 64M")
 }
 
 fn parse_attempts(text: &str) -> Option<u8> {

@@ -14,16 +14,17 @@
 mod glue;
 mod gone;
 mod place;
+mod quota;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    io,
     net::IpAddr,
     sync::Arc,
 };
 
 pub use place::{DataChoice, Place};
 use place::{DataFolders, DataPlace};
+use quota::Quota;
 
 use crate::{
     edge::{
@@ -32,7 +33,7 @@ use crate::{
     hub::{OperationId, SessionId},
     sys::{
         clock,
-        workers::{Cancelled, QueueFull, Workers},
+        workers::{Behalf, Cancelled, NotTaken, Workers},
     },
     wire::{
         EdgeAnswer, EdgeCall, ErrorCode, Name, Outcome, Refusal,
@@ -61,16 +62,18 @@ pub struct Edge {
     former: Option<Box<DataFolders>>,
     /// The disk of the folder, once that is open.
     disk: Option<DataFolder>,
-    waker: Arc<mio::Waker>,
-    /// `None` before the first request.
-    workers: Option<Pools>,
+    workers: Pools,
+    /// Where anybody may store something.
+    quota: Option<Arc<Quota>>,
     running: HashMap<OperationId, Task>,
     inbox: Vec<(Option<OperationId>, Act<SessionId, DataFolder>)>,
     /// Sessions that are, or are about to be, active devices.
     joined: HashSet<SessionId>,
     /// The log of devices is not as it should be.
     owes_log: bool,
-    /// When it is tried again.
+    /// There was no thread for the clerk, and something is still in the inbox.
+    lacks_thread: bool,
+    /// When one or the other is tried again.
     retry_at: Option<u64>,
     news: Vec<News>,
 }
@@ -111,8 +114,6 @@ pub enum Done {
     Counted(OperationId, Result<Counted, Refusal>),
     /// There is a result.
     Computed(OperationId, Result<EdgeAnswer, Refusal>),
-    /// An upload that nobody wants is removed.
-    Dropped,
 }
 
 struct Task {
@@ -186,7 +187,8 @@ pub struct Asker {
 
 impl Edge {
     /// Nothing is under way.
-    pub fn new(place: Place, waker: Arc<mio::Waker>) -> Edge {
+    /// `quota_bytes`: how much all devices may store, where anybody may be one.
+    pub fn new(place: Place, quota_bytes: Option<u64>, waker: Arc<mio::Waker>) -> Edge {
         let Place { place, opened } = place;
         let disk = opened.as_ref().map(|folder| folder.disk().clone());
         Edge {
@@ -194,12 +196,13 @@ impl Edge {
             desk: opened.map_or(Desk::Closed, Desk::Idle),
             former: None,
             disk,
-            waker,
-            workers: None,
+            workers: Pools::new(&waker),
+            quota: quota_bytes.map(|bytes| Arc::new(Quota::new(bytes))),
             running: HashMap::new(),
             inbox: Vec::new(),
             joined: HashSet::new(),
             owes_log: false,
+            lacks_thread: false,
             retry_at: None,
             news: Vec::new(),
         }
@@ -210,13 +213,6 @@ impl Edge {
     /// # Errors
     /// The server cannot do such a thing at the moment.
     pub fn start(&mut self, id: OperationId, asker: Asker, call: EdgeCall) -> Result<(), Refusal> {
-        if self.workers.is_none() {
-            let pools = Pools::start(&self.waker).map_err(|error| {
-                let text = format!("the server has no threads for devices: {error}");
-                Refusal::new(0, ErrorCode::Busy, text)
-            })?;
-            self.workers = Some(pools);
-        }
         if matches!(self.desk, Desk::Lost) {
             return Err(lost());
         }
@@ -236,11 +232,11 @@ impl Edge {
         self.desk = Desk::Busy;
         let place = self.place.clone();
         let on_panic = Done::Opened(Err(fault()));
-        self.pools().clerk.submit(move || Done::Opened(place.open()), on_panic).expect(ROOM);
-    }
-
-    fn pools(&self) -> &Pools {
-        self.workers.as_ref().expect("they are started with the first request")
+        let job = move || Done::Opened(place.open());
+        if let Err(why) = self.workers.clerk.submit(Behalf::SERVER, job, on_panic) {
+            let text = format!("the data folder cannot be opened: {why}");
+            self.on_opened(Err(Refusal::new(0, ErrorCode::SystemError, text)));
+        }
     }
 
     /// The folder is open.
@@ -285,7 +281,8 @@ impl Edge {
             Done::Computed(id, edge::compute(&disk, &device, file_id, operation, flag))
         };
         self.set_step(id, Step::Computing(cancelled));
-        let submitted = self.pools().readers.submit(job, Done::Computed(id, Err(fault())));
+        let on_panic = Done::Computed(id, Err(fault()));
+        let submitted = self.workers.readers.submit(self.behalf(id), job, on_panic);
         self.check_room(id, submitted);
     }
 
@@ -297,16 +294,21 @@ impl Edge {
         let job = move || Done::Counted(id, edge::count(&disk, &device, file_id, flag.as_flag()));
         deletion.counts += 1;
         self.set_step(id, Step::Counting(deletion, cancelled));
-        let submitted = self.pools().readers.submit(job, Done::Counted(id, Err(fault())));
+        let on_panic = Done::Counted(id, Err(fault()));
+        let submitted = self.workers.readers.submit(self.behalf(id), job, on_panic);
         self.check_room(id, submitted);
     }
 
     /// Uploads that were given up may have left jobs behind, more than there is room for.
-    fn check_room(&mut self, id: OperationId, submitted: Result<(), QueueFull>) {
-        if submitted.is_err() {
-            let text = "the server's disk does not keep up with its devices; try again later";
+    fn check_room(&mut self, id: OperationId, submitted: Result<(), NotTaken>) {
+        if let Err(why) = submitted {
+            let text = format!("the server does not keep up with its devices: {why}; try again");
             self.answer(id, Err(Refusal::new(0, ErrorCode::Busy, text)));
         }
+    }
+
+    fn behalf(&self, id: OperationId) -> Behalf {
+        self.running.get(&id).map_or(Behalf::SERVER, |task| task.session.into())
     }
 
     fn open_disk(&self) -> DataFolder {
@@ -338,7 +340,12 @@ impl Edge {
         let Step::Receiving(upload) = &mut task.step else { unreachable!("the caller has looked") };
         upload.in_flight = Some(bytes.len());
         let (stage, hash) = (upload.stage.take(), upload.hash);
+        let quota = self.quota.clone();
         let write = move || {
+            if let Some(quota) = &quota {
+                stage.is_none().then(|| quota.begin(&disk)).transpose()?;
+                quota.write(&disk, bytes.len())?;
+            }
             let mut stage = match stage {
                 Some(stage) => stage,
                 None => Box::new(Stage::begin(disk, id.to_bits())?),
@@ -349,7 +356,8 @@ impl Edge {
             (Ok(stage), true) => Done::Received(id, stage.finish(hash.as_ref())),
             (written, _) => Done::Written(id, written),
         };
-        let submitted = self.pools().receivers.submit(job, Done::Written(id, Err(fault())));
+        let behalf = task.session.into();
+        let submitted = self.workers.receivers.submit(behalf, job, Done::Written(id, Err(fault())));
         self.check_room(id, submitted);
     }
 
@@ -361,7 +369,7 @@ impl Edge {
 
     /// Time has passed.
     pub fn tick(&mut self, now_ms: u64) {
-        if !self.owes_log {
+        if !self.owes_log && !self.lacks_thread {
             self.retry_at = None;
         } else if now_ms >= *self.retry_at.get_or_insert(now_ms + LOG_RETRY_MS) {
             self.retry_at = Some(now_ms + LOG_RETRY_MS);
@@ -385,6 +393,10 @@ impl Edge {
         if !matches!(self.desk, Desk::Idle(_)) {
             return;
         }
+        if let Err(why) = self.workers.clerk.prepare() {
+            return self.turn_away(why);
+        }
+        self.lacks_thread = false;
         let Desk::Idle(mut folder) = std::mem::replace(&mut self.desk, Desk::Busy) else {
             unreachable!("it was just looked at");
         };
@@ -395,12 +407,20 @@ impl Edge {
             let results = folder.perform(acts, &time);
             Done::Acts(place::told(folder), ids.into_iter().zip(results).collect())
         };
-        self.pools().clerk.submit(job, Done::Lost).expect(ROOM);
+        self.workers.clerk.submit(Behalf::SERVER, job, Done::Lost).expect(ROOM);
+    }
+
+    /// There is no clerk: who waits for an answer is told so, the rest is tried again later.
+    fn turn_away(&mut self, why: NotTaken) {
+        let asked = self.inbox.extract_if(.., |(id, _)| id.is_some());
+        let ids: Vec<_> = asked.filter_map(|(id, _)| id).collect();
+        ids.into_iter().for_each(|id| self.check_room(id, Err(why)));
+        self.lacks_thread = !self.inbox.is_empty();
     }
 
     /// What has come of it all since.
     pub fn take_news(&mut self) -> Vec<News> {
-        while let Some(done) = self.workers.as_ref().and_then(Pools::try_recv) {
+        while let Some(done) = self.workers.try_recv() {
             self.on_done(done);
         }
         std::mem::take(&mut self.news)
@@ -440,7 +460,6 @@ impl Edge {
             Done::Received(id, received) => self.on_received(id, received),
             Done::Counted(id, counted) => self.on_counted(id, counted),
             Done::Computed(id, computed) => self.answer(id, computed),
-            Done::Dropped => {}
         }
     }
 
@@ -585,12 +604,7 @@ impl Edge {
 
     /// Removes a file that nobody wants, which may wait for the disk.
     fn discard(&self, staged: impl Send + 'static) {
-        let job = move || {
-            drop(staged);
-            Done::Dropped
-        };
-        // Where there is no room for the job, it is dropped here and now.
-        let _ = self.pools().receivers.submit(job, Done::Dropped);
+        self.workers.receivers.dispose(Behalf::SERVER, staged);
     }
 
     /// The session is gone, and so is its device.
@@ -617,12 +631,12 @@ impl Edge {
 }
 
 impl Pools {
-    fn start(waker: &Arc<mio::Waker>) -> io::Result<Pools> {
-        Ok(Pools {
-            clerk: Workers::new(1, QUEUE_MAX, Arc::clone(waker))?,
-            receivers: Workers::new(2, QUEUE_MAX, Arc::clone(waker))?,
-            readers: Workers::in_background(2, QUEUE_MAX, Arc::clone(waker))?,
-        })
+    fn new(waker: &Arc<mio::Waker>) -> Pools {
+        Pools {
+            clerk: Workers::new(1, QUEUE_MAX, Arc::clone(waker)),
+            receivers: Workers::new(2, QUEUE_MAX, Arc::clone(waker)),
+            readers: Workers::in_background(2, QUEUE_MAX, Arc::clone(waker)),
+        }
     }
 
     fn try_recv(&self) -> Option<Done> {
@@ -632,7 +646,7 @@ impl Pools {
 }
 
 /// Why the clerk's queue takes a job.
-const ROOM: &str = "the clerk has one job at a time";
+const ROOM: &str = "the clerk has a thread, and one job at a time";
 
 fn fault() -> Refusal {
     Refusal::new(0, ErrorCode::SystemError, "a fault of the server; its log says more")

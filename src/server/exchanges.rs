@@ -15,13 +15,14 @@ use std::{
     sync::Arc,
 };
 
-use super::upload::Upload;
+use super::{budget::Budget, upload::Upload};
 use crate::{
     hub::{FilePiece, OperationId, SessionId},
+    limits::{EXCHANGES_OF_ONE_MAX_BYTES, EXCHANGES_TOTAL_MAX_BYTES},
     sys::{
         files::{Hidden, Share},
         transport::Transport,
-        workers::Workers,
+        workers::{Behalf, Cancelled, Workers},
     },
     transfer::{
         Fault, Receiver, Segment, Sender,
@@ -37,6 +38,8 @@ const WORKERS: usize = 3;
 const QUEUE_MAX: usize = 4096;
 /// Bytes that a party says in one go, and below which of them it goes on.
 const AHEAD_BYTES: usize = 1024 * 1024;
+/// The same where the session, or all of them, hold much already.
+const AHEAD_LEAST_BYTES: usize = 64 * 1024;
 /// Bytes that are hashed in one go to prove what is there.
 const PROOF_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -63,6 +66,8 @@ pub struct Exchanges {
     workers: Workers<Worked>,
     running: HashMap<OperationId, Exchange>,
     hashes: Hashes,
+    /// By [`Role`]: what is read ahead is not to keep out what comes in.
+    memory: [Budget; 2],
 }
 
 /// What a worker has done.
@@ -75,10 +80,29 @@ pub struct Worked {
     /// The buffer in which they were.
     spare: Vec<u8>,
     goes_on: bool,
+    /// Memory of the party.
+    held: usize,
+}
+
+/// What a party does.
+#[derive(Clone, Copy)]
+enum Role {
+    Sends,
+    Receives,
+}
+
+/// Memory that a party may use.
+#[derive(Clone, Copy)]
+struct Allowance {
+    /// Bytes that it says in one go.
+    ahead: usize,
+    /// Bytes that it may hold for good.
+    most: usize,
 }
 
 struct Exchange {
     session: SessionId,
+    role: Role,
     /// `None` while it is away.
     party: Option<Party>,
     out: VecDeque<Segment<DiskFile>>,
@@ -94,6 +118,11 @@ struct Exchange {
     spare: Vec<u8>,
     /// Its end, once all is said.
     over: Option<Outcome>,
+    cancelled: Cancelled,
+    /// Bytes that the party says in one go, and below which of them it goes on.
+    ahead: usize,
+    /// Memory that is counted for it.
+    held: usize,
 }
 
 /// What a conversation has to say.
@@ -126,9 +155,11 @@ impl Exchanges {
         Ok(Exchanges {
             root: Arc::new(share.try_clone_root()?),
             hidden: share.hidden(),
-            workers: Workers::new(WORKERS, QUEUE_MAX, waker)?,
+            workers: Workers::new(WORKERS, QUEUE_MAX, waker),
             running: HashMap::new(),
             hashes: Hashes::default(),
+            memory: [(); 2]
+                .map(|()| Budget::new(EXCHANGES_OF_ONE_MAX_BYTES, EXCHANGES_TOTAL_MAX_BYTES)),
         })
     }
 
@@ -181,8 +212,13 @@ impl Exchanges {
     }
 
     fn start(&mut self, id: OperationId, session: SessionId, party: Party) -> Result<(), Refusal> {
+        let role = match &party {
+            Party::Sender(_) => Role::Sends,
+            Party::Receiver(_) | Party::Upload(_) => Role::Receives,
+        };
         let exchange = Exchange {
             session,
+            role,
             party: Some(party),
             out: VecDeque::new(),
             out_bytes: 0,
@@ -192,6 +228,9 @@ impl Exchanges {
             goes_on: true,
             spare: Vec::new(),
             over: None,
+            cancelled: Cancelled::default(),
+            ahead: AHEAD_BYTES,
+            held: 0,
         };
         self.running.insert(id, exchange);
         self.go_on(id, Vec::new(), false);
@@ -220,10 +259,24 @@ impl Exchanges {
             unreachable!("bytes are taken only for who is at home")
         };
         exchange.goes_on = false;
-        let job = move || work(id, party, bytes, ended);
+        let memory = &mut self.memory[exchange.role as usize];
+        let room = memory.room(exchange.session);
+        exchange.ahead = if room >= AHEAD_BYTES { AHEAD_BYTES } else { AHEAD_LEAST_BYTES };
+        let allowance = Allowance { ahead: exchange.ahead, most: exchange.held + room };
+        if let Role::Sends = exchange.role {
+            // What comes home may be so much more.
+            let expected = exchange.held + exchange.ahead;
+            memory.change(exchange.session, &mut exchange.held, expected);
+        }
+        let cancelled = exchange.cancelled.clone();
+        // Nobody waits for one that is forgotten; its files are closed, and that is all.
+        let job = move || match cancelled.is_set() {
+            true => Worked::nothing(id),
+            false => work(id, party, bytes, ended, allowance),
+        };
         let lost = Worked::nothing(id);
-        if self.workers.submit(job, lost).is_err() {
-            let text = "too many transfers are under way; try again later";
+        if let Err(why) = self.workers.submit(exchange.session.into(), job, lost) {
+            let text = format!("no transfer can go on now: {why}; try again later");
             exchange.over = Some(Outcome::Failed(Refusal::new(0, ErrorCode::Busy, text)));
         }
     }
@@ -231,15 +284,22 @@ impl Exchanges {
     /// The next thing that a worker has done: whose it is, and how many bytes of the client are
     /// dealt with.
     pub fn try_recv(&mut self) -> Option<(OperationId, usize)> {
-        let Worked { id, party, segments, taken, spare, goes_on } = self.workers.try_recv()?;
+        let Worked { id, party, segments, taken, spare, goes_on, held } =
+            self.workers.try_recv()?;
         let Some(exchange) = self.running.get_mut(&id) else {
-            self.drop_elsewhere(party);
+            self.workers.dispose(Behalf::SERVER, party);
             return Some((id, taken));
         };
         exchange.out_bytes += segments.iter().map(Segment::length).sum::<usize>();
         exchange.out.extend(segments);
         exchange.goes_on = goes_on;
         exchange.spare = spare;
+        let said: usize = exchange.out.iter().map(memory_of).sum();
+        self.memory[exchange.role as usize].change(
+            exchange.session,
+            &mut exchange.held,
+            held + said,
+        );
         let outcome = party.as_ref().map(|party| match party {
             Party::Sender(sender) => sender.outcome().cloned(),
             Party::Receiver(receiver) => receiver.outcome().cloned(),
@@ -264,7 +324,7 @@ impl Exchanges {
     /// Whether it is worth while to go on without news from the client.
     pub fn wants_to_go_on(&self, id: OperationId) -> bool {
         let ready = |it: &Exchange| it.goes_on && it.over.is_none() && it.party.is_some();
-        self.running.get(&id).is_some_and(|it| ready(it) && it.out_bytes < AHEAD_BYTES)
+        self.running.get(&id).is_some_and(|it| ready(it) && it.out_bytes < it.ahead)
     }
 
     /// What the conversation has to say next, in at most `room` bytes; without room only its end.
@@ -278,8 +338,9 @@ impl Exchanges {
                 return Produced::Text(text);
             }
             let Some(outcome) = exchange.over.take() else { return Produced::Nothing };
+            self.memory[exchange.role as usize].change(exchange.session, &mut exchange.held, 0);
             let party = exchange.party.take();
-            self.drop_elsewhere(party);
+            self.workers.dispose(exchange.session.into(), party);
             return Produced::Over(outcome);
         };
         if room == 0 {
@@ -316,10 +377,12 @@ impl Exchanges {
                 Produced::Piece { file: number, offset: start, length: part }
             }
         };
-        if let Produced::Bytes(bytes) = &produced
-            && bytes.is_empty()
-        {
-            return self.produce(id, room);
+        if let Produced::Bytes(bytes) = &produced {
+            if bytes.is_empty() {
+                return self.produce(id, room);
+            }
+            let left = exchange.held.saturating_sub(bytes.len());
+            self.memory[exchange.role as usize].change(exchange.session, &mut exchange.held, left);
         }
         produced
     }
@@ -353,33 +416,41 @@ impl Exchanges {
         transport.write(&ZEROS[..length.min(ZEROS.len())], false)
     }
 
-    /// Forgets a conversation. What was received of a file is kept for the next time.
+    /// Forgets a conversation. What was received of a file is kept for the next time. Closing a
+    /// file may take the disk a while.
     pub fn drop_exchange(&mut self, id: OperationId) {
-        if let Some(exchange) = self.running.remove(&id) {
-            self.drop_elsewhere(exchange.party);
+        if let Some(mut exchange) = self.running.remove(&id) {
+            exchange.cancelled.set();
+            self.memory[exchange.role as usize].change(exchange.session, &mut exchange.held, 0);
+            self.workers.dispose(exchange.session.into(), exchange);
         }
-    }
-
-    /// Closing a file may take the disk a while.
-    fn drop_elsewhere(&self, party: Option<Party>) {
-        let Some(party) = party else { return };
-        let nobody = OperationId::from_bits(u64::MAX);
-        let job = move || {
-            drop(party);
-            Worked::nothing(nobody)
-        };
-        let _ = self.workers.submit(job, Worked::nothing(nobody));
     }
 }
 
 impl Worked {
     fn nothing(id: OperationId) -> Worked {
         let (party, segments, spare) = (None, Vec::new(), Vec::new());
-        Worked { id, party, segments, taken: 0, spare, goes_on: false }
+        Worked { id, party, segments, taken: 0, spare, goes_on: false, held: 0 }
     }
 }
 
-fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> Worked {
+/// The memory of something that is to be said.
+fn memory_of(segment: &Segment<DiskFile>) -> usize {
+    match segment {
+        Segment::Bytes(bytes) => bytes.len(),
+        Segment::File { .. } => 0,
+    }
+}
+
+fn work(
+    id: OperationId,
+    mut party: Party,
+    mut bytes: Vec<u8>,
+    ended: bool,
+    allowance: Allowance,
+) -> Worked {
+    // What a receiver cannot deal with at once waits there; the client is not told to go on.
+    let mut taken = bytes.len();
     let stopped = || Fault::new(ErrorCode::Cancelled, "the client has stopped in the middle");
     let (segments, goes_on) = match &mut party {
         Party::Sender(sender) => {
@@ -387,7 +458,7 @@ fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> W
             if ended && sender.outcome().is_none() {
                 sender.abort(stopped());
             }
-            let goes_on = sender.produce(AHEAD_BYTES);
+            let goes_on = sender.produce(allowance.ahead);
             sender.take_reports().iter().for_each(log_report);
             (sender.take_segments(), goes_on)
         }
@@ -396,20 +467,30 @@ fn work(id: OperationId, mut party: Party, mut bytes: Vec<u8>, ended: bool) -> W
             (Vec::new(), false)
         }
         Party::Receiver(receiver) => {
+            taken += receiver.waiting_bytes();
             receiver.handle(&bytes);
             if ended && receiver.outcome().is_none() {
                 receiver.abort(stopped());
             }
             let goes_on = receiver.prove(PROOF_BYTES);
+            taken -= receiver.waiting_bytes();
             receiver.settle();
+            if receiver.held_bytes() > allowance.most && receiver.outcome().is_none() {
+                let text = "the transfers under way announce too many files at once; try again \
+                            when some of them are over";
+                receiver.abort(Fault::new(ErrorCode::Busy, text));
+            }
             receiver.take_reports().iter().for_each(log_report);
             let bytes = receiver.take_bytes();
             (Vec::from_iter((!bytes.is_empty()).then_some(Segment::Bytes(bytes))), goes_on)
         }
     };
-    let taken = bytes.len();
     bytes.clear();
-    Worked { id, party: Some(party), segments, taken, spare: bytes, goes_on }
+    let held = match &party {
+        Party::Receiver(receiver) => receiver.held_bytes(),
+        Party::Sender(_) | Party::Upload(_) => 0,
+    };
+    Worked { id, party: Some(party), segments, taken, spare: bytes, goes_on, held }
 }
 
 fn log_report(report: &crate::transfer::Report) {

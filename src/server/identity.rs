@@ -20,7 +20,7 @@ use crate::{
     sys::{
         held_place::HeldPlace,
         peer_owner::{FarEnd, OwnAccount, SocketTable, find_in_proc},
-        workers::Workers,
+        workers::{Behalf, Workers},
     },
     wire::{Name, Secret},
 };
@@ -34,6 +34,8 @@ pub struct Plan {
     credentials: Option<(HeldPlace, Credentials)>,
     /// Where a file with passwords is, or would be found at the next start.
     hidden: Vec<HeldPlace>,
+    /// What devices may store where anybody may be one.
+    open_quota_bytes: u64,
     /// Do without the quick way to find owners, for kernels where it tells nonsense.
     slow_owners: bool,
 }
@@ -79,8 +81,14 @@ impl Plan {
             );
         }
         let policy = Policy { mode, plaintext: arguments.plaintext };
-        let slow_owners = arguments.no_sock_diag;
-        Ok(Plan { policy, credentials, hidden, slow_owners })
+        let (slow_owners, open_quota_bytes) = (arguments.no_sock_diag, arguments.open_quota);
+        Ok(Plan { policy, credentials, hidden, open_quota_bytes, slow_owners })
+    }
+
+    /// How much devices may store, unless all who may do so are known.
+    pub fn quota_bytes(&self) -> Option<u64> {
+        let is_open = matches!(self.policy.mode, Mode::Open { .. });
+        is_open.then_some(self.open_quota_bytes)
     }
 
     /// Whom the server serves.
@@ -148,19 +156,16 @@ pub enum News {
 
 impl Identity {
     /// Does what `plan` says.
-    ///
-    /// # Errors
-    /// The system lacks descriptors or threads.
-    pub fn new(plan: Plan, limits: &Limits, waker: Arc<Waker>) -> io::Result<Identity> {
+    pub fn new(plan: Plan, limits: &Limits, waker: Arc<Waker>) -> Identity {
         let Plan { policy, credentials, slow_owners, .. } = plan;
         let owners = match policy.mode {
             Mode::Open { .. } | Mode::Credentials { .. } => Owners::NotAsked,
-            Mode::Protected if slow_owners => Owners::slow(Arc::clone(&waker))?,
+            Mode::Protected if slow_owners => Owners::slow(Arc::clone(&waker)),
             Mode::Protected => match SocketTable::open() {
                 Ok(table) => Owners::Quick(Box::new(table)),
                 Err(error) => {
                     log::info!("owners of connections are looked up in /proc: {error}");
-                    Owners::slow(Arc::clone(&waker))?
+                    Owners::slow(Arc::clone(&waker))
                 }
             },
         };
@@ -168,12 +173,11 @@ impl Identity {
             credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
             // The hub asks for no more at once; one place is for reading the file.
             let places = limits.verifications_max + 1;
-            let workers = Workers::in_background(limits.verifications_max, places, waker)?;
+            let workers = Workers::in_background(limits.verifications_max, places, waker);
             let current = Arc::new(credentials);
-            Ok(Passwords { place, current, workers, reading: false, read_again: false })
+            Passwords { place, current, workers, reading: false, read_again: false }
         });
-        let passwords = passwords.transpose().map_err(|error: io::Error| error)?;
-        Ok(Identity { policy, account: OwnAccount::current(), owners, passwords })
+        Identity { policy, account: OwnAccount::current(), owners, passwords }
     }
 
     /// One line for the operator: whom the server serves.
@@ -223,8 +227,8 @@ impl Identity {
             }
             Owners::Slow(workers) => {
                 let job = move || Some((stream, peer, owner_of(find_in_proc(end), account)));
-                if workers.submit(job, None).is_err() {
-                    log::warn!("a connection from {peer} was dropped: too many arrive at once");
+                if let Err(why) = workers.submit(Behalf::SERVER, job, None) {
+                    log::warn!("a connection from {peer} was dropped: {why}");
                 }
                 None
             }
@@ -256,7 +260,7 @@ impl Identity {
             };
             Done::Checked { session, name, verdict, with }
         };
-        passwords.workers.submit(job, fallback).map_err(|_| Verdict::Unchecked)
+        passwords.workers.submit(session.into(), job, fallback).map_err(|_| Verdict::Unchecked)
     }
 
     /// Reads the credentials file again; [`News::Accounts`] follows if it is good.
@@ -295,8 +299,8 @@ impl Identity {
 }
 
 impl Owners {
-    fn slow(waker: Arc<Waker>) -> io::Result<Owners> {
-        Ok(Owners::Slow(Workers::new(1, LOOKUPS_MAX, waker)?))
+    fn slow(waker: Arc<Waker>) -> Owners {
+        Owners::Slow(Workers::new(1, LOOKUPS_MAX, waker))
     }
 }
 
@@ -317,9 +321,10 @@ impl Passwords {
         let place = self.place.clone();
         let job = move || Done::Read(Credentials::load(&place));
         let on_panic = Done::Read(Err(io::Error::other("a fault of ours")));
-        self.reading = self.workers.submit(job, on_panic).is_ok();
-        if !self.reading {
-            log::error!("SIGHUP: no worker is free; the credentials in force are the old ones");
+        let submitted = self.workers.submit(Behalf::SERVER, job, on_panic);
+        self.reading = submitted.is_ok();
+        if let Err(why) = submitted {
+            log::error!("SIGHUP: the credentials in force are the old ones: {why}");
         }
     }
 

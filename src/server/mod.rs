@@ -10,6 +10,7 @@
 mod acceptor;
 mod answers;
 pub mod arguments;
+mod budget;
 mod commands;
 mod connections;
 pub mod credentials;
@@ -18,6 +19,7 @@ mod exchanges;
 mod identity;
 mod keys;
 mod lingering;
+mod listings;
 mod passwd;
 mod program;
 mod programs;
@@ -139,10 +141,14 @@ impl Server {
         let waker = Arc::new(Waker::new(registry, Source::Workers.token())?);
         let root = root.canonicalize()?;
         let mut share = Share::open(&root)?;
+        if let Err(why) = share.check_system() {
+            log::warn!("{why}");
+        }
         let hidden = [plan.hidden_places(), keys.hidden_places()?, data.hidden_places()?].concat();
         hidden.into_iter().try_for_each(|place| share.hide(place))?;
         let mut hub = Hub::new(limits, random_key(), plan.policy());
-        let identity = Identity::new(plan, &limits, Arc::clone(&waker))?;
+        let quota_bytes = plan.quota_bytes();
+        let identity = Identity::new(plan, &limits, Arc::clone(&waker));
         let accounts = identity.accounts();
         hub.handle(Time(0), Input::Accounts { accounts: &accounts, changed: &[] });
         Ok(Server {
@@ -154,10 +160,10 @@ impl Server {
             signals,
             connections: Connections::default(),
             lingering: Lingering::default(),
-            edge: Edge::new(data, Arc::clone(&waker)),
-            questions: Questions::new(Arc::clone(&waker))?,
+            edge: Edge::new(data, quota_bytes, Arc::clone(&waker)),
+            questions: Questions::new(Arc::clone(&waker)),
             exchanges: Exchanges::new(&share, waker.clone())?,
-            transfers: Transfers::new(share, Arc::clone(&waker))?,
+            transfers: Transfers::new(share, Arc::clone(&waker)),
             keys,
             waker,
             commands: Commands::new(root, guard),

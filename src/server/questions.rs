@@ -18,12 +18,12 @@ use std::{
 
 use super::answers;
 use crate::{
-    hub::{Counts, OperationId},
+    hub::{Counts, OperationId, SessionId},
     limits::INFO_INTERVAL_MS,
     sys::{
         clock,
         host::{self, addresses::Address, disks::Survey, processor::Sample},
-        workers::{QueueFull, Workers},
+        workers::{Behalf, NotTaken, Workers},
     },
     wire::{ErrorCode, Outcome, Refusal, event::Object, host::Question, info::Info},
 };
@@ -112,6 +112,7 @@ enum Asked {
 
 /// What is measured.
 struct Measure {
+    session: SessionId,
     interval_ms: u64,
     /// Messages that the hub had routed at that time, in milliseconds.
     messages: u64,
@@ -140,15 +141,16 @@ pub enum Produced {
 
 impl Questions {
     /// None so far.
-    pub fn new(waker: Arc<mio::Waker>) -> io::Result<Questions> {
-        let workers = Workers::new(WORKERS, 2048, waker)?;
-        Ok(Questions { workers, asked: HashMap::new(), survey: None })
+    pub fn new(waker: Arc<mio::Waker>) -> Questions {
+        let workers = Workers::new(WORKERS, 2048, waker);
+        Questions { workers, asked: HashMap::new(), survey: None }
     }
 
     /// Takes up a question.
     pub fn start(
         &mut self,
         id: OperationId,
+        session: SessionId,
         question: Question,
         busy: &Busy,
     ) -> Result<(), Refusal> {
@@ -158,10 +160,12 @@ impl Questions {
                 self.asked.insert(id, Asked::Answer([Piece::Text(text)].into()));
                 return Ok(());
             }
-            Question::Processor => return self.start_measure(id, INFO_INTERVAL_MS, None, busy),
+            Question::Processor => {
+                return self.start_measure(id, session, INFO_INTERVAL_MS, None, busy);
+            }
             Question::Info { interval_ms } => {
                 let survey = self.start_survey()?;
-                return self.start_measure(id, interval_ms, Some(survey), busy);
+                return self.start_measure(id, session, interval_ms, Some(survey), busy);
             }
             Question::Addresses => answers::addresses,
             Question::Name => answers::name,
@@ -169,7 +173,8 @@ impl Questions {
             Question::System => answers::system,
         };
         let on_panic = Done::Text(id, Err(fault()));
-        self.workers.submit(move || Done::Text(id, find()), on_panic).map_err(full)?;
+        let job = move || Done::Text(id, find());
+        self.workers.submit(session.into(), job, on_panic).map_err(full)?;
         self.asked.insert(id, Asked::Text);
         Ok(())
     }
@@ -177,20 +182,23 @@ impl Questions {
     fn start_measure(
         &mut self,
         id: OperationId,
+        session: SessionId,
         interval_ms: u32,
         survey: Option<Survey>,
         busy: &Busy,
     ) -> Result<(), Refusal> {
-        self.submit_look(id)?;
+        self.submit_look(id, session)?;
         let (messages, since) = (busy.counts.messages, busy.now);
-        let measure = Measure { interval_ms: interval_ms.into(), messages, since, survey };
+        let interval_ms = interval_ms.into();
+        let measure = Measure { session, interval_ms, messages, since, survey };
         self.asked.insert(id, Asked::Beginning(measure));
         Ok(())
     }
 
-    fn submit_look(&self, id: OperationId) -> Result<(), Refusal> {
+    fn submit_look(&self, id: OperationId, session: SessionId) -> Result<(), Refusal> {
         let on_panic = Done::Sampled(id, Err(fault()));
-        self.workers.submit(move || Done::Sampled(id, Look::take()), on_panic).map_err(full)
+        let job = move || Done::Sampled(id, Look::take());
+        self.workers.submit(session.into(), job, on_panic).map_err(full)
     }
 
     /// Joins the survey that is under way, or starts one.
@@ -204,7 +212,7 @@ impl Questions {
             worker.run();
             Done::Surveyed
         };
-        self.workers.submit(job, Done::Surveyed).map_err(full)?;
+        self.workers.submit(Behalf::SERVER, job, Done::Surveyed).map_err(full)?;
         self.survey = Some(survey.clone());
         Ok(survey)
     }
@@ -265,11 +273,12 @@ impl Questions {
                 continue;
             };
             let submitted = match measure.survey {
-                None => self.submit_look(id),
+                None => self.submit_look(id, measure.session),
                 Some(_) => {
                     let job = move || Done::Gathered(id, Box::new(Facts::gather()));
                     let on_panic = Done::Gathered(id, Box::new(Err(fault())));
-                    self.workers.submit(job, on_panic).map_err(full)
+                    let behalf = measure.session.into();
+                    self.workers.submit(behalf, job, on_panic).map_err(full)
                 }
             };
             let next = match submitted {
@@ -397,8 +406,9 @@ fn fault() -> io::Error {
     io::Error::other("a fault of ours")
 }
 
-fn full(_: QueueFull) -> Refusal {
-    Refusal::new(0, ErrorCode::Busy, "too much is being asked about the host; try again")
+fn full(why: NotTaken) -> Refusal {
+    let text = format!("the host cannot be asked now: {why}; try again");
+    Refusal::new(0, ErrorCode::Busy, text)
 }
 
 #[cfg(test)]
@@ -419,12 +429,14 @@ mod tests {
         fn new() -> Desk {
             let poll = Poll::new().expect("a poll");
             let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a waker"));
-            Desk { questions: Questions::new(waker).expect("threads"), poll }
+            Desk { questions: Questions::new(waker), poll }
         }
 
         fn start(&mut self, serial: u64, question: Question, now: u64) -> OperationId {
             let id = OperationId::new(serial as usize, serial);
-            self.questions.start(id, question, &busy(now)).expect("it is taken up");
+            self.questions
+                .start(id, SessionId::new(0, 1), question, &busy(now))
+                .expect("it is taken up");
             id
         }
 

@@ -1,31 +1,23 @@
 //! Files on their way out, and listings: opened, read and hashed by workers, sent by the loop.
 
-use std::{
-    collections::HashMap, ffi::OsString, fs::File, os::unix::ffi::OsStringExt as _, sync::Arc,
-};
+use std::{collections::HashMap, ffi::OsString, fs::File, ops::ControlFlow, sync::Arc};
 
+use super::listings::{self, Listing, Listings};
 use crate::{
-    hub::OperationId,
+    hub::{OperationId, SessionId},
     sys::{
-        clock,
-        files::{self, FileError, Listing, NOTHING_SHARED, OpenedFile, Share},
-        workers::{Cancelled, Workers},
+        files::{self, FileError, FileHash, NOTHING_SHARED, OpenedFile, Share},
+        workers::{Behalf, Cancelled, NotTaken, Workers},
     },
-    wire::{
-        ErrorCode, Outcome, Refusal, SharePath,
-        event::{Entry, EntryKind},
-    },
+    wire::{ErrorCode, Outcome, Refusal, SharePath, event::Entry},
 };
 
-/// Entries of one listing at most; more are said to be there and not shown.
-const LISTING_MAX: usize = 1_000_000;
-/// Hashes that are remembered.
-const HASHES_MAX: usize = 1024;
+/// Jobs that may wait in each pool: more than there can be operations.
+const QUEUE_MAX: usize = 4096;
+/// Bytes that are hashed in one turn of a worker.
+const HASHED_PER_TURN_BYTES: u64 = 32 * 1024 * 1024;
 /// What is not in the page cache is read ahead by so many bytes.
 const READ_AHEAD_BYTES: u64 = 8 * 1024 * 1024;
-/// A file that changed less than so many seconds ago may change again within the same tick of the
-/// file system's clock; its hash is not remembered.
-const SETTLED_SECONDS: i64 = 2;
 
 /// All transfers under way.
 pub struct Transfers {
@@ -37,15 +29,15 @@ pub struct Transfers {
     /// Reads what is not in the page cache, so that the loop does not wait for the disk.
     readers: Workers<Done>,
     running: HashMap<OperationId, Transfer>,
-    hashes: HashMap<Identity, [u8; 32]>,
+    listings: Listings,
 }
 
 /// What a worker has done.
 pub enum Done {
     /// A file is open, or could not be.
     Opened(OperationId, Result<OpenedFile, FileError>),
-    /// A folder is listed, or could not be.
-    Listed(OperationId, Result<Listed, FileError>),
+    /// A part of a folder is listed, or could not be.
+    Listed(OperationId, Result<Box<listings::Part>, FileError>),
     /// A file is hashed, or could not be.
     Hashed(OperationId, Result<[u8; 32], std::io::Error>),
     /// A part of a file was read; where that failed, who sends it sees so too.
@@ -53,30 +45,23 @@ pub enum Done {
 }
 
 enum Transfer {
-    /// A worker is at it.
-    Opening(Kind),
+    /// A worker opens the file.
+    Opening(Opening),
     /// A file on its way.
     File(Outgoing),
     /// A listing on its way.
-    Listing(Listed),
+    Listing(Listing),
 }
 
-/// A folder's entries, given away a few at a time: to turn a hundred thousand of them into what
-/// is said, or to free them, takes longer than the loop has.
-pub struct Listed {
-    left: std::vec::IntoIter<Entry>,
-    /// Those that are being said.
-    some: Vec<Entry>,
-    count: usize,
-    truncated: bool,
-}
-
-enum Kind {
-    Download { path: SharePath, verified: bool },
-    Listing,
+struct Opening {
+    session: SessionId,
+    path: SharePath,
+    verified: bool,
+    cancelled: Cancelled,
 }
 
 struct Outgoing {
+    session: SessionId,
     file: Arc<File>,
     size: u64,
     /// So much is handed to the hub.
@@ -88,22 +73,14 @@ struct Outgoing {
     hash: Hash,
     /// It turned out shorter than it was: what is owed is filled with zeros, and it fails.
     shrunk: bool,
+    cancelled: Cancelled,
 }
 
 enum Hash {
     NotWanted,
-    Pending(Cancelled, Identity, i64),
+    Pending,
     Known([u8; 32]),
     Failed(String),
-}
-
-/// What tells one content of a file from another.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, u32),
 }
 
 /// What is said of a file before its bytes.
@@ -135,30 +112,36 @@ pub enum Produced<'a> {
 
 impl Transfers {
     /// None so far, all from `share`.
-    pub fn new(share: Share, waker: Arc<mio::Waker>) -> std::io::Result<Transfers> {
-        Ok(Transfers {
+    pub fn new(share: Share, waker: Arc<mio::Waker>) -> Transfers {
+        Transfers {
             share: Arc::new(share),
-            openers: Workers::new(2, 1024, Arc::clone(&waker))?,
-            hashers: Workers::in_background(2, 1024, Arc::clone(&waker))?,
-            readers: Workers::new(2, 1024, waker)?,
+            openers: Workers::new(2, QUEUE_MAX, Arc::clone(&waker)),
+            hashers: Workers::in_background(2, QUEUE_MAX, Arc::clone(&waker)),
+            readers: Workers::new(2, QUEUE_MAX, waker),
             running: HashMap::new(),
-            hashes: HashMap::new(),
-        })
+            listings: Listings::default(),
+        }
     }
 
     /// Starts sending a file.
     pub fn start_download(
         &mut self,
         id: OperationId,
+        session: SessionId,
         path: SharePath,
         verified: bool,
     ) -> Result<(), Refusal> {
         let (share, name) = (Arc::clone(&self.share), path.as_path().as_os_str().to_owned());
-        let job = move || Done::Opened(id, share.open_file(&name));
-        let on_panic =
-            Done::Opened(id, Err(FileError::Io(std::io::Error::other("a fault of ours"))));
-        self.openers.submit(job, on_panic).map_err(|_| busy())?;
-        self.running.insert(id, Transfer::Opening(Kind::Download { path, verified }));
+        let cancelled = Cancelled::default();
+        let flag = cancelled.clone();
+        let job = move || {
+            let opened = if flag.is_set() { Err(gone()) } else { share.open_file(&name) };
+            Done::Opened(id, opened)
+        };
+        let on_panic = Done::Opened(id, Err(FileError::Io(fault())));
+        self.openers.submit(session.into(), job, on_panic).map_err(busy)?;
+        let opening = Opening { session, path, verified, cancelled };
+        self.running.insert(id, Transfer::Opening(opening));
         Ok(())
     }
 
@@ -166,15 +149,18 @@ impl Transfers {
     pub fn start_listing(
         &mut self,
         id: OperationId,
+        session: SessionId,
         path: Option<SharePath>,
     ) -> Result<(), Refusal> {
-        let share = Arc::clone(&self.share);
         let name = path.map_or(OsString::new(), |path| path.as_path().as_os_str().to_owned());
-        let job = move || Done::Listed(id, share.list(&name, LISTING_MAX).map(Listed::from));
-        let on_panic =
-            Done::Listed(id, Err(FileError::Io(std::io::Error::other("a fault of ours"))));
-        self.openers.submit(job, on_panic).map_err(|_| busy())?;
-        self.running.insert(id, Transfer::Opening(Kind::Listing));
+        let mut listing = self.listings.begin(session);
+        let job = listing.first_job(Arc::clone(&self.share), name, id);
+        let on_panic = Done::Listed(id, Err(FileError::Io(fault())));
+        if let Err(why) = self.openers.submit_in_slices(session.into(), job, on_panic) {
+            self.listings.end(&mut listing);
+            return Err(busy(why));
+        }
+        self.running.insert(id, Transfer::Listing(listing));
         Ok(())
     }
 
@@ -190,27 +176,24 @@ impl Transfers {
         id: OperationId,
         opened: Result<OpenedFile, FileError>,
     ) -> Option<Result<Announcement, Refusal>> {
-        let Some(Transfer::Opening(Kind::Download { path, verified })) = self.running.get(&id)
-        else {
-            return None;
-        };
+        let Some(Transfer::Opening(opening)) = self.running.get(&id) else { return None };
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => return Some(Err(refusal_of(error, "file"))),
         };
-        let OpenedFile { file, size, modified, device, inode } = opened;
-        let name = path.file_name().to_vec();
-        let identity = Identity { device, inode, size, modified };
-        let file = Arc::new(file);
-        let hash = match self.hashes.get(&identity) {
-            _ if !verified => Hash::NotWanted,
-            Some(hash) => Hash::Known(*hash),
-            None => match self.hash(id, &file, identity) {
-                Ok(hash) => hash,
-                Err(refusal) => return Some(Err(refusal)),
+        let OpenedFile { file, size, modified, .. } = opened;
+        let name = opening.path.file_name().to_vec();
+        let (session, verified) = (opening.session, opening.verified);
+        let (file, cancelled) = (Arc::new(file), opening.cancelled.clone());
+        let hash = match verified {
+            false => Hash::NotWanted,
+            true => match self.hash(id, session, FileHash::new(file.clone(), size), &cancelled) {
+                Ok(()) => Hash::Pending,
+                Err(why) => return Some(Err(busy(why))),
             },
         };
         let outgoing = Outgoing {
+            session,
             file,
             size,
             offset: 0,
@@ -218,57 +201,58 @@ impl Transfers {
             is_reading: false,
             hash,
             shrunk: false,
+            cancelled,
         };
         self.running.insert(id, Transfer::File(outgoing));
         Some(Ok(Announcement { name, size, modified: modified.0 }))
     }
 
     fn hash(
-        &mut self,
+        &self,
         id: OperationId,
-        file: &Arc<File>,
-        identity: Identity,
-    ) -> Result<Hash, Refusal> {
-        let (cancelled, file) = (Cancelled::default(), Arc::clone(file));
+        session: SessionId,
+        mut hash: FileHash,
+        cancelled: &Cancelled,
+    ) -> Result<(), NotTaken> {
         let flag = cancelled.clone();
         let job = move || {
-            let hash = files::hash_file(&file, identity.size, flag.as_flag());
-            Done::Hashed(id, hash.map(|hash| *hash.as_bytes()))
+            let hashed = match flag.is_set() {
+                true => Err(std::io::ErrorKind::Interrupted.into()),
+                false => hash.go_on(HASHED_PER_TURN_BYTES),
+            };
+            match hashed.transpose() {
+                None => ControlFlow::Continue(()),
+                Some(hash) => {
+                    ControlFlow::Break(Done::Hashed(id, hash.map(|hash| *hash.as_bytes())))
+                }
+            }
         };
-        let on_panic = Done::Hashed(id, Err(std::io::Error::other("a fault of ours")));
-        self.hashers.submit(job, on_panic).map_err(|_| busy())?;
-        Ok(Hash::Pending(cancelled, identity, clock::wall_clock()))
+        self.hashers.submit_in_slices(session.into(), job, Done::Hashed(id, Err(fault())))
     }
 
     /// Takes in the hash of a file; true where its transfer may have waited for it.
     pub fn on_hashed(&mut self, id: OperationId, hashed: Result<[u8; 32], std::io::Error>) -> bool {
         let Some(Transfer::File(outgoing)) = self.running.get_mut(&id) else { return false };
-        let Hash::Pending(_, identity, begun) = &outgoing.hash else { return false };
-        match hashed {
-            Ok(hash) => {
-                if begun - identity.modified.0 >= SETTLED_SECONDS {
-                    if self.hashes.len() >= HASHES_MAX {
-                        self.hashes.clear();
-                    }
-                    self.hashes.insert(*identity, hash);
-                }
-                outgoing.hash = Hash::Known(hash);
-            }
-            Err(error) => outgoing.hash = Hash::Failed(error.to_string()),
-        }
+        outgoing.hash = match hashed {
+            Ok(hash) => Hash::Known(hash),
+            Err(error) => Hash::Failed(error.to_string()),
+        };
         true
     }
 
-    /// Takes in a listed folder; true where it may speak now, else the failure.
+    /// Takes in a part of a listed folder; true where it may speak now, else the failure.
     pub fn on_listed(
         &mut self,
         id: OperationId,
-        listed: Result<Listed, FileError>,
+        listed: Result<Box<listings::Part>, FileError>,
     ) -> Option<Result<(), Refusal>> {
-        let Some(Transfer::Opening(Kind::Listing)) = self.running.get(&id) else { return None };
+        let Some(Transfer::Listing(listing)) = self.running.get_mut(&id) else {
+            self.openers.dispose(Behalf::SERVER, listed);
+            return None;
+        };
         Some(match listed {
-            Ok(listed) => {
-                self.running.insert(id, Transfer::Listing(listed));
+            Ok(part) => {
+                listing.take_in(*part);
                 Ok(())
             }
             Err(error) => Err(refusal_of(error, "folder")),
@@ -279,7 +263,18 @@ impl Transfers {
     pub fn produce(&mut self, id: OperationId, room: usize) -> Produced<'_> {
         match self.running.get_mut(&id) {
             None | Some(Transfer::Opening(_)) => Produced::Nothing,
-            Some(Transfer::Listing(listed)) => listed.produce(room),
+            Some(Transfer::Listing(listing)) => {
+                if room > 0
+                    && let Some(job) = listing.next_job(id)
+                {
+                    let session = listing.session();
+                    let on_panic = Done::Listed(id, Err(FileError::Io(fault())));
+                    if let Err(why) = self.openers.submit_in_slices(session.into(), job, on_panic) {
+                        return Produced::Over(Outcome::Failed(busy(why)));
+                    }
+                }
+                listing.produce(room)
+            }
             Some(Transfer::File(outgoing)) => {
                 if room > 0 && outgoing.is_cold(room) {
                     outgoing.read_on(id, &self.readers);
@@ -312,48 +307,33 @@ impl Transfers {
         }
     }
 
-    /// Forgets a transfer.
+    /// Forgets a transfer. Closing a file, or a folder, may take the disk a while.
     pub fn drop_transfer(&mut self, id: OperationId) {
-        if let Some(Transfer::File(outgoing)) = self.running.remove(&id)
-            && let Hash::Pending(cancelled, ..) = outgoing.hash
-        {
-            cancelled.set();
+        match self.running.remove(&id) {
+            None => {}
+            Some(Transfer::Opening(opening)) => opening.cancelled.set(),
+            Some(Transfer::File(outgoing)) => {
+                outgoing.cancelled.set();
+                self.openers.dispose(outgoing.session.into(), outgoing);
+            }
+            Some(Transfer::Listing(mut listing)) => {
+                listing.cancel();
+                self.listings.end(&mut listing);
+                self.openers.dispose(listing.session().into(), listing);
+            }
         }
     }
 
     /// How many files are under way.
     pub fn count(&self) -> usize {
-        let is_file = |transfer: &&Transfer| {
-            matches!(transfer, Transfer::File(_) | Transfer::Opening(Kind::Download { .. }))
-        };
+        let is_file =
+            |transfer: &&Transfer| matches!(transfer, Transfer::File(_) | Transfer::Opening(_));
         self.running.values().filter(is_file).count()
     }
 
     /// True where the operation is a transfer that is under way.
     pub fn has(&self, id: OperationId) -> bool {
         self.running.contains_key(&id)
-    }
-}
-
-impl From<Listing> for Listed {
-    fn from(Listing { entries, truncated }: Listing) -> Listed {
-        let entries: Vec<Entry> = entries.into_iter().map(entry_of).collect();
-        let count = entries.len();
-        Listed { left: entries.into_iter(), some: Vec::new(), count, truncated }
-    }
-}
-
-impl Listed {
-    fn produce(&mut self, room: usize) -> Produced<'_> {
-        if self.left.len() == 0 {
-            return Produced::Over(counted(self.count, self.truncated));
-        }
-        if room == 0 {
-            return Produced::Nothing;
-        }
-        self.some.clear();
-        self.some.extend(self.left.by_ref().take(crate::hub::ENTRIES_MAX));
-        Produced::Entries(&self.some)
     }
 }
 
@@ -375,13 +355,16 @@ impl Outgoing {
         }
         let (file, start) = (Arc::clone(&self.file), self.offset);
         let end = self.size.min(start + READ_AHEAD_BYTES);
+        let cancelled = self.cancelled.clone();
         let job = move || {
-            files::read_through(&file, start..end);
+            if !cancelled.is_set() {
+                files::read_through(&file, start..end);
+            }
             Done::Read(id)
         };
         self.read_until = end;
         self.is_reading = true;
-        if readers.submit(job, Done::Read(id)).is_err() {
+        if readers.submit(self.session.into(), job, Done::Read(id)).is_err() {
             self.is_reading = false;
         }
     }
@@ -399,7 +382,7 @@ impl Outgoing {
         match &self.hash {
             Hash::NotWanted => Produced::Over(Outcome::Done),
             Hash::Known(hash) => Produced::Over(Outcome::Sent { hash: *hash }),
-            Hash::Pending(..) => Produced::Nothing,
+            Hash::Pending => Produced::Nothing,
             Hash::Failed(why) => {
                 let text = format!("the file could not be read again to be verified: {why}");
                 Produced::Over(Outcome::Failed(Refusal::new(0, ErrorCode::FileChanged, text)))
@@ -408,19 +391,17 @@ impl Outgoing {
     }
 }
 
-fn counted(count: usize, truncated: bool) -> Outcome {
-    match truncated {
-        false => Outcome::Counted { count: count as u64, noun: "entries" },
-        true => {
-            let text =
-                format!("the folder has more than {LISTING_MAX} entries; not all are listed");
-            Outcome::Failed(Refusal::new(0, ErrorCode::TooMany, text))
-        }
-    }
+fn fault() -> std::io::Error {
+    std::io::Error::other("a fault of ours")
 }
 
-fn busy() -> Refusal {
-    Refusal::new(0, ErrorCode::Busy, "too many files are being opened; try again")
+/// Nobody hears of it.
+fn gone() -> FileError {
+    FileError::Io(std::io::ErrorKind::Interrupted.into())
+}
+
+fn busy(why: NotTaken) -> Refusal {
+    Refusal::new(0, ErrorCode::Busy, format!("no file can be opened now: {why}; try again"))
 }
 
 fn refusal_of(error: FileError, noun: &str) -> Refusal {
@@ -440,14 +421,4 @@ fn refusal_of(error: FileError, noun: &str) -> Refusal {
         }
     };
     Refusal::new(0, code, text)
-}
-
-fn entry_of(entry: files::Entry) -> Entry {
-    let files::Entry { name, kind, size, modified } = entry;
-    let kind = match kind {
-        files::EntryKind::File => EntryKind::File,
-        files::EntryKind::Directory => EntryKind::Folder,
-        files::EntryKind::Other => EntryKind::Other,
-    };
-    Entry { name: name.into_vec(), kind, size, modified: modified.0 }
 }

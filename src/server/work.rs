@@ -61,8 +61,10 @@ impl Server {
 
     fn start(&mut self, id: OperationId, session: SessionId, work: Work) {
         let started = match work {
-            Work::Download { path, verified } => self.transfers.start_download(id, path, verified),
-            Work::List { path } => self.transfers.start_listing(id, path),
+            Work::Download { path, verified } => {
+                self.transfers.start_download(id, session, path, verified)
+            }
+            Work::List { path } => self.transfers.start_listing(id, session, path),
             Work::Edge { device, call, plain } => self.start_edge(id, session, device, call, plain),
             Work::Fetch { paths } => self.exchanges.start_fetch(id, session, &paths),
             Work::Store { into } => self.exchanges.start_store(id, session, into.as_ref()),
@@ -77,7 +79,7 @@ impl Server {
             }
             Work::Ask(question) => {
                 let busy = self.busy();
-                let started = self.questions.start(id, question, &busy);
+                let started = self.questions.start(id, session, question, &busy);
                 // Some are answered at once.
                 self.todo.push_back(Effect::Pull { operation: id });
                 started

@@ -9,19 +9,18 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket, Type};
 
 mod host;
 mod names;
 mod race;
+mod runner;
 mod servers;
 
 use super::listen::{Family, has_loopback};
 pub use host::Host;
 use host::Kind;
-use names::{Answer, Question};
+use names::Question;
 pub use race::{End, Race, Step};
 
 /// What a resolver may take; getaddrinfo(3) itself can hang for much longer.
@@ -93,16 +92,46 @@ impl fmt::Display for Failures {
     }
 }
 
-/// Connects to the first address of `host` that answers, within `timeout` including the look-up.
+/// What became of a connection that was put to the proof.
+#[derive(Debug)]
+pub enum Proof<T, F> {
+    /// It is the one, and what was made of it.
+    Good(T),
+    /// It came to nothing. Another address may do better.
+    Bad(io::Error),
+    /// Nothing more is to be tried.
+    Final(F),
+}
+
+/// Why there is no connection that stood the proof.
+#[derive(Debug)]
+pub enum NoWay<F> {
+    /// No address led to one.
+    Unconnected(ConnectError),
+    /// A proof has ended it all.
+    Final(F),
+}
+
+/// Connects to the first address of `host` that answers and stands the proof, within `timeout`
+/// including the look-up and the proof.
+///
+/// A path that opens and then swallows everything loses against another as one that does not open:
+/// `prove` runs on a thread of its own for each connection, gets the time that is left, and should
+/// end when its stream is shut down, which happens once the race is over.
 ///
 /// Blocks, so it wants a thread of its own. The stream is in blocking mode, as std makes them, and
 /// carries the options of [`super::listen::prepare`].
 ///
 /// # Errors
-/// [`ConnectError`], whose text is fit for the user.
-pub fn connect(host: &Host, port: u16, timeout: Duration) -> Result<TcpStream, ConnectError> {
-    let names = Names::of(host, port)?;
-    run_race(names, timeout).map_err(|lost| lost.into_error(host, port, timeout))
+/// [`NoWay`]; the text of a [`ConnectError`] is fit for the user.
+pub fn connect<T: Send + 'static, F: Send + 'static>(
+    host: &Host,
+    port: u16,
+    timeout: Duration,
+    prove: impl Fn(TcpStream, Duration) -> Proof<T, F> + Send + Sync + 'static,
+) -> Result<T, NoWay<F>> {
+    let names = Names::of(host, port).map_err(NoWay::Unconnected)?;
+    runner::run_race(names, timeout, prove).map_err(|lost| lost.into_error(host, port, timeout))
 }
 
 /// The addresses that a host has in one family.
@@ -179,11 +208,16 @@ impl FamilyOf {
     /// As [`connect`], but to addresses of this family alone.
     ///
     /// # Errors
-    /// [`ConnectError`].
-    pub fn connect(&self, host: &Host, timeout: Duration) -> Result<TcpStream, ConnectError> {
+    /// [`NoWay`].
+    pub fn connect<T: Send + 'static, F: Send + 'static>(
+        &self,
+        host: &Host,
+        timeout: Duration,
+        prove: impl Fn(TcpStream, Duration) -> Proof<T, F> + Send + Sync + 'static,
+    ) -> Result<T, NoWay<F>> {
         let port = self.addresses.first().map_or(0, SocketAddr::port);
         let names = Names::Known(self.addresses.clone());
-        run_race(names, timeout).map_err(|lost| lost.into_error(host, port, timeout))
+        runner::run_race(names, timeout, prove).map_err(|lost| lost.into_error(host, port, timeout))
     }
 }
 
@@ -219,197 +253,32 @@ impl ConnectError {
     }
 }
 
-/// A race without a winner.
-struct Lost {
-    end: End,
-    /// Each address that was tried or would have been, with what became of it.
-    attempts: Vec<(SocketAddr, io::Error)>,
-    /// Why there are no addresses, or none of one family.
-    reasons: Vec<String>,
-}
-
-impl Lost {
-    fn into_error(self, host: &Host, port: u16, timeout: Duration) -> ConnectError {
-        if self.attempts.is_empty() {
-            return ConnectError::no_name(host, self.reasons, timeout);
-        }
-        let slow = |(_, error): &(_, io::Error)| error.kind() == io::ErrorKind::TimedOut;
-        let all_slow = self.attempts.iter().all(slow);
-        let failures = Failures { host: host.to_string(), port, attempts: self.attempts };
-        if self.end == End::TimedOut || all_slow {
-            ConnectError::TimedOut(failures)
-        } else {
-            ConnectError::Unreachable(failures)
-        }
-    }
-}
-
-/// A race as it runs: what [`Race`] decides, done with sockets.
-struct Runner {
-    race: Race,
-    begun: Instant,
-    addresses: Vec<SocketAddr>,
-    errors: Vec<Option<io::Error>>,
-    running: Vec<(usize, Socket)>,
-    question: Option<Question>,
-    reasons: Vec<String>,
-}
-
-/// Races the addresses; the sockets of the losers close when this returns.
-fn run_race(names: Names, timeout: Duration) -> Result<TcpStream, Lost> {
-    let mut runner = Runner::new(names, timeout);
-    let mut wait = Duration::ZERO;
-    loop {
-        // Answers are taken before the clock is asked, so that a process that was stopped for a
-        // while does not call a connection late that has long been there.
-        if let Some(stream) = runner.await_answers(wait) {
-            return Ok(stream);
-        }
-        runner.take_names();
-        wait = Duration::ZERO;
-        let now = runner.begun.elapsed();
-        match runner.race.poll(now) {
-            Step::Start(index) => match start(runner.addresses[index]) {
-                Ok(socket) => runner.running.push((index, socket)),
-                Err(error) => runner.note_failed(index, error),
-            },
-            Step::Wait(until) => wait = runner.until(until),
-            Step::GiveUp(end) => return Err(runner.lose(end)),
-        }
-    }
-}
-
-impl Runner {
-    fn new(names: Names, timeout: Duration) -> Self {
-        let mut runner = Self {
-            race: Race::new(timeout),
-            begun: Instant::now(),
-            addresses: Vec::new(),
-            errors: Vec::new(),
-            running: Vec::new(),
-            question: None,
-            reasons: Vec::new(),
-        };
-        match names {
-            Names::Asked(question) => runner.question = Some(question),
-            Names::Known(addresses) => {
-                let (v6, v4): (Vec<_>, Vec<_>) =
-                    addresses.into_iter().partition(SocketAddr::is_ipv6);
-                runner.note_names(Family::V6, v6);
-                runner.note_names(Family::V4, v4);
-            }
-        }
-        runner
-    }
-
-    fn note_names(&mut self, family: Family, addresses: Vec<SocketAddr>) {
-        self.race.handle_names(family, addresses.len(), self.begun.elapsed());
-        self.errors.extend(addresses.iter().map(|_| None));
-        self.addresses.extend(addresses);
-    }
-
-    fn note_failed(&mut self, index: usize, error: io::Error) {
-        self.errors[index] = Some(error);
-        self.race.handle_failed(index, self.begun.elapsed());
-    }
-
-    /// Takes what the resolver has answered; what it has not answered for too long is nothing.
-    fn take_names(&mut self) {
-        let Some(question) = self.question.take() else { return };
-        while let Some(Answer { family, found }) = question.next_answer() {
-            let addresses = found.unwrap_or_else(|reason| {
-                self.reasons.push(reason);
-                Vec::new()
-            });
-            self.note_names(family, addresses);
-        }
-        if self.begun.elapsed() < LOOKUP_TIMEOUT {
-            self.question = Some(question);
-        } else {
-            for family in [Family::V6, Family::V4] {
-                self.race.close_names(family, LOOKUP_TIMEOUT);
-            }
-        }
-    }
-
-    /// How long to wait for a time of the race, or for the resolver's limit.
-    fn until(&self, time: Duration) -> Duration {
-        let limit = if self.question.is_some() { time.min(LOOKUP_TIMEOUT) } else { time };
-        limit.saturating_sub(self.begun.elapsed())
-    }
-
-    /// Waits up to `wait` for a socket to connect or fail, or for a name. Failed attempts are
-    /// noted.
-    fn await_answers(&mut self, wait: Duration) -> Option<TcpStream> {
-        // A wait of under a second cannot exceed what a Timespec holds; a longer one is asked again.
-        let wait = Timespec::try_from(wait.min(Duration::from_secs(1))).expect("a second fits");
-        let mut polled: Vec<PollFd<'_>> =
-            self.running.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::OUT)).collect();
-        let bell = self.question.as_ref().map(Question::bell);
-        polled.extend(bell.map(|bell| PollFd::from_borrowed_fd(bell, PollFlags::IN)));
-        // An interrupted wait, or one without memory for it, is an empty one: the caller asks again.
-        if poll(&mut polled, Some(&wait)).unwrap_or(0) == 0 {
-            return None;
-        }
-        let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
-        // Backwards, so that taking one out does not move those still to be looked at.
-        for position in (0..self.running.len()).rev().filter(|&position| ready[position]) {
-            let (index, socket) = self.running.remove(position);
-            match settle(socket) {
-                Ok(stream) => return Some(stream),
-                Err(error) => self.note_failed(index, error),
-            }
-        }
-        None
-    }
-
-    fn lose(self, end: End) -> Lost {
-        let late = || io::Error::from(io::ErrorKind::TimedOut);
-        let errors = self.errors.into_iter().map(|error| error.unwrap_or_else(late));
-        Lost {
-            end,
-            attempts: self.addresses.into_iter().zip(errors).collect(),
-            reasons: self.reasons,
-        }
-    }
-}
-
-/// Starts connecting without waiting for it (connect(2), `EINPROGRESS`).
-fn start(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    match socket.connect(&address.into()) {
-        Ok(()) => Ok(socket),
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
-    }
-}
-
-/// Turns a socket whose attempt ended into a stream, or into the reason why it failed.
-fn settle(socket: Socket) -> io::Result<TcpStream> {
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    // Without a server, a port from the range for outgoing connections can be given to this very
-    // socket, which then connects to itself (simultaneous open, RFC 9293, section 3.5).
-    let (own, peer) = (socket.local_addr()?.as_socket(), socket.peer_addr()?.as_socket());
-    if own == peer {
-        return Err(Errno::CONNREFUSED.into());
-    }
-    super::listen::prepare(&socket)?;
-    socket.set_nonblocking(false)?;
-    Ok(socket.into())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
+    use socket2::{Domain, Socket, Type};
+
     use super::race::ATTEMPT_DELAYS;
+    use super::runner::{run_race, settle, start};
     use super::*;
 
     const LONG: Duration = Duration::from_secs(10);
+
+    /// Takes any connection.
+    fn any(stream: TcpStream, _: Duration) -> Proof<TcpStream, ()> {
+        Proof::Good(stream)
+    }
+
+    /// As users meet it.
+    fn connect_any(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, ConnectError> {
+        let host = Host::parse(host).unwrap();
+        connect(&host, port, timeout, any).map_err(|error| match error {
+            NoWay::Unconnected(error) => error,
+            NoWay::Final(()) => panic!("nothing is final here"),
+        })
+    }
 
     fn ms(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
@@ -451,8 +320,7 @@ mod tests {
         for address in loopbacks() {
             let listener = TcpListener::bind((address, 0)).unwrap();
             let port = listener.local_addr().unwrap().port();
-            let host = Host::parse(&address.to_string()).unwrap();
-            let mut stream = connect(&host, port, LONG).unwrap();
+            let mut stream = connect_any(&address.to_string(), port, LONG).unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             accepted.write_all(b"x").unwrap();
             // The stream blocks until the byte is there.
@@ -466,15 +334,13 @@ mod tests {
     fn a_name_is_looked_up() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let host = Host::parse("localhost").unwrap();
-        connect(&host, port, LONG).expect("::1 is refused, 127.0.0.1 answers");
+        connect_any("localhost", port, LONG).expect("::1 is refused, 127.0.0.1 answers");
     }
 
     #[test]
     fn an_unknown_name_is_its_own_error() {
         // RFC 6761 keeps this name from ever having an address.
-        let host = Host::parse("nobody.invalid").unwrap();
-        let error = connect(&host, 5000, ms(1500)).unwrap_err();
+        let error = connect_any("nobody.invalid", 5000, ms(1500)).unwrap_err();
         assert!(matches!(error, ConnectError::Name { .. }));
         let text = error.to_string();
         assert!(text.starts_with("cannot find the host nobody.invalid: "), "{text}");
@@ -485,8 +351,7 @@ mod tests {
     fn refused_addresses_are_named_one_by_one() {
         for address in loopbacks() {
             let (_held, bound) = dead_end(address);
-            let host = Host::parse(&address.to_string()).unwrap();
-            let error = connect(&host, bound.port(), LONG).unwrap_err();
+            let error = connect_any(&address.to_string(), bound.port(), LONG).unwrap_err();
             assert!(matches!(error, ConnectError::Unreachable(_)));
             assert_eq!(
                 error.to_string(),
@@ -504,8 +369,7 @@ mod tests {
         let mut took = Duration::MAX;
         for _ in 0..3 {
             let begun = Instant::now();
-            let raced = run_race(Names::Known(addresses.to_vec()), LONG);
-            let stream = raced.map_err(|lost| lost.end).unwrap();
+            let stream = run_race(Names::Known(addresses.to_vec()), LONG, any).unwrap();
             took = begun.elapsed();
             assert_eq!(stream.peer_addr().ok().as_ref(), addresses.last());
             if took < limit {
@@ -538,12 +402,72 @@ mod tests {
         }
     }
 
+    /// Takes a connection once its other end has said something.
+    fn spoken_to(mut stream: TcpStream, left: Duration) -> Proof<SocketAddr, &'static str> {
+        stream.set_read_timeout(Some(left)).unwrap();
+        match stream.read(&mut [0]) {
+            Ok(1..) => Proof::Good(stream.peer_addr().unwrap()),
+            Ok(0) => Proof::Bad(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Proof::Bad(error),
+        }
+    }
+
+    #[test]
+    fn a_path_that_opens_and_swallows_everything_gives_way_as_a_silent_one() {
+        let pause = ATTEMPT_DELAYS[0];
+        for address in loopbacks() {
+            // The connection opens, as the listener's queue has room, and nobody ever speaks.
+            let swallows = TcpListener::bind((address, 0)).unwrap();
+            let speaks = TcpListener::bind((address, 0)).unwrap();
+            let addresses = [&swallows, &speaks].map(|it| it.local_addr().unwrap());
+            let speaker = std::thread::spawn(move || {
+                let (mut stream, _) = speaks.accept().unwrap();
+                stream.write_all(b"x").unwrap();
+            });
+            let begun = Instant::now();
+            let won = run_race(Names::Known(addresses.to_vec()), LONG, spoken_to).unwrap();
+            assert_eq!(won, addresses[1]);
+            assert!(begun.elapsed() >= pause && begun.elapsed() < LONG / 2);
+            speaker.join().unwrap();
+            // The loser is let go of at once.
+            let (mut dropped, _) = swallows.accept().unwrap();
+            assert_eq!(dropped.read(&mut [0]).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_fails_its_proof_makes_room_for_the_next_at_once() {
+        for address in loopbacks() {
+            let closes = TcpListener::bind((address, 0)).unwrap();
+            let speaks = TcpListener::bind((address, 0)).unwrap();
+            let addresses = [&closes, &speaks].map(|it| it.local_addr().unwrap());
+            let closer = std::thread::spawn(move || drop(closes.accept().unwrap()));
+            let speaker = std::thread::spawn(move || {
+                let (mut stream, _) = speaks.accept().unwrap();
+                stream.write_all(b"x").unwrap();
+            });
+            let won = run_race(Names::Known(addresses.to_vec()), LONG, spoken_to).unwrap();
+            assert_eq!(won, addresses[1]);
+            closer.join().unwrap();
+            speaker.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_final_proof_ends_the_race_whatever_else_is_there() {
+        let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let addresses = listeners.each_ref().map(|it| it.local_addr().unwrap());
+        let refuse = |_, _| Proof::<(), _>::Final("another key");
+        let lost = run_race(Names::Known(addresses.to_vec()), LONG, refuse).unwrap_err();
+        let host = Host::parse("127.0.0.1").unwrap();
+        assert!(matches!(lost.into_error(&host, 7, LONG), NoWay::Final("another key")));
+    }
+
     #[test]
     fn silence_ends_at_the_time_limit() {
         let (_held, silent) = tar_pit(Ipv4Addr::LOCALHOST.into());
-        let host = Host::parse("127.0.0.1").unwrap();
         let begun = Instant::now();
-        let error = connect(&host, silent.port(), ms(120)).unwrap_err();
+        let error = connect_any("127.0.0.1", silent.port(), ms(120)).unwrap_err();
         assert!(matches!(error, ConnectError::TimedOut(_)));
         assert!(begun.elapsed() >= ms(120) && begun.elapsed() < LONG);
         assert!(error.to_string().ends_with(&format!("{silent} timed out")), "{error}");
@@ -558,7 +482,7 @@ mod tests {
             let families = families(&host(&ip.to_string()), address.port(), LONG).unwrap();
             let [family] = &families[..] else { panic!("{families:?}") };
             assert_eq!(family.name() == Family::V6, ip.is_ipv6());
-            let stream = family.connect(&host("::1"), LONG).unwrap();
+            let stream = family.connect(&host("::1"), LONG, any).unwrap();
             assert_eq!(stream.peer_addr().unwrap(), address);
         }
         let of_localhost = families(&host("LocalHost."), 7, LONG).unwrap();

@@ -3,27 +3,30 @@
 //! Names come from peers, so no path is ever checked as text: openat2(2) resolves them below the
 //! folder and refuses everything that leads out of it, symbolic links and races included.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::held_place::HeldPlace;
-use super::partfile::PART_PREFIX;
+use super::stage_name::{is_own_stage, is_stage_name};
 
+mod hashing;
 mod hidden;
+mod listing;
 
+pub use hashing::FileHash;
 pub use hidden::{Hidden, Identity};
+pub use listing::{Entry, EntryKind, Listed, Lister};
 
 /// Bytes read at a time where files are read as a whole; BLAKE3 is at full speed from 64 KiB on.
 const READ_BYTES: usize = 256 * 1024;
@@ -57,39 +60,6 @@ pub struct OpenedFile {
     pub device: u64,
     /// Its number there.
     pub inode: u64,
-}
-
-/// What a name in a folder stands for, links followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A regular file.
-    File,
-    /// A folder.
-    Directory,
-    /// A device, FIFO or socket, or a link that leads nowhere or out of the share.
-    Other,
-}
-
-/// One line of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The name as it is on disk, any bytes but `/` and NUL.
-    pub name: OsString,
-    /// What it stands for.
-    pub kind: EntryKind,
-    /// Length in bytes of a file; 0 for all others.
-    pub size: u64,
-    /// Seconds since 1970 and nanoseconds, as in [`OpenedFile`].
-    pub modified: (i64, u32),
-}
-
-/// The content of a folder, sorted by the bytes of the names.
-#[derive(Debug)]
-pub struct Listing {
-    /// The entries, without `.`, `..` and files still being received.
-    pub entries: Vec<Entry>,
-    /// True if the folder has more entries than were asked for; which ones are then here is chance.
-    pub truncated: bool,
 }
 
 /// Why a name could not be served.
@@ -170,6 +140,25 @@ impl Share {
         hidden.ok_or_else(|| io::Error::other("the folder is served already"))?.add(place)
     }
 
+    /// Finds out whether this system can keep peers within the folder.
+    ///
+    /// # Errors
+    /// A sentence for the operator: no file can be served.
+    pub fn check_system(&self) -> Result<(), String> {
+        let opened = open_beneath(&self.root, OsStr::new("."), OFlags::PATH, ResolveFlags::empty());
+        let error = match opened {
+            Ok(_) => return Ok(()),
+            Err(FileError::Io(error)) => error,
+            Err(FileError::Denied) => Errno::PERM.into(),
+            Err(other) => return Err(format!("the shared folder cannot be opened: {other}")),
+        };
+        Err(format!(
+            "no files can be served: this system refuses openat2(2), which keeps peers within the \
+             shared folder ({error}); it takes Linux 5.6 and, in a container, a seccomp profile \
+             that knows it"
+        ))
+    }
+
     /// What is hidden, for who opens below the folder by other means.
     #[must_use]
     pub fn hidden(&self) -> Arc<Hidden> {
@@ -181,6 +170,10 @@ impl Share {
     /// # Errors
     /// [`FileError`]. Links that stay inside are followed, those that leave are not found.
     pub fn open_file(&self, relative: &OsStr) -> Result<OpenedFile, FileError> {
+        // What somebody is just sending is nobody else's to read.
+        if Path::new(relative).file_name().is_some_and(|name| is_stage_name(name.as_bytes())) {
+            return Err(FileError::NotFound);
+        }
         let file = File::from(self.resolve(relative, OFlags::NONBLOCK | OFlags::NOCTTY)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -209,80 +202,6 @@ impl Share {
         Ok(folder)
     }
 
-    /// Lists a folder, or tells of one file; an empty name is the shared folder itself. Blocks on
-    /// the disk, so it belongs on a worker.
-    ///
-    /// # Errors
-    /// [`FileError`]. An entry that vanishes meanwhile is left out.
-    pub fn list(&self, relative: &OsStr, max_entries: usize) -> Result<Listing, FileError> {
-        let relative = if relative.is_empty() { OsStr::new(".") } else { relative };
-        let folder = match self.resolve(relative, OFlags::DIRECTORY) {
-            Ok(folder) => folder,
-            // Not found as a folder; it may still be a file, of which ls tells as well.
-            Err(FileError::NotFound) => return self.list_file(relative),
-            Err(error) => return Err(error),
-        };
-        self.hidden.check(&folder)?;
-        let hidden = self.hidden.identities();
-        let mut listing = Listing { entries: Vec::new(), truncated: false };
-        for found in Dir::read_from(&folder)? {
-            let found = found?;
-            let name = found.file_name().to_bytes();
-            if name == b"." || name == b".." || name.starts_with(PART_PREFIX.as_bytes()) {
-                continue;
-            }
-            if listing.entries.len() == max_entries {
-                listing.truncated = true;
-                break;
-            }
-            let name = OsString::from_vec(name.to_vec());
-            match self.entry(&folder, relative, name, &hidden) {
-                Ok(Some(entry)) => listing.entries.push(entry),
-                Ok(None) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        listing.entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        Ok(listing)
-    }
-
-    fn list_file(&self, relative: &OsStr) -> Result<Listing, FileError> {
-        let opened = self.open_file(relative)?;
-        let name = Path::new(relative).file_name().ok_or(FileError::NotFound)?.to_owned();
-        let OpenedFile { size, modified, .. } = opened;
-        let entry = Entry { name, kind: EntryKind::File, size, modified };
-        Ok(Listing { entries: vec![entry], truncated: false })
-    }
-
-    /// `None` where it is hidden.
-    fn entry(
-        &self,
-        folder: &OwnedFd,
-        relative: &OsStr,
-        name: OsString,
-        hidden: &[Identity],
-    ) -> Result<Option<Entry>, Errno> {
-        let mut stat = rustix::fs::statat(folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
-            // What a link stands for is asked below the share's root, as open_file will do. A link
-            // that leads nowhere keeps its own facts and is of kind Other.
-            let path = Path::new(relative).join(&name);
-            if let Ok(target) = self.resolve(path.as_os_str(), OFlags::PATH) {
-                stat = rustix::fs::fstat(&target)?;
-            }
-        }
-        if Hidden::has(hidden, &stat) {
-            return Ok(None);
-        }
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => EntryKind::File,
-            FileType::Directory => EntryKind::Directory,
-            _ => EntryKind::Other,
-        };
-        let size = if kind == EntryKind::File { size_of_stat(&stat) } else { 0 };
-        Ok(Some(Entry { name, kind, size, modified: modified_of_stat(&stat) }))
-    }
-
     fn resolve(&self, relative: &OsStr, flags: OFlags) -> Result<OwnedFd, FileError> {
         self.resolve_with(relative, flags, ResolveFlags::empty())
     }
@@ -293,7 +212,7 @@ impl Share {
         flags: OFlags,
         further: ResolveFlags,
     ) -> Result<OwnedFd, FileError> {
-        self.hidden.check_path(relative)?;
+        self.hidden.check_shared()?;
         open_beneath(&self.root, relative, flags, further)
     }
 
@@ -386,41 +305,6 @@ pub fn read_through(file: &File, bytes: Range<u64>) {
             _ => return,
         }
     }
-}
-
-/// Hashes the first `size` bytes by position, so that others may use the file meanwhile. Blocks
-/// for about a quarter of a second a GiB, so it belongs on a worker.
-///
-/// # Errors
-/// `UnexpectedEof` if the file is shorter, `InvalidData` if it is longer than `size`,
-/// `Interrupted` once `cancelled` is true, else what pread(2) said.
-pub fn hash_file(file: &File, size: u64, cancelled: &AtomicBool) -> io::Result<blake3::Hash> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut offset = 0;
-    while offset < size {
-        if cancelled.load(Ordering::Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "hashing was cancelled"));
-        }
-        let left = usize::try_from(size - offset).unwrap_or(READ_BYTES).min(READ_BYTES);
-        match file.read_at(&mut buffer[..left], offset) {
-            Ok(0) => {
-                let text = "the file became shorter while it was read";
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
-            }
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                offset += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    if file.metadata()?.len() != size {
-        let text = "the file changed its length while it was read";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-    }
-    Ok(hasher.finalize())
 }
 
 #[cfg(test)]

@@ -258,7 +258,8 @@ impl KnownServers {
         let begun = Instant::now();
         loop {
             match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(folder),
+                // Some network disks know no locks: two clients may then forget what one learned.
+                Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => return Ok(folder),
                 Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_TIMEOUT => {
                     thread::sleep(Duration::from_millis(5));
                 }

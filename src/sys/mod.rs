@@ -18,6 +18,7 @@ pub mod peer_owner;
 pub mod process;
 pub mod signals;
 pub mod stage;
+pub mod stage_name;
 pub mod state;
 pub mod terminal;
 pub mod tls;

@@ -3,29 +3,22 @@
 //! The final name never holds partial bytes. What is to be resumed has a [`super::stage::Stage`]
 //! instead, whose name is found again.
 
-use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, Timespec,
+    Timestamps, UTIME_OMIT,
 };
 use rustix::io::Errno;
 
-/// What the names of unfinished files start with; listings leave such names out.
-pub const PART_PREFIX: &str = ".part-";
-
-/// The type of a file system that lies in memory (statfs(2)).
-const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
-
-/// The longest name of a file that Linux file systems take, in bytes (`NAME_MAX`).
-const NAME_MAX_BYTES: usize = 255;
+use super::stage::{attributes, space::Space};
+use super::stage_name;
 
 /// How often another random name is tried if one is taken.
 const NAME_ATTEMPTS: usize = 8;
@@ -42,6 +35,7 @@ pub struct PartFile {
     /// The mode that the file gets in the end: 0666 less the umask.
     mode: u32,
     written: u64,
+    space: Space,
 }
 
 impl PartFile {
@@ -80,7 +74,7 @@ impl PartFile {
         check_replaceable(&folder, name)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         for _ in 0..NAME_ATTEMPTS {
-            let part = part_name(name);
+            let part = stage_name::random(name);
             let mode = Mode::from_raw_mode(0o666);
             match rustix::fs::openat(&folder, &part, flags | OFlags::RDWR, mode) {
                 Ok(opened) => return Self::begin(File::from(opened), folder, part, name),
@@ -92,8 +86,9 @@ impl PartFile {
     }
 
     fn begin(file: File, folder: OwnedFd, part: OsString, target: &OsStr) -> io::Result<Self> {
-        let mut begun =
-            Self { file, folder, part: Some(part), target: target.to_owned(), mode: 0, written: 0 };
+        let (part, target) = (Some(part), target.to_owned());
+        let space = Space::default();
+        let mut begun = Self { file, folder, part, target, mode: 0, written: 0, space };
         // The kernel applied the umask to 0666, and asking it any other way would change it for
         // all threads. So the mode is taken from the file while that is still empty.
         begun.mode = begun.file.metadata()?.permissions().mode() & 0o777;
@@ -101,13 +96,14 @@ impl PartFile {
         Ok(begun)
     }
 
-    /// Takes the whole space now, so that a full disk shows before anything is sent. The length of
-    /// the file stays as it is (fallocate(2)). On a tmpfs the space is only looked for.
+    /// So many bytes it is to have: a disk that has no room for them shows before anything is
+    /// sent. The room is taken little by little, as they come.
     ///
     /// # Errors
-    /// `StorageFull` or `FileTooLarge`; a file system that cannot do it is no error.
-    pub fn preallocate(&self, size_bytes: u64) -> io::Result<()> {
-        preallocate(&self.file, size_bytes)
+    /// `StorageFull` or `FileTooLarge`.
+    pub fn expect(&mut self, size_bytes: u64) -> io::Result<()> {
+        self.space = Space::of(&self.file, self.written, size_bytes)?;
+        Ok(())
     }
 
     /// Appends bytes.
@@ -115,8 +111,10 @@ impl PartFile {
     /// # Errors
     /// What write(2) said; the file is then worthless and is best dropped.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let end = self.written + bytes.len() as u64;
+        self.space.reserve(&self.file, self.written, end);
         self.file.write_all(bytes)?;
-        self.written += bytes.len() as u64;
+        self.written = end;
         Ok(())
     }
 
@@ -145,6 +143,8 @@ impl PartFile {
         if let Some((seconds, nanoseconds)) = modified {
             self.set_modified(seconds, nanoseconds)?;
         }
+        // What is replaced keeps its permissions and its owner.
+        attributes::take_over(&self.file, &self.folder, &self.target, None);
         if sync {
             self.file.sync_data()?;
         }
@@ -188,50 +188,9 @@ impl Drop for PartFile {
     }
 }
 
-/// See [`PartFile::preallocate`].
-pub(super) fn preallocate(file: &File, size_bytes: u64) -> io::Result<()> {
-    if size_bytes == 0 {
-        return Ok(());
-    }
-    let disk = rustix::fs::fstatfs(file)?;
-    if disk.f_type == TMPFS_MAGIC {
-        // In memory, taking the space costs as much as filling it: half a second for 2 GiB in
-        // which nothing is received. To look whether it is there must do.
-        let free = disk.f_bavail.saturating_mul(disk.f_bsize.unsigned_abs());
-        let fits = disk.f_blocks == 0 || size_bytes <= free;
-        return if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) };
-    }
-    loop {
-        let flags = FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(file, flags, 0, size_bytes) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-}
-
-/// The temporary name for `target`: `.part-<target>-<16 random hex digits>`, cut to 255 bytes.
-fn part_name(target: &OsStr) -> OsString {
-    // Each state has keys from the system's random source, which makes its hash of nothing a
-    // number that others cannot guess.
-    let ending = format!("-{:016x}", RandomState::new().build_hasher().finish());
-    let room = NAME_MAX_BYTES - PART_PREFIX.len() - ending.len();
-    let bytes = target.as_bytes();
-    let mut cut = bytes.len().min(room);
-    // Not into the middle of a character, where the name is UTF-8.
-    while cut < bytes.len() && cut + 3 > room && bytes[cut] & 0xc0 == 0x80 {
-        cut -= 1;
-    }
-    let mut name = Vec::with_capacity(NAME_MAX_BYTES);
-    name.extend_from_slice(PART_PREFIX.as_bytes());
-    name.extend_from_slice(&bytes[..cut]);
-    name.extend_from_slice(ending.as_bytes());
-    OsString::from_vec(name)
-}
-
-/// Refuses a target that must not be replaced: a folder, and whatever is or links to a device,
-/// pipe or socket (`/dev/null`, `/dev/stdout`), which root could destroy for the whole machine.
+/// Refuses a target that must not be replaced: a folder, whatever is or links to a device, pipe or
+/// socket (`/dev/null`), which root could destroy for the whole machine, and a link of the system
+/// or to what a process has open (`/dev/stdout`), even where that is a file.
 pub(super) fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
     let look = |flags| rustix::fs::statat(folder, name, flags);
     let kind = match look(AtFlags::SYMLINK_NOFOLLOW) {
@@ -242,6 +201,7 @@ pub(super) fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()
     let kind = match kind {
         FileType::Directory => return Err(with_context("cannot write", name, Errno::ISDIR)),
         FileType::Symlink => match look(AtFlags::empty()) {
+            Ok(_) if is_of_the_system(folder, name) => return Err(not_replaced(name, "link")),
             Ok(stat) => FileType::from_raw_mode(stat.st_mode),
             // It leads nowhere.
             Err(_) => return Ok(()),
@@ -249,18 +209,81 @@ pub(super) fn check_replaceable(folder: &OwnedFd, name: &OsStr) -> io::Result<()
         other => other,
     };
     match kind {
-        FileType::RegularFile | FileType::Directory => Ok(()),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{name:?} is a device, pipe or socket and not replaced; choose another name"),
-        )),
+        FileType::RegularFile | FileType::Directory => check_not_fixed(folder, name),
+        _ => Err(not_replaced(name, "device, pipe or socket")),
     }
 }
 
-/// Takes for done what a file system cannot do (FAT has no modes) and what no content hangs on.
+/// Refuses a file that cannot be given up: renaming another one to its name would fail, after all
+/// bytes had come. A kernel that does not tell of such things is no error.
+fn check_not_fixed(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let asked = rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
+    let Ok(stat) = asked else { return Ok(()) };
+    let is = |what| stat.stx_attributes.intersects(what);
+    let why = match () {
+        () if is(StatxAttributes::MOUNT_ROOT) => "is mounted there by itself (a bind mount)",
+        () if is(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND) => {
+            "is immutable or may only grow (chattr)"
+        }
+        () => return Ok(()),
+    };
+    let text = format!("{name:?} {why} and cannot be replaced; choose another name");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+/// The file that is written where somebody names `path`: behind a link to a regular file it is that
+/// file, as for a shell. Links of the system are left to be refused.
+#[must_use]
+pub fn behind_link(path: &Path) -> PathBuf {
+    let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !is_link || !is_file {
+        return path.to_owned();
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = File::open(parent.unwrap_or(Path::new("."))).map(OwnedFd::from);
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) if !is_of_the_system(&folder, name) => {
+            path.canonicalize().unwrap_or_else(|_| path.to_owned())
+        }
+        _ => path.to_owned(),
+    }
+}
+
+fn not_replaced(name: &OsStr, what: &str) -> io::Error {
+    let text = match what {
+        "link" => format!(
+            "{name:?} is a link of the system or to what a process has open, and not replaced; \
+             choose another name, or - for standard output"
+        ),
+        _ => format!("{name:?} is a {what} and not replaced; choose another name"),
+    };
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// Whether a link lies in `/dev` or `/proc`, or leads through what a process has open.
+fn is_of_the_system(folder: &OwnedFd, name: &OsStr) -> bool {
+    let same = |path: &str| {
+        let own = rustix::fs::fstat(folder);
+        let other = rustix::fs::statat(CWD, path, AtFlags::empty());
+        matches!((own, other), (Ok(own), Ok(other))
+            if (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+    };
+    let is_proc = rustix::fs::fstatfs(folder).is_ok_and(|disk| disk.f_type == PROC_MAGIC);
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let plain = ResolveFlags::NO_MAGICLINKS;
+    let opened = rustix::fs::openat2(folder, name, flags, Mode::empty(), plain);
+    is_proc || same("/dev") || opened.is_err_and(|errno| errno == Errno::LOOP)
+}
+
+/// The type of the file system of processes (statfs(2)).
+const PROC_MAGIC: rustix::fs::FsWord = 0x9fa0;
+
+/// Takes for done what a file system cannot do (FAT has no modes, others no such time) and what no
+/// content hangs on.
 pub(super) fn tolerate(result: Result<(), Errno>) -> io::Result<()> {
     match result {
-        Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
         other => Ok(other?),
     }
 }
@@ -301,7 +324,7 @@ mod tests {
         let usual_mode = fs::metadata(&plain).unwrap().mode();
 
         let mut part = PartFile::create(&target).unwrap();
-        part.preallocate(1 << 20).unwrap();
+        part.expect(1 << 20).unwrap();
         part.write_all(b"hello ").unwrap();
         part.write_all(b"world").unwrap();
         assert_eq!(part.written(), 11);
@@ -310,7 +333,8 @@ mod tests {
         assert_eq!(&start, b"hello");
         let during = names(folder.path());
         assert_eq!(during.len(), 2);
-        assert!(during[0].starts_with(".part-client_a.txt-"), "{during:?}");
+        assert!(during[0].starts_with(".client_a.txt."), "{during:?}");
+        assert!(stage_name::is_stage_name(during[0].as_bytes()), "{during:?}");
         assert_eq!(part.file().metadata().unwrap().mode() & 0o777, 0o600);
         assert!(!target.exists());
 
@@ -340,8 +364,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (name, modified) in [("old", (-86_400, 7)), ("odd", (0, u32::MAX))] {
             let target = folder.path().join(name);
-            let part = PartFile::create(&target).unwrap();
-            part.preallocate(0).unwrap();
+            let mut part = PartFile::create(&target).unwrap();
+            part.expect(0).unwrap();
             part.finish(Some(modified), false).unwrap();
             let metadata = fs::metadata(&target).unwrap();
             assert_eq!((metadata.len(), metadata.mtime()), (0, modified.0));
@@ -417,27 +441,40 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_cannot_be_given_up_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("fixed");
+        fs::write(&target, "old").unwrap();
+        let file = File::open(&target).unwrap();
+        if rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::IMMUTABLE).is_err() {
+            println!("skipped: files cannot be made immutable here");
+            return;
+        }
+        let error = PartFile::create(&target).map(drop);
+        rustix::fs::ioctl_setflags(&file, rustix::fs::IFlags::empty()).unwrap();
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("immutable"), "{error}");
+        assert_eq!(names(folder.path()), ["fixed"]);
+        PartFile::create(&target).unwrap();
+    }
+
+    #[test]
     fn the_longest_names_work() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["n".repeat(255), "ü".repeat(127), "\u{1f600}".repeat(63)] {
             let mut part = PartFile::create(&folder.path().join(&name)).unwrap();
             part.write_all(b"x").unwrap();
-            let temporary = part_name(OsStr::new(&name));
-            assert!(temporary.len() <= NAME_MAX_BYTES);
-            assert!(temporary.to_str().is_some(), "no character is cut in two");
             part.finish(None, false).unwrap();
         }
         assert_eq!(names(folder.path()).len(), 3);
-        let bytes = [0x80; 255];
-        assert!(part_name(OsStr::from_bytes(&bytes)).len() <= NAME_MAX_BYTES);
-        assert_ne!(part_name(OsStr::new("a")), part_name(OsStr::new("a")));
     }
 
     #[test]
     fn a_size_beyond_all_disks_fails_early() {
         let folder = tempfile::tempdir().unwrap();
-        let part = PartFile::create(&folder.path().join("a")).unwrap();
-        let error = part.preallocate(1 << 62).unwrap_err();
+        let mut part = PartFile::create(&folder.path().join("a")).unwrap();
+        let error = part.expect(1 << 62).unwrap_err();
         let early = [io::ErrorKind::StorageFull, io::ErrorKind::FileTooLarge];
         assert!(early.contains(&error.kind()), "{error}");
     }
@@ -448,10 +485,40 @@ mod tests {
             println!("skipped: this host has no /dev/shm to write to");
             return;
         };
-        let part = PartFile::create(&folder.path().join("big")).unwrap();
-        part.preallocate(1 << 20).unwrap();
+        let mut part = PartFile::create(&folder.path().join("big")).unwrap();
+        part.expect(1 << 20).unwrap();
         assert_eq!(part.file().metadata().unwrap().blocks(), 0);
-        let error = part.preallocate(1 << 60).unwrap_err();
+        let error = part.expect(1 << 60).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_file_is_written_behind_a_link_but_not_behind_one_of_the_system() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = |name: &str| folder.path().join(name);
+        fs::write(inside("real"), "old").unwrap();
+        symlink("real", inside("link")).unwrap();
+        symlink("none", inside("dangling")).unwrap();
+        let real = inside("real").canonicalize().unwrap();
+        assert_eq!(behind_link(&inside("link")), real);
+        for name in ["real", "dangling", "missing"] {
+            assert_eq!(behind_link(&inside(name)), inside(name));
+        }
+        let open = File::open(inside("real")).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&open);
+        symlink(format!("/proc/self/fd/{fd}"), inside("magic")).unwrap();
+        assert_eq!(behind_link(&inside("magic")), inside("magic"));
+    }
+
+    #[test]
+    fn what_is_replaced_keeps_its_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a");
+        fs::write(&target, "old").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut part = PartFile::create(&target).unwrap();
+        part.write_all(b"new").unwrap();
+        part.finish(None, false).unwrap();
+        assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o600);
     }
 }

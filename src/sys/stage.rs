@@ -2,34 +2,35 @@
 //!
 //! Who writes it holds a lock (flock(2)), which the kernel drops with the process, however that
 //! ends. The final name never holds partial bytes. Small files are not worth going on with: they
-//! get a random name and no lock.
+//! get a random name and no lock. Where a file system knows no locks, no file is gone on with.
 
-use std::collections::hash_map::RandomState;
+pub mod attributes;
+pub(super) mod space;
+mod sweep;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::hash::{BuildHasher as _, Hasher as _};
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT,
+    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT,
 };
 use rustix::io::Errno;
 
-use super::partfile::{self, PART_PREFIX, tolerate, with_context};
-
-/// The longest name of a file that Linux file systems take, in bytes (`NAME_MAX`).
-const NAME_MAX_BYTES: usize = 255;
+use self::space::Space;
+use super::partfile::{self, tolerate, with_context};
+use super::stage_name;
+use crate::limits::{RESERVE_MIN_BYTES, TRANSFER_SMALL_MAX_BYTES};
+pub use sweep::sweep;
 
 /// How often a name is tried again that somebody else takes or frees at the same time.
 const ATTEMPTS: usize = 8;
 
 /// An unfinished file, open for reading and writing. Dropped, it is kept if it may be gone on with
-/// and holds something.
+/// and holds something; what it has beyond that is given back.
 #[derive(Debug)]
 pub struct Stage {
     file: File,
@@ -39,7 +40,20 @@ pub struct Stage {
     target: OsString,
     length: u64,
     is_kept: bool,
-    has_more_space: bool,
+    space: Space,
+    /// Where the disk has no room for all of it: so many bytes may come before a hole shows that it
+    /// needs less.
+    doubt: Option<Doubt>,
+    /// The file may be longer than `length`, or have room beyond it.
+    has_more: bool,
+}
+
+/// See [`Stage::expect`].
+#[derive(Debug)]
+struct Doubt {
+    until: u64,
+    /// Bytes that were there before: those are worth keeping.
+    since: u64,
 }
 
 impl Stage {
@@ -48,28 +62,29 @@ impl Stage {
     /// # Errors
     /// `ResourceBusy` while somebody else writes it, else what the system said.
     pub fn find(folder: &Arc<OwnedFd>, target: &OsStr) -> io::Result<Option<Stage>> {
-        let part = stable_name(target);
+        let part = stage_name::stable(target);
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(folder, &part, flags, Mode::empty()) {
             Ok(file) => File::from(file),
             Err(Errno::NOENT) => return Ok(None),
             // What is no file of ours is no part of ours.
-            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => return Ok(None),
+            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS | Errno::PERM) => {
+                return Ok(None);
+            }
             Err(errno) => return Err(with_context("cannot write", target, errno)),
         };
-        let metadata = file.metadata()?;
-        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_file() || metadata.nlink() != 1 || !is_ours {
+        let stat = rustix::fs::fstat(&file)?;
+        // Nobody else may have it open for writing, now or later.
+        if !stage_name::is_ours(&stat) || stat.st_mode & 0o022 != 0 {
             return Ok(None);
         }
-        Stage::lock(&file, target)?;
-        if !is_still_there(folder, &part, &file)? {
+        if !lock(&file, target)? || !is_still_there(folder, &part, &file)? {
             return Ok(None);
         }
-        let (folder, target) = (folder.clone(), target.to_owned());
-        let length = file.metadata()?.len();
-        let (part, is_kept) = (Some(part), true);
-        Ok(Some(Stage { file, folder, part, target, length, is_kept, has_more_space: false }))
+        let mut found = Stage::new(file, folder, part, target, true);
+        // What was reserved for the attempt before is not known here.
+        (found.length, found.has_more) = (found.file.metadata()?.len(), true);
+        Ok(Some(found))
     }
 
     /// An empty file that is to become `target`, and that can be found again until then.
@@ -83,40 +98,33 @@ impl Stage {
             found.truncate()?;
             return Ok(found);
         }
-        let part = stable_name(target);
+        let part = stage_name::stable(target);
         for _ in 0..ATTEMPTS {
             match open_new(folder, &part, 0o600) {
                 Ok(file) => {
-                    Stage::lock(&file, target)?;
+                    let is_locked = lock(&file, target)?;
                     if is_still_there(folder, &part, &file)? {
-                        return Ok(Stage::new(file, folder, part, target, true));
+                        return Ok(Stage::new(file, folder, part, target, is_locked));
                     }
                 }
-                Err(Errno::EXIST) => {
-                    // Whatever it is, it is not what an attempt of ours has left.
-                    let removed = rustix::fs::unlinkat(folder, &part, AtFlags::empty());
-                    removed.map_err(|errno| with_context("cannot write", target, errno))?;
-                }
+                // Whatever it is, it is not what an attempt of ours has left, and stays.
+                Err(Errno::EXIST) => return Stage::create_small(folder, target, 0o600),
                 Err(errno) => return Err(with_context("cannot write", target, errno)),
             }
         }
         Err(busy(target))
     }
 
-    /// An empty file that is to become `target` soon, under a name that nobody can guess.
+    /// An empty file that is to become `target` soon, under a name that nobody can guess. It has
+    /// this mode, less the umask.
     ///
     /// # Errors
     /// As [`Stage::create`].
-    pub fn create_small(
-        folder: &Arc<OwnedFd>,
-        target: &OsStr,
-        is_executable: bool,
-    ) -> io::Result<Stage> {
+    pub fn create_small(folder: &Arc<OwnedFd>, target: &OsStr, mode: u32) -> io::Result<Stage> {
         for _ in 0..ATTEMPTS {
-            let part = name_with(target, RandomState::new().build_hasher().finish());
+            let part = stage_name::random(target);
             // The kernel takes away what the umask forbids.
-            let mode = if is_executable { 0o777 } else { 0o666 };
-            match open_new(folder, &part, mode) {
+            match open_new(folder, &part, mode & 0o777) {
                 Ok(file) => return Ok(Stage::new(file, folder, part, target, false)),
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(with_context("cannot write", target, errno)),
@@ -133,15 +141,9 @@ impl Stage {
         is_kept: bool,
     ) -> Stage {
         let (folder, target) = (folder.clone(), target.to_owned());
-        let part = Some(part);
-        Stage { file, folder, part, target, length: 0, is_kept, has_more_space: false }
-    }
-
-    fn lock(file: &File, target: &OsStr) -> io::Result<()> {
-        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => Err(busy(target)),
-            other => Ok(other?),
-        }
+        let (part, space) = (Some(part), Space::default());
+        let (length, doubt, has_more) = (0, None, false);
+        Stage { file, folder, part, target, length, is_kept, space, doubt, has_more }
     }
 
     /// Bytes written, by this attempt and those before.
@@ -156,13 +158,30 @@ impl Stage {
         &self.folder
     }
 
-    /// Takes the space for so many bytes now, so that a full disk shows early.
+    /// The name that it was begun for.
+    #[must_use]
+    pub fn target(&self) -> &OsStr {
+        &self.target
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// So many bytes it is to have. Room for them is taken little by little, as they come. Where
+    /// the disk has none for all, a few may come: what has holes needs less than its size.
     ///
     /// # Errors
-    /// `StorageFull` or the like.
-    pub fn preallocate(&mut self, size_bytes: u64) -> io::Result<()> {
-        self.has_more_space = true;
-        partfile::preallocate(&self.file, size_bytes)
+    /// `FileTooLarge`.
+    pub fn expect(&mut self, size_bytes: u64) -> io::Result<()> {
+        let (space, too_few) = Space::look(&self.file, self.length, size_bytes)?;
+        let since = self.length;
+        let doubt = |free: u64| Doubt { until: since + (free / 4).min(RESERVE_MIN_BYTES), since };
+        self.doubt = too_few.map(doubt);
+        self.space = space;
+        Ok(())
     }
 
     /// Reads what is there.
@@ -176,20 +195,50 @@ impl Stage {
     /// Appends bytes.
     ///
     /// # Errors
-    /// What write(2) said.
+    /// What write(2) said; what was written before stays good.
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.length == 0 || !self.is_kept {
-            self.file.write_all(bytes)?;
-        } else {
-            self.file.write_all_at(bytes, self.length)?;
+        let end = self.length + bytes.len() as u64;
+        if self.doubt.as_ref().is_some_and(|doubt| end > doubt.until) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
-        self.length += bytes.len() as u64;
+        self.has_more |= self.space.reserve(&self.file, self.length, end);
+        let written = self.file.write_all_at(bytes, self.length);
+        match written {
+            Ok(()) => self.length = end,
+            // A part of them may be there.
+            Err(_) => self.has_more = true,
+        }
+        written
+    }
+
+    /// Appends zeros that take no room, where the file system can do without.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn skip(&mut self, count: u64) -> io::Result<()> {
+        self.space.give_back(&self.file, self.length, count);
+        self.length += count;
+        (self.doubt, self.has_more) = (None, true);
         Ok(())
+    }
+
+    /// Writes what is copied from elsewhere and not proved yet: until [`Stage::adopt`] none of it
+    /// counts, and none is kept.
+    ///
+    /// # Errors
+    /// What write(2) said.
+    pub fn copy_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    /// The first so many bytes that were copied are proved.
+    pub fn adopt(&mut self, length: u64) {
+        (self.length, self.has_more) = (length, true);
     }
 
     fn truncate(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
-        self.length = 0;
+        (self.length, self.has_more) = (0, false);
         Ok(())
     }
 
@@ -198,7 +247,11 @@ impl Stage {
     /// # Errors
     /// What fdatasync(2) said; it is final.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        match rustix::fs::fdatasync(&self.file) {
+            // Some file systems have nothing to sync, and say so in this way.
+            Err(Errno::INVAL) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Makes all that its file system holds durable: less than many [`Stage::sync`].
@@ -209,33 +262,42 @@ impl Stage {
         Ok(rustix::fs::syncfs(&self.file)?)
     }
 
-    /// Gives the file its mode and its time (seconds since 1970, nanoseconds).
+    /// Gives the file its length, its mode less the umask, and its time (seconds since 1970,
+    /// nanoseconds).
     ///
     /// # Errors
     /// What the system said.
-    pub fn dress(&mut self, modified: (i64, u32), is_executable: bool) -> io::Result<()> {
-        if self.has_more_space {
+    pub fn dress(&mut self, modified: (i64, u32), mode: u32) -> io::Result<()> {
+        if self.has_more {
             self.file.set_len(self.length)?;
+            self.has_more = false;
         }
-        if self.is_kept {
-            set_mode(&self.file, is_executable)?;
+        if self.file_may_be_closed_to_others() {
+            attributes::set_mode(&self.file, mode & !attributes::umask())?;
         }
         set_modified(&self.file, modified)
     }
 
-    /// Gives the file its name, in place of whatever file had it.
+    /// A small file has its mode from the beginning.
+    fn file_may_be_closed_to_others(&self) -> bool {
+        self.is_kept || self.length > TRANSFER_SMALL_MAX_BYTES as u64
+    }
+
+    /// Gives the file a name in its folder: in place of what has it, or only where nothing has it.
     ///
     /// # Errors
-    /// What renameat(2) said; nothing is left then.
-    pub fn finish(mut self) -> io::Result<()> {
-        let part = self.part.take().expect("the temporary name exists until then");
-        match rustix::fs::renameat(&self.folder, &part, &self.folder, &self.target) {
-            Ok(()) => Ok(()),
-            Err(errno) => {
-                let _ = rustix::fs::unlinkat(&self.folder, &part, AtFlags::empty());
-                Err(with_context("cannot write", &self.target, errno))
-            }
-        }
+    /// `AlreadyExists` for the latter, else what renameat(2) said. It can be tried again; dropped,
+    /// it is kept as an unfinished one is.
+    pub fn place(&mut self, name: &OsStr, replaces: bool) -> io::Result<()> {
+        let Some(part) = &self.part else { return Ok(()) };
+        let (from, to) = (&self.folder, &self.folder);
+        let placed = match replaces {
+            true => rustix::fs::renameat(from, part, to, name),
+            false => rename_new(from, part, name),
+        };
+        placed.map_err(|errno| with_context("cannot write", name, errno))?;
+        self.part = None;
+        Ok(())
     }
 
     /// Removes it.
@@ -246,16 +308,21 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        let is_worthless = !self.is_kept || self.length == 0;
+        // What the disk can never hold is not begun.
+        let is_hopeless = self.doubt.as_ref().is_some_and(|doubt| doubt.since == 0);
+        let is_worthless = !self.is_kept || self.length == 0 || is_hopeless;
         if let Some(part) = self.part.take().filter(|_| is_worthless) {
             // Nobody is left to hear of an error, and the name says what the file was.
             let _ = rustix::fs::unlinkat(&self.folder, &part, AtFlags::empty());
+        } else if self.has_more {
+            // What was reserved and not filled is for others; a piece of a write is no part of it.
+            let _ = self.file.set_len(self.length);
         }
     }
 }
 
-/// Refuses a name that must not be replaced: a folder, and what is or links to a device, pipe or
-/// socket.
+/// Refuses a name that must not be replaced: a folder, what is or links to a device, pipe or
+/// socket, and a link to what a process has open.
 ///
 /// # Errors
 /// `IsADirectory` or `InvalidInput`.
@@ -263,57 +330,66 @@ pub fn check_target(folder: &OwnedFd, target: &OsStr) -> io::Result<()> {
     partfile::check_replaceable(folder, target)
 }
 
-/// Gives a file the mode of a new one, with or without the right to execute it; never setuid.
-///
-/// # Errors
-/// What fchmod(2) said; a file system without modes is no error.
-pub fn set_mode(file: &File, is_executable: bool) -> io::Result<()> {
-    let mode = if is_executable { 0o777 } else { 0o666 } & !umask();
-    tolerate(rustix::fs::fchmod(file, Mode::from_raw_mode(mode)))
-}
-
 /// Sets when a file last changed: seconds since 1970, nanoseconds.
 ///
 /// # Errors
 /// What utimensat(2) said; a file system that cannot do it is no error.
-pub fn set_modified(file: &File, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
-    // Larger numbers would be errors, and two of them have a meaning of their own.
-    let nanoseconds = nanoseconds.min(999_999_999);
-    tolerate(rustix::fs::futimens(
-        file,
-        &Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
-        },
-    ))
+pub fn set_modified(file: &File, modified: (i64, u32)) -> io::Result<()> {
+    tolerate(rustix::fs::futimens(file, &times(modified)))
 }
 
-/// Removes what dead transfers left in the folder more than `age` ago, and nobody writes.
+/// The same for a link, or a folder that is open as a mere place.
 ///
 /// # Errors
-/// The folder cannot be read.
-pub fn sweep(folder: impl AsFd, age: Duration) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(&folder, ".", flags, Mode::empty())?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let oldest = now.saturating_sub(age).as_secs();
-    for found in Dir::read_from(&opened)? {
-        let found = found?;
-        let name = found.file_name();
-        if !name.to_bytes().starts_with(PART_PREFIX.as_bytes()) {
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let Ok(file) = rustix::fs::openat(&folder, name, flags, Mode::empty()) else { continue };
-        let Ok(stat) = rustix::fs::fstat(&file) else { continue };
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        let is_old = u64::try_from(stat.st_mtime).is_ok_and(|at| at < oldest);
-        let is_free = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if is_file && is_old && is_free() {
-            let _ = rustix::fs::unlinkat(&folder, name, AtFlags::empty());
-        }
+/// As [`set_modified`].
+pub fn set_modified_at(folder: &OwnedFd, name: &OsStr, modified: (i64, u32)) -> io::Result<()> {
+    let times = times(modified);
+    tolerate(rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW))
+}
+
+fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
+    // Larger numbers would be errors, and two of them have a meaning of their own.
+    let nanoseconds = nanoseconds.min(999_999_999);
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
     }
-    Ok(())
+}
+
+/// Puts a link to `leads_to` under that name: in place of another link, or where there is nothing.
+/// True where it was there already.
+///
+/// # Errors
+/// `AlreadyExists` where there is something else, else what the system said.
+pub fn make_link(folder: &OwnedFd, name: &OsStr, leads_to: &OsStr) -> io::Result<bool> {
+    match rustix::fs::symlinkat(leads_to, folder, name) {
+        Ok(()) => return Ok(false),
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(with_context("cannot make the link", name, errno)),
+    }
+    match rustix::fs::readlinkat(folder, name, Vec::new()) {
+        Ok(old) if old.to_bytes() == leads_to.as_encoded_bytes() => return Ok(true),
+        Ok(_) => partfile::check_replaceable(folder, name)?,
+        // It is no link.
+        Err(_) => return Err(with_context("cannot make the link", name, Errno::EXIST)),
+    }
+    let part = stage_name::random(name);
+    rustix::fs::symlinkat(leads_to, folder, &part)?;
+    rustix::fs::renameat(folder, &part, folder, name).map_err(|errno| {
+        let _ = rustix::fs::unlinkat(folder, &part, AtFlags::empty());
+        with_context("cannot make the link", name, errno)
+    })?;
+    Ok(false)
+}
+
+/// False where the file system knows no locks.
+fn lock(file: &File, target: &OsStr) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Err(busy(target)),
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn open_new(folder: &OwnedFd, part: &OsStr, mode: u32) -> Result<File, Errno> {
@@ -324,6 +400,20 @@ fn open_new(folder: &OwnedFd, part: &OsStr, mode: u32) -> Result<File, Errno> {
             Err(Errno::INTR) => {}
             other => return other.map(File::from),
         }
+    }
+}
+
+/// Renames where nothing has the name yet.
+fn rename_new(folder: &OwnedFd, part: &OsStr, name: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(folder, part, folder, name, RenameFlags::NOREPLACE) {
+        // Not every file system can do it in one step.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        other => return other,
+    }
+    match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => rustix::fs::renameat(folder, part, folder, name),
+        Ok(_) => Err(Errno::EXIST),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -342,139 +432,5 @@ fn busy(target: &OsStr) -> io::Error {
     io::Error::new(io::ErrorKind::ResourceBusy, text)
 }
 
-/// `.part-<target>`, or, where that is too long, `.part-<beginning>-<hash>`.
-fn stable_name(target: &OsStr) -> OsString {
-    let bytes = target.as_bytes();
-    if PART_PREFIX.len() + bytes.len() <= NAME_MAX_BYTES {
-        return OsString::from_vec([PART_PREFIX.as_bytes(), bytes].concat());
-    }
-    let hash = *blake3::hash(bytes).as_bytes();
-    let number = u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
-    name_with(target, number)
-}
-
-fn name_with(target: &OsStr, number: u64) -> OsString {
-    let ending = format!("-{number:016x}");
-    let room = NAME_MAX_BYTES - PART_PREFIX.len() - ending.len();
-    let bytes = target.as_bytes();
-    let beginning = &bytes[..bytes.len().min(room)];
-    OsString::from_vec([PART_PREFIX.as_bytes(), beginning, ending.as_bytes()].concat())
-}
-
-/// What new files of this process are not permitted (umask(2)). Asking the kernel by the call
-/// would change it for all threads; proc(5) tells as well.
-fn umask() -> u32 {
-    static UMASK: OnceLock<u32> = OnceLock::new();
-    *UMASK.get_or_init(|| {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-        line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o022)
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
-    use std::path::Path;
-
-    use super::*;
-
-    fn folder_of(path: &Path) -> Arc<OwnedFd> {
-        Arc::new(File::open(path).expect("a folder").into())
-    }
-
-    fn names(path: &Path) -> Vec<String> {
-        let entries = fs::read_dir(path).expect("a folder");
-        let name = |entry: io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
-        let mut names: Vec<_> = entries.map(|it| name(it).into_string().expect("text")).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn what_was_written_is_found_again_and_gone_on_with() {
-        let temporary = tempfile::tempdir().expect("a folder");
-        let (folder, name) = (folder_of(temporary.path()), OsStr::new("a"));
-        let mut stage = Stage::create(&folder, name).expect("a stage");
-        stage.write_all(b"he").expect("room");
-        assert_eq!(Stage::create(&folder, name).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
-        drop(stage);
-        assert_eq!(names(temporary.path()), [".part-a"]);
-        let mut stage = Stage::find(&folder, name).expect("no error").expect("it is there");
-        assert_eq!(stage.length(), 2);
-        stage.write_all(b"llo").expect("room");
-        stage.dress((1_000_000_000, 5), true).expect("a mode");
-        stage.finish().expect("a name");
-        assert_eq!(names(temporary.path()), ["a"]);
-        let path = temporary.path().join("a");
-        assert_eq!(fs::read(&path).expect("the file"), b"hello");
-        let metadata = fs::metadata(&path).expect("the file");
-        assert_eq!(metadata.mtime(), 1_000_000_000);
-        assert_eq!(metadata.permissions().mode() & 0o7777, 0o777 & !umask());
-    }
-
-    #[test]
-    fn what_is_empty_discarded_or_small_leaves_nothing() {
-        let temporary = tempfile::tempdir().expect("a folder");
-        let (folder, name) = (folder_of(temporary.path()), OsStr::new("a"));
-        drop(Stage::create(&folder, name).expect("a stage"));
-        for small in [false, true] {
-            let mut stage = match small {
-                true => Stage::create_small(&folder, name, false),
-                false => Stage::create(&folder, name),
-            }
-            .expect("a stage");
-            stage.write_all(b"x").expect("room");
-            match small {
-                true => drop(stage),
-                false => stage.discard(),
-            }
-        }
-        assert_eq!(names(temporary.path()), [""; 0]);
-    }
-
-    #[test]
-    fn a_stage_that_is_a_link_or_a_folder_of_another_is_not_written_through() {
-        let temporary = tempfile::tempdir().expect("a folder");
-        let (folder, name) = (folder_of(temporary.path()), OsStr::new("a"));
-        let precious = temporary.path().join("precious");
-        fs::write(&precious, b"precious").expect("a file");
-        symlink(&precious, temporary.path().join(".part-a")).expect("a link");
-        assert!(Stage::find(&folder, name).expect("no error").is_none());
-        let mut stage = Stage::create(&folder, name).expect("a stage");
-        stage.write_all(b"new").expect("room");
-        drop(stage);
-        fs::remove_file(temporary.path().join(".part-a")).expect("it is there");
-        fs::hard_link(&precious, temporary.path().join(".part-a")).expect("a link");
-        let mut stage = Stage::create(&folder, name).expect("a stage");
-        stage.write_all(b"new").expect("room");
-        stage.finish().expect("a name");
-        assert_eq!(fs::read(&precious).expect("the file"), b"precious");
-    }
-
-    #[test]
-    fn only_what_is_old_and_free_is_swept() {
-        let temporary = tempfile::tempdir().expect("a folder");
-        let folder = folder_of(temporary.path());
-        let mut held = Stage::create(&folder, OsStr::new("held")).expect("a stage");
-        held.write_all(b"x").expect("room");
-        for name in [".part-old", ".part-new", "old"] {
-            fs::write(temporary.path().join(name), b"x").expect("a file");
-        }
-        for name in [".part-old", ".part-held", "old"] {
-            let file = File::open(temporary.path().join(name)).expect("a file");
-            set_modified(&file, (1_000_000_000, 0)).expect("a time");
-        }
-        sweep(&folder, Duration::from_secs(86_400)).expect("a folder");
-        assert_eq!(names(temporary.path()), [".part-held", ".part-new", "old"]);
-    }
-
-    #[test]
-    fn the_longest_names_have_a_stage_of_their_own() {
-        let (one, other) = ("n".repeat(255), format!("{}m", "n".repeat(254)));
-        let (one, other) = (stable_name(OsStr::new(&one)), stable_name(OsStr::new(&other)));
-        assert!(one.len() <= NAME_MAX_BYTES && other.len() <= NAME_MAX_BYTES);
-        assert_ne!(one, other);
-    }
-}
+mod tests;

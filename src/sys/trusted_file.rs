@@ -1,7 +1,7 @@
 //! Files whose content decides who may do what: read only where nobody else can have written
 //! them, and replaced as a whole.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -10,14 +10,15 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
 use super::held_place::HeldPlace;
-use super::partfile::PART_PREFIX;
+use super::stage_name;
 
-/// So much of a name goes into that of its next version, which has 24 bytes more.
-const NAME_KEPT_BYTES: usize = 200;
+/// So much of a name is compared with that of what was being written for it.
+const NAME_COMPARED_BYTES: usize = 100;
 
 /// Write permission of the group or of others (inode(7)).
 const OTHERS_WRITE: u32 = 0o022;
@@ -119,9 +120,12 @@ pub fn replace<E: From<io::Error>>(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(CWD, &folder, flags, Mode::empty());
     let opened = opened.map_err(|errno| cannot("open the folder", &folder, errno.into()))?;
-    rustix::fs::flock(&opened, FlockOperation::LockExclusive)
-        .map_err(|errno| cannot("lock the folder", &folder, errno.into()))?;
-    sweep(&opened, &name);
+    match rustix::fs::flock(&opened, FlockOperation::LockExclusive) {
+        Ok(()) => sweep(&opened, &name),
+        // Some network disks know no locks.
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        Err(errno) => return Err(cannot("lock the folder", &folder, errno.into()).into()),
+    }
     let target = folder.join(&name);
     let before = match read(&target, max_bytes) {
         Ok(before) => Some(before),
@@ -151,27 +155,15 @@ fn place_of(path: &Path) -> io::Result<(PathBuf, std::ffi::OsString)> {
     Ok((folder, name.to_owned()))
 }
 
-/// What names of new versions of a file begin with: listings leave them out.
-fn part_prefix(name: &OsStr) -> OsString {
-    [
-        OsStr::new(PART_PREFIX),
-        OsStr::from_bytes(&name.as_bytes()[..name.len().min(NAME_KEPT_BYTES)]),
-    ]
-    .into_iter()
-    .chain([OsStr::new("-")])
-    .collect()
-}
-
 /// Removes what was written for this file by those who were killed before it had its name: they
 /// hold secrets. The folder is locked, so that nobody is writing one.
 fn sweep(folder: &OwnedFd, name: &OsStr) {
-    let prefix = part_prefix(name);
+    let beginning = stage_name::beginning(name.as_bytes(), NAME_COMPARED_BYTES);
     let Ok(entries) = Dir::read_from(folder) else { return };
     for entry in entries.flatten() {
-        let digits = entry.file_name().to_bytes().strip_prefix(prefix.as_bytes());
-        let is_ours =
-            digits.is_some_and(|it| it.len() == 16 && it.iter().all(u8::is_ascii_hexdigit));
-        if is_ours {
+        let found = entry.file_name().to_bytes();
+        let is_of_it = found.get(1..).is_some_and(|rest| rest.starts_with(beginning));
+        if is_of_it && stage_name::is_own_stage(folder, found) {
             let _ = rustix::fs::unlinkat(folder, entry.file_name(), AtFlags::empty());
         }
     }
@@ -183,13 +175,8 @@ fn write(
     bytes: &[u8],
     like: Option<&Metadata>,
 ) -> io::Result<()> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     // Listings leave such names out, and nobody can guess it.
-    let part =
-        [part_prefix(name).as_bytes(), format!("{:016x}", u64::from_ne_bytes(random)).as_bytes()]
-            .concat();
-    let part = OsStr::from_bytes(&part);
+    let part = &stage_name::random(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(folder, part, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {
@@ -211,7 +198,11 @@ fn write(
         let _ = rustix::fs::unlinkat(folder, part, AtFlags::empty());
         return written;
     }
-    Ok(rustix::fs::fsync(folder)?)
+    match rustix::fs::fsync(folder) {
+        // Some disks have nothing to sync in a folder, and say so in this way.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn cannot(what: &str, path: &Path, error: io::Error) -> io::Error {
@@ -320,17 +311,15 @@ mod tests {
     #[test]
     fn what_a_killed_one_has_left_is_swept_by_the_next() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let part = |name: &str| format!(".part-{name}-0123456789abcdef");
-        for name in [&part("file"), &part("other"), ".part-file", ".part-file-x"] {
-            fs::write(at(name), "secret").unwrap();
+        let [left, other] = ["file", "other"].map(|name| stage_name::random(OsStr::new(name)));
+        for name in [&left, &other, OsStr::new(".file")] {
+            fs::write(folder.path().join(name), "secret").unwrap();
         }
-        append(&at("file"), "one").unwrap();
-        assert!(!at(&part("file")).exists());
-        for name in [&part("other"), ".part-file", ".part-file-x", "file"] {
-            assert!(at(name).exists(), "{name}");
+        append(&folder.path().join("file"), "one").unwrap();
+        assert!(!folder.path().join(&left).exists());
+        for name in [&other, OsStr::new(".file"), OsStr::new("file")] {
+            assert!(folder.path().join(name).exists(), "{name:?}");
         }
-        append(&at(&"n".repeat(255)), "one").unwrap();
     }
 
     #[test]

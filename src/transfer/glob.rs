@@ -5,9 +5,34 @@ pub fn is_pattern(name: &[u8]) -> bool {
     name.iter().any(|byte| b"*?[".contains(byte))
 }
 
+/// The pattern that stands for this path alone.
+pub fn escape(path: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(path.len());
+    for (at, part) in path.split(|byte| *byte == b'/').enumerate() {
+        if at > 0 {
+            escaped.push(b'/');
+        }
+        // In a part that is no pattern a backslash stands for itself.
+        let is_pattern = is_pattern(part);
+        for byte in part {
+            if is_pattern && b"*?[\\".contains(byte) {
+                escaped.push(b'\\');
+            }
+            escaped.push(*byte);
+        }
+    }
+    escaped
+}
+
 /// Whether `name` is one of those that `pattern` stands for. A leading dot must be written. Takes
-/// at most `name.len() * pattern.len()` steps, whatever the pattern.
+/// at most `name.len() * pattern.len()` steps, whatever the pattern; a plain end is looked at first.
 pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    let plain = pattern.iter().rev().take_while(|byte| !b"*?[]\\".contains(byte)).count();
+    // What stands before a plain end may be a class, an escape or anything; it is compared below.
+    let is_escaped = pattern[..pattern.len() - plain].ends_with(b"\\");
+    if !is_escaped && !name.ends_with(&pattern[pattern.len() - plain..]) {
+        return false;
+    }
     if name.first() == Some(&b'.') && pattern.first() != Some(&b'.') {
         return false;
     }
@@ -107,6 +132,23 @@ mod tests {
             assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), yes, "{pattern} {name}");
         }
         assert!(is_pattern(b"*.c") && !is_pattern(b"plain"));
+    }
+
+    #[test]
+    fn an_escaped_path_stands_for_itself_alone() {
+        for path in ["photo[1].jpg", "a*b", r"a\b", r"d[1]/a\b", r"a\*", "plain", "?"] {
+            let escaped = escape(path.as_bytes());
+            let parts = escaped.split(|byte| *byte == b'/').zip(path.split('/'));
+            for (pattern, part) in parts {
+                let stands = !is_pattern(pattern) && pattern == part.as_bytes()
+                    || matches(pattern, part.as_bytes());
+                assert!(stands, "{path}");
+            }
+            for other in ["photo1.jpg", "axb", "ab", "x"] {
+                let is_like = is_pattern(&escaped) && matches(&escaped, other.as_bytes());
+                assert!(!is_like, "{path} {other}");
+            }
+        }
     }
 
     #[test]

@@ -14,12 +14,28 @@
 
 use super::{Entry, EntryKind, Fault};
 use crate::{
-    limits::{CHUNK_MAX_BYTES, PATH_MAX_BYTES, REFUSAL_TEXT_MAX_BYTES, TRANSFER_DATA_MAX_BYTES},
+    limits::{
+        CHUNK_MAX_BYTES, PATH_MAX_BYTES, REFUSAL_TEXT_MAX_BYTES, TRANSFER_DATA_MAX_BYTES,
+        TRANSFER_HOLE_MAX_BYTES,
+    },
     wire::ErrorCode,
 };
 
 /// The version of the conversation that this code speaks.
 pub const VERSION: u8 = 1;
+
+/// What an end of version 1 may know beside that version, as bits behind it in its HELLO. An end
+/// that says none of them is one from before there were any.
+pub mod feature {
+    /// Of a sender: the flags of an ENTRY are permissions.
+    pub const PERMISSIONS: u8 = 1;
+    /// Of a receiver: it takes entries that are links.
+    pub const LINKS: u8 = 2;
+    /// Of a receiver: it takes HOLE.
+    pub const HOLES: u8 = 4;
+    /// Of a receiver: it takes SKIPPED and GROWN.
+    pub const NOTES: u8 = 8;
+}
 
 /// Bytes before the body.
 pub const HEADER_BYTES: usize = 4;
@@ -40,6 +56,9 @@ pub mod sender {
     pub const DATA: u8 = 0x05;
     pub const HASH: u8 = 0x06;
     pub const END: u8 = 0x07;
+    pub const HOLE: u8 = 0x08;
+    pub const SKIPPED: u8 = 0x09;
+    pub const GROWN: u8 = 0x0a;
     pub const ABORT: u8 = 0x0f;
 }
 
@@ -61,6 +80,8 @@ pub enum Message<'a> {
     Hello {
         /// [`VERSION`].
         version: u8,
+        /// What it knows beside that, of [`feature`].
+        features: u8,
     },
     /// One more thing to be sent. Entries are numbered from 0 in their order.
     Entry(Entry),
@@ -84,8 +105,19 @@ pub enum Message<'a> {
     },
     /// Bytes of that file; not empty.
     Data(&'a [u8]),
+    /// So many zeros of that file, which are not sent: 1 to [`TRANSFER_HOLE_MAX_BYTES`].
+    Hole(u64),
+    /// That file has grown to so many bytes since it was announced. What is sent is its beginning.
+    Grown(u64),
     /// The end of that file.
     Hash([u8; 32]),
+    /// So many things are neither files, folders nor links that can be carried; they are left out.
+    Skipped {
+        /// Not 0.
+        count: u32,
+        /// How the sender calls the first of them.
+        path: Vec<u8>,
+    },
     /// There are no more entries.
     End {
         /// How many there were.
@@ -121,6 +153,12 @@ pub struct Decoder {
 }
 
 impl Decoder {
+    /// The memory of what is not all there.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.rest.capacity()
+    }
+
     /// The next message at the head of `bytes`, which moves on; `None` where more bytes are
     /// needed, and then all are taken.
     ///
@@ -188,7 +226,10 @@ fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, Fault> {
     let (least, most) = match kind {
         sender::DATA => (1, TRANSFER_DATA_MAX_BYTES),
         sender::HELLO | receiver::HELLO => (1, 64),
-        sender::ENTRY => (ENTRY_FIXED_BYTES + 1, ENTRY_FIXED_BYTES + PATH_MAX_BYTES),
+        // A link has its path and the one to which it leads.
+        sender::ENTRY => (ENTRY_FIXED_BYTES + 1, ENTRY_FIXED_BYTES + 2 * PATH_MAX_BYTES),
+        sender::HOLE | sender::GROWN => (8, 8),
+        sender::SKIPPED => (5, 4 + PATH_MAX_BYTES),
         sender::FILE => (13, 13),
         sender::HASH => (32, 32),
         sender::END | receiver::STORED => (4, 4),
@@ -209,12 +250,16 @@ fn parse<'a>(kind: u8, body: &[u8]) -> Result<Message<'a>, Fault> {
     let message = match kind {
         sender::HELLO | receiver::HELLO => {
             // A newer peer may say more behind it.
-            return Ok(Message::Hello { version: body.u8().ok_or_else(short)? });
+            let version = body.u8().ok_or_else(short)?;
+            return Ok(Message::Hello { version, features: body.u8().unwrap_or(0) });
         }
         sender::ENTRY => body.entry().map(Message::Entry),
         sender::FAILED | receiver::FAILED => body.failed(),
         sender::FILE => body.file(),
         sender::HASH => body.array().map(Message::Hash),
+        sender::HOLE => body.hole(),
+        sender::GROWN => body.u64().map(Message::Grown),
+        sender::SKIPPED => body.skipped(),
         sender::END => body.u32().map(|entries| Message::End { entries }),
         receiver::WANT => body.want(),
         receiver::STORED => body.u32().map(|number| Message::Stored { number }),
@@ -260,15 +305,32 @@ impl Body<'_> {
         let kind = match self.u8()? {
             0 => EntryKind::File,
             1 => EntryKind::Folder,
+            2 => EntryKind::Link,
             _ => return None,
         };
-        let flags = self.u8()?;
+        let mode = mode_of(self.u8()?);
         let (size, seconds) = (self.u64()?, self.u64()? as i64);
         let nanoseconds = self.u32()?;
-        let path = self.bytes(self.0.len())?;
+        let target_length = match kind {
+            EntryKind::Link => usize::try_from(size).ok().filter(|length| *length > 0)?,
+            EntryKind::File | EntryKind::Folder => 0,
+        };
+        let path = self.bytes(self.0.len().checked_sub(target_length)?)?;
+        let target = self.bytes(target_length)?;
+        let is_bounded = |path: &[u8]| path.len() <= PATH_MAX_BYTES;
         let modified = (seconds, nanoseconds);
-        let is_executable = flags & EXECUTABLE != 0;
-        Some(Entry { item, kind, is_executable, size, modified, path })
+        (!path.is_empty() && is_bounded(&path) && is_bounded(&target)).then_some(())?;
+        Some(Entry { item, kind, mode, size, modified, path, target })
+    }
+
+    fn hole<'a>(&mut self) -> Option<Message<'a>> {
+        let length = self.u64()?;
+        (1..=TRANSFER_HOLE_MAX_BYTES).contains(&length).then_some(Message::Hole(length))
+    }
+
+    fn skipped<'a>(&mut self) -> Option<Message<'a>> {
+        let (count, path) = (self.u32()?, self.bytes(self.0.len())?);
+        (count > 0).then_some(Message::Skipped { count, path })
     }
 
     fn failed<'a>(&mut self) -> Option<Message<'a>> {
@@ -299,8 +361,23 @@ impl Body<'_> {
     }
 }
 
-const EXECUTABLE: u8 = 1;
 const STARTS_OVER: u8 = 1;
+
+/// The permissions that each bit of an entry's flags stands for, the lowest first. That is all nine
+/// but one: what is sent can be read by its owner.
+const PERMISSIONS: [u16; 8] = [0o100, 0o200, 0o040, 0o020, 0o010, 0o004, 0o002, 0o001];
+
+fn mode_of(flags: u8) -> u16 {
+    let is_set = |bit: usize| flags >> bit & 1 == 1;
+    let set = PERMISSIONS.iter().enumerate().filter(|(bit, _)| is_set(*bit));
+    set.fold(0o400, |mode, (_, permission)| mode | permission)
+}
+
+fn flags_of(mode: u16) -> u8 {
+    let is_set = |permission: &u16| mode & permission != 0;
+    let set = PERMISSIONS.iter().enumerate().filter(|(_, permission)| is_set(permission));
+    set.fold(0, |flags, (bit, _)| flags | 1 << bit)
+}
 
 /// Which side writes: it decides the kinds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -318,7 +395,7 @@ pub fn put(out: &mut Vec<u8>, side: Side, message: &Message<'_>) {
     let kind = kind_of(side, message);
     out.extend_from_slice(&[kind, 0, 0, 0]);
     match message {
-        Message::Hello { version } => out.push(*version),
+        Message::Hello { version, features } => out.extend_from_slice(&[*version, *features]),
         Message::Entry(entry) => put_entry(out, entry),
         Message::Failed { number, path, fault } => {
             out.extend_from_slice(&number.to_be_bytes());
@@ -334,6 +411,13 @@ pub fn put(out: &mut Vec<u8>, side: Side, message: &Message<'_>) {
         }
         Message::Data(bytes) => out.extend_from_slice(bytes),
         Message::Hash(hash) => out.extend_from_slice(hash),
+        Message::Hole(length) | Message::Grown(length) => {
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+        Message::Skipped { count, path } => {
+            out.extend_from_slice(&count.to_be_bytes());
+            out.extend_from_slice(&path[..path.len().min(PATH_MAX_BYTES)]);
+        }
         Message::End { entries: number } | Message::Stored { number } => {
             out.extend_from_slice(&number.to_be_bytes());
         }
@@ -371,6 +455,9 @@ fn kind_of(side: Side, message: &Message<'_>) -> u8 {
         Message::File { .. } => sender::FILE,
         Message::Data(_) => sender::DATA,
         Message::Hash(_) => sender::HASH,
+        Message::Hole(_) => sender::HOLE,
+        Message::Grown(_) => sender::GROWN,
+        Message::Skipped { .. } => sender::SKIPPED,
         Message::End { .. } => sender::END,
         Message::Want { .. } => receiver::WANT,
         Message::Stored { .. } => receiver::STORED,
@@ -383,12 +470,14 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     out.push(match entry.kind {
         EntryKind::File => 0,
         EntryKind::Folder => 1,
+        EntryKind::Link => 2,
     });
-    out.push(if entry.is_executable { EXECUTABLE } else { 0 });
+    out.push(flags_of(entry.mode));
     out.extend_from_slice(&entry.size.to_be_bytes());
     out.extend_from_slice(&entry.modified.0.to_be_bytes());
     out.extend_from_slice(&entry.modified.1.to_be_bytes());
     out.extend_from_slice(&entry.path);
+    out.extend_from_slice(&entry.target);
 }
 
 fn put_fault(out: &mut Vec<u8>, fault: &Fault) {
@@ -416,104 +505,4 @@ const _: () =
     assert!(TRANSFER_DATA_MAX_BYTES >= CHUNK_MAX_BYTES && TRANSFER_DATA_MAX_BYTES < 1 << 24);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn samples() -> Vec<(Side, Message<'static>)> {
-        use Side::{Receiver, Sender};
-        let fault = Fault::new(ErrorCode::NoSpace, "no room");
-        let entry = Entry {
-            item: 3,
-            kind: EntryKind::File,
-            is_executable: true,
-            size: 5,
-            modified: (-7, 9),
-            path: b"a/\xff".to_vec(),
-        };
-        let failed = Message::Failed { number: 4, path: b"x".to_vec(), fault: fault.clone() };
-        vec![
-            (Sender, Message::Hello { version: VERSION }),
-            (Sender, Message::Entry(entry)),
-            (Sender, failed.clone()),
-            (Sender, Message::File { number: 0, starts_over: true, from: 1 << 40 }),
-            (Sender, Message::Hash([7; 32])),
-            (Sender, Message::End { entries: 1 }),
-            (Sender, Message::Abort(fault)),
-            (Receiver, Message::Hello { version: VERSION }),
-            (Receiver, Message::Want { number: 0, from: 0, hash: [0; 32] }),
-            (Receiver, Message::Want { number: 1, from: 9, hash: [9; 32] }),
-            (Receiver, Message::Stored { number: 0 }),
-            (Receiver, failed),
-            (Receiver, Message::Done),
-        ]
-    }
-
-    #[test]
-    fn every_message_comes_back_at_every_split() {
-        let mut bytes = Vec::new();
-        let samples = samples();
-        samples.iter().for_each(|(side, message)| put(&mut bytes, *side, message));
-        for split in 0..=bytes.len() {
-            let mut decoder = Decoder::default();
-            let mut found = Vec::new();
-            for mut portion in [&bytes[..split], &bytes[split..]] {
-                while let Some(message) = decoder.next(&mut portion).expect("good") {
-                    found.push(message);
-                }
-                assert!(portion.is_empty());
-            }
-            assert!(found.iter().eq(samples.iter().map(|(_, message)| message)), "at {split}");
-            assert!(decoder.is_between());
-        }
-    }
-
-    #[test]
-    fn data_is_handed_out_as_it_comes() {
-        let mut bytes = Vec::new();
-        put_data_header(&mut bytes, 5);
-        bytes.extend_from_slice(b"hello");
-        for split in 0..=bytes.len() {
-            let (mut decoder, mut data) = (Decoder::default(), Vec::new());
-            for mut portion in [&bytes[..split], &bytes[split..]] {
-                while let Some(message) = decoder.next(&mut portion).expect("good") {
-                    let Message::Data(part) = message else { panic!("{message:?}") };
-                    data.extend_from_slice(part);
-                }
-            }
-            assert_eq!(data, b"hello");
-        }
-    }
-
-    #[test]
-    fn a_fault_that_is_not_utf8_is_read_no_longer_than_it_can_be_written() {
-        let text = [0xff; REFUSAL_TEXT_MAX_BYTES];
-        let mut bytes = vec![sender::ABORT, 0, 0, 0, 0];
-        bytes.extend_from_slice(&text);
-        let length = (bytes.len() - HEADER_BYTES) as u32;
-        bytes[1..HEADER_BYTES].copy_from_slice(&length.to_be_bytes()[1..]);
-        let read = Decoder::default().next(&mut &bytes[..]).expect("good").expect("whole");
-        let Message::Abort(fault) = &read else { panic!("{read:?}") };
-        assert!(fault.text.len() <= REFUSAL_TEXT_MAX_BYTES, "{}", fault.text.len());
-        let mut again = Vec::new();
-        put(&mut again, Side::Sender, &read);
-        assert_eq!(Decoder::default().next(&mut &again[..]).expect("good"), Some(read));
-    }
-
-    #[test]
-    fn lengths_that_cannot_be_are_refused_by_the_header() {
-        for bad in [
-            [0x02, 0xff, 0xff, 0xff],
-            [0x05, 0, 0, 0],
-            [0x05, 0xff, 0xff, 0xff],
-            [0x06, 0, 0, 31],
-            [0x45, 0, 0, 1],
-            [0x77, 0, 0, 0],
-        ] {
-            let mut decoder = Decoder::default();
-            assert!(decoder.next(&mut &bad[..]).is_err(), "{bad:?}");
-            let mut decoder = Decoder::default();
-            assert!(decoder.next(&mut &bad[..2]).expect("too short to tell").is_none());
-            assert!(decoder.next(&mut &bad[2..]).is_err(), "{bad:?}");
-        }
-    }
-}
+mod tests;

@@ -17,11 +17,15 @@ mod receiver;
 mod sender;
 pub mod sink;
 pub mod source;
+mod supply;
+mod walk;
 
 use std::{fmt, io};
 
 pub use receiver::{Begun, Found, Part, Receiver, Sink, Stored};
-pub use sender::{Segment, Sender, Source, SourceFile};
+pub use sender::Sender;
+pub use supply::{ContentChange, Segment, Source, SourceFile, Upcoming};
+pub use walk::link_stays_within;
 
 use crate::wire::ErrorCode;
 
@@ -35,14 +39,32 @@ pub struct Entry {
     pub item: u32,
     /// What it is.
     pub kind: EntryKind,
-    /// Whether its owner may execute it.
-    pub is_executable: bool,
-    /// Bytes; 0 for a folder, [`SIZE_UNKNOWN`] for a pipe.
+    /// Its permissions, of the nine bits 0o777. Its owner may always read it.
+    pub mode: u16,
+    /// Bytes; 0 for a folder, [`SIZE_UNKNOWN`] for a pipe, of a link those of its target.
     pub size: u64,
     /// When it last changed: seconds since 1970, nanoseconds.
     pub modified: (i64, u32),
     /// As the sender calls it: parts with `/` between them. Not to be trusted.
     pub path: Vec<u8>,
+    /// Of a link: where it leads. Not to be trusted.
+    pub target: Vec<u8>,
+}
+
+/// The permissions of what has none of its own, a pipe: the umask of the receiver takes of them.
+pub const MODE_UNKNOWN: u16 = 0o666;
+
+impl Entry {
+    /// Whether its owner may execute it.
+    #[must_use]
+    pub fn is_executable(&self) -> bool {
+        self.mode & 0o100 != 0
+    }
+
+    /// Bytes of it that are kept while it is open.
+    pub(crate) fn weight(&self) -> usize {
+        self.path.len() + self.target.len()
+    }
 }
 
 /// What an entry is.
@@ -52,6 +74,8 @@ pub enum EntryKind {
     File,
     /// A folder.
     Folder,
+    /// A symbolic link.
+    Link,
 }
 
 /// Why something could not be moved.
@@ -81,6 +105,20 @@ pub enum Report {
     },
     /// So many bytes more of it.
     Moved(u64),
+    /// So many things were left out, as they are no files, folders or links that can be carried.
+    Skipped {
+        /// As in [`Report::Begun`], of the first of them.
+        name: Vec<u8>,
+        /// Not 0.
+        count: u32,
+    },
+    /// This file has grown since it was announced: what is moved is its beginning, as it was.
+    Grown {
+        /// As in [`Report::Begun`].
+        name: Vec<u8>,
+        /// Bytes by now.
+        size: u64,
+    },
     /// The file is in its place.
     Stored {
         /// As in [`Report::Begun`].

@@ -3,17 +3,25 @@
 use std::{collections::VecDeque, io};
 
 use super::{
-    Entry, EntryKind, Fault, Report, SIZE_UNKNOWN,
-    message::{self, Decoder, Message, NO_NUMBER, Side, VERSION, broken},
+    Entry, EntryKind, Fault, MODE_UNKNOWN, Report, SIZE_UNKNOWN,
+    message::{self, Decoder, Message, NO_NUMBER, Side, VERSION, broken, feature},
     sender::check_version,
 };
 use crate::{
-    limits::{TRANSFER_ENTRIES_MAX, TRANSFER_OPEN_BYTES_MAX, TRANSFER_OPEN_MAX},
+    limits::{
+        TRANSFER_ENTRIES_MAX, TRANSFER_HOLE_MAX_BYTES, TRANSFER_OPEN_BYTES_MAX, TRANSFER_OPEN_MAX,
+    },
     wire::ErrorCode,
 };
 
 /// Bytes read at a time to prove what is there.
 const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes of holes that one call of [`Receiver::handle`] hashes at most: a few bytes of the sender
+/// stand for many.
+const HOLES_AT_ONCE_BYTES: u64 = 2 * TRANSFER_HOLE_MAX_BYTES;
+
+static ZEROS: [u8; READ_BYTES] = [0; READ_BYTES];
 
 /// Where files go.
 pub trait Sink {
@@ -25,6 +33,19 @@ pub trait Sink {
     /// # Errors
     /// Its name may not be written, or the system refused.
     fn folder(&mut self, entry: &Entry) -> Result<(), Fault>;
+
+    /// Whether [`Sink::link`] makes links. Where it does not, none are announced.
+    fn takes_links(&self) -> bool {
+        false
+    }
+
+    /// Makes a link, or finds it there.
+    ///
+    /// # Errors
+    /// Its name or its target may not be written, or the system refused.
+    fn link(&mut self, _entry: &Entry) -> Result<(), Fault> {
+        Err(Fault::new(ErrorCode::NotSupported, "links are not taken here"))
+    }
 
     /// Decides where the file goes and looks for what is there of it.
     ///
@@ -47,8 +68,16 @@ pub trait Sink {
     /// Appends bytes.
     ///
     /// # Errors
-    /// What the system said; the stage is then discarded.
+    /// What the system said; what was written before stays good, and may be gone on with.
     fn write(&mut self, stage: &mut Self::Stage, bytes: &[u8]) -> Result<(), Fault>;
+
+    /// Appends at most 64 KiB of zeros, which need no room on a disk that can do without them.
+    ///
+    /// # Errors
+    /// As those of [`Sink::write`].
+    fn skip(&mut self, stage: &mut Self::Stage, length: usize) -> Result<(), Fault> {
+        self.write(stage, &ZEROS[..length])
+    }
 
     /// All is written and good: the file is to get its name, by the next [`Sink::settle`].
     fn finish(&mut self, number: u32, stage: Self::Stage, entry: &Entry);
@@ -58,6 +87,15 @@ pub trait Sink {
 
     /// Gives what is finished its name, and makes that durable where it is wanted.
     fn settle(&mut self) -> Vec<Stored>;
+
+    /// The name that a file got which [`Sink::settle`] has told of, where it is another than the
+    /// one that was found for it.
+    fn placed_as(&mut self, _number: u32) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// All is in its place, and nothing follows.
+    fn close(&mut self) {}
 }
 
 /// A file that can be written, or why not.
@@ -91,7 +129,12 @@ pub struct Part<S> {
 pub struct Receiver<K: Sink> {
     sink: K,
     decoder: Decoder,
-    was_greeted: bool,
+    /// Bytes that are still to be handled, after others that took long.
+    waiting: Vec<u8>,
+    /// Bytes of holes that may be hashed before somebody else has a turn.
+    hole_room: u64,
+    /// What the sender knows, once it has greeted.
+    greeted: Option<u8>,
     /// What is announced and not finished, from the number `base` on.
     slots: VecDeque<Option<Slot<K::Stage>>>,
     base: u32,
@@ -147,7 +190,9 @@ impl<K: Sink> Receiver<K> {
         let mut receiver = Receiver {
             sink,
             decoder: Decoder::default(),
-            was_greeted: false,
+            waiting: Vec::new(),
+            hole_room: 0,
+            greeted: None,
             slots: VecDeque::new(),
             base: 0,
             open: 0,
@@ -160,15 +205,40 @@ impl<K: Sink> Receiver<K> {
             reports: Vec::new(),
             over: None,
         };
-        receiver.say(&Message::Hello { version: VERSION });
+        let links = if receiver.sink.takes_links() { feature::LINKS } else { 0 };
+        let features = feature::HOLES | feature::NOTES | links;
+        receiver.say(&Message::Hello { version: VERSION, features });
         receiver
     }
 
     /// Takes in bytes of the sender, in any portions. Blocks on the disk. [`Receiver::settle`] is
-    /// to be called when no more are at hand.
-    pub fn handle(&mut self, mut bytes: &[u8]) {
+    /// to be called when no more are at hand. What takes too long waits for [`Receiver::prove`].
+    pub fn handle(&mut self, bytes: &[u8]) {
+        self.hole_room = HOLES_AT_ONCE_BYTES;
+        if self.waiting.is_empty() {
+            let used = self.handle_some(bytes);
+            self.waiting.extend_from_slice(&bytes[used..]);
+        } else {
+            self.waiting.extend_from_slice(bytes);
+            self.handle_waiting();
+        }
+    }
+
+    fn handle_waiting(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let used = self.handle_some(&waiting);
+        waiting.drain(..used);
+        self.waiting = waiting;
+    }
+
+    /// Handles bytes as long as there is room for holes; how many.
+    fn handle_some(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
         while self.over.is_none() {
-            match self.decoder.next(&mut bytes) {
+            if self.hole_room == 0 {
+                return bytes.len() - rest.len();
+            }
+            match self.decoder.next(&mut rest) {
                 Ok(None) => break,
                 Ok(Some(message)) => {
                     if let Err(fault) = self.handle_message(message) {
@@ -178,6 +248,21 @@ impl<K: Sink> Receiver<K> {
                 Err(fault) => self.abort(fault),
             }
         }
+        bytes.len()
+    }
+
+    /// The memory that the conversation takes, about: what is announced and not finished, most of
+    /// all.
+    pub fn held_bytes(&self) -> usize {
+        let hashers = self.claims.len() * size_of::<blake3::Hasher>();
+        let slots = self.slots.len() * size_of::<Slot<K::Stage>>() + 2 * self.open_bytes;
+        let buffers = self.waiting.capacity() + self.buffer.len() + self.out.len();
+        slots + hashers + buffers + self.decoder.held_bytes()
+    }
+
+    /// Bytes that were taken in and not handled: they are not to become more without a bound.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Puts the finished files in their places and tells so.
@@ -186,9 +271,10 @@ impl<K: Sink> Receiver<K> {
             match result {
                 Ok(()) => {
                     self.say(&Message::Stored { number });
+                    let other = self.sink.placed_as(number);
                     let Some(slot) = self.close(number) else { continue };
                     if let State::Finished(hash, was_there) = slot.state {
-                        let (name, size) = (slot.name, slot.entry.size);
+                        let (name, size) = (other.unwrap_or(slot.name), slot.entry.size);
                         self.reports.push(Report::Stored { name, size, hash, was_there });
                     }
                 }
@@ -198,9 +284,18 @@ impl<K: Sink> Receiver<K> {
         self.end_if_done();
     }
 
-    /// Hashes about `budget` bytes of what is there already; true where more is to be done.
+    /// Hashes about `budget` bytes of what is there already, or of holes that had to wait; true
+    /// where more is to be done.
     pub fn prove(&mut self, budget: u64) -> bool {
         let mut left = budget;
+        if !self.waiting.is_empty() {
+            self.hole_room = left;
+            self.handle_waiting();
+            left = self.hole_room;
+            if !self.waiting.is_empty() {
+                return true;
+            }
+        }
         while let Some(number) = self.claims.front().copied() {
             if left == 0 {
                 return true;
@@ -238,10 +333,12 @@ impl<K: Sink> Receiver<K> {
         self.current = Current::None;
         self.claims.clear();
         self.slots.clear();
+        self.waiting.clear();
     }
 
     fn end_if_done(&mut self) {
         if self.has_ended && self.open == 0 && self.over.is_none() {
+            self.sink.close();
             self.say(&Message::Done);
             self.end(Ok(()));
         }
@@ -249,17 +346,23 @@ impl<K: Sink> Receiver<K> {
 
     fn handle_message(&mut self, message: Message<'_>) -> Result<(), Fault> {
         match message {
-            Message::Hello { version } => {
-                self.was_greeted = true;
+            Message::Hello { version, features } => {
+                self.greeted = Some(features);
                 check_version(version)
             }
-            _ if !self.was_greeted => Err(broken("the sender has not said hello")),
+            _ if self.greeted.is_none() => Err(broken("the sender has not said hello")),
             Message::Data(bytes) => self.handle_data(bytes),
             Message::Entry(entry) if !self.has_ended => self.handle_entry(entry),
             Message::File { number, starts_over, from } => {
                 self.handle_file(number, starts_over, from)
             }
             Message::Hash(hash) => self.handle_hash(hash),
+            Message::Hole(length) => self.handle_hole(length),
+            Message::Grown(size) => self.handle_grown(size),
+            Message::Skipped { count, path: name } => {
+                self.reports.push(Report::Skipped { name, count });
+                Ok(())
+            }
             Message::Failed { number: NO_NUMBER, path, fault } => {
                 self.reports.push(Report::Failed { name: path, fault });
                 Ok(())
@@ -280,7 +383,7 @@ impl<K: Sink> Receiver<K> {
         }
     }
 
-    fn handle_entry(&mut self, entry: Entry) -> Result<(), Fault> {
+    fn handle_entry(&mut self, mut entry: Entry) -> Result<(), Fault> {
         let number = self.base + self.slots.len() as u32;
         if self.slots.len() >= TRANSFER_OPEN_MAX || self.open_bytes >= TRANSFER_OPEN_BYTES_MAX {
             return Err(broken("the sender announces more than it may at once"));
@@ -289,11 +392,18 @@ impl<K: Sink> Receiver<K> {
             let text = format!("more than {TRANSFER_ENTRIES_MAX} files in one transfer");
             return Err(Fault::new(ErrorCode::TooMany, text));
         }
+        if self.greeted.is_none_or(|features| features & feature::PERMISSIONS == 0) {
+            // It tells only whether the owner may execute it.
+            entry.mode = MODE_UNKNOWN | if entry.is_executable() { 0o111 } else { 0 };
+        }
         self.open += 1;
-        self.open_bytes += entry.path.len();
+        self.open_bytes += entry.weight();
         let mut slot = Slot { name: entry.path.clone(), entry, state: State::Wanted(None) };
-        if slot.entry.kind == EntryKind::Folder {
-            let made = self.sink.folder(&slot.entry);
+        if slot.entry.kind != EntryKind::File {
+            let made = match slot.entry.kind {
+                EntryKind::Folder => self.sink.folder(&slot.entry),
+                _ => self.sink.link(&slot.entry),
+            };
             self.slots.push_back(Some(slot));
             match made {
                 Ok(()) => {
@@ -418,12 +528,49 @@ impl<K: Sink> Receiver<K> {
         let number = *number;
         match self.sink.write(stage, bytes) {
             Ok(()) => self.reports.push(Report::Moved(bytes.len() as u64)),
-            Err(fault) => {
-                self.discard_current(Current::Ignoring);
-                self.fail(number, fault);
-            }
+            Err(fault) => self.fail_current(number, fault),
         }
         Ok(())
+    }
+
+    fn handle_hole(&mut self, length: u64) -> Result<(), Fault> {
+        self.hole_room = self.hole_room.saturating_sub(length);
+        let mut left = length;
+        while left > 0 {
+            let Current::Writing { number, stage, hasher, received, size, .. } = &mut self.current
+            else {
+                return match self.current {
+                    Current::Ignoring => Ok(()),
+                    _ => Err(broken("a hole in no file")),
+                };
+            };
+            if *size == SIZE_UNKNOWN || left > *size - *received {
+                return Err(broken(format!("more than the {size} bytes that were announced")));
+            }
+            let part = left.min(ZEROS.len() as u64) as usize;
+            hasher.update(&ZEROS[..part]);
+            *received += part as u64;
+            left -= part as u64;
+            let number = *number;
+            if let Err(fault) = self.sink.skip(stage, part) {
+                self.fail_current(number, fault);
+            }
+        }
+        self.reports.push(Report::Moved(length));
+        Ok(())
+    }
+
+    fn handle_grown(&mut self, size: u64) -> Result<(), Fault> {
+        match &self.current {
+            Current::None => Err(broken("no file at hand has grown")),
+            Current::Ignoring => Ok(()),
+            Current::Writing { number, .. } => {
+                let at = (number - self.base) as usize;
+                let slot = self.slots[at].as_ref().expect("it is under way");
+                self.reports.push(Report::Grown { name: slot.name.clone(), size });
+                Ok(())
+            }
+        }
     }
 
     fn handle_hash(&mut self, hash: [u8; 32]) -> Result<(), Fault> {
@@ -473,10 +620,16 @@ impl<K: Sink> Receiver<K> {
         Ok(())
     }
 
-    fn discard_current(&mut self, next: Current<K::Stage>) {
-        if let Current::Writing { stage, .. } = std::mem::replace(&mut self.current, next) {
+    /// The file at hand cannot be written on. What is there of it is good: it stays for the next
+    /// time, when the disk may have room, unless it can never be there as a whole.
+    fn fail_current(&mut self, number: u32, fault: Fault) {
+        let current = std::mem::replace(&mut self.current, Current::Ignoring);
+        if let Current::Writing { stage, .. } = current
+            && fault.code == ErrorCode::FileTooLarge
+        {
             self.sink.discard(stage);
         }
+        self.fail(number, fault);
     }
 
     fn fail(&mut self, number: u32, fault: Fault) {
@@ -490,7 +643,7 @@ impl<K: Sink> Receiver<K> {
         let at = number.checked_sub(self.base)? as usize;
         let slot = self.slots.get_mut(at)?.take()?;
         self.open -= 1;
-        self.open_bytes -= slot.entry.path.len();
+        self.open_bytes -= slot.entry.weight();
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.base += 1;

@@ -1,97 +1,26 @@
 //! The end that has the files.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::collections::VecDeque;
+
+mod current;
+
+use current::{Current, CurrentStep};
 
 use super::{
-    Entry, EntryKind, Fault, Report, SIZE_UNKNOWN,
-    message::{self, Decoder, Message, NO_NUMBER, Side, VERSION, broken},
+    Entry, EntryKind, Fault, Report, Segment, Source, SourceFile, Upcoming,
+    message::{self, Decoder, Message, NO_NUMBER, Side, VERSION, broken, feature},
 };
 use crate::{
-    limits::{TRANSFER_OPEN_BYTES_MAX, TRANSFER_OPEN_MAX, TRANSFER_SMALL_MAX_BYTES},
+    limits::{TRANSFER_OPEN_BYTES_MAX, TRANSFER_OPEN_MAX},
     wire::ErrorCode,
 };
 
-/// Bytes of a large file in one DATA message, and read at a time.
-const DATA_BYTES: usize = 256 * 1024;
-
-/// Bytes of one read: they stay in the cache of the core while they are hashed.
-const READ_BYTES: usize = 64 * 1024;
-
-/// Bytes that one call of [`Sender::produce`] hashes at most to check what a receiver claims.
+/// Bytes that one call of [`Sender::produce`] hashes at most beside those that it says: to check
+/// what a receiver claims, to compare what was sent, in holes.
 const CHECK_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What is there to be sent.
-pub trait Source {
-    /// An opened file.
-    type File: SourceFile;
-    /// Where the file of an entry is found.
-    type Place;
-
-    /// The next entry, folders before what is in them; or how something is called that cannot be
-    /// sent, and why.
-    fn next(&mut self) -> Option<Next<Self::Place>>;
-
-    /// Opens the file of an entry, in the state in which it was announced.
-    ///
-    /// # Errors
-    /// [`ErrorCode::FileChanged`] where it is another one by now; whatever the system says.
-    fn open(&mut self, entry: &Entry, place: &Self::Place) -> Result<Self::File, Fault>;
-}
-
-/// An entry and where it is found; or the name of what cannot be sent, and why.
-pub type Next<P> = Result<(Entry, P), (Vec<u8>, Fault)>;
-
-/// An opened file of a [`Source`].
-pub trait SourceFile {
-    /// Reads at `offset`; 0 is the end.
-    ///
-    /// # Errors
-    /// What the system said.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-
-    /// Whether it is as it was when it was opened.
-    fn is_unchanged(&self) -> bool;
-
-    /// Whether it can be read twice, and so be sent from where it lies.
-    fn is_regular(&self) -> bool {
-        true
-    }
-
-    /// The hash of the whole, where it is known from before.
-    fn known_hash(&self) -> Option<[u8; 32]> {
-        None
-    }
-
-    /// The hash of the whole was computed.
-    fn note_hash(&self, _hash: [u8; 32]) {}
-}
-
-/// Something to be put on the channel.
-#[derive(Debug)]
-pub enum Segment<F> {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// A part of a file, which was read just now. Where the file has lost it since, zeros take
-    /// its place: the receiver sees by the hash.
-    File {
-        /// Whose.
-        file: Arc<F>,
-        /// Where it begins.
-        offset: u64,
-        /// Bytes, not 0.
-        length: usize,
-    },
-}
-
-impl<F> Segment<F> {
-    /// Bytes of it.
-    pub fn length(&self) -> usize {
-        match self {
-            Segment::Bytes(bytes) => bytes.len(),
-            Segment::File { length, .. } => *length,
-        }
-    }
-}
+/// Names that one call of [`Sender::produce`] looks at, at most.
+const NAMES_AT_ONCE: usize = 16 * 1024;
 
 /// The sender's half of a conversation. See the head of `transfer`.
 #[derive(Debug)]
@@ -99,12 +28,19 @@ pub struct Sender<S: Source> {
     source: S,
     decoder: Decoder,
     has_greeted: bool,
-    was_greeted: bool,
+    /// What the receiver knows, once it has greeted.
+    greeted: Option<u8>,
     /// What is announced and not finished, from the number `base` on.
     slots: VecDeque<Option<Slot<S::Place>>>,
     base: u32,
     open: usize,
     open_bytes: usize,
+    /// A link that waits until the receiver has said whether it takes links.
+    held: Option<(Entry, S::Place)>,
+    /// Nothing is left but to say what was left out, once the receiver has greeted.
+    waits_to_end: bool,
+    /// How many things those are, and the first of them.
+    skipped: Option<(u32, Vec<u8>)>,
     /// No more entries come, and that is said.
     has_ended: bool,
     wants: VecDeque<Want>,
@@ -140,20 +76,6 @@ struct Want {
     hash: [u8; 32],
 }
 
-/// The file at hand.
-#[derive(Debug)]
-struct Current<F> {
-    want: Want,
-    size: u64,
-    file: Arc<F>,
-    /// So much of it is hashed, and sent unless it is what the receiver has.
-    offset: u64,
-    hasher: blake3::Hasher,
-    known: Option<[u8; 32]>,
-    /// What the receiver has is looked at first.
-    is_checking: bool,
-}
-
 impl<S: Source> Sender<S> {
     /// A sender of all that `source` has.
     pub fn new(source: S) -> Sender<S> {
@@ -161,11 +83,14 @@ impl<S: Source> Sender<S> {
             source,
             decoder: Decoder::default(),
             has_greeted: false,
-            was_greeted: false,
+            greeted: None,
             slots: VecDeque::new(),
             base: 0,
             open: 0,
             open_bytes: 0,
+            held: None,
+            waits_to_end: false,
+            skipped: None,
             has_ended: false,
             wants: VecDeque::new(),
             current: None,
@@ -205,24 +130,23 @@ impl<S: Source> Sender<S> {
             return false;
         }
         if !std::mem::replace(&mut self.has_greeted, true) {
-            self.say(&Message::Hello { version: VERSION });
+            self.say(&Message::Hello { version: VERSION, features: feature::PERMISSIONS });
         }
         self.announce();
         let mut checked = 0;
         while self.out_bytes < budget {
-            if self.current.is_none() {
+            let Some(current) = &self.current else {
                 let Some(want) = self.wants.pop_front() else { break };
                 self.begin(want);
                 continue;
+            };
+            if checked >= CHECK_BYTES {
+                return true;
             }
-            if self.current.as_ref().is_some_and(|current| current.is_checking) {
-                if checked >= CHECK_BYTES {
-                    return true;
-                }
-                checked += self.check();
-            } else {
-                self.send_data();
-            }
+            checked += match current.step {
+                CurrentStep::Checking | CurrentStep::Comparing(..) => self.read_again(),
+                CurrentStep::Sending => self.send_some(),
+            };
         }
         self.current.is_some() || !self.wants.is_empty() || self.may_announce()
     }
@@ -260,11 +184,11 @@ impl<S: Source> Sender<S> {
 
     fn handle_message(&mut self, message: Message<'_>) -> Result<(), Fault> {
         match message {
-            Message::Hello { version } => {
-                self.was_greeted = true;
+            Message::Hello { version, features } => {
+                self.greeted = Some(features);
                 return check_version(version);
             }
-            _ if !self.was_greeted => return Err(broken("the receiver has not said hello")),
+            _ if self.greeted.is_none() => return Err(broken("the receiver has not said hello")),
             Message::Want { number, from, hash } => {
                 let slot = self.slot(number)?;
                 if slot.state != State::Announced || slot.entry.kind != EntryKind::File {
@@ -277,7 +201,7 @@ impl<S: Source> Sender<S> {
                 let slot = self.slot(number)?;
                 let was_there = match (slot.state, slot.entry.kind) {
                     (State::Sent(was_there, hash), _) => Some((was_there, hash)),
-                    (_, EntryKind::Folder) => None,
+                    (_, EntryKind::Folder | EntryKind::Link) => None,
                     _ => return Err(broken(format!("the entry {number} cannot be stored yet"))),
                 };
                 let Some(slot) = self.finish(number) else { return Ok(()) };
@@ -295,6 +219,12 @@ impl<S: Source> Sender<S> {
                     self.say_failed(number, &Fault::new(ErrorCode::Cancelled, ""));
                 }
                 let Some(slot) = self.finish(number) else { return Ok(()) };
+                if fault.code == ErrorCode::NotVerified
+                    && let Ok(file) = self.source.open(&slot.entry, &slot.place)
+                {
+                    // Whatever was known of it does not hold.
+                    file.forget_hash();
+                }
                 self.reports.push(Report::Failed { name: slot.entry.path, fault });
             }
             Message::Done if self.has_ended && self.open == 0 => self.end(Ok(())),
@@ -315,7 +245,7 @@ impl<S: Source> Sender<S> {
         let at = number.checked_sub(self.base)? as usize;
         let slot = self.slots.get_mut(at)?.take()?;
         self.open -= 1;
-        self.open_bytes -= slot.entry.path.len();
+        self.open_bytes -= slot.entry.weight();
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.base += 1;
@@ -326,174 +256,77 @@ impl<S: Source> Sender<S> {
     fn may_announce(&self) -> bool {
         let is_full =
             self.slots.len() >= TRANSFER_OPEN_MAX || self.open_bytes >= TRANSFER_OPEN_BYTES_MAX;
-        !self.has_ended && !is_full
+        let waits = self.greeted.is_none() && (self.held.is_some() || self.waits_to_end);
+        !self.has_ended && !is_full && !waits
+    }
+
+    fn knows(&self, feature: u8) -> bool {
+        self.greeted.is_some_and(|features| features & feature != 0)
     }
 
     fn announce(&mut self) {
+        let mut budget = NAMES_AT_ONCE;
         while self.may_announce() {
-            match self.source.next() {
-                Some(Ok((entry, place))) => {
-                    self.open += 1;
-                    self.open_bytes += entry.path.len();
-                    if entry.kind == EntryKind::File {
-                        self.reports.push(Report::Found(entry.size));
-                    }
-                    self.say(&Message::Entry(entry.clone()));
-                    self.slots.push_back(Some(Slot { entry, place, state: State::Announced }));
+            let upcoming = match self.held.take() {
+                Some((link, place)) if self.knows(feature::LINKS) => {
+                    self.announce_entry(link, place);
+                    continue;
                 }
-                Some(Err((path, fault))) => {
+                Some((link, place)) => self.source.follow(link, place),
+                None if self.waits_to_end => Upcoming::End,
+                None => self.source.next(&mut budget),
+            };
+            match upcoming {
+                Upcoming::Entry(link, place) if link.kind == EntryKind::Link => {
+                    self.held = Some((link, place));
+                }
+                Upcoming::Entry(entry, place) => self.announce_entry(entry, place),
+                Upcoming::Missing(path, fault) => {
                     let report = Report::Failed { name: path.clone(), fault: fault.clone() };
                     self.reports.push(report);
                     self.say(&Message::Failed { number: NO_NUMBER, path, fault });
                 }
-                None => {
-                    self.has_ended = true;
-                    let entries = self.base + self.slots.len() as u32;
-                    self.say(&Message::End { entries });
-                }
+                Upcoming::Later => return,
+                Upcoming::End => self.say_end(),
             }
         }
     }
 
-    fn begin(&mut self, mut want: Want) {
-        let at = (want.number - self.base) as usize;
-        let slot = self.slots[at].as_ref().expect("what is wanted is open");
-        let size = slot.entry.size;
-        match self.source.open(&slot.entry, &slot.place) {
-            Ok(file) => {
-                let known = file.known_hash();
-                let is_checking = want.from > 0 && want.from <= size && size != SIZE_UNKNOWN;
-                let starts_over = want.from > 0 && !is_checking;
-                if starts_over {
-                    want.from = 0;
-                }
-                let (file, hasher) = (Arc::new(file), blake3::Hasher::new());
-                let offset = 0;
-                let current = Current { want, size, file, offset, hasher, known, is_checking };
-                self.current = Some(current);
-                if !is_checking {
-                    self.say_file(0, starts_over);
-                }
-            }
-            Err(fault) => self.fail(want.number, fault),
+    fn announce_entry(&mut self, entry: Entry, place: S::Place) {
+        self.open += 1;
+        self.open_bytes += entry.weight();
+        if entry.kind == EntryKind::File {
+            self.reports.push(Report::Found(entry.size));
         }
+        self.say(&Message::Entry(entry.clone()));
+        self.slots.push_back(Some(Slot { entry, place, state: State::Announced }));
     }
 
-    /// Looks at a part of what the receiver claims to have; returns the bytes read.
-    fn check(&mut self) -> u64 {
-        let current = self.current.as_mut().expect("the caller has looked");
-        let want = current.want;
-        if want.from == current.size && current.known == Some(want.hash) {
-            current.offset = want.from;
-            current.is_checking = false;
-            self.say_file(want.from, false);
-            return 0;
-        }
-        if self.buffer.is_empty() {
-            self.buffer.resize(READ_BYTES, 0);
-        }
-        let length = (want.from - current.offset).min(READ_BYTES as u64) as usize;
-        match read_some(&*current.file, &mut self.buffer[..length], current.offset) {
-            Ok(0) => self.fail_current(changed()),
-            Err(error) => self.fail_current(error.into()),
-            Ok(count) => {
-                current.hasher.update(&self.buffer[..count]);
-                current.offset += count as u64;
-                if current.offset == want.from {
-                    current.is_checking = false;
-                    let is_same = *current.hasher.finalize().as_bytes() == want.hash;
-                    if !is_same {
-                        current.hasher = blake3::Hasher::new();
-                        (current.offset, current.want.from) = (0, 0);
-                    }
-                    let from = current.offset;
-                    self.say_file(from, !is_same);
-                }
-                return count as u64;
+    fn say_end(&mut self) {
+        self.waits_to_end = true;
+        if self.greeted.is_none() {
+            // It decides in which way is told what was left out. At once where that is nothing.
+            if let Some((count, name)) = self.source.take_skipped() {
+                self.skipped = Some((count, name));
+                return;
             }
         }
-        1
-    }
-
-    fn say_file(&mut self, from: u64, starts_over: bool) {
-        let number = self.current.as_ref().expect("a file is at hand").want.number;
-        let entry = &self.slot(number).expect("it is open").entry;
-        let (name, size) = (entry.path.clone(), entry.size);
-        self.reports.push(Report::Begun { name, size, from, starts_over });
-        self.say(&Message::File { number, starts_over, from });
-    }
-
-    /// Reads and says some of the file at hand, and its end where that is reached.
-    fn send_data(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer.resize(READ_BYTES, 0);
-        }
-        let current = self.current.as_mut().expect("the caller has looked");
-        let left = current.size - current.offset;
-        let is_large = left > TRANSFER_SMALL_MAX_BYTES as u64;
-        let in_place = !self.copies && is_large && current.file.is_regular();
-        let most = if in_place { DATA_BYTES } else { READ_BYTES };
-        let (start, want) = (current.offset, left.min(most as u64) as usize);
-        while current.offset - start < want as u64 {
-            let missing = want - (current.offset - start) as usize;
-            let room = missing.min(READ_BYTES);
-            match read_some(&*current.file, &mut self.buffer[..room], current.offset) {
-                Ok(0) if current.size == SIZE_UNKNOWN => current.size = current.offset,
-                Ok(0) => return self.fail_current(changed()),
-                Err(error) => return self.fail_current(error.into()),
-                Ok(count) => {
-                    if current.known.is_none() {
-                        current.hasher.update(&self.buffer[..count]);
-                    }
-                    current.offset += count as u64;
+        let skipped = self.skipped.take().or_else(|| self.source.take_skipped());
+        if let Some((count, name)) = skipped {
+            match self.knows(feature::NOTES) {
+                true => self.say(&Message::Skipped { count, path: name.clone() }),
+                false => {
+                    let text = format!("{count} things are neither files nor folders");
+                    let fault = Fault::new(ErrorCode::NotAFile, text);
+                    let path = name.clone();
+                    self.say(&Message::Failed { number: NO_NUMBER, path, fault });
                 }
             }
-            // The size of a pipe is learnt here; and it gives what it has.
-            if !in_place || current.size == current.offset {
-                break;
-            }
+            self.reports.push(Report::Skipped { name, count });
         }
-        let length = (current.offset - start) as usize;
-        let is_end = current.offset == current.size;
-        if length > 0 {
-            let file = current.file.clone();
-            self.reports.push(Report::Moved(length as u64));
-            self.put_bytes(|out, _| message::put_data_header(out, length));
-            match in_place {
-                true => self.out.push(Segment::File { file, offset: start, length }),
-                false => self.put_bytes(|out, buffer| {
-                    // Not grown again and again, as much follows.
-                    if is_large && out.capacity() < DATA_BYTES {
-                        out.reserve(DATA_BYTES + READ_BYTES);
-                    }
-                    out.extend_from_slice(&buffer[..length]);
-                }),
-            }
-            self.out_bytes += length;
-        }
-        if is_end {
-            self.end_file();
-        }
-    }
-
-    fn end_file(&mut self) {
-        let current = self.current.take().expect("the caller has looked");
-        let number = current.want.number;
-        if !current.file.is_unchanged() {
-            return self.fail(number, changed());
-        }
-        let hash = current.known.unwrap_or_else(|| *current.hasher.finalize().as_bytes());
-        if current.known.is_none() {
-            current.file.note_hash(hash);
-        }
-        // Nothing was sent where all of it had been claimed.
-        let was_there = current.want.from == current.size && current.size > 0;
-        let slot = self.slot(number).expect("it is open");
-        slot.state = State::Sent(was_there, hash);
-        if slot.entry.size == SIZE_UNKNOWN {
-            slot.entry.size = current.size;
-        }
-        self.say(&Message::Hash(hash));
+        self.has_ended = true;
+        let entries = self.base + self.slots.len() as u32;
+        self.say(&Message::End { entries });
     }
 
     fn fail_current(&mut self, fault: Fault) {
@@ -527,25 +360,12 @@ impl<S: Source> Sender<S> {
     }
 }
 
-fn changed() -> Fault {
-    Fault::new(ErrorCode::FileChanged, "the file changed while it was read; try again")
-}
-
 pub(super) fn check_version(version: u8) -> Result<(), Fault> {
     match version {
         VERSION => Ok(()),
         other => {
             let text = format!("the other end speaks version {other} of transfers, not {VERSION}");
             Err(Fault::new(ErrorCode::NotSupported, text))
-        }
-    }
-}
-
-fn read_some(file: &impl SourceFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
         }
     }
 }

@@ -1,46 +1,39 @@
 //! Files and folders of a disk, on their way out.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     ffi::OsStr,
     fs::File,
-    io::{self, Read as _},
+    io,
     os::{
-        fd::OwnedFd,
-        unix::{
-            ffi::OsStrExt as _,
-            fs::{FileExt as _, MetadataExt as _},
-        },
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt as _, fs::FileTypeExt as _},
     },
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat};
+use rustix::{
+    fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat},
+    io::Errno,
+};
 
-use super::{Entry, EntryKind, Fault, SIZE_UNKNOWN, Source, SourceFile, glob};
+use super::{
+    Entry, EntryKind, Fault, MODE_UNKNOWN, SIZE_UNKNOWN, Source, Upcoming, glob,
+    walk::{DEPTH_MAX, Expansion, FolderSurvey, KnownFolders, link_stays_within},
+};
 use crate::{
-    limits::TRANSFER_SMALL_MAX_BYTES,
     sys::{
         clock,
         files::{self, FileError, Hidden},
-        partfile::PART_PREFIX,
+        stage_name::{is_own_stage, is_stage_name},
     },
     wire::ErrorCode,
 };
 
-/// Folders within each other, at most: each is open while what is in it is sent.
-const DEPTH_MAX: usize = 128;
+mod file;
 
-/// Names that one pattern may stand for.
-const NAMES_MAX: usize = 100_000;
-
-/// Hashes that are remembered.
-const HASHES_MAX: usize = 4096;
-
-/// A file that changed less than so many seconds ago may change again within the same tick of the
-/// file system's clock; its hash is not remembered.
-const SETTLED_SECONDS: i64 = 2;
+pub use file::{DiskFile, Hashes};
 
 /// Something that was asked for.
 #[derive(Debug)]
@@ -58,20 +51,6 @@ pub struct Item {
     hidden: Arc<Hidden>,
 }
 
-/// What tells one content of a file from another.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-/// The hashes of files that have not changed since.
-#[derive(Clone, Debug, Default)]
-pub struct Hashes(Arc<Mutex<HashMap<Identity, [u8; 32]>>>);
-
 /// See the head of this file.
 #[derive(Debug)]
 pub struct DiskSource {
@@ -79,9 +58,22 @@ pub struct DiskSource {
     next_item: usize,
     /// What the patterns of the item at hand stand for.
     found: VecDeque<Vec<u8>>,
+    ahead: Option<Ahead>,
+    /// The folders of the tree at hand, when it was begun with.
+    folders: KnownFolders,
     /// Folders that are open, each within the one before.
     stack: Vec<Level>,
+    /// How many things are left out, and the first of them.
+    skipped: Option<(u32, Vec<u8>)>,
     hashes: Hashes,
+}
+
+/// What has to be looked at before the next thing that was asked for can be announced.
+#[derive(Debug)]
+enum Ahead {
+    Expanding(Expansion),
+    Surveying(Vec<u8>, FolderSurvey),
+    Ready(Upcoming<Place>),
 }
 
 /// Where an entry is found again.
@@ -96,7 +88,6 @@ pub struct Place {
 struct Level {
     place: Place,
     dir: Dir,
-    folder: OwnedFd,
     /// Below the item's folder.
     path: Vec<u8>,
     /// As the receiver knows it.
@@ -104,21 +95,6 @@ struct Level {
     /// What is not to be sent of what is in it.
     hidden: Vec<files::Identity>,
 }
-
-/// An opened file.
-#[derive(Debug)]
-pub struct DiskFile {
-    file: File,
-    identity: Identity,
-    is_file: bool,
-    opened_at: i64,
-    is_pipe: bool,
-    hashes: Hashes,
-}
-
-type Missing = (Vec<u8>, Fault);
-
-type Next = Result<(Entry, Place), Missing>;
 
 impl Item {
     /// `path`, below `folder` and by way of nothing outside of it. Names in it may be patterns.
@@ -140,6 +116,11 @@ impl Item {
     /// # Errors
     /// There is no such thing, or it has no name of its own (`/`).
     pub fn local(path: &Path) -> io::Result<Item> {
+        let is_pipe = path.metadata()?.file_type().is_fifo();
+        if is_pipe {
+            let text = "that is a pipe; give it as standard input, whose name is `-`";
+            return Err(io::Error::other(text));
+        }
         let real = path.canonicalize()?;
         let (Some(parent), Some(real_name)) = (real.parent(), real.file_name()) else {
             return Err(io::Error::other("the root folder has no name; name what is in it"));
@@ -162,74 +143,133 @@ impl Item {
         let (name, hidden) = (Some(name), Arc::default());
         Ok(Item { folder, path, name, is_pattern: false, is_pipe: true, hidden })
     }
-}
 
-impl Hashes {
-    fn get(&self, identity: &Identity) -> Option<[u8; 32]> {
-        self.0.lock().expect("nobody panics with the hashes").get(identity).copied()
-    }
-
-    fn insert(&self, identity: Identity, hash: [u8; 32]) {
-        let mut hashes = self.0.lock().expect("nobody panics with the hashes");
-        if hashes.len() >= HASHES_MAX {
-            hashes.clear();
-        }
-        hashes.insert(identity, hash);
+    pub(super) fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, FileError> {
+        self.hidden.check_shared()?;
+        let links = ResolveFlags::empty();
+        let opened = files::open_beneath(&self.folder, OsStr::from_bytes(path), flags, links)?;
+        self.hidden.check(&opened)?;
+        Ok(opened)
     }
 }
 
 impl DiskSource {
     /// All of `items`, in their order.
     pub fn new(items: Vec<Item>, hashes: Hashes) -> DiskSource {
-        DiskSource { items, next_item: 0, found: VecDeque::new(), stack: Vec::new(), hashes }
+        DiskSource {
+            items,
+            next_item: 0,
+            found: VecDeque::new(),
+            ahead: None,
+            folders: KnownFolders::default(),
+            stack: Vec::new(),
+            skipped: None,
+            hashes,
+        }
     }
 
-    fn next_of_item(&mut self) -> Option<Next> {
+    /// What comes after all that is in the folders at hand.
+    fn next_of_item(&mut self, budget: &mut usize) -> Upcoming<Place> {
         loop {
-            if let Some(path) = self.found.pop_front() {
-                return Some(self.top(self.next_item - 1, path));
-            }
-            let item = self.items.get(self.next_item)?;
-            self.next_item += 1;
-            if item.is_pipe {
-                let path = item.name.clone().expect("a pipe has a name");
-                let item = (self.next_item - 1) as u32;
-                let (size, modified) = (SIZE_UNKNOWN, (clock::wall_clock(), 0));
-                let (kind, is_executable) = (EntryKind::File, false);
-                let entry = Entry { item, kind, is_executable, size, modified, path };
-                let place = Place { item: self.next_item - 1, top: Arc::from(&b""[..]) };
-                return Some(Ok((entry, place)));
-            }
-            let is_there = |path: &[u8]| open(item, path, OFlags::PATH).is_ok();
-            if !item.is_pattern || is_there(&item.path) {
-                self.found.push_back(item.path.clone());
-                continue;
-            }
-            match expand(item) {
-                Ok(paths) if paths.is_empty() => {
-                    let text = "nothing there has a name like that";
-                    let fault = Fault::new(ErrorCode::NoSuchFile, text);
-                    return Some(Err((item.path.clone(), fault)));
+            let at = self.next_item.wrapping_sub(1);
+            match self.ahead.take() {
+                Some(Ahead::Ready(upcoming)) => return upcoming,
+                Some(waiting) if *budget == 0 => {
+                    self.ahead = Some(waiting);
+                    return Upcoming::Later;
                 }
-                Ok(paths) => self.found = paths.into(),
-                Err(fault) => return Some(Err((item.path.clone(), fault))),
+                Some(Ahead::Expanding(expansion)) => self.expand(at, expansion, budget),
+                Some(Ahead::Surveying(path, survey)) => self.survey(at, path, survey, budget),
+                None => match self.found.pop_front() {
+                    Some(path) => self.ahead = Some(self.look_at(at, path)),
+                    None if self.next_item >= self.items.len() => return Upcoming::End,
+                    None => {
+                        self.next_item += 1;
+                        self.begin_item(self.next_item - 1);
+                    }
+                },
             }
         }
     }
 
+    fn begin_item(&mut self, at: usize) {
+        let item = &self.items[at];
+        if item.is_pipe {
+            let path = item.name.clone().expect("a pipe has a name");
+            let (size, modified) = (SIZE_UNKNOWN, (clock::wall_clock(), 0));
+            let (kind, mode, target) = (EntryKind::File, MODE_UNKNOWN, Vec::new());
+            let entry = Entry { item: at as u32, kind, mode, size, modified, path, target };
+            let place = Place { item: at, top: Arc::from(&b""[..]) };
+            self.ahead = Some(Ahead::Ready(Upcoming::Entry(entry, place)));
+        } else if !item.is_pattern || item.open(&item.path, OFlags::PATH).is_ok() {
+            self.found.push_back(item.path.clone());
+        } else {
+            self.ahead = Some(Ahead::Expanding(Expansion::of(&item.path)));
+        }
+    }
+
+    fn expand(&mut self, at: usize, mut expansion: Expansion, budget: &mut usize) {
+        let item = &self.items[at];
+        let fault = match expansion.go_on(item, budget) {
+            Ok(None) => return self.ahead = Some(Ahead::Expanding(expansion)),
+            Ok(Some(paths)) if paths.is_empty() => {
+                Fault::new(ErrorCode::NoSuchFile, "nothing there has a name like that")
+            }
+            Ok(Some(paths)) => return self.found = paths.into(),
+            Err(fault) => fault,
+        };
+        let missing = Upcoming::Missing(item.path.clone(), fault);
+        self.ahead = Some(Ahead::Ready(missing));
+    }
+
+    fn survey(&mut self, at: usize, path: Vec<u8>, mut survey: FolderSurvey, budget: &mut usize) {
+        self.ahead = Some(match survey.go_on(budget) {
+            Ok(false) => Ahead::Surveying(path, survey),
+            Ok(true) => {
+                self.folders = survey.into_known();
+                Ahead::Ready(self.top(at, path))
+            }
+            Err(fault) => Ahead::Ready(Upcoming::Missing(path, fault)),
+        });
+    }
+
+    /// Of a folder all folders in it are found first.
+    fn look_at(&mut self, at: usize, path: Vec<u8>) -> Ahead {
+        match self.items[at].open(&path, OFlags::DIRECTORY) {
+            Ok(folder) => match FolderSurvey::of(folder) {
+                Ok(survey) => Ahead::Surveying(path, survey),
+                Err(fault) => Ahead::Ready(Upcoming::Missing(path, fault)),
+            },
+            Err(_) => Ahead::Ready(self.top(at, path)),
+        }
+    }
+
     /// The file or folder itself that an item names.
-    fn top(&mut self, at: usize, path: Vec<u8>) -> Next {
+    fn top(&mut self, at: usize, path: Vec<u8>) -> Upcoming<Place> {
         let item = &self.items[at];
         let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let name = item.name.clone().unwrap_or_else(|| last.to_vec());
-        let shown = |fault: Fault| (path.clone(), fault);
-        let opened = open(item, &path, OFlags::PATH).map_err(|error| shown(fault_of(error)))?;
-        let stat = rustix::fs::fstat(&opened).map_err(|it| shown(io::Error::from(it).into()))?;
+        let shown = |fault: Fault| Upcoming::Missing(path.clone(), fault);
+        // What somebody is just sending is nobody else's to read; the user's own files are.
+        if item.name.is_none() && is_stage_name(last) {
+            return shown(fault_of(FileError::NotFound));
+        }
+        let opened = match item.open(&path, OFlags::PATH) {
+            Ok(opened) => opened,
+            Err(error) => return shown(fault_of(error)),
+        };
+        let stat = match rustix::fs::fstat(&opened) {
+            Ok(stat) => stat,
+            Err(errno) => return shown(io::Error::from(errno).into()),
+        };
         let place = Place { item: at, top: path.clone().into() };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok((entry_of(at, &stat, name), place)),
-            FileType::Directory => self.enter(place, path.clone(), name, &stat).map_err(shown),
-            _ => Err(shown(not_regular())),
+            FileType::RegularFile => Upcoming::Entry(entry_of(at, &stat, name, &opened), place),
+            FileType::Directory => match self.enter(place, path.clone(), name, &stat) {
+                Ok((entry, place)) => Upcoming::Entry(entry, place),
+                Err(fault) => shown(fault),
+            },
+            _ => shown(not_regular()),
         }
     }
 
@@ -245,17 +285,22 @@ impl DiskSource {
             return Err(Fault::new(ErrorCode::TooMany, text));
         }
         let item = place.item;
-        let folder = open(&self.items[item], &path, OFlags::DIRECTORY).map_err(fault_of)?;
-        let dir = Dir::read_from(&folder).map_err(io::Error::from)?;
-        let entry = entry_of(item, stat, name.clone());
+        let folder = self.items[item].open(&path, OFlags::DIRECTORY).map_err(fault_of)?;
+        let entry = bare_entry(item, stat, name.clone());
+        let dir = Dir::new(folder).map_err(io::Error::from)?;
         let hidden = self.items[item].hidden.identities();
-        self.stack.push(Level { place: place.clone(), dir, folder, path, name, hidden });
-        Ok((Entry { kind: EntryKind::Folder, size: 0, is_executable: false, ..entry }, place))
+        self.stack.push(Level { place: place.clone(), dir, path, name, hidden });
+        Ok((Entry { kind: EntryKind::Folder, size: 0, ..entry }, place))
     }
 
-    fn next_below(&mut self) -> Option<Next> {
+    /// The next of what is in the folders at hand; `None` where they are at their end.
+    fn next_below(&mut self, budget: &mut usize) -> Option<Upcoming<Place>> {
         loop {
             let level = self.stack.last_mut()?;
+            if *budget == 0 {
+                return Some(Upcoming::Later);
+            }
+            *budget -= 1;
             let found = match level.dir.read() {
                 None => {
                     self.stack.pop();
@@ -264,44 +309,89 @@ impl DiskSource {
                 Some(Err(errno)) => {
                     let name = std::mem::take(&mut level.name);
                     self.stack.pop();
-                    return Some(Err((name, io::Error::from(errno).into())));
+                    return Some(Upcoming::Missing(name, io::Error::from(errno).into()));
                 }
                 Some(Ok(found)) => found,
             };
             let own = found.file_name().to_bytes();
-            if matches!(own, b"." | b"..") || own.starts_with(PART_PREFIX.as_bytes()) {
+            let is_own = || level.dir.fd().is_ok_and(|folder| is_own_stage(folder, own));
+            if matches!(own, b"." | b"..") || is_own() {
                 continue;
             }
             let path = [&level.path[..], b"/", own].concat();
             let name = [&level.name[..], b"/", own].concat();
             let place = level.place.clone();
-            let looked = rustix::fs::statat(&level.folder, found.file_name(), NOFOLLOW);
+            let looked = level.dir.fd().and_then(|folder| {
+                rustix::fs::statat(folder, found.file_name(), AtFlags::SYMLINK_NOFOLLOW)
+            });
             let stat = match looked {
                 Ok(stat) => stat,
-                Err(rustix::io::Errno::NOENT) => continue,
-                Err(errno) => return Some(Err((name, io::Error::from(errno).into()))),
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Some(Upcoming::Missing(name, io::Error::from(errno).into())),
             };
             if Hidden::has(&level.hidden, &stat) {
                 continue;
             }
-            return Some(match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Ok((entry_of(place.item, &stat, name), place)),
-                FileType::Directory => {
-                    self.enter(place, path, name.clone(), &stat).map_err(|fault| (name, fault))
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => {
+                    let entry = match level.dir.fd() {
+                        Ok(folder) if may_be_made_up(&stat) => {
+                            entry_of(place.item, &stat, name, folder)
+                        }
+                        _ => bare_entry(place.item, &stat, name),
+                    };
+                    return Some(Upcoming::Entry(entry, place));
                 }
-                FileType::Symlink => self.linked(place, &path, name),
-                _ => Err((name, not_regular())),
-            });
+                // It came to be since this began: perhaps it is where all this goes.
+                FileType::Directory if !self.folders.has(stat.st_dev, stat.st_ino) => {}
+                FileType::Directory => {
+                    return Some(match self.enter(place, path, name.clone(), &stat) {
+                        Ok((entry, place)) => Upcoming::Entry(entry, place),
+                        Err(fault) => Upcoming::Missing(name, fault),
+                    });
+                }
+                FileType::Symlink => {
+                    let target = level.dir.fd().and_then(|folder| {
+                        rustix::fs::readlinkat(folder, found.file_name(), Vec::new())
+                    });
+                    let target = target.map(|target| target.into_bytes()).unwrap_or_default();
+                    if !link_stays_within(&name, &target) {
+                        match self.followed(place, &path, name) {
+                            Ok((entry, place)) => return Some(Upcoming::Entry(entry, place)),
+                            Err((name, _)) => self.skip(name),
+                        }
+                        continue;
+                    }
+                    let entry = bare_entry(place.item, &stat, name);
+                    let (kind, size) = (EntryKind::Link, target.len() as u64);
+                    return Some(Upcoming::Entry(Entry { kind, size, target, ..entry }, place));
+                }
+                _ => self.skip(name),
+            }
         }
     }
 
-    /// A link below a folder: to a file that is there as well, it stands for that file.
-    fn linked(&self, place: Place, path: &[u8], name: Vec<u8>) -> Next {
-        let target = open(&self.items[place.item], path, OFlags::PATH).ok();
-        let stat = target.and_then(|target| rustix::fs::fstat(target).ok());
-        match stat.filter(|it| FileType::from_raw_mode(it.st_mode) == FileType::RegularFile) {
-            Some(stat) => Ok((entry_of(place.item, &stat, name), place)),
-            None => {
+    fn skip(&mut self, name: Vec<u8>) {
+        let (count, _) = self.skipped.get_or_insert((0, name));
+        *count = count.saturating_add(1);
+    }
+
+    /// A link below a folder that leads to a file which may be sent as well: it stands for that.
+    fn followed(
+        &self,
+        place: Place,
+        path: &[u8],
+        name: Vec<u8>,
+    ) -> Result<(Entry, Place), (Vec<u8>, Fault)> {
+        let opened = self.items[place.item].open(path, OFlags::PATH).ok();
+        let stat = opened.as_ref().and_then(|opened| rustix::fs::fstat(opened).ok());
+        match (opened, stat) {
+            (Some(opened), Some(stat))
+                if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile =>
+            {
+                Ok((entry_of(place.item, &stat, name, opened), place))
+            }
+            _ => {
                 let text = "a link that leads to no file in there; links to folders are not \
                             followed";
                 Err((name, Fault::new(ErrorCode::NotAFile, text)))
@@ -310,14 +400,25 @@ impl DiskSource {
     }
 }
 
-const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW;
-
 impl Source for DiskSource {
     type File = DiskFile;
     type Place = Place;
 
-    fn next(&mut self) -> Option<Next> {
-        self.next_below().or_else(|| self.next_of_item())
+    fn next(&mut self, budget: &mut usize) -> Upcoming<Place> {
+        let below = self.next_below(budget);
+        below.unwrap_or_else(|| self.next_of_item(budget))
+    }
+
+    fn follow(&mut self, link: Entry, place: Place) -> Upcoming<Place> {
+        let path = place.path_of(&link);
+        match self.followed(place, &path, link.path) {
+            Ok((entry, place)) => Upcoming::Entry(entry, place),
+            Err((name, fault)) => Upcoming::Missing(name, fault),
+        }
+    }
+
+    fn take_skipped(&mut self) -> Option<(u32, Vec<u8>)> {
+        self.skipped.take()
     }
 
     fn open(&mut self, entry: &Entry, place: &Place) -> Result<DiskFile, Fault> {
@@ -326,135 +427,73 @@ impl Source for DiskSource {
             let input = rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from)?;
             return DiskFile::new(input.into(), true, self.hashes.clone()).map_err(Fault::from);
         }
-        let below = entry.path.iter().position(|byte| *byte == b'/').unwrap_or(entry.path.len());
-        let path = [&place.top, &entry.path[below..]].concat();
-        let opened = open(item, &path, OFlags::NONBLOCK | OFlags::NOCTTY).map_err(fault_of)?;
-        let file = DiskFile::new(opened.into(), false, self.hashes.clone())?;
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let opened = item.open(&place.path_of(entry), flags).map_err(fault_of)?;
+        let mut file = DiskFile::new(opened.into(), false, self.hashes.clone())?;
         if !file.is_file {
             return Err(not_regular());
         }
-        let modified = (entry.modified.0, i64::from(entry.modified.1));
-        if file.identity.size != entry.size || file.identity.modified != modified {
-            let text = "the file changed after it was listed; try again";
+        file.is_made_up = entry.size == SIZE_UNKNOWN;
+        // It is sent as it is now; but more of it than there is cannot be.
+        if file.identity.size < entry.size && !file.is_made_up {
+            let text = "the file became shorter after it was listed; try again";
             return Err(Fault::new(ErrorCode::FileChanged, text));
         }
         Ok(file)
     }
 }
 
-impl DiskFile {
-    fn new(file: File, is_pipe: bool, hashes: Hashes) -> io::Result<DiskFile> {
-        let (identity, is_file) = identity_of(&file)?;
-        let opened_at = clock::wall_clock();
-        Ok(DiskFile { file, identity, is_file, opened_at, is_pipe, hashes })
-    }
-
-    /// The file itself, to send from.
-    #[must_use]
-    pub fn file(&self) -> &File {
-        &self.file
+impl Place {
+    /// Where the entry is, below the item's folder.
+    fn path_of(&self, entry: &Entry) -> Vec<u8> {
+        let below = entry.path.iter().position(|byte| *byte == b'/').unwrap_or(entry.path.len());
+        [&self.top, &entry.path[below..]].concat()
     }
 }
 
-impl SourceFile for DiskFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        match self.is_pipe {
-            true => (&self.file).read(buffer),
-            false => self.file.read_at(buffer, offset),
-        }
-    }
-
-    fn is_unchanged(&self) -> bool {
-        self.is_pipe || identity_of(&self.file).is_ok_and(|(now, _)| now == self.identity)
-    }
-
-    fn is_regular(&self) -> bool {
-        !self.is_pipe
-    }
-
-    fn known_hash(&self) -> Option<[u8; 32]> {
-        self.hashes.get(&self.identity)
-    }
-
-    fn note_hash(&self, hash: [u8; 32]) {
-        let changed = self.identity.changed.0.max(self.identity.modified.0);
-        // Of a small file it costs less to compute it than to remember it.
-        let is_worth_it = self.identity.size > TRANSFER_SMALL_MAX_BYTES as u64;
-        if is_worth_it && !self.is_pipe && self.opened_at - changed >= SETTLED_SECONDS {
-            self.hashes.insert(self.identity, hash);
-        }
+/// What there is of a file, opened or in an opened folder. One that the kernel makes while it is
+/// read has a size that is not known.
+fn entry_of(item: usize, stat: &Stat, path: Vec<u8>, opened: impl AsFd) -> Entry {
+    let entry = bare_entry(item, stat, path);
+    match may_be_made_up(stat) && is_made_up(opened) {
+        true => Entry { size: SIZE_UNKNOWN, ..entry },
+        false => entry,
     }
 }
 
-fn identity_of(file: &File) -> io::Result<(Identity, bool)> {
-    let metadata = file.metadata()?;
-    let identity = Identity {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.len(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    };
-    Ok((identity, metadata.is_file()))
-}
-
-fn open(item: &Item, path: &[u8], flags: OFlags) -> Result<OwnedFd, FileError> {
-    item.hidden.check_path(OsStr::from_bytes(path))?;
-    let links = ResolveFlags::empty();
-    let opened = files::open_beneath(&item.folder, OsStr::from_bytes(path), flags, links)?;
-    item.hidden.check(&opened)?;
-    Ok(opened)
-}
-
-fn entry_of(item: usize, stat: &Stat, path: Vec<u8>) -> Entry {
+fn bare_entry(item: usize, stat: &Stat, path: Vec<u8>) -> Entry {
     Entry {
         item: item as u32,
         kind: EntryKind::File,
-        is_executable: stat.st_mode & 0o100 != 0,
+        mode: (stat.st_mode & 0o777) as u16,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         modified: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         path,
+        target: Vec::new(),
     }
 }
 
-/// The paths that an item's patterns stand for, in the order of their bytes.
-fn expand(item: &Item) -> Result<Vec<Vec<u8>>, Fault> {
-    let mut paths = vec![Vec::new()];
-    for part in item.path.split(|byte| *byte == b'/') {
-        let mut next: Vec<Vec<u8>> = Vec::new();
-        for path in paths {
-            let join = |name: &[u8]| match path.is_empty() {
-                true => name.to_vec(),
-                false => [&path[..], b"/", name].concat(),
-            };
-            if !glob::is_pattern(part) {
-                next.push(join(part));
-                continue;
-            }
-            let at = if path.is_empty() { &b"."[..] } else { &path };
-            // What is no folder has nothing of such a name in it.
-            let Ok(folder) = open(item, at, OFlags::DIRECTORY) else { continue };
-            for found in Dir::read_from(&folder).map_err(io::Error::from)? {
-                let found = found.map_err(io::Error::from)?;
-                let name = found.file_name().to_bytes();
-                let is_ours = matches!(name, b"." | b"..") || name.starts_with(PART);
-                if !is_ours && glob::matches(part, name) {
-                    next.push(join(name));
-                }
-                if next.len() > NAMES_MAX {
-                    let text = format!("more than {NAMES_MAX} names are like that");
-                    return Err(Fault::new(ErrorCode::TooMany, text));
-                }
-            }
-        }
-        paths = next;
-    }
-    paths.retain(|path| open(item, path, OFlags::PATH).is_ok());
-    paths.sort_unstable();
-    Ok(paths)
+/// No other file takes no room on its disk, but for small, empty and sparse ones.
+fn may_be_made_up(stat: &Stat) -> bool {
+    stat.st_blocks == 0
 }
 
-const PART: &[u8] = PART_PREFIX.as_bytes();
+/// Whether the kernel makes the files of this file system up: their sizes tell nothing (proc(5),
+/// sysfs(5), statfs(2)).
+fn is_made_up(opened: impl AsFd) -> bool {
+    const KINDS: [u64; 8] = [
+        0x9fa0,      // proc
+        0x6265_6572, // sysfs
+        0x6367_7270, // cgroup2
+        0x0027_e0eb, // cgroup
+        0x6462_6720, // debugfs
+        0x7472_6163, // tracefs
+        0x7363_6673, // securityfs
+        0x6265_6570, // configfs
+    ];
+    let system = rustix::fs::fstatfs(opened);
+    system.is_ok_and(|system| KINDS.contains(&(system.f_type as u64)))
+}
 
 fn not_regular() -> Fault {
     Fault::new(ErrorCode::NotAFile, "that is neither a regular file nor a folder")
@@ -471,3 +510,6 @@ pub fn fault_of(error: FileError) -> Fault {
         FileError::Io(error) => error.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

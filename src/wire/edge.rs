@@ -234,9 +234,10 @@ impl EdgeAnswer {
             }
             EdgeAnswer::Uploaded { file_id, samples, repeated, .. } => {
                 let again = again(repeated);
+                let word = if *samples == 1 { "sample" } else { "samples" };
                 format!(
                     "data file with ID of {file_id} has been uploaded to the central server, \
-                     {samples} samples{again}"
+                     {samples} {word}{again}"
                 )
             }
             EdgeAnswer::Computed { file_id, operation, result, .. } => {

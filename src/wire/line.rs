@@ -135,11 +135,17 @@ fn put_error(out: &mut Vec<u8>, refusal: &Refusal) {
     put(out, &["error ", refusal.code.as_str(), ": ", &escape(&refusal.text), "\n"]);
 }
 
+/// When the year 0 begins, in seconds since 1970.
+const YEAR_0_SECONDS: i64 = -62_167_219_200;
+
 fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    let time = jiff::Timestamp::from_second(entry.modified).unwrap_or_default();
+    // RFC 3339 has four digits for a year; some file systems go beyond.
+    let time = jiff::Timestamp::from_second(entry.modified).ok();
+    let time = time.filter(|_| entry.modified >= YEAR_0_SECONDS);
+    let time = time.map_or("-".to_owned(), |time| time.to_string());
     let slash = if entry.kind == EntryKind::Folder { "/" } else { "" };
     let (size, name) = (entry.size.to_string(), escape_bytes(&entry.name));
-    put(out, &[&size, " ", &time.to_string(), " ", &name, slash, "\n"]);
+    put(out, &[&size, " ", &time, " ", &name, slash, "\n"]);
 }
 
 fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
@@ -430,5 +436,27 @@ fn check_text(line: &[u8]) -> Result<&str, Refusal> {
         Some((at, '\r')) => Err(bad("a CR without LF", at)),
         Some((at, '\u{feff}')) => Err(bad("a byte order mark", at)),
         Some((at, _)) => Err(bad("a line separator", at)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_beyond_four_digits_of_a_year_are_no_other_times() {
+        for (modified, time) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (YEAR_0_SECONDS, "0000-01-01T00:00:00Z"),
+            (YEAR_0_SECONDS - 1, "-"),
+            (253_402_300_800, "-"),
+            (i64::MAX, "-"),
+            (i64::MIN, "-"),
+        ] {
+            let entry = Entry { name: b"a".to_vec(), kind: EntryKind::File, size: 5, modified };
+            let mut out = Vec::new();
+            put_entry(&mut out, &entry);
+            assert_eq!(String::from_utf8_lossy(&out), format!("5 {time} a\n"));
+        }
     }
 }

@@ -118,7 +118,7 @@ pub fn await_gone(server: &Server, user: &str) {
 
 /// The unfinished file that is to become `name`.
 pub fn unfinished(place: &Place, name: &str) -> PathBuf {
-    place.path(format!(".part-{name}"))
+    place.path(sixfour::sys::stage_name::stable(std::ffi::OsStr::new(name)))
 }
 
 /// Waits until so many bytes of an unfinished file are there.

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::parse_rate;
 use crate::{
-    client::order::{Local, Order},
+    client::order::{Local, Order, refuse_same_names},
+    transfer::sink::Existing,
     wire::{Name, escape::escape, name::NAME_RULE},
 };
 
@@ -19,7 +20,7 @@ pub(super) struct Send {
     #[arg(long, value_name = "NAME")]
     name: Option<OsString>,
     /// The files and folders, then the user who is to get them; - is standard input, with --name.
-    #[arg(required = true, num_args = 2.., value_name = "FILE... USER")]
+    #[arg(required = true, value_name = "FILE... USER")]
     words: Vec<OsString>,
 }
 
@@ -37,10 +38,33 @@ pub(super) struct Who {
     pub(super) long: bool,
 }
 
+/// What becomes of a file that is there already.
+#[derive(Debug, Args)]
+pub(super) struct Replacing {
+    /// A file that the same user has sent before is replaced by what that user sends now [default:
+    /// it stays, and what comes gets the next free name, as in SENDER_NAME-2].
+    #[arg(long, global = true)]
+    overwrite: bool,
+    /// As --overwrite, but the file that was there is kept as NAME.~1~, NAME.~2~ and so on.
+    #[arg(long, global = true, conflicts_with = "overwrite")]
+    backup: bool,
+}
+
+impl Replacing {
+    pub(super) fn existing(&self) -> Existing {
+        match (self.overwrite, self.backup) {
+            (true, _) => Existing::Overwrite,
+            (false, true) => Existing::Backup,
+            (false, false) => Existing::Keep,
+        }
+    }
+}
+
 /// The order of a `send`.
 pub(super) fn send(send: Send, again: &str) -> Result<Order, String> {
     let mut words = send.words;
-    let to = words.pop().expect("there are two at least");
+    let to = words.pop().filter(|_| !words.is_empty());
+    let to = to.ok_or("FILE... USER: the files come first, and then the user who gets them")?;
     let to = to.to_str().and_then(Name::parse).ok_or_else(|| {
         let to = escape(&to.to_string_lossy()).into_owned();
         format!("USER is {to:?}, the last word; {NAME_RULE}")
@@ -54,6 +78,7 @@ pub(super) fn send(send: Send, again: &str) -> Result<Order, String> {
         (false, Some(_)) => return Err("--name goes with standard input alone".to_owned()),
         (false, None) => words.into_iter().map(|word| Local::Path(word.into())).collect(),
     };
+    refuse_same_names(&paths)?;
     Ok(Order::Send { paths, to, limit: send.limit, again: again.to_owned() })
 }
 
@@ -110,6 +135,8 @@ mod tests {
         let path = |path: &str| Local::Path(path.into());
         got("send a ../b bob", vec![path("a"), path("../b")], None);
         got("send a bob --limit 5M", vec![path("a")], Some(5_000_000));
+        got("send a --limit 5M bob", vec![path("a")], Some(5_000_000));
+        got("send - --name log bob", vec![Local::Input(b"log".to_vec())], None);
         got("send - bob --name log", vec![Local::Input(b"log".to_vec())], None);
         assert_eq!(order("receive --accept all"), Order::Receive { count: None });
         assert_eq!(order("--accept bob receive --count 2"), Order::Receive { count: Some(2) });

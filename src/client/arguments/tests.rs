@@ -48,13 +48,19 @@ fn words_after_the_command_are_the_commands() {
 fn downloads_go_beside_us_or_where_it_is_said() {
     let got = |line: &str, paths: &[&str], target, limit| {
         let paths = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
-        let again = format!("client {line}");
+        let quoted = |word: &str| quote_shown(OsStr::new(word));
+        let again = line.split(' ').map(quoted).collect::<Vec<_>>().join(" ");
+        let again = format!("client {again}");
         assert_eq!(orders(line), [Order::Download { paths, target, limit, again }]);
     };
     got("download a/x y", &["a/x", "y"], Target::Beside, None);
     got("download docs/ --limit 5M", &["docs"], Target::Beside, Some(5_000_000));
     got("download a/x -o z", &["a/x"], Target::File("z".into()), None);
     got("download a/x -o -", &["a/x"], Target::Stdout, None);
+    got("download a/x -o /dev/stdout", &["a/x"], Target::Stdout, None);
+    // It may be the very name of a file; the server looks.
+    got("download photo[1].jpg -o z", &["photo[1].jpg"], Target::File("z".into()), None);
+    got("download --literal d/a[1] b*", &[r"d/a\[1]", r"b\*"], Target::Beside, None);
 }
 
 #[test]
@@ -76,6 +82,11 @@ fn the_line_that_goes_on_can_be_typed_as_it_is_told() {
     let plan = parse(words, Some("alice"), 0).expect("good");
     let Some([Order::Download { again, .. }]) = plan.orders.as_deref() else { panic!("one") };
     assert_eq!(again, r"client download 'it'\''s here'");
+    let foreign = OsString::from_vec(b"a'\xff\n\\".to_vec());
+    let words = ["client".into(), "download".into(), foreign];
+    let plan = parse(words, Some("alice"), 0).expect("good");
+    let Some([Order::Download { again, .. }]) = plan.orders.as_deref() else { panic!("one") };
+    assert_eq!(again, r"client download $'a\'\xff\x0a\\'");
 }
 
 #[test]
@@ -94,9 +105,11 @@ fn mistakes_are_told_in_one_line_that_names_the_argument() {
         ("download", "FILE"),
         ("download ../x", "FILE"),
         ("download a/x b/x", "same name"),
+        ("upload a/x b/x", "two of them are called x"),
+        ("upload a/data/ b/data --to d", "two of them are called data"),
+        ("send a/x c b/x bob", "two of them are called x"),
         ("download -o z a b", "-o"),
         ("--json download -o - a", "--json"),
-        ("download -o z *.txt", "-o"),
         ("download a --limit 0", "rate"),
         ("download a --limit 5x", "--limit"),
         ("upload", "FILE"),
@@ -190,4 +203,61 @@ fn times_have_units() {
     for bad in ["", "s", "-1s", "0", "1e99", "NaN", "inf", "5 y"] {
         assert!(parse_time(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn an_option_within_a_text_is_refused_and_not_sent() {
+    for line in [
+        "msg bob hi --port 23020",
+        "msg bob hi --json",
+        "msg bob --port=1 hi --user=eve",
+        "msg bob hi --receipt",
+        "echo hi --plaintext",
+    ] {
+        let told = complaint(line);
+        assert!(told.contains("--") && told.contains("before the text"), "{line}: {told}");
+    }
+    let text = |line: &str| match orders(line).remove(0) {
+        Order::Message { text, .. } | Order::Echo { text } => text,
+        other => panic!("{other:?}"),
+    };
+    for (line, expected) in [
+        ("msg bob -- hi --port 1", "hi --port 1"),
+        ("msg bob see --nothing-of-ours -p 1", "see --nothing-of-ours -p 1"),
+        ("echo -- --json", "--json"),
+    ] {
+        assert_eq!(text(line), expected, "{line}");
+    }
+    assert_eq!(parsed("msg --receipt bob hi --").expect("good").port, 5000);
+}
+
+#[test]
+fn a_dash_alone_is_the_text_on_standard_input() {
+    for (line, is_input) in
+        [("msg bob -", true), ("msg bob - x", false), ("msg bob -- -", false), ("echo -", false)]
+    {
+        assert_eq!(parsed(line).expect(line).text_from_input, is_input, "{line}");
+    }
+    let filled = |input: &[u8]| {
+        let mut plan = parsed("msg bob -").expect("good");
+        crate::client::input::fill_text(&mut plan, input)?;
+        match &plan.orders.expect("a verb")[..] {
+            [Order::Message { text, .. }] => Ok::<_, String>(text.clone()),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(filled(b"a\nb\n"), Ok("a\nb".to_owned()));
+    assert_eq!(filled(b"x\r\n"), Ok("x".to_owned()));
+    for (input, part) in
+        [(&b""[..], "empty"), (b" \n", "empty"), (b"\xff", "UTF-8"), (&[b'x'; 70_000], "more than")]
+    {
+        let why = filled(input).expect_err("no text");
+        assert!(why.contains(part), "{why}");
+    }
+}
+
+#[test]
+fn a_slip_of_a_verb_is_told_with_the_one_that_is_meant() {
+    let told = complaint("donwload x");
+    assert!(told.contains("; a similar subcommand exists: 'download'"), "{told}");
 }

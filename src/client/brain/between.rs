@@ -19,6 +19,7 @@ use crate::{
         screen::passing::{Passed, Passing, What},
         weigh::Weight,
     },
+    limits::{CLIENT_ANSWERS_MAX, CLIENT_OFFERS_MAX},
     transfer::Fault,
     wire::{
         Blob, Contact, ErrorCode, Form, Name, OneTimeToken, Standpoint,
@@ -93,6 +94,11 @@ impl Peer {
         match (&self.side, self.form) {
             (_, None) => format!("{} is not asked any more", self.with),
             (_, Some(Form::Raw)) => "broken off; nothing of it is kept".to_owned(),
+            (Side::Gives { paths, .. }, _)
+                if paths.iter().any(|path| matches!(path, Local::Input(_))) =>
+            {
+                "broken off; standard input cannot be read again, so begin anew".to_owned()
+            }
             (Side::Gives { .. }, _) => {
                 format!("broken off; what is there is kept, go on with: {again}")
             }
@@ -167,7 +173,11 @@ impl Brain {
     pub(super) fn drop_between(&mut self) {
         self.between.weighing.clear();
         self.between.open.clear();
-        self.between.receiving = None;
+    }
+
+    /// Whether we are here to take what others send.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.between.receiving.is_some()
     }
 
     pub(super) fn perform_between(&mut self, order: Order, now_ms: u64) {
@@ -269,7 +279,8 @@ impl Brain {
                 let what = What { name: name.clone(), size, files, folder };
                 // The form is what both can; it is told when both take part.
                 let form = Form::Conversation;
-                let taking = Taking { from, name, size, files, modified, form };
+                let existing = self.between.rules.existing();
+                let taking = Taking { from, name, size, files, modified, form, existing };
                 self.effects.push_back(Effect::Seen(from));
                 self.judge(offer, Offered { taking, meeting }, what, now_ms);
             }
@@ -291,8 +302,15 @@ impl Brain {
             }
             _ => self.between.rules.verdict(from, size),
         };
+        if self.tasks.len() >= CLIENT_ANSWERS_MAX {
+            let text = "the server passes on offers and ends none of the answers".to_owned();
+            return self.effects.push_back(Effect::Lost(text));
+        }
         let reason = match verdict {
             Verdict::Take => return self.take(number, offered, now_ms),
+            Verdict::Ask(_) if self.between.open.len() >= CLIENT_OFFERS_MAX => {
+                "too many offers wait for an answer here".to_owned()
+            }
             Verdict::Ask(_) if self.setup.can_ask => {
                 self.show(Shown::Passing(Passing::Offer { number, from, what }));
                 self.between.open.insert(number, offered);
@@ -413,8 +431,7 @@ impl Brain {
     /// Data came that nobody wants any more: its sender must not wait for us, or it could not even
     /// say that it has heard of it.
     pub fn handle_unwanted(&mut self, tag: Tag, bytes: u32) {
-        if let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag)
-            && transfer.peer_mut().is_some()
+        if matches!(self.tasks.get(&tag), Some(Task::Transfer(_)))
             && let Some(link) = self.link()
         {
             link.consumed(tag, bytes);

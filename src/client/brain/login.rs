@@ -5,7 +5,7 @@
 //!      └──── nobody can be asked, or the name is blocked: the reason, and the end ────┘
 //! ```
 
-use super::{Brain, Effect, ErrorCode, Name, Online, Style, exit};
+use super::{Brain, Effect, ErrorCode, Name, Online, exit};
 use crate::wire::{Secret, control::RefusalBody};
 
 /// What is known of the user's identity.
@@ -17,6 +17,16 @@ pub struct Login {
     pub password: Option<Secret<'static>>,
     /// Whether there is a terminal to ask at.
     pub can_ask: bool,
+    /// Everybody on the way can read what is said: the password waits until the server has said
+    /// that it wants one all the same. One that does without TLS nowhere never gets to see it.
+    pub asks_first: bool,
+}
+
+impl Login {
+    /// What the hello carries.
+    pub(super) fn sent_password(&self) -> Option<&Secret<'static>> {
+        self.password.as_ref().filter(|_| !self.asks_first)
+    }
 }
 
 /// How far asking has come.
@@ -37,7 +47,7 @@ impl Brain {
         if let (Some(account), Some(_)) = (login.account, &login.password) {
             setup.user = account;
         }
-        let link = super::Link::new(setup.user, login.password.as_ref(), 0, now_ms);
+        let link = super::Link::new(setup.user, login.sent_password(), 0, now_ms);
         Brain { online: Online::Here(link), login, ..Brain::new(setup, now_ms) }
     }
 
@@ -62,6 +72,12 @@ impl Brain {
 
     /// Whether the refusal of a hello can be answered by asking for the password: then it is.
     pub(super) fn ask_after(&mut self, why: &RefusalBody<'_>) -> bool {
+        let is_wanted = why.code == ErrorCode::LoginRequired && self.login.password.is_some();
+        if is_wanted && std::mem::take(&mut self.login.asks_first) {
+            self.online = Online::waiting(self.link().map_or(0, |link| link.last_number()));
+            self.effects.extend([Effect::Disconnect, Effect::Connect]);
+            return true;
+        }
         let is_wrong = match (why.code, self.asking) {
             (ErrorCode::LoginRequired, Asking::Never) => self.login.password.is_some(),
             (ErrorCode::LoginFailed, Asking::Done) => true,
@@ -92,6 +108,7 @@ impl Brain {
             (ErrorCode::LoginRequired, Some(_)) if !self.was_welcome => {
                 "; give it with --password-file FILE or in SIXFOUR_PASSWORD"
             }
+            (ErrorCode::NameTaken, _) => "; take another one with --user NAME",
             _ => "",
         };
         self.refuse(why.code, &format!("{}{hint}", why.text));
@@ -112,6 +129,6 @@ impl Brain {
 
     /// Whether a connection that failed is the first of all, and so is not tried again.
     pub(super) fn is_first(&self) -> bool {
-        !self.was_welcome || self.setup.style != Style::Prompt
+        !self.was_welcome || !self.returns()
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     After, Brain, Effect, Ending, ErrorCode, Heard, Online, Run, Shown, Stream, Tag, Task, exit,
 };
+use crate::limits::CLIENT_NAMES_MAX;
 use crate::wire::{
     EdgeAnswer, Form,
     control::{DetailBody, OutcomeBody, RefusalBody},
@@ -51,6 +52,12 @@ impl Brain {
             (Some(Task::Answer(_)), DetailBody::Users { names }) => {
                 self.effects.extend(names.iter().map(|name| Effect::Seen(*name)));
                 self.show(Shown::Users(names.into_owned()));
+            }
+            (Some(Task::Roster(roster)), DetailBody::Users { names })
+                if roster.len() + names.len() > CLIENT_NAMES_MAX =>
+            {
+                let text = "the server lists more users than there can be".to_owned();
+                self.effects.push_back(Effect::Lost(text));
             }
             (Some(Task::Roster(roster)), DetailBody::Users { names }) => {
                 roster.extend(names.iter().map(|name| (*name, None)));
@@ -155,22 +162,8 @@ impl Brain {
         }
     }
 
-    fn handle_pong(&mut self, number: u32) {
-        if self.handle_probe_pong(number) {
-            return;
-        }
-        if self.posted.front().is_none_or(|posted| posted.pong != number) {
-            return;
-        }
-        if let Some(posted) = self.posted.pop_front().filter(|posted| !posted.failed) {
-            self.show(Shown::Sent { to: posted.to });
-        }
-    }
-
     fn handle_error(&mut self, number: u32, body: &RefusalBody<'_>) {
-        if let Some(posted) = self.posted.front_mut() {
-            posted.failed = true;
-        }
+        self.fail_posted(number);
         self.refuse(body.code, &body.text);
         use ErrorCode::{NoSuchUser, NotDelivered, PeerBusy};
         let one_of_them = matches!(body.code, NoSuchUser | PeerBusy | NotDelivered);
@@ -196,7 +189,7 @@ impl Brain {
         }
         // What was refused now is refused again, but for a name that our own lost connection may
         // still hold.
-        let again = self.was_welcome && self.setup.style.returns();
+        let again = self.was_welcome && self.returns();
         use ErrorCode::{Denied, LoginFailed, LoginRequired, NotSupported, Replaced};
         let lasting =
             matches!(why.code, Denied | NotSupported | LoginRequired | LoginFailed | Replaced);

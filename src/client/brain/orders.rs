@@ -27,8 +27,8 @@ impl Brain {
                 let transfer = Transfer::fetch(paths, target, again.clone(), now_ms);
                 (CallBody::Fetch { paths: names }, Task::Transfer(Box::new(transfer)))
             }
-            Order::Upload { into, again, .. } => {
-                let transfer = Transfer::store(into.clone(), again.clone(), now_ms);
+            Order::Upload { paths, into, again, .. } => {
+                let transfer = Transfer::store(paths, into.clone(), again.clone(), now_ms);
                 let into = into.as_deref().map(Blob::borrowed);
                 (CallBody::Store { into }, Task::Transfer(Box::new(transfer)))
             }
@@ -36,7 +36,7 @@ impl Brain {
                 let (stdin, timeout_ms) = (*stdin, *timeout_ms);
                 let (command, interpreter) = (command.into(), None);
                 let call = CallBody::Run { command, stdin, timeout_ms, interpreter };
-                (call, Task::Run(Box::new(Run { takes_input: stdin, ..Run::default() })))
+                (call, Task::Run(Box::new(Run::new(stdin))))
             }
             Order::List { path } => {
                 let path = path.as_deref().map(Blob::borrowed);
@@ -77,21 +77,6 @@ impl Brain {
             self.effects.push_back(Effect::StartClock(tag));
         }
         self.tasks.insert(tag, task);
-    }
-
-    pub(super) fn post(&mut self, to: &str, text: &str, receipt_ms: Option<u64>, now_ms: u64) {
-        let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
-        let number = link.message(to, text, receipt_ms.is_some());
-        if let Some(wait_ms) = receipt_ms {
-            let mut names: Vec<_> = to.split(',').map(str::trim).collect();
-            names.sort_unstable();
-            names.dedup();
-            let receipts = Receipts { left: names.len(), due_ms: now_ms.saturating_add(wait_ms) };
-            self.receipts.insert(number, receipts);
-        } else if self.setup.style != Style::Prompt {
-            let pong = link.ping();
-            self.posted.push_back(Posted { pong, to: to.to_owned(), failed: false });
-        }
     }
 
     pub(super) fn cancel(&mut self, tag: Tag) {

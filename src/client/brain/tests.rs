@@ -1,8 +1,10 @@
 //! The brain against a server that only its frames make: no socket, no clock.
 
 mod between;
+mod ends;
 mod hosts;
 mod logins;
+mod posts;
 
 use super::*;
 use crate::{
@@ -161,7 +163,9 @@ fn a_prompt_does_not_wait() {
     assert_eq!(table.effects(), [Effect::Next]);
     table.order(message("bob", None));
     assert_eq!(table.effects(), [Effect::Next]);
-    assert_eq!(table.requests(), ["call 1", "message 0"]);
+    assert_eq!(table.requests(), ["call 1", "message 0", "ping 2"]);
+    table.say(Event::Pong { number: 2 });
+    table.effects();
     table.order(Order::Quit);
     assert_eq!(table.left_with(), Some(0));
 }
@@ -458,9 +462,9 @@ fn output_above_a_prompt_comes_in_whole_lines_and_credit_follows_it() {
     assert_eq!(table.brain.route(1), Route::Screen);
     table.effects();
     let half = OUTPUT_WINDOW_BYTES / 2;
-    table.brain.handle_output(1, Stream::Stdout, b"one\ntw");
-    table.brain.handle_output(1, Stream::Stderr, b"bad");
-    table.brain.handle_output(1, Stream::Stdout, b"o");
+    table.brain.handle_output(1, Stream::Stdout, b"one\ntw", 0);
+    table.brain.handle_output(1, Stream::Stderr, b"bad", 0);
+    table.brain.handle_output(1, Stream::Stdout, b"o", 0);
     let effects = table.effects();
     let output = |stream, bytes: &[u8]| Shown::Output { stream, bytes: bytes.to_vec() };
     let one = output(Stream::Stdout, b"one\n");

@@ -18,6 +18,10 @@ use crate::{
 /// the user says meanwhile waits for no more.
 const LINK_LOW_BYTES: usize = 128 * 1024;
 
+/// Our half of a transfer is over: the server has so long to end its own, in milliseconds. It has
+/// nothing to do for that but to answer; one that is gone is found out sooner.
+const END_TIMEOUT_MS: u64 = 15_000;
+
 /// What the thread of a transfer has to know.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Opening {
@@ -101,6 +105,13 @@ pub(super) struct Transfer {
     ended: Option<Result<(), Fault>>,
     /// How our half has ended.
     over: Option<Result<(), Fault>>,
+    /// Our half is over: until then the server is waited for.
+    end_due_ms: Option<u64>,
+    /// Our half has failed at some of it and the rest was called off: how the server ends that is
+    /// no news.
+    is_called_off: bool,
+    /// Some of it has failed.
+    has_failed: bool,
     /// It was given up: nothing of it is shown any more.
     is_abandoned: bool,
     /// The file at hand, its size and what is there of it.
@@ -116,7 +127,7 @@ pub(super) struct Transfer {
 #[derive(Debug)]
 enum Kind {
     Fetch { paths: Vec<Vec<u8>>, target: Target },
-    Store { into: Option<Vec<u8>> },
+    Store { into: Option<Vec<u8>>, from_stdin: bool },
     Peer(Box<Peer>),
 }
 
@@ -130,8 +141,14 @@ impl Transfer {
         Transfer::new(Kind::Fetch { paths, target }, again, now_ms)
     }
 
-    pub(super) fn store(into: Option<Vec<u8>>, again: String, now_ms: u64) -> Transfer {
-        Transfer::new(Kind::Store { into }, again, now_ms)
+    pub(super) fn store(
+        paths: &[Local],
+        into: Option<Vec<u8>>,
+        again: String,
+        now_ms: u64,
+    ) -> Transfer {
+        let from_stdin = paths.iter().any(|path| matches!(path, Local::Input(_)));
+        Transfer::new(Kind::Store { into, from_stdin }, again, now_ms)
     }
 
     /// To or from another user.
@@ -163,6 +180,9 @@ impl Transfer {
             queue: VecDeque::new(),
             ended: None,
             over: None,
+            end_due_ms: None,
+            is_called_off: false,
+            has_failed: false,
             is_abandoned: false,
             current: (Vec::new(), 0, 0),
             told: (now_ms, 0),
@@ -174,6 +194,46 @@ impl Transfer {
 
     pub(super) fn is_wanted(&self) -> bool {
         !self.is_abandoned && self.over.is_none()
+    }
+
+    /// Until when the server is waited for, where only its end is missing.
+    pub(super) fn end_due_ms(&self) -> Option<u64> {
+        self.end_due_ms.filter(|_| self.ended.is_none())
+    }
+
+    fn gets_from_server(&self) -> bool {
+        matches!(self.kind, Kind::Fetch { .. })
+    }
+
+    /// Whether nothing is left to be done before the server ends it. Another user may still have
+    /// much to take of what we have said.
+    fn is_soon_ended(&self, outcome: &Result<(), Fault>) -> bool {
+        !matches!(self.kind, Kind::Peer(_)) || outcome.is_err()
+    }
+
+    /// What comes goes to our standard output.
+    pub(super) fn goes_to_stdout(&self) -> bool {
+        matches!(self.kind, Kind::Fetch { target: Target::Stdout, .. })
+    }
+
+    /// What is said where it is given up. It promises no more than is there.
+    fn broken_text(&self) -> String {
+        let again = &self.again;
+        match &self.kind {
+            Kind::Peer(peer) => peer.broken_text(again),
+            Kind::Fetch { target: Target::Stdout, .. } => {
+                "broken off; standard output has the beginning alone".to_owned()
+            }
+            Kind::Store { from_stdin: true, .. } => {
+                "broken off; standard input cannot be read again, so begin anew".to_owned()
+            }
+            Kind::Fetch { .. } if self.current.0.is_empty() => {
+                format!("broken off before anything came; ask again with: {again}")
+            }
+            Kind::Fetch { .. } | Kind::Store { .. } => {
+                format!("broken off; what is there is kept, go on with: {again}")
+            }
+        }
     }
 
     /// What was asked for, for a file with this name at the receiver.
@@ -199,8 +259,8 @@ impl Transfer {
                 let path = parent.join(std::ffi::OsStr::from_bytes(name));
                 Some(path.as_os_str().as_bytes().to_vec())
             }
-            Kind::Store { into: None } | Kind::Peer(_) => Some(name.to_vec()),
-            Kind::Store { into: Some(into) } => Some([into, &b"/"[..], name].concat()),
+            Kind::Store { into: None, .. } | Kind::Peer(_) => Some(name.to_vec()),
+            Kind::Store { into: Some(into), .. } => Some([into, &b"/"[..], name].concat()),
         }
     }
 }
@@ -270,7 +330,13 @@ impl Brain {
         let super::Online::Here(link) = &mut self.online else { return };
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
         let is_over = transfer.over.is_some() && transfer.queue.is_empty();
-        if let Some(peer) = transfer.peer_mut().filter(|_| is_over) {
+        let is_good = matches!(transfer.over, Some(Ok(())));
+        // A file that goes as it is ends when all of it has gone, and at the side that sends.
+        let says_end = |peer: &Peer| match peer.form {
+            Some(Form::Raw) => peer.is_sent() && is_good,
+            _ => true,
+        };
+        if let Some(peer) = transfer.peer_mut().filter(|peer| is_over && says_end(peer)) {
             link.input_end(tag, peer.hash.as_ref().map_or(&b""[..], |hash| hash));
         }
     }
@@ -316,9 +382,16 @@ impl Brain {
                 Report::Stored { name, size, hash, was_there } => {
                     self.handle_stored(tag, &name, (size, hash, was_there), now_ms);
                 }
+                Report::Skipped { name, count } => self.show(skipped(&name, count)),
+                Report::Grown { name, size } => {
+                    let (name, size) = (escape_bytes(&name), Size(size));
+                    let text = format!("{name}: it has grown to {size}; this is its beginning");
+                    self.show(Shown::Notice(text));
+                }
                 Report::Failed { name, fault } => {
                     let path = transfer.path_of(&name);
                     let text = format!("{}: {}", escape_bytes(&path), fault.text);
+                    transfer.has_failed = true;
                     self.refuse(fault.code, &text);
                 }
             }
@@ -373,6 +446,10 @@ impl Brain {
     pub fn handle_moved(&mut self, tag: Tag, outcome: Result<(), Fault>, now_ms: u64) {
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
         let is_local = outcome.is_err() && transfer.ended.is_none();
+        // Somebody who sends to us may have much on its way that nobody takes any more.
+        let has_stopped = is_local || transfer.has_failed && transfer.gets_from_server();
+        transfer.is_called_off = has_stopped && !is_local;
+        transfer.end_due_ms = transfer.is_soon_ended(&outcome).then_some(now_ms + END_TIMEOUT_MS);
         transfer.over = Some(outcome);
         // Who talks to another user has said there what is wrong.
         let talks = transfer.peer_mut().map(|peer| peer.form == Some(Form::Conversation));
@@ -380,11 +457,13 @@ impl Brain {
             // What we had to say about it is on its way, if anything; the server ends it.
             self.pump();
         }
-        if is_local
+        if has_stopped
             && talks != Some(true)
             && let Some(link) = self.link()
         {
-            link.input_end(tag, b"");
+            if is_local && talks.is_none() {
+                link.input_end(tag, b"");
+            }
             link.cancel(tag);
         }
         self.end_transfer(tag, now_ms);
@@ -442,9 +521,11 @@ impl Brain {
         let Some(transfer) = self.remove_transfer(tag) else { return };
         self.effects.push_back(Effect::Abandon(tag));
         self.tell_end(&transfer, now_ms);
-        let (ended, over) = (transfer.ended.expect("looked at"), transfer.over.expect("as well"));
+        let ended = transfer.ended.clone().expect("looked at");
+        let over = transfer.over.clone().expect("as well");
         match (over, ended) {
             (Ok(()), Ok(())) => {}
+            (Ok(()), Err(_)) if transfer.is_called_off => {}
             // The server's reason is the nearer one where ours is only that it has ended.
             (Err(own), Err(fault)) if own.code == ErrorCode::Protocol => {
                 self.refuse(fault.code, &fault.text);
@@ -453,7 +534,20 @@ impl Brain {
                 self.fail(exit::FAILED);
                 self.show(Shown::failure(fault.text));
             }
-            (Err(fault), _) | (_, Err(fault)) => self.refuse(fault.code, &fault.text),
+            (Err(fault), _) | (_, Err(fault)) => {
+                let hint = self.refused_hint(&transfer.kind, fault.code);
+                self.refuse(fault.code, &format!("{}{hint}", fault.text));
+            }
+        }
+    }
+
+    /// Rules go by names, and a verb has a passing one where none is given.
+    fn refused_hint(&self, kind: &Kind, code: ErrorCode) -> String {
+        let is_sent = matches!(kind, Kind::Peer(peer) if peer.is_sent());
+        let account = self.login.account.filter(|account| *account != self.setup.user);
+        match account.filter(|_| is_sent && code == ErrorCode::Refused) {
+            Some(account) => format!("; to be known by your name, give it: --user {account}"),
+            None => String::new(),
         }
     }
 
@@ -487,11 +581,64 @@ impl Brain {
             return;
         }
         transfer.queue.clear();
-        let text = match &transfer.kind {
-            Kind::Peer(peer) => peer.broken_text(&transfer.again),
-            _ => format!("broken off; what is there is kept, go on with: {}", transfer.again),
-        };
+        // What has failed here has told so already.
+        let text = transfer.over.is_none().then(|| transfer.broken_text());
         self.effects.push_back(Effect::Abandon(tag));
-        self.show(Shown::Notice(text));
+        text.into_iter().for_each(|text| self.show(Shown::Notice(text)));
     }
+
+    /// Nobody reads what goes to standard output any more, and that needs no word.
+    pub(super) fn drop_downloads_to_stdout(&mut self) {
+        let goes_out = |task: &Task| match task {
+            Task::Transfer(transfer) => transfer.goes_to_stdout(),
+            _ => false,
+        };
+        let tags: Vec<_> =
+            self.tasks.iter().filter(|(_, task)| goes_out(task)).map(|(tag, _)| *tag).collect();
+        for tag in tags {
+            self.tasks.remove(&tag);
+            self.effects.push_back(Effect::Abandon(tag));
+            if let Some(link) = self.link() {
+                link.cancel(tag);
+            }
+        }
+    }
+
+    /// Gives up transfers of which only the server's end is missing, and does not come.
+    pub(super) fn handle_transfers_timeout(&mut self, now_ms: u64) {
+        let due = |task: &Task| match task {
+            Task::Transfer(transfer) => transfer.end_due_ms().is_some_and(|due| due <= now_ms),
+            _ => false,
+        };
+        let late: Vec<_> =
+            self.tasks.iter().filter(|(_, task)| due(task)).map(|it| *it.0).collect();
+        for tag in late {
+            let seconds = END_TIMEOUT_MS / 1000;
+            let text = format!("the server has not ended the transfer within {seconds} s");
+            let outcome = OutcomeBody::Failed { code: ErrorCode::TimedOut, text: text.into() };
+            self.handle_transfer_end(tag, outcome, now_ms);
+            self.settle();
+        }
+    }
+
+    /// When the first of them is given up.
+    pub(super) fn transfers_due_ms(&self) -> Option<u64> {
+        let due = |task: &Task| match task {
+            Task::Transfer(transfer) => transfer.end_due_ms(),
+            _ => None,
+        };
+        self.tasks.values().filter_map(due).min()
+    }
+}
+
+/// What is said where not all of a folder can be carried. It is no error.
+fn skipped(name: &[u8], count: u32) -> Shown {
+    let name = escape_bytes(name);
+    Shown::Notice(match count {
+        1 => format!("{name}: left out, it is neither a file, a folder nor a link within it"),
+        _ => format!(
+            "{count} things are left out, {name} first: they are neither files, folders nor \
+             links within them"
+        ),
+    })
 }

@@ -66,11 +66,11 @@ pub(super) fn start(udp_port: Option<u16>, post: Post) -> io::Result<Started> {
     let (passages, leaving) = (BTreeMap::new(), Vec::new());
     let has_more = false;
     let thread = Thread { poll, commands, post, key, driver, passages, leaving, has_more };
-    thread::spawn(move || {
+    thread::Builder::new().name("channels".into()).spawn(move || {
         if let Err(error) = thread.run() {
             log::error!("files between users cannot go on: {error}");
         }
-    });
+    })?;
     Ok(Started { channels: Channels { sender, waker }, contact, notes })
 }
 

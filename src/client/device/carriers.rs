@@ -19,7 +19,7 @@ use crate::{
         mover::peer::Taking,
         order::Local,
     },
-    transfer::{Fault, Report, Segment, source::DiskFile},
+    transfer::{Fault, Report, Segment, sink::Existing, source::DiskFile},
     wire::{ErrorCode, Form, OneTimeToken, Refusal, Tag, escape::escape_bytes, event::Object},
 };
 
@@ -105,6 +105,7 @@ impl Carriers {
             files: 1,
             modified: None,
             form: Form::Conversation,
+            existing: Existing::Keep,
         };
         let meeting = offered.meeting.clone();
         self.begin(tag, Some(offered), Opening::Take { taking, meeting, credit_step_bytes });

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -14,8 +17,12 @@ use crate::{
     client::post::{News, Post},
     edge::samples::{self, Scanner},
     limits::{CHUNK_MAX_BYTES, SAMPLES_MAX_BYTES},
-    sys::partfile::PartFile,
-    wire::Tag,
+    sys::{clock, partfile::PartFile},
+    transfer::{
+        Entry, EntryKind, Fault, MODE_UNKNOWN, Sink as _,
+        sink::{Asked, Existing, FolderSink, Naming},
+    },
+    wire::{ErrorCode, Tag},
 };
 
 /// `O_NONBLOCK` (open(2)).
@@ -26,7 +33,8 @@ const LOOK_BYTES: usize = 256 * 1024;
 
 /// Writes a file of random samples; its name is there once it is whole.
 pub fn generate(path: PathBuf, amount: u64, seed: u64, post: Post) {
-    thread::spawn(move || {
+    let failed = post.clone();
+    let spawned = thread::Builder::new().name("samples".into()).spawn(move || {
         let written = PartFile::create(&path).and_then(|mut file| {
             samples::generate(amount, seed, |block| file.write_all(block))?;
             file.finish(None, false)
@@ -34,13 +42,21 @@ pub fn generate(path: PathBuf, amount: u64, seed: u64, post: Post) {
         let written = written.map_err(|error| format!("the file cannot be written: {error}"));
         post.send(News::Device(JobNews::Generated(written)))
     });
+    if let Err(error) = spawned {
+        failed.send(News::Device(JobNews::Generated(Err(no_thread(&error)))));
+    }
+}
+
+fn no_thread(error: &io::Error) -> String {
+    format!("no thread can be had for the file: {error}")
 }
 
 /// Looks through a file of samples, and then reads a block of it for every question that is sent
 /// through what is returned.
 pub fn open(number: u64, path: PathBuf, samples: bool, post: Post) -> mpsc::Sender<()> {
     let (go, asked) = mpsc::channel();
-    thread::spawn(move || {
+    let failed = post.clone();
+    let spawned = thread::Builder::new().name("samples".into()).spawn(move || {
         let (mut file, opened) = match look_through(&path, samples) {
             Ok((file, look)) => (Some(file), Ok(look)),
             Err(error) => (None, Err(error)),
@@ -57,6 +73,10 @@ pub fn open(number: u64, path: PathBuf, samples: bool, post: Post) -> mpsc::Send
             }
         }
     });
+    if let Err(error) = spawned {
+        let opened = Err(OpenError::Bad(no_thread(&error)));
+        failed.send(News::Device(JobNews::Opened(number, opened)));
+    }
     go
 }
 
@@ -126,7 +146,8 @@ pub enum Coming {
 /// Writes a file that comes from another device. Dropped before its end, nothing is left of it.
 pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<Coming> {
     let (sender, coming) = mpsc::channel();
-    thread::spawn(move || {
+    let failed = post.clone();
+    let spawned = thread::Builder::new().name("file".into()).spawn(move || {
         let kept = match write_coming(tag, &path, size, &coming, &post) {
             Ok(true) => Ok(()),
             Ok(false) => return,
@@ -134,41 +155,78 @@ pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<C
         };
         post.send(News::Device(JobNews::Kept(tag, kept)));
     });
+    if let Err(error) = spawned {
+        failed.send(News::Device(JobNews::Kept(tag, Err(no_thread(&error)))));
+    }
     sender
 }
 
-/// False where it is not wanted any more.
+/// False where it is not wanted any more. What has the name already stays: what comes gets the
+/// next free one.
 fn write_coming(
     tag: Tag,
     path: &Path,
     size: u64,
     coming: &mpsc::Receiver<Coming>,
     post: &Post,
-) -> io::Result<bool> {
-    let mut part = PartFile::create(path)?;
-    part.preallocate(size)?;
-    let mut hasher = blake3::Hasher::new();
+) -> Result<bool, Fault> {
+    let (mut sink, entry) = sink_for(path, size)?;
+    sink.find(&entry)?;
+    let mut place = sink.begin(&entry, None, 0)?;
+    let (mut hasher, mut received) = (blake3::Hasher::new(), 0);
     for news in coming {
-        match news {
+        let failed = match news {
             Coming::Bytes(bytes) => {
-                if part.written() + bytes.len() as u64 > size {
-                    return Err(io::Error::other("more comes than was announced"));
-                }
+                received += bytes.len() as u64;
                 hasher.update(&bytes);
-                part.write_all(&bytes)?;
+                let written = match received > size {
+                    true => Err(wrong("more comes than was announced")),
+                    false => sink.write(&mut place, &bytes),
+                };
                 post.send(News::Device(JobNews::Taken(tag, bytes.len() as u32)));
+                written.err()
             }
             Coming::End(hash) => {
                 let own = hasher.finalize();
                 let is_good = hash.is_none_or(|hash| own == blake3::Hash::from_bytes(hash));
-                if part.written() != size || !is_good {
-                    return Err(io::Error::other("the bytes that came are not those sent"));
+                if received == size && is_good {
+                    sink.finish(0, place, &entry);
+                    let stored = sink.settle().pop().map_or(Ok(()), |(_, stored)| stored);
+                    return stored.map(|()| true);
                 }
-                return part.finish(None, false).map(|()| true);
+                Some(wrong("the bytes that came are not those sent"))
             }
+        };
+        if let Some(fault) = failed {
+            sink.discard(place);
+            return Err(fault);
         }
     }
+    sink.discard(place);
     Ok(false)
+}
+
+fn sink_for(path: &Path, size: u64) -> Result<(FolderSink, Entry), Fault> {
+    let name = path.file_name().ok_or_else(|| wrong("it has no name"))?.as_bytes().to_vec();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = File::open(parent.unwrap_or(Path::new(".")))?;
+    let asked = Asked { pattern: name.clone(), prefix: Vec::new(), rename: Some(name.clone()) };
+    let naming = Naming::Asked(vec![asked]);
+    let sink = FolderSink::new(folder.into(), naming, false).treating(Existing::Keep);
+    let entry = Entry {
+        item: 0,
+        kind: EntryKind::File,
+        mode: MODE_UNKNOWN,
+        size,
+        modified: (clock::wall_clock(), 0),
+        path: name,
+        target: Vec::new(),
+    };
+    Ok((sink, entry))
+}
+
+fn wrong(text: &str) -> Fault {
+    Fault::new(ErrorCode::SystemError, text)
 }
 
 #[cfg(test)]

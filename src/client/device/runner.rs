@@ -220,8 +220,10 @@ impl Runner {
             }
             News::Answer(answer) => match self.setup.json {
                 true => {
-                    let object = serde_json::Value::Object(answer.to_object());
-                    self.say(format!("{object}\n"));
+                    let mut object = answer.to_object();
+                    object.insert("event".to_owned(), "edge".into());
+                    let object = serde_json::Value::Object(object).to_string();
+                    self.say(format!("{}\n", crate::wire::escape::escape_json(&object)));
                 }
                 false => self.say(super::lines_of(&answer.text())),
             },

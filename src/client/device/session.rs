@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     io,
     sync::mpsc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -31,7 +30,7 @@ use crate::{
         password,
         post::{News, Post},
         progress::Bars,
-        secure::{self, Connected},
+        secure::{self, Connected, left_ms},
         session::{random, send_next, standpoint_of},
     },
     limits::DIRECT_PORT_MIN,
@@ -97,7 +96,7 @@ impl<'a, F: Front> Session<'a, F> {
         let (post, news) = Post::new(waker);
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
-        let outlet = |mouth| Some(Outlet::start(mouth, post.clone()));
+        let outlet = |mouth| Outlet::start(mouth, None, post.clone()).map(Some);
         Ok(Session {
             plan,
             front,
@@ -109,8 +108,8 @@ impl<'a, F: Front> Session<'a, F> {
             read_closed: false,
             unread: Vec::new(),
             buffer: vec![0; 64 * 1024].into_boxed_slice(),
-            out: outlet(Mouth::Stdout),
-            err: outlet(Mouth::Stderr(Bars::new(false))),
+            out: outlet(Mouth::Stdout)?,
+            err: outlet(Mouth::Stderr(Bars::new(false)))?,
             outlets_open: 2,
             lines: None,
             blocks: None,
@@ -274,7 +273,11 @@ impl<'a, F: Front> Session<'a, F> {
                 self.tell(Happening::Time);
             }
             News::OutputFailed(StdoutError::Closed) => self.leave(exit::DONE),
-            News::OutputFailed(StdoutError::Failed(_)) => self.leave(exit::FAILED),
+            News::OutputFailed(StdoutError::Failed(error)) => {
+                let text = format!("error: cannot write to standard output: {error}\n");
+                self.perform(Effect::Complain(text));
+                self.leave(exit::FAILED);
+            }
             News::Said(tag, segments) => self.front.talk().carriers.say(tag, segments),
             News::Reports(tag, reports) => self.front.talk().carriers.note(tag, reports),
             News::Moved(tag, outcome) => self.front.talk().carriers.over(tag, outcome),
@@ -300,10 +303,16 @@ impl<'a, F: Front> Session<'a, F> {
             Effect::Echo(true) => self.hidden = None,
             Effect::Echo(false) => self.hidden = HiddenInput::begin(),
             Effect::Read => {
-                let post = &self.post;
-                let go = self.lines.get_or_insert_with(|| input::start_lines(post.clone()));
+                if self.lines.is_none() {
+                    match input::start_lines(self.post.clone()) {
+                        Ok(go) => self.lines = Some(go),
+                        Err(why) => drop(self.post.send(News::LinesEnd(Some(why)))),
+                    }
+                }
                 // The thread ends by itself only after it has said why.
-                let _ = go.send(());
+                if let Some(go) = &self.lines {
+                    let _ = go.send(());
+                }
             }
             Effect::Connect => self.connect(),
             Effect::Disconnect => {
@@ -358,24 +367,25 @@ impl<'a, F: Front> Session<'a, F> {
 /// The connection.
 impl<F: Front> Session<'_, F> {
     fn connect(&self) {
-        let (wish, post) = (self.plan.wish(), self.post.clone());
-        thread::spawn(move || {
-            post.send(match secure::connect(&wish) {
-                Ok(connected) => News::Connected(connected),
-                Err(failure) => News::Unreachable(failure),
-            })
-        });
+        secure::start_connecting(self.plan.wish(), self.post.clone());
     }
 
-    fn handle_connected(&mut self, Connected { transport, notices }: Connected) {
-        for notice in notices {
+    fn handle_connected(&mut self, Connected { transport, notices, until, detail }: Connected) {
+        let detail = Some(detail).filter(|_| self.plan.verbose);
+        for notice in notices.into_iter().chain(detail) {
             self.perform(Effect::Complain(format!("{}\n", escape(&notice))));
         }
         let now_ms = self.now_ms();
         match password::check_connection(self.plan, &transport) {
             Err(why) if self.front.talk().has_password() => self.front.talk().handle_unsafe(&why),
             _ => match self.adopt(transport) {
-                Ok(()) => self.front.talk().handle_connected(now_ms),
+                Ok(()) => {
+                    let is_exposed = self.transport.as_ref().is_some_and(password::is_exposed);
+                    self.front.talk().ask_first(is_exposed);
+                    self.front.talk().handle_connected(now_ms);
+                    let link = self.front.talk().link();
+                    link.into_iter().for_each(|link| link.expect_welcome_within(left_ms(until)));
+                }
                 Err(error) => self.unreachable(&error.to_string()),
             },
         }

@@ -18,12 +18,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use crate::{
     edge::samples::Scanner,
     limits::{SPOOL_MAX_BATCHES, SPOOL_MAX_BYTES},
-    sys::partfile::{PART_PREFIX, PartFile},
+    sys::{partfile::PartFile, stage_name::is_stage_name},
     wire::{
         edge::{RequestId, parse_integer},
         escape::escape,
@@ -75,8 +78,9 @@ impl Spool {
         make_private(folder).map_err(failed)?;
         let lock = File::create(folder.join("lock")).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            // Some network disks know no locks.
+            Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            Err(Errno::WOULDBLOCK) => {
                 return Err(format!("another client works in the spool {folder:?}"));
             }
             Err(errno) => return Err(failed(errno.into())),
@@ -188,7 +192,7 @@ impl Spool {
 fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().as_bytes().starts_with(PART_PREFIX.as_bytes()) {
+        if is_stage_name(entry.file_name().as_bytes()) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -269,8 +273,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         drop(Spool::open(folder.path()).expect("a spool"));
-        fs::write(at(".part-000000000001-1-7-1.samples.x"), "1\n").expect("a file");
-        fs::write(at(".part-sequence.y"), "1\n").expect("a file");
+        for name in ["000000000001-1-7-1.samples", "sequence"] {
+            let left = crate::sys::stage_name::stable(std::ffi::OsStr::new(name));
+            fs::write(folder.path().join(left), "1\n").expect("a file");
+        }
         fs::write(at("000000000001-1-7-1.refused"), "1\n").expect("a file");
         let mut spool = Spool::open(folder.path()).expect("a spool");
         let mut names: Vec<_> = fs::read_dir(folder.path())

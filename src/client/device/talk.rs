@@ -127,6 +127,10 @@ pub struct Talk {
     online: Online,
     /// Whether the device was in already: then a loss is no end.
     was_in: bool,
+    /// See [`Talk::ask_first`].
+    asks_first: bool,
+    /// The server has said that it wants a password in clear.
+    was_asked: bool,
     backoff: Backoff,
     last_number: Tag,
     request: Option<Tag>,
@@ -145,6 +149,8 @@ impl Default for Talk {
             who: None,
             online: Online::Off,
             was_in: false,
+            asks_first: false,
+            was_asked: false,
             backoff: Backoff::default(),
             last_number: 0,
             request: None,
@@ -295,6 +301,12 @@ impl Talk {
         };
     }
 
+    /// Everybody on the way can read what is said on the connection that there is: the password
+    /// waits until the server has said, once, that it wants one all the same.
+    pub fn ask_first(&mut self, is_exposed: bool) {
+        self.asks_first = is_exposed && !self.was_asked;
+    }
+
     /// There is a connection.
     pub fn handle_connected(&mut self, now_ms: u64) {
         if matches!(self.online, Online::Probing) {
@@ -302,7 +314,8 @@ impl Talk {
             return self.news.extend([News::Disconnect, News::Reachable]);
         }
         let (Online::Connecting, Some(who)) = (&self.online, &self.who) else { return };
-        let link = Link::new(who.user, who.password.as_ref(), self.last_number, now_ms);
+        let password = who.password.as_ref().filter(|_| !self.asks_first);
+        let link = Link::new(who.user, password, self.last_number, now_ms);
         self.online = Online::Greeting(link);
     }
 
@@ -570,6 +583,12 @@ impl Talk {
         let Some(why) = why else {
             return self.handle_lost("the server has said goodbye", now_ms, random);
         };
+        let is_wanted = why.code == ErrorCode::LoginRequired && self.has_password();
+        if matches!(self.online, Online::Greeting(_)) && is_wanted && self.asks_first {
+            (self.asks_first, self.was_asked) = (false, true);
+            self.online = Online::Connecting;
+            return self.news.extend([News::Disconnect, News::Connect]);
+        }
         if matches!(self.online, Online::Greeting(_) | Online::Joining(..)) {
             if let Some(link) = self.link() {
                 self.last_number = link.last_number();

@@ -209,3 +209,59 @@ fn numbers_skip_zero_and_what_still_runs() {
     link.last_number = u32::MAX - 1;
     assert_eq!(link.request(&run(false)), 2);
 }
+
+#[test]
+fn a_welcome_that_comes_byte_by_byte_has_no_more_time_than_one_that_does_not_come() {
+    let mut link = Link::new(name("alice"), None, 0, 0);
+    link.expect_welcome_within(3000);
+    let welcome = encoded(&[Event::Welcome { name: name("alice") }]);
+    for (at, now_ms) in (0..10).map(|at| (at, at as u64 * 250)) {
+        let (taken, heard) = link.handle(&welcome[..at], now_ms).expect("the beginning of one");
+        assert!(taken == 0 && heard.is_none());
+        assert_eq!((link.poll_timeout_ms(), link.handle_timeout(now_ms)), (3000, Ok(())));
+    }
+    let why = link.handle_timeout(3000).expect_err("it is late");
+    assert!(why.contains("3.0 s") && why.contains("sixfour"), "{why}");
+}
+
+#[test]
+fn another_service_at_the_port_is_told_by_what_it_says() {
+    let mut link = Link::new(name("alice"), None, 0, 0);
+    let refusal = link.handle(b"SSH-2.0-OpenSSH_9.2\x1b[2J\r\n", 0).expect_err("no server");
+    let part = "no sixfour server: it says \"SSH-2.0-OpenSSH_9.2\\x1b[2J\"";
+    assert!(refusal.text.ends_with(part), "{}", refusal.text);
+    let mut link = Link::new(name("alice"), None, 0, 0);
+    let long = link.handle(&[b'x'; 5000], 0).expect_err("no server").text;
+    assert!(long.len() < 150, "{long}");
+}
+
+#[test]
+fn a_server_that_asks_and_does_not_read_is_left_before_it_fills_the_memory() {
+    let mut link = ready();
+    let pings = encoded(&[Event::Ping { number: 1 }]).repeat(1000);
+    let mut left = None;
+    for _ in 0..100_000 {
+        let mut at = 0;
+        while at < pings.len() && left.is_none() {
+            match link.handle(&pings[at..], 0) {
+                Ok((taken, _)) => at += taken,
+                Err(refusal) => left = Some(refusal),
+            }
+        }
+        if left.is_some() {
+            break;
+        }
+    }
+    assert!(left.expect("it is left").text.contains("more than it takes answers to"));
+    assert!(link.waiting() <= CLIENT_OUTGOING_MAX_BYTES + 1000);
+}
+
+#[test]
+fn a_window_that_would_take_all_memory_is_no_welcome() {
+    let mut link = Link::new(name("alice"), None, 0, 0);
+    let body = WelcomeBody { output_window_bytes: u32::MAX, ..WelcomeBody::new(name("alice")) };
+    let mut bytes = Vec::new();
+    frame::put_json(&mut bytes, server::WELCOME, 0, &body);
+    let refusal = link.handle(&bytes, 0).expect_err("no such window");
+    assert!(refusal.text.contains("4294967295"), "{}", refusal.text);
+}

@@ -12,11 +12,12 @@ use std::{
 use super::{End, Outcome, Work, failure, stopped};
 use crate::{
     client::{order::Local, post::News},
+    limits::{OFFER_FOLDERS_A_FILE, OFFER_FOLDERS_MIN},
     sys::clock,
     transfer::{
-        Begun, Entry, EntryKind, Fault, Found, Receiver, Report, SIZE_UNKNOWN, Segment, Sink,
-        Stored,
-        sink::{FolderSink, Naming, Place},
+        Begun, Entry, EntryKind, Fault, Found, MODE_UNKNOWN, Receiver, Report, SIZE_UNKNOWN,
+        Segment, Sink, Stored,
+        sink::{Existing, FolderSink, Naming, Place},
     },
     wire::{ErrorCode, Form, Name},
 };
@@ -42,6 +43,8 @@ pub struct Taking {
     pub modified: Option<i64>,
     /// What goes through.
     pub form: Form,
+    /// What becomes of a file that has the name already.
+    pub existing: Existing,
 }
 
 impl End {
@@ -56,8 +59,8 @@ impl End {
             Ok(root) => root,
             Err(error) => return Some(Err(failure(format!("cannot open this folder: {error}")))),
         };
-        let prefix = [taking.from.as_bytes(), b"_"].concat();
-        let sink = FolderSink::new(root.into(), Naming::Prefixed(prefix), false);
+        let naming = Naming::From(taking.from.as_bytes().to_vec());
+        let sink = FolderSink::new(root.into(), naming, false).treating(taking.existing);
         match taking.form {
             Form::Conversation => {
                 self.receive(work, Receiver::new(Bounded::new(sink, taking)), step)
@@ -76,10 +79,11 @@ impl End {
         let entry = Entry {
             item: 0,
             kind: EntryKind::File,
-            is_executable: false,
+            mode: MODE_UNKNOWN,
             size: taking.size.unwrap_or(0),
             modified: (taking.modified.unwrap_or_else(clock::wall_clock), 0),
             path: taking.name.clone(),
+            target: Vec::new(),
         };
         // What is there of it proves nothing: the sender cannot be asked.
         let begun = sink.find(&entry).map(|found| found.name);
@@ -104,7 +108,9 @@ impl End {
         };
         sink.finish(0, stage, &entry);
         let stored = sink.settle().pop().map_or(Ok(()), |(_, stored)| stored);
+        sink.close();
         if stored.is_ok() {
+            let name = sink.placed_as(0).unwrap_or(name);
             let (size, was_there) = (entry.size, false);
             self.tell(vec![Report::Stored { name, size, hash, was_there }]);
         }
@@ -219,18 +225,28 @@ struct Bounded<K> {
     sink: K,
     size_left: Option<u64>,
     files_left: u64,
+    /// Folders and links. An offer does not tell their number.
+    things_left: u64,
 }
 
 impl<K> Bounded<K> {
     fn new(sink: K, taking: &Taking) -> Bounded<K> {
-        Bounded { sink, size_left: taking.size, files_left: taking.files }
+        let more = taking.files.saturating_mul(OFFER_FOLDERS_A_FILE);
+        let things_left = OFFER_FOLDERS_MIN.saturating_add(more);
+        Bounded { sink, size_left: taking.size, files_left: taking.files, things_left }
     }
+}
+
+fn too_many() -> Fault {
+    let text = "more folders and links come than so many files need; offer them in parts";
+    Fault::new(ErrorCode::TooMany, text)
 }
 
 impl<K: Sink> Sink for Bounded<K> {
     type Stage = K::Stage;
 
     fn folder(&mut self, entry: &Entry) -> Result<(), Fault> {
+        self.things_left = self.things_left.checked_sub(1).ok_or_else(too_many)?;
         self.sink.folder(entry)
     }
 
@@ -267,8 +283,29 @@ impl<K: Sink> Sink for Bounded<K> {
         self.sink.discard(stage);
     }
 
+    fn takes_links(&self) -> bool {
+        self.sink.takes_links()
+    }
+
+    fn link(&mut self, entry: &Entry) -> Result<(), Fault> {
+        self.things_left = self.things_left.checked_sub(1).ok_or_else(too_many)?;
+        self.sink.link(entry)
+    }
+
+    fn skip(&mut self, stage: &mut K::Stage, length: usize) -> Result<(), Fault> {
+        self.sink.skip(stage, length)
+    }
+
     fn settle(&mut self) -> Vec<Stored> {
         self.sink.settle()
+    }
+
+    fn placed_as(&mut self, number: u32) -> Option<Vec<u8>> {
+        self.sink.placed_as(number)
+    }
+
+    fn close(&mut self) {
+        self.sink.close();
     }
 }
 
@@ -285,7 +322,7 @@ mod tests {
     fn taking(size: Option<u64>, files: u64) -> Taking {
         let from = Name::parse("alice").expect("a name");
         let (name, modified, form) = (b"x".to_vec(), None, Form::Conversation);
-        Taking { from, name, size, files, modified, form }
+        Taking { from, name, size, files, modified, form, existing: Existing::Keep }
     }
 
     /// What becomes of a file of 100 bytes and one of 7 where this was offered.
@@ -296,7 +333,7 @@ mod tests {
         let items = ["a", "b"].map(|name| Item::local(&here.path().join(name)).expect("there"));
         let mut sender = Sender::new(DiskSource::new(items.into(), Hashes::default()));
         let root = File::open(there.path()).expect("a folder");
-        let sink = FolderSink::new(root.into(), Naming::Prefixed(b"alice_".to_vec()), false);
+        let sink = FolderSink::new(root.into(), Naming::From(b"alice".to_vec()), false);
         let mut receiver = Receiver::new(Bounded::new(sink, offered));
         let mut failed = Vec::new();
         for _ in 0..100 {
@@ -340,5 +377,54 @@ mod tests {
         assert_eq!(taken(&taking(Some(107), 1)), (vec!["alice_a".to_owned()], large));
         let both = vec![ErrorCode::FileTooLarge; 2];
         assert_eq!(taken(&taking(Some(5), 2)), (vec![], both));
+    }
+
+    #[test]
+    fn folders_and_links_are_counted_as_well() {
+        struct Nowhere;
+        impl Sink for Nowhere {
+            type Stage = ();
+
+            fn folder(&mut self, _: &Entry) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn link(&mut self, _: &Entry) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn find(&mut self, _: &Entry) -> Result<Found<()>, Fault> {
+                Ok(Found { name: Vec::new(), part: None })
+            }
+            fn begin(&mut self, _: &Entry, _: Option<()>, _: u64) -> Begun<Self> {
+                Ok(())
+            }
+            fn read_at(&mut self, (): &(), _: &mut [u8], _: u64) -> io::Result<usize> {
+                Ok(0)
+            }
+            fn write(&mut self, (): &mut (), _: &[u8]) -> Result<(), Fault> {
+                Ok(())
+            }
+            fn finish(&mut self, _: u32, (): (), _: &Entry) {}
+            fn discard(&mut self, (): ()) {}
+            fn settle(&mut self) -> Vec<Stored> {
+                Vec::new()
+            }
+        }
+        let entry = Entry {
+            item: 0,
+            kind: EntryKind::Folder,
+            mode: 0o777,
+            size: 0,
+            modified: (0, 0),
+            path: b"d".to_vec(),
+            target: Vec::new(),
+        };
+        let mut bounded = Bounded::new(Nowhere, &taking(Some(10), 1));
+        let most = OFFER_FOLDERS_MIN + OFFER_FOLDERS_A_FILE;
+        let taken = (0..2 * most).take_while(|at| match at % 2 {
+            0 => bounded.folder(&entry).is_ok(),
+            _ => bounded.link(&entry).is_ok(),
+        });
+        assert_eq!(taken.count() as u64, most);
+        assert_eq!(bounded.folder(&entry).expect_err("too many").code, ErrorCode::TooMany);
     }
 }

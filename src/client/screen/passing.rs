@@ -180,7 +180,7 @@ impl Screen {
             }
             Passing::Passed(passed) => self.passed(passed),
             Passing::Folders { with, is_sent, files, size, was_there, seconds, way } => {
-                let name = format!("{files} files in folders");
+                let name = format!("{} in folders", super::counted(*files, "files"));
                 let unchanged = match was_there {
                     0 => String::new(),
                     some => format!(", {some} unchanged"),

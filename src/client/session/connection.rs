@@ -1,6 +1,6 @@
 //! The connection of a session: bytes in and out, whatever protects them on their way.
 
-use std::{io, ops::Range};
+use std::{io, ops::Range, time::Instant};
 
 use mio::Interest;
 
@@ -12,7 +12,7 @@ use crate::{
         outgoing::FilePart,
         password,
         screen::{Shown, Where},
-        secure::Connected,
+        secure::{Connected, left_ms},
     },
     sys::{transport::Transport, udp::interface_addresses},
     wire::{Standpoint, Stream, Tag},
@@ -20,19 +20,30 @@ use crate::{
 
 /// The connection.
 impl Session<'_> {
-    pub(super) fn handle_connected(&mut self, Connected { transport, notices }: Connected) {
+    pub(super) fn handle_connected(&mut self, connected: Connected) {
+        let Connected { transport, notices, until, detail } = connected;
         let now_ms = self.now_ms();
-        for notice in notices {
+        let detail = Some(detail).filter(|_| self.plan.verbose);
+        for notice in notices.into_iter().chain(detail) {
             self.show(&Shown::Notice(notice), None);
         }
         match password::check_connection(self.plan, &transport) {
             Err(why) if self.brain.has_password() => self.brain.handle_unsafe(&why),
             _ => match self.adopt(transport) {
-                Ok(()) => self.brain.handle_connected(now_ms),
+                Ok(()) => {
+                    self.brain.handle_connected(now_ms);
+                    self.expect_welcome_until(until);
+                }
                 Err(error) => {
                     self.brain.handle_unreachable(&error.to_string(), now_ms, random());
                 }
             },
+        }
+    }
+
+    pub(super) fn expect_welcome_until(&mut self, until: Instant) {
+        if let Some(link) = self.brain.link() {
+            link.expect_welcome_within(left_ms(until));
         }
     }
 
@@ -102,6 +113,7 @@ impl Session<'_> {
     fn deliver(&mut self, batch: &mut Batch) {
         let Some((tag, stream)) = batch.of.take() else { return };
         let ranges = std::mem::take(&mut batch.ranges);
+        let now_ms = self.now_ms();
         match self.brain.route(tag) {
             Route::Nowhere => {
                 let count: usize = ranges.iter().map(Range::len).sum();
@@ -120,7 +132,7 @@ impl Session<'_> {
             }
             Route::Screen => {
                 for bytes in self.inbox.chunk(&ranges).slices() {
-                    self.brain.handle_output(tag, stream, bytes);
+                    self.brain.handle_output(tag, stream, bytes, now_ms);
                 }
             }
         }

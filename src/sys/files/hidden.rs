@@ -18,7 +18,6 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use super::FileError;
 use crate::limits::HIDDEN_KNOWN_MAX;
 use crate::sys::held_place::HeldPlace;
-use crate::sys::partfile::PART_PREFIX;
 
 /// What is hidden at the moment: its device and inode, and whether it is a folder.
 pub type Identity = (u64, u64, bool);
@@ -150,21 +149,6 @@ impl Hidden {
         if self.is_all { Err(FileError::NothingShared) } else { Ok(()) }
     }
 
-    /// Refuses a path below the shared folder that nobody may ask for: all of them where that is
-    /// itself hidden, and what is just being received for somebody else.
-    ///
-    /// # Errors
-    /// `NothingShared` or `NotFound`.
-    pub fn check_path(&self, path: &OsStr) -> Result<(), FileError> {
-        self.check_shared()?;
-        let mut parts = path.as_bytes().split(|byte| *byte == b'/');
-        let is_unfinished = parts.any(|part| part.starts_with(PART_PREFIX.as_bytes()));
-        match self.root.is_some() && is_unfinished {
-            true => Err(FileError::NotFound),
-            false => Ok(()),
-        }
-    }
-
     /// Refuses an opened file or folder that is hidden, or lies in a hidden folder.
     ///
     /// # Errors
@@ -290,8 +274,8 @@ mod tests {
     }
 
     fn names(share: &Share, folder: &str) -> Vec<String> {
-        let listing = share.list(OsStr::new(folder), 100).unwrap();
-        listing.entries.iter().map(|it| it.name.to_string_lossy().into_owned()).collect()
+        let listing = share.list(OsStr::new(folder)).unwrap();
+        listing.iter().map(|it| it.name.to_string_lossy().into_owned()).collect()
     }
 
     #[test]
@@ -320,7 +304,7 @@ mod tests {
             for name in ["secret", "hard", "folder/soft", "folder/../secret"] {
                 for error in [
                     share.open_file(OsStr::new(name)).map(drop).unwrap_err(),
-                    share.list(OsStr::new(name), 9).map(drop).unwrap_err(),
+                    share.list(OsStr::new(name)).map(drop).unwrap_err(),
                 ] {
                     assert!(matches!(error, FileError::NotFound), "{name}: {error}");
                 }
@@ -346,7 +330,7 @@ mod tests {
             assert!(matches!(error, FileError::NotFound), "{name}: {error}");
         }
         for name in ["state", "state/inner", "way"] {
-            assert!(share.list(OsStr::new(name), 9).is_err(), "{name}");
+            assert!(share.list(OsStr::new(name)).is_err(), "{name}");
         }
         assert!(share.open_folder(OsStr::new("state/inner")).is_err());
         assert!(share.open_file(OsStr::new("stately")).is_ok());
@@ -381,7 +365,7 @@ mod tests {
         fs::create_dir(at("three/inner")).unwrap();
         fs::rename(at("three/data"), at("three/inner/moved")).unwrap();
         assert!(!is_served(&share, "inner/moved/file"));
-        assert!(share.list(OsStr::new("inner/moved"), 9).is_err());
+        assert!(share.list(OsStr::new("inner/moved")).is_err());
         fs::create_dir(at("three/data")).unwrap();
         fs::write(at("three/data/file"), "x").unwrap();
         assert!(!is_served(&share, "data/file"));
@@ -417,18 +401,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_just_being_received_is_not_served_under_its_temporary_name() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("folder")).unwrap();
-        fs::write(root.path().join("folder/.part-file"), "x").unwrap();
-        fs::write(root.path().join("folder/x.part-file"), "x").unwrap();
-        let share = Share::open(root.path()).unwrap();
-        assert!(!is_served(&share, "folder/.part-file"));
-        assert!(!is_served(&share, "folder/../folder/.part-file"));
-        assert!(is_served(&share, "folder/x.part-file"));
-    }
-
-    #[test]
     fn a_link_hides_what_it_leads_to_as_well() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
@@ -455,7 +427,7 @@ mod tests {
             let refused = share.open_file(OsStr::new(name)).unwrap_err();
             assert!(matches!(refused, FileError::NothingShared), "{name}: {refused}");
         }
-        let refused = share.list(OsStr::new(""), 9).unwrap_err();
+        let refused = share.list(OsStr::new("")).unwrap_err();
         assert!(matches!(refused, FileError::NothingShared));
         let folder = fs::File::open(root.path()).unwrap();
         assert!(share.hidden().check_place(folder, OsStr::new("x")).is_err());

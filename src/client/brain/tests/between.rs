@@ -286,3 +286,30 @@ fn offers_go_with_the_connection() {
     table.order(Order::Accept { offer: Some(1) });
     assert_eq!(error_code(&table.shown()[0]), "no-such-offer");
 }
+
+#[test]
+fn a_file_that_comes_as_it_is_and_cannot_be_saved_is_cancelled_and_not_ended() {
+    let mut table = taker();
+    offer(&mut table, 1, "bob", &Parcel::file(b"plan", 13));
+    table.say(Event::File { tag: 1, name: b"plan", size: 13, modified: 0 });
+    table.requests();
+    table.brain.handle_moved(1, Err(Fault::new(ErrorCode::NoSpace, "no room")), 0);
+    assert_eq!(table.requests(), ["cancel 1"]);
+}
+
+#[test]
+fn a_refusal_of_a_passing_name_says_how_to_give_the_own_one() {
+    let mut table = Table::new(Style::Verb);
+    table.brain.login.account = Some(name("carol"));
+    table.order(send());
+    table.brain.handle_orders_end();
+    table.brain.handle_weighed(1, Ok(weight()), 0);
+    table.effects();
+    table.end(1, Outcome::Failed(refusal(ErrorCode::Refused)));
+    let shown = table.shown();
+    let hint = |shown: &Shown| match shown {
+        Shown::Error { code: "refused", text } => text.ends_with("--user carol"),
+        _ => false,
+    };
+    assert!(shown.iter().any(hint), "{shown:?}");
+}

@@ -116,3 +116,16 @@ fn a_pong_is_shown_with_the_time_that_it_took() {
     table.end(1, Outcome::Done);
     assert_eq!(table.effects(), []);
 }
+
+#[test]
+fn who_watches_goes_on_trying_while_the_server_is_away() {
+    let mut table = watcher(None);
+    table.brain.handle_lost("it broke", 0, 500);
+    for _ in 0..5 {
+        let due = table.brain.poll_timeout_ms().expect("it tries again");
+        table.brain.handle_timeout(due, 500);
+        assert!(table.effects().contains(&Effect::Connect));
+        table.brain.handle_unreachable("refused", due, 500);
+        assert_eq!(table.left_with(), None);
+    }
+}

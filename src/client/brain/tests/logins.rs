@@ -6,7 +6,7 @@ use super::*;
 fn stranger(style: Style, password: Option<&'static str>, can_ask: bool) -> Table {
     let setup = Setup { style, user: name("alice-3f9a1c"), ..Table::new(style).brain.setup };
     let account = Some(name("alice"));
-    let login = Login { account, password: password.map(Secret::from), can_ask };
+    let login = Login { account, password: password.map(Secret::from), can_ask, asks_first: false };
     Table { brain: Brain::with_login(setup, login, 0), now_ms: 0 }
 }
 
@@ -140,4 +140,33 @@ fn a_server_that_has_gone_while_the_password_was_typed_cannot_be_connected_to() 
     let mut table = stranger(Style::Verb, None, true);
     table.brain.handle_unsafe("not encrypted");
     assert_eq!(table.left_with(), Some(exit::REFUSED));
+}
+
+#[test]
+fn where_all_can_read_it_a_password_waits_until_the_server_wants_it() {
+    let exposed = || {
+        let mut table = stranger(Style::Verb, None, false);
+        let login = Login {
+            account: Some(name("alice")),
+            password: Some(Secret::from("secret")),
+            can_ask: false,
+            asks_first: true,
+        };
+        table.brain = Brain::with_login(table.brain.setup, login, 0);
+        table
+    };
+    let mut table = exposed();
+    assert_eq!(table.hello(), ("alice".to_owned(), None));
+    // A server that takes TLS alone says so, and has not seen it.
+    let effects = table.goodbye(ErrorCode::Denied);
+    assert!(!effects.contains(&Effect::Connect));
+    assert_eq!(effects.last(), Some(&Effect::Leave(exit::REFUSED)));
+    let mut table = exposed();
+    table.hello();
+    let effects = table.goodbye(ErrorCode::LoginRequired);
+    assert_eq!(effects, [Effect::Disconnect, Effect::Connect]);
+    table.brain.handle_connected(5);
+    assert_eq!(table.hello(), ("alice".to_owned(), Some("secret".to_owned())));
+    // It has said no to this one: that is the end.
+    assert!(!table.goodbye(ErrorCode::LoginFailed).contains(&Effect::Connect));
 }

@@ -122,3 +122,18 @@ fn a_refused_join_is_told() {
     end(&mut talk, Outcome::Failed(refusal.clone()));
     assert_eq!(news(&mut talk), [News::Disconnect, News::Refused(refusal)]);
 }
+
+#[test]
+fn where_all_can_read_it_a_password_waits_until_the_server_wants_it() {
+    let mut talk = Talk::default();
+    talk.log_in(who());
+    talk.ask_first(true);
+    talk.handle_connected(0);
+    assert!(!said(&mut talk).contains("secret"));
+    news(&mut talk);
+    let wanted = Refusal::new(0, ErrorCode::LoginRequired, "say who you are");
+    hear(&mut talk, &Event::Goodbye(Some(&wanted)));
+    assert_eq!(news(&mut talk), [News::Disconnect, News::Connect]);
+    talk.ask_first(true);
+    greet(&mut talk);
+}
