@@ -114,6 +114,11 @@ pub const REQUESTS_REMEMBERED_PER_DEVICE: usize = 256;
 /// The same of all devices: about 20 MiB of memory and as much on disk.
 pub const REQUESTS_REMEMBERED: usize = 65_536;
 
+/// Hidden files and folders that a server remembers (and holds a descriptor of each): what is
+/// hidden now, and what was before it was replaced, as long as that has another name. Each change of
+/// passwords or keys adds one only where somebody keeps links to the older ones.
+pub const HIDDEN_KNOWN_MAX: usize = 128;
+
 /// What is a rate in the facts about the host is measured for so long, in milliseconds: the kernel
 /// counts time in steps of 10 ms, so less than this says little.
 pub const INFO_INTERVAL_MS: u32 = 500;
@@ -199,6 +204,21 @@ pub const DIRECT_RACE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause between the dials of two candidates: the least that RFC 8305, section 5, recommends, so
 /// that all of them have their turn within [`DIRECT_RACE_TIMEOUT`].
 pub const DIRECT_ATTEMPT_DELAY: Duration = Duration::from_millis(100);
+
+/// Datagrams (of 1,200 bytes) to an address that has not answered, within 10 s and over all
+/// channels: whoever is introduced may have named somebody else's. One race on a line that loses
+/// much takes up to 10, and each channel at once to one client needs one at least.
+pub const DIRECT_UNANSWERED_ADDRESS_MAX: u32 = 48;
+
+/// The same to all addresses: 192 kB in 10 s.
+pub const DIRECT_UNANSWERED_MAX: u32 = 160;
+
+/// The same to an address that the other end alone tells of, and that may be anybody's: a first
+/// one, and two more where it is lost.
+pub const DIRECT_CLAIMED_ADDRESS_MAX: u32 = 3;
+
+/// The same to all of those: 14 kB in 10 s.
+pub const DIRECT_CLAIMED_MAX: u32 = 12;
 
 /// Silence after which the other end is gone (RFC 9308, section 3.2).
 pub const DIRECT_IDLE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -11,8 +11,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use rng::Rng;
 use sixfour::{
-    direct::{Ended, OpenError},
-    limits::{DIRECT_CHANNELS_MAX, DIRECT_PENDING_MAX, DIRECT_RETRY_FROM},
+    direct::{Ended, Endpoint, OpenError},
+    limits::{
+        DIRECT_CHANNELS_MAX, DIRECT_PENDING_MAX, DIRECT_RETRY_FROM, DIRECT_UNANSWERED_ADDRESS_MAX,
+    },
 };
 use world::{Link, Talk, World, introduction, key};
 
@@ -111,6 +113,36 @@ fn who_leaves_when_all_is_said_is_not_missed() {
         done += u64::from(is_done);
     }
     assert!(done > *seeds(100).end() / 2, "{done} of them found a path");
+}
+
+/// Somebody names addresses that are not its own, again and again, for all channels at once.
+#[test]
+fn a_third_party_hears_little_however_often_it_is_named() {
+    let mut world = World::pair(5, Link::GOOD);
+    let victims = ["[2001:db8:9::9]:5000", "203.0.113.9:5000", "203.0.113.9:5001"];
+    let victims = victims.map(|it| it.parse::<SocketAddr>().expect("an address"));
+    world.tapped = Some(0);
+    let count = |world: &World, ip: std::net::IpAddr| {
+        let letters = world.letters.iter().filter(|(to, _)| to.ip() == ip);
+        letters.inspect(|(_, bytes)| assert!(bytes.len() <= 1200, "{}", bytes.len())).count()
+    };
+    for _ in 0..3 {
+        for token in 0..DIRECT_CHANNELS_MAX as u8 {
+            world.tell(0, 1, token, &victims);
+        }
+        world.run_until(4 * SECOND, is_over);
+    }
+    assert!(world.elapsed() < 10 * SECOND, "{:?}", world.elapsed());
+    for victim in &victims[..2] {
+        let heard = count(&world, victim.ip());
+        assert!((1..=DIRECT_UNANSWERED_ADDRESS_MAX as usize).contains(&heard), "{heard}");
+    }
+    // Those whom it knows are found all the same, with all of what they have to say.
+    let (first, second) = world.introduce(0, 1, 99);
+    world.ends[0].talks[first].to_say = 300_000;
+    world.run_until(4 * SECOND, is_over);
+    assert_eq!(ended(&world.ends[0].talks[first]), &Ended::Done);
+    assert_eq!(world.ends[1].talks[second].heard, 300_000);
 }
 
 /// A line, candidates, and a misfortune that the seed decides.
@@ -443,31 +475,29 @@ fn run_first_two(world: &mut World) {
 }
 
 /// First datagrams of handshakes with this end, each from a client of its own.
-fn first_datagrams(world: &mut World, to: usize, count: u8) -> Vec<Vec<u8>> {
+fn first_datagrams(world: &World, to: usize, count: u8) -> Vec<Vec<u8>> {
     let target = world.ends[to].addresses[0];
-    let attacker = world.add(key(66), &["[2001:db8::66]:4066"]);
     let own = world.ends[to].endpoint.fingerprint();
     let mut found = Vec::new();
     for round in 0..count {
         let now = world.now;
         let candidates = introduction(own, round, &[target]);
-        let endpoint = &mut world.ends[attacker].endpoint;
+        // One client alone would not send so much to somebody silent.
+        let mut endpoint = Endpoint::new(key(66), &[round; 32], false);
         let channel = endpoint.open(&candidates, true, now).expect("there is room");
         let mut buffer = Vec::new();
         while endpoint.poll_transmit(1, &mut buffer, now).is_some() {
             found.push(buffer.clone());
         }
         endpoint.close(channel, now);
-        while endpoint.poll_transmit(1, &mut buffer, now).is_some() {}
     }
-    world.ends[attacker].is_dead = true;
     found
 }
 
 #[test]
 fn who_awaits_nobody_answers_nobody() {
     let mut world = World::pair(1, Link::GOOD);
-    let letters = first_datagrams(&mut world, 0, 10);
+    let letters = first_datagrams(&world, 0, 10);
     assert_eq!(letters.len(), 10);
     let (from, to) =
         ("[2001:db8::99]:5000".parse().expect("an address"), world.ends[0].addresses[0]);
@@ -495,7 +525,7 @@ fn nonsense_tail(letter: &mut [u8]) {
 #[test]
 fn a_flood_of_spoofed_handshakes_is_answered_little_and_keeps_nobody_out() {
     let mut world = World::pair(1, Link::GOOD);
-    let letters = first_datagrams(&mut world, 1, 250);
+    let letters = first_datagrams(&world, 1, 250);
     let target = world.ends[1].addresses[0];
     let addresses = world.ends[0].addresses.clone();
     // The victim awaits the other one, who comes a second later, in the midst of the flood.

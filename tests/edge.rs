@@ -346,7 +346,7 @@ fn a_second_server_is_refused_the_same_folder() {
 }
 
 #[test]
-fn the_working_directory_is_taken_by_the_first_request_of_a_device() {
+fn the_folder_of_the_devices_is_made_by_the_first_request_of_one() {
     let folder = TempDir::new().expect("a folder");
     let before = format!("cd '{}'", folder.path().display());
     let (one, two) = (Server::start_after(&before), Server::start_after(&before));
@@ -354,7 +354,8 @@ fn the_working_directory_is_taken_by_the_first_request_of_a_device() {
     let (mut first, mut second) =
         (one.framed(FAMILIES[0], "watch"), two.framed(FAMILIES[1], "watch"));
     done(&mut first, 1, json!({"op": "edge.upload", "file_id": 1, "samples": [1]}));
-    assert!(folder.path().join("watch-1.txt").exists());
+    assert!(folder.path().join("data/watch-1.txt").exists());
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
     let (code, text) = failed(&mut second, 1, json!({"op": "edge.join", "udp_port": 1}));
     assert_eq!(code, "system-error");
     assert!(text.contains("another server uses the data folder"), "{text}");
@@ -368,7 +369,8 @@ fn a_disk_without_room_fails_the_command_and_leaves_no_trace() {
     let data = TempDir::new().expect("a folder");
     let before = format!("ulimit -f 64 && cd '{}'", data.path().display());
     let server = Server::start_after(&before);
-    let read = |name: &str| std::fs::read_to_string(data.path().join(name)).unwrap_or_default();
+    let data = data.path().join("data");
+    let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap_or_default();
     let mut watch = server.framed(FAMILIES[0], "watch");
     done(&mut watch, 1, json!({"op": "edge.upload", "file_id": 1, "samples": [1, 2]}));
     let line = read("upload-log.txt");
@@ -383,12 +385,12 @@ fn a_disk_without_room_fails_the_command_and_leaves_no_trace() {
     // The log is as large as it may be.
     let limit = if read_limit(&server) == 65_536 { 65_536 } else { 32_768 };
     let full = format!("{line}{}\n", "x".repeat(limit - line.len() - 2));
-    std::fs::write(data.path().join("upload-log.txt"), &full).expect("a log");
+    std::fs::write(data.join("upload-log.txt"), &full).expect("a log");
     let upload = json!({"op": "edge.upload", "file_id": 1, "samples": [9]});
     assert_eq!(failed(&mut watch, 3, upload.clone()).0, "no-space");
     assert_eq!((read("watch-1.txt"), read("upload-log.txt")), ("1\n2\n".into(), full));
     // Who makes room goes on.
-    std::fs::write(data.path().join("upload-log.txt"), &line).expect("a log");
+    std::fs::write(data.join("upload-log.txt"), &line).expect("a log");
     done(&mut watch, 4, upload);
     assert_eq!(read("watch-1.txt"), "9\n");
     assert_eq!(read("upload-log.txt").lines().count(), 2);
@@ -418,29 +420,182 @@ fn a_folder_that_is_gone_fails_commands_and_chat_goes_on() {
 }
 
 #[test]
-fn what_is_shared_shows_files_of_devices_and_never_the_logs() {
-    // The shared folder is the working directory, as in `server 5000 3`.
-    let server = Server::start();
-    let mut line = server.user(FAMILIES[0], "watch");
+fn a_folder_that_is_made_anew_is_used_again_with_the_devices_that_are_here() {
+    for is_named in [true, false] {
+        let folder = TempDir::new().expect("a folder");
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).expect("a folder");
+        let before = format!("cd '{}'", folder.path().display());
+        let server = match is_named {
+            true => Server::start_with(&["--data", data.to_str().expect("a path")]),
+            false => Server::start_after(&before),
+        };
+        let mut watch = server.framed(FAMILIES[0], "watch");
+        done(&mut watch, 1, json!({"op": "edge.join", "udp_port": 7000}));
+        let mut slow = server.framed(FAMILIES[1], "slow");
+        slow.request(1, json!({"op": "edge.upload", "file_id": 1}));
+        slow.send(client::DATA, 1, b"1\n");
+        await_true("a file is being received", || {
+            let own = std::fs::read_dir(data.join(".edge"));
+            own.is_ok_and(|it| it.count() > 2)
+        });
+        std::fs::remove_dir_all(&data).expect("it is ours");
+        if is_named {
+            std::fs::create_dir(&data).expect("a folder");
+        }
+        // Named or not, the next request finds it.
+        done(&mut watch, 2, json!({"op": "edge.upload", "file_id": 1, "samples": [5]}));
+        assert_eq!(std::fs::read_to_string(data.join("watch-1.txt")).expect("a file"), "5\n");
+        let answer = slow.answer(1);
+        assert_eq!(answer.outcome["code"], "system-error", "{}", answer.outcome);
+        await_true("the log of devices", || {
+            let log = std::fs::read_to_string(data.join("edge-device-log.txt"));
+            log.is_ok_and(|log| {
+                let lines = log.lines().map(|line| without_time(line, 1));
+                lines.eq([format!("1; watch; {}; 7000", FAMILIES[0])])
+            })
+        });
+        done(&mut slow, 2, json!({"op": "edge.upload", "file_id": 1, "samples": [6]}));
+        assert!(server.log().contains("the data folder was removed"), "{}", server.log());
+    }
+}
+
+/// A device with the name of a shared file has joined, uploaded two files and deleted one.
+fn at_work(server: &Server) -> Line {
+    let mut line = server.user(FAMILIES[0], "report");
     line.send("edge.join 6000");
-    assert!(line.next().starts_with("watch is active since "));
-    line.send("edge.upload 1 5");
-    assert!(line.next().ends_with("1 sample"));
-    line.send("edge.upload 2 6");
-    assert!(line.next().ends_with("1 sample"));
+    assert!(line.next().starts_with("report is active since "));
+    for id in ["2024", "2"] {
+        line.send(&format!("edge.upload {id} 5"));
+        assert!(line.next().ends_with("1 sample"));
+    }
     line.send("edge.delete 2");
     assert!(line.next().starts_with("file with ID of 2 "));
-    line.send("ls");
-    let listed = line.next();
-    assert!(listed.starts_with("2 ") && listed.ends_with(" watch-1.txt"), "{listed}");
-    assert_eq!(line.next(), "[1 entries]");
-    for name in ["edge-device-log.txt", "upload-log.txt", "deletion-log.txt", ".edge/journal"] {
-        assert!(server.path(name).exists(), "{name}");
-        line.send(&format!("download {name}"));
-        assert!(line.next().starts_with("error no-such-file: "), "{name}");
+    line
+}
+
+/// The folder in which a device was at work can neither be read nor written by others.
+#[track_caller]
+fn assert_hidden(server: &Server, line: &mut Line, folder: &str, code: &str) {
+    let names = [
+        "report-2024.txt",
+        "edge-device-log.txt",
+        "upload-log.txt",
+        "deletion-log.txt",
+        ".edge/journal",
+    ];
+    for name in names {
+        let path = format!("{folder}{name}");
+        assert!(server.path(&path).exists(), "{path}");
+        let before = std::fs::read(server.path(&path)).expect("a file");
+        line.send(&format!("download {path}"));
+        let told = line.next();
+        assert!(told.starts_with(&format!("error {code}: ")), "{path}: {told}");
+        line.send_bytes(format!("upload 2 {path}\n9\n").as_bytes());
+        let told = line.next();
+        assert!(told.starts_with("error "), "{path}: {told}");
+        assert_eq!(std::fs::read(server.path(&path)).expect("a file"), before, "{path}");
     }
-    line.send("ls .edge");
+    line.send_bytes(format!("upload 2 {folder}new\n9\n").as_bytes());
+    assert!(line.next().starts_with("error "));
+    assert!(!server.path(&format!("{folder}new")).exists());
+    line.send(&format!("ls {folder}.edge"));
+    assert!(line.next().starts_with(&format!("error {code}: ")));
+}
+
+#[test]
+fn files_of_devices_and_shared_files_never_meet() {
+    let server = Server::start();
+    server.put("report-2024.txt", b"The annual report\n");
+    let mut line = at_work(&server);
+    let shared = || std::fs::read_to_string(server.path("report-2024.txt")).expect("it is there");
+    assert_eq!(shared(), "The annual report\n");
+    line.send("edge.delete 2024");
+    assert!(line.next().starts_with("file with ID of 2024 "));
+    assert_eq!(shared(), "The annual report\n");
+    line.send("edge.upload 2024 5");
+    assert!(line.next().ends_with("1 sample"));
+    assert_hidden(&server, &mut line, "data/", "no-such-file");
+    line.send("ls data");
     assert!(line.next().starts_with("error no-such-file: "));
+    line.send("ls");
+    assert!(line.next().ends_with(" report-2024.txt"));
+    assert_eq!(line.next(), "[1 entries]");
+    // Under another name, too.
+    std::fs::rename(server.path("data"), server.path("moved")).expect("it is ours");
+    line.send("download moved/upload-log.txt");
+    assert!(line.next().starts_with("error no-such-file: "));
+    line.send("download moved/report-2024.txt");
+    assert!(line.next().starts_with("error no-such-file: "));
+}
+
+#[test]
+fn a_server_whose_working_folder_holds_the_files_of_devices_shares_nothing_of_it() {
+    let root = TempDir::new().expect("a folder");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_server"));
+    // As in `server 5000 3`.
+    command.args(["0", "3"]).current_dir(root.path());
+    let server = Server::start_sharing(root, command);
+    server.put("mine.txt", b"x");
+    let mut line = at_work(&server);
+    assert!(server.path("report-2024.txt").exists());
+    assert_hidden(&server, &mut line, "", "denied");
+    for request in ["ls", "ls .", "download mine.txt", "download missing"] {
+        line.send(request);
+        let told = line.next();
+        assert!(told.starts_with("error denied: this server shares no folder"), "{told}");
+        assert!(told.contains("--root"), "{told}");
+    }
+    let mut framed = server.framed(FAMILIES[1], "nina");
+    for body in [json!({"op": "ls"}), json!({"op": "download", "path": "mine.txt"})] {
+        assert_eq!(failed(&mut framed, 1, body).0, "denied");
+    }
+    assert!(server.log().contains("no files"), "{}", server.log());
+    // A folder that is named beside it is shared.
+    let (root, work) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["0", "3"]).current_dir(work.path());
+    let server = Server::start_sharing(root, command);
+    server.put("mine.txt", b"x");
+    let mut line = at_work(&server);
+    assert!(work.path().join("report-2024.txt").exists());
+    line.send("download mine.txt");
+    assert_eq!(line.next(), "file 1 mine.txt");
+}
+
+#[test]
+fn older_files_in_the_working_folder_are_told_at_the_start_and_their_logs_not_served() {
+    let root = TempDir::new().expect("a folder");
+    std::fs::write(root.path().join("upload-log.txt"), "old\n").expect("a file");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["--port", "0"]).current_dir(root.path());
+    let server = Server::start_sharing(root, command);
+    assert!(server.log().contains("--data . and --root DIR"), "{}", server.log());
+    let mut line = server.user(FAMILIES[0], "nina");
+    line.send("download upload-log.txt");
+    assert!(line.next().starts_with("error no-such-file: "));
+    line.send("edge.upload 1 5");
+    assert!(line.next().ends_with("1 sample"));
+    assert!(server.path("data/nina-1.txt").exists());
+}
+
+#[test]
+fn a_disk_that_is_read_only_is_named() {
+    let inner = "mount -t tmpfs none \"$0\" && mkdir \"$0/data\" && mount -o remount,ro \"$0\"";
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().to_str().expect("a path").to_owned();
+    let script = format!("{inner} && cd \"$0\" && exec \"$@\"");
+    let may_mount = std::process::Command::new("unshare").args(["-m", "true"]).status();
+    if !may_mount.is_ok_and(|it| it.success()) {
+        return println!("skipped: only root may mount");
+    }
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "/bin/sh", "-c", &script, &path]);
+    command.args([env!("CARGO_BIN_EXE_server"), "--port", "0"]);
+    let server = Server::start_command(command);
+    let mut watch = server.framed(FAMILIES[0], "watch");
+    let (code, text) = failed(&mut watch, 1, json!({"op": "edge.join", "udp_port": 1}));
+    assert_eq!(code, "read-only", "{text}");
 }
 
 /// The devices of the great test.

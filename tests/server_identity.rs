@@ -501,6 +501,46 @@ fn the_credentials_file_is_never_served() {
 }
 
 #[test]
+fn a_folder_that_is_renamed_or_a_copy_of_older_passwords_uncovers_nothing() {
+    let above = folder();
+    let at = |name: &str| above.path().join(name);
+    std::fs::create_dir(at("w")).expect("a folder");
+    let root = TempDir::new_in(at("w")).expect("a folder");
+    let inner = root.path().file_name().expect("a name").to_owned();
+    let credentials = "alice x message,files,upload\n";
+    std::fs::write(root.path().join("credentials.txt"), credentials).expect("a file");
+    std::fs::write(root.path().join("other"), "y").expect("a file");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["--port", "0", "--credentials"]).arg(root.path().join("credentials.txt"));
+    let kept = root.path().to_owned();
+    let server = Server::start_sharing(root, command);
+    let ask = |text: &str| {
+        let all = exchange(server.address(FAMILIES[0]), format!("user alice x\n{text}").as_bytes());
+        String::from_utf8(all).expect("text").replace("welcome alice\n", "")
+    };
+    std::fs::hard_link(kept.join("credentials.txt"), kept.join("snapshot")).expect("a link");
+    std::fs::rename(at("w"), at("moved")).expect("it is ours");
+    let now = at("moved").join(inner);
+    let evil = "alice x message,files,upload,run\n";
+    let evil = format!("upload {} credentials.txt\n{evil}", evil.len());
+    for round in 0..2 {
+        for name in ["credentials.txt", "snapshot"] {
+            let told = ask(&format!("download {name}\n"));
+            assert!(told.starts_with("error no-such-file: "), "{round} {name}: {told}");
+        }
+        assert!(ask(&evil).starts_with("error permission-denied: "));
+        assert!(ask("ls\n").ends_with(" other\n[1 entries]\n"));
+        // The same file is read again that is hidden, wherever it is now.
+        let next = format!("# {round}\n{credentials}bob y\n");
+        std::fs::write(now.join("next"), next).expect("a file");
+        std::fs::rename(now.join("next"), now.join("credentials.txt")).expect("a file");
+        server.signal(rustix::process::Signal::HUP);
+        server.await_log("2 users of ");
+    }
+    std::fs::rename(at("moved"), at("w")).expect("it is ours");
+}
+
+#[test]
 fn nothing_is_uploaded_to_the_place_of_a_credentials_file() {
     let server = sharing_its_credentials();
     let before = std::fs::metadata(server.path("credentials.txt")).expect("it is there");

@@ -165,6 +165,24 @@ const RULES: &[Rule] = &[
     Rule { layer: "src/client", banned: &["crate::server", "dbg!"], except: &[] },
 ];
 
+/// The rooms of the crate, and which others each may name, as ARCHITECTURE.md has it.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("wire", &["limits"]),
+    ("hub", &["wire", "limits"]),
+    ("sys", &["limits"]),
+    ("transfer", &["wire", "sys", "limits"]),
+    ("direct", &["wire", "sys", "limits"]),
+    ("edge", &["wire", "limits"]),
+    ("server", &["wire", "hub", "sys", "transfer", "edge", "limits", "manual"]),
+    ("client", &["wire", "sys", "transfer", "direct", "edge", "limits", "manual"]),
+    ("tour", &[]),
+    ("limits", &[]),
+    ("manual", &["sys", "limits"]),
+];
+
+/// What of a room that may not be named is no more than a number.
+const PLAIN_IDS: &[(&str, &str)] = &[("sys", "crate::hub::ids")];
+
 /// What of the direct path only its driver may name: a simulation runs the rest.
 const DIRECT_DRIVER: &str = "src/direct/driver.rs";
 /// See [`DIRECT_DRIVER`].
@@ -233,19 +251,75 @@ impl Source {
         self.path.starts_with(layer) || self.path == Path::new(&format!("{layer}.rs"))
     }
 
-    /// The numbered lines of code before the tests, without comments and string contents.
-    fn code(&self) -> impl Iterator<Item = (usize, String)> {
+    /// The numbered lines of code that is not for tests, without comments and string contents.
+    fn code(&self) -> Vec<(usize, String)> {
         // A file of tests has no code of its own.
-        let is_tests = self.path.file_name().is_some_and(|name| name == "tests.rs");
-        let is_code = move |line: &&str| !is_tests && *line != "#[cfg(test)]";
-        let mut in_string = false;
-        let lines = self.text.lines().take_while(is_code).enumerate();
-        lines.map(move |(index, line)| (index + 1, without_words(line, &mut in_string)))
+        if self
+            .path
+            .components()
+            .any(|it| matches!(it.as_os_str().to_str(), Some("tests" | "tests.rs")))
+        {
+            return Vec::new();
+        }
+        let (mut in_string, mut skipped) = (false, None);
+        let mut found = Vec::new();
+        for (index, line) in self.text.lines().enumerate() {
+            let code = without_words(line, &mut in_string);
+            let indent = line.len() - line.trim_start().len();
+            match skipped {
+                None if code.trim() == "#[cfg(test)]" => skipped = Some(Skipped::Attributes),
+                None => found.push((index + 1, code)),
+                // Whatever the attribute stands before, to its end.
+                Some(Skipped::Attributes) if code.starts_with("#[") => {}
+                Some(Skipped::Attributes) if code.trim_end().ends_with([';', '}']) => {
+                    skipped = None
+                }
+                Some(Skipped::Attributes) => skipped = Some(Skipped::Body(indent)),
+                Some(Skipped::Body(outer)) => {
+                    if indent == outer && code.starts_with('}') {
+                        skipped = None;
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The room that it lies in, and the names of the modules that lead to it.
+    fn module(&self) -> Vec<String> {
+        let path = self.path.strip_prefix("src").unwrap_or(&self.path).with_extension("");
+        let parts = path.iter().map(|part| part.to_string_lossy().into_owned());
+        parts.filter(|part| part != "mod").collect()
+    }
+
+    /// The code with `crate::` for as many `super::` as lead out of the room.
+    fn resolved(&self, code: &str) -> String {
+        let supers = "super::".repeat(self.module().len());
+        code.replace(&supers, "crate::")
+    }
+
+    /// What it names of the crate's rooms, inline or in a `use`: each by its path.
+    fn named_rooms(&self, code: &str) -> Vec<String> {
+        let code = self.resolved(code);
+        let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == ':';
+        let paths = code.match_indices("crate::").filter(|(at, _)| !code[..*at].ends_with(is_word));
+        paths
+            .map(|(at, _)| code[at..].split(|char| !is_word(char)).next().unwrap_or("").to_owned())
+            .collect()
     }
 
     fn says(&self, number: usize, what: &str) -> String {
         format!("{}:{number}: {what}", self.path.display())
     }
+}
+
+/// What is passed over for now.
+#[derive(Clone, Copy)]
+enum Skipped {
+    /// Attributes before the thing itself.
+    Attributes,
+    /// A body that ends with a brace at this indent.
+    Body(usize),
 }
 
 /// The line without its comment and without what stands in string literals: prose may speak of
@@ -284,8 +358,8 @@ fn sources(folder: &str) -> Vec<Source> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(folder)];
     while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries {
+        let entries = fs::read_dir(&folder);
+        for entry in entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.expect("a folder of the crate can be read").path();
             if path.is_dir() && !path.ends_with("target") {
                 folders.push(path);
@@ -371,6 +445,7 @@ fn layers_import_only_what_they_may() {
         for rule in RULES.iter().filter(|rule| source.is_in(rule.layer)) {
             let lines = paths.iter().cloned().chain(source.code());
             for (number, code) in lines {
+                let code = source.resolved(&code);
                 for banned in rule.banned.iter().filter(|it| names(&code, it, rule.except)) {
                     faults.push(source.says(number, &format!("`{banned}` in {}", rule.layer)));
                 }
@@ -378,6 +453,65 @@ fn layers_import_only_what_they_may() {
         }
     }
     fail_on(faults);
+}
+
+#[test]
+fn rooms_name_only_those_that_they_may() {
+    let mut faults = Vec::new();
+    for source in sources("src") {
+        let module = source.module();
+        let Some((room, may)) = ROOMS.iter().find(|(room, _)| module[0] == *room) else {
+            // What is no room puts them together.
+            let is_top = matches!(&*module[0], "lib" | "bin");
+            assert!(is_top, "{}: a room that ROOMS does not have", source.path.display());
+            continue;
+        };
+        for (number, code) in use_paths(&source).into_iter().chain(source.code()) {
+            for path in source.named_rooms(&code) {
+                let head = path.split("::").nth(1).unwrap_or("");
+                let is_plain =
+                    PLAIN_IDS.iter().any(|(of, ids)| of == room && path.starts_with(ids));
+                // `use crate::{...}` is told by its parts.
+                if head.is_empty() || head == *room || may.contains(&head) || is_plain {
+                    continue;
+                }
+                faults.push(source.says(number, &format!("`{path}` named in {room}")));
+            }
+        }
+    }
+    fail_on(faults);
+}
+
+#[test]
+fn every_rule_is_of_a_place_that_is_there() {
+    let all = sources("src");
+    let layers = RULES.iter().map(|rule| rule.layer).chain(MAY_IMPORT.iter().map(|it| it.0));
+    for layer in layers {
+        assert!(all.iter().any(|source| source.is_in(layer)), "{layer}: there is no such layer");
+    }
+    for (room, _) in ROOMS {
+        assert!(all.iter().any(|source| source.module()[0] == *room), "{room}: no such room");
+    }
+    assert!(all.iter().any(|source| source.path == Path::new(DIRECT_DRIVER)));
+    // The table of ARCHITECTURE.md says the same.
+    let text = fs::read_to_string("ARCHITECTURE.md").expect("ARCHITECTURE.md is there");
+    let table = text.split("## Who may import whom").nth(1).expect("its table");
+    let table = table.split("\n## ").next().expect("its table");
+    for (room, may) in ROOMS.iter().filter(|(room, _)| !["limits", "manual"].contains(room)) {
+        let row = table.lines().find(|line| line.starts_with(&format!("| `{room}` |")));
+        let row = row.unwrap_or_else(|| panic!("ARCHITECTURE.md: no row for {room}"));
+        for other in may.iter().filter(|it| **it != "manual") {
+            assert!(row.contains(&format!("`{other}`")), "{room} may name {other}: {row}");
+        }
+        let named = ROOMS.iter().filter(|(other, _)| {
+            *other != *room
+                && row.split('|').nth(2).is_some_and(|it| it.contains(&format!("`{other}`")))
+        });
+        for (other, _) in named {
+            let is_plain = PLAIN_IDS.iter().any(|(of, _)| of == room) && *other == "hub";
+            assert!(may.contains(other) || is_plain, "{row}: {other} is not in ROOMS");
+        }
+    }
 }
 
 #[test]
@@ -414,7 +548,7 @@ fn sources_hold_nothing_unfinished() {
 #[test]
 fn every_file_keeps_the_limits_of_style() {
     let mut faults = Vec::new();
-    for folder in ["src", "tests", "benches", "examples", "fuzz"] {
+    for folder in ["src", "tests", "benches", "fuzz"] {
         for source in sources(folder) {
             if !source.text.starts_with("//! ") {
                 faults.push(source.says(1, "begins without `//! ` and what it is about"));
@@ -471,10 +605,9 @@ fn the_protocol_speaks_of_every_verb_and_every_error() {
             faults.push(format!("PROTOCOL.md: no row for `{code}`"));
         }
     }
-    let readme = fs::read_to_string("README.md").unwrap_or_default().to_lowercase();
-    let missing = |entry: &&sixfour::wire::verbs::Entry| {
-        !readme.is_empty() && !readme.contains(&format!("`{}", entry.word))
-    };
+    let readme = fs::read_to_string("README.md").expect("README.md is there").to_lowercase();
+    let missing =
+        |entry: &&sixfour::wire::verbs::Entry| !readme.contains(&format!("`{}", entry.word));
     faults.extend(VERBS.iter().filter(missing).map(|it| format!("README.md: no `{}`", it.word)));
     fail_on(faults);
 }
@@ -504,4 +637,22 @@ fn the_checks_see_what_they_look_for() {
     assert_eq!(without_words("f(\"one \\", &mut in_string), "f(");
     assert_eq!(without_words("mio\").await", &mut in_string), ").await");
     assert!(is_function("pub fn run() {") && !is_function("fn run();"));
+}
+
+#[test]
+fn the_checks_are_not_blind_behind_tests_and_see_ways_round() {
+    let text = "//! x\n#[cfg(test)]\nmod tests;\nfn a() { x.unwrap() }\n#[cfg(test)]\n\
+                #[allow(dead_code)]\nmod more {\n    fn b() {\n        mio();\n    }\n}\n\
+                impl X {\n    #[cfg(test)]\n    fn c() -> u8 {\n        1\n    }\n    fn d() {}\n}\n";
+    let source = Source { path: "src/hub/deep/x.rs".into(), text: text.to_string() };
+    let code: Vec<String> = source.code().into_iter().map(|it| it.1).collect();
+    assert_eq!(code, ["", "fn a() { x.unwrap() }", "impl X {", "fn d() {}", "}"]);
+    assert_eq!(source.module(), ["hub", "deep", "x"]);
+    let rooms = |code: &str| source.named_rooms(code);
+    assert_eq!(rooms("super::super::super::sys::files::open()"), ["crate::sys::files::open"]);
+    assert_eq!(rooms("super::super::Hub"), [""; 0]);
+    assert_eq!(rooms("f(crate::sys::a, crate::edge::b)"), ["crate::sys::a", "crate::edge::b"]);
+    assert_eq!(rooms("mycrate::x"), [""; 0]);
+    let tests = Source { path: "src/hub/tests/x.rs".into(), text: text.to_string() };
+    assert!(tests.code().is_empty());
 }

@@ -81,7 +81,9 @@ impl Meet {
         let contact = Contact::of_object(introduction?)?;
         let seen: SocketAddr = address?.parse().ok()?;
         let is_direct = own.direct.is_some() && contact.direct.is_some();
-        let introduction = contact.introduction(token.or(contact.token)?, seen, standpoint);
+        let interfaces = own.direct.as_ref().map_or(&[][..], |place| &place.addresses);
+        let token = token.or(contact.token)?;
+        let introduction = contact.introduction(token, seen, standpoint, interfaces);
         Some(Meeting { introduction, is_direct, same_host: standpoint.is_near_server() })
     }
 }

@@ -34,6 +34,8 @@ pub(super) enum State {
 pub(super) struct Race {
     pub(super) dials: Dials,
     pub(super) hosts: Vec<IpAddr>,
+    /// Those of the hosts of which the other end alone tells.
+    pub(super) claimed: Vec<IpAddr>,
     pub(super) config: Arc<QuicClientConfig>,
     pub(super) until: Instant,
     /// Which one we have chosen; the other end has yet to say yes.

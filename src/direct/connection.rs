@@ -13,7 +13,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -47,6 +47,10 @@ pub(super) struct Connection {
     gate: Gate,
     pub(super) phase: Phase,
     is_touched: bool,
+    /// We have begun it.
+    is_dial: bool,
+    /// To an address of which the other end alone tells.
+    is_claimed: bool,
     /// The endpoint knows it no more.
     pub(super) is_drained: bool,
 }
@@ -69,7 +73,34 @@ pub(super) enum Phase {
 
 impl Connection {
     pub(super) fn new(quic: quinn_proto::Connection, gate: Gate, phase: Phase) -> Connection {
-        Connection { quic, gate, phase, is_touched: false, is_drained: false }
+        let is_dial = matches!(phase, Phase::Dialling { .. });
+        let (is_touched, is_claimed, is_drained) = (false, false, false);
+        Connection { quic, gate, phase, is_touched, is_dial, is_claimed, is_drained }
+    }
+
+    /// The same to an address of which the other end alone tells, or not.
+    pub(super) fn claimed(self, is_claimed: bool) -> Connection {
+        Connection { is_claimed, ..self }
+    }
+
+    pub(super) fn is_claimed(&self) -> bool {
+        self.is_claimed
+    }
+
+    /// The address that we dial, as long as nothing that is meant for us has come from there.
+    pub(super) fn unanswered(&self) -> Option<IpAddr> {
+        match &self.phase {
+            Phase::Dialling { address, .. } if !self.has_answered() => Some(address.ip()),
+            // The farewell of a dial that was given up.
+            Phase::Over if self.is_dial && !self.has_answered() => {
+                Some(self.quic.remote_address().ip())
+            }
+            _ => None,
+        }
+    }
+
+    fn has_answered(&self) -> bool {
+        self.quic.stats().frame_rx.crypto > 0
     }
 
     /// All is said and read: from now on only acknowledges.

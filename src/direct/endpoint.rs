@@ -24,9 +24,13 @@ use super::{
     race::Dials,
     random::Random,
     transport,
+    unanswered::Unanswered,
 };
 use crate::{
-    limits::{DIRECT_CHANNELS_MAX, DIRECT_PENDING_MAX, DIRECT_RACE_TIMEOUT},
+    limits::{
+        DIRECT_CHANNELS_MAX, DIRECT_CLAIMED_ADDRESS_MAX, DIRECT_CLAIMED_MAX, DIRECT_PENDING_MAX,
+        DIRECT_RACE_TIMEOUT, DIRECT_UNANSWERED_ADDRESS_MAX, DIRECT_UNANSWERED_MAX,
+    },
     wire::{Fingerprint, Introduction},
 };
 
@@ -51,6 +55,10 @@ pub struct Endpoint {
     pub(super) done: Vec<ConnectionHandle>,
     /// Datagrams of no connection.
     pub(super) answers: VecDeque<(Transmit, Vec<u8>)>,
+    /// What was sent to those whom we dial and who may not be there.
+    vouched: Unanswered,
+    /// The same for addresses that the other end alone tells of.
+    claimed: Unanswered,
     /// Who has sent last; the next one is the one behind it.
     last_sender: ConnectionHandle,
     pub(super) scratch: Vec<u8>,
@@ -91,6 +99,8 @@ impl Endpoint {
             touched: VecDeque::new(),
             done: Vec::new(),
             answers: VecDeque::new(),
+            vouched: Unanswered::new((DIRECT_UNANSWERED_ADDRESS_MAX, DIRECT_UNANSWERED_MAX)),
+            claimed: Unanswered::new((DIRECT_CLAIMED_ADDRESS_MAX, DIRECT_CLAIMED_MAX)),
             last_sender: ConnectionHandle(0),
             scratch: Vec::new(),
         }
@@ -126,6 +136,12 @@ impl Endpoint {
         let candidates = introduction.candidates.usable(same_host);
         let race = Race {
             hosts: introduction.candidates.usable(same_host).map(|it| it.ip()).collect(),
+            claimed: introduction
+                .candidates
+                .usable(same_host)
+                .map(|it| it.ip())
+                .filter(|it| !introduction.candidates.is_vouched(*it))
+                .collect(),
             dials: Dials::new(candidates, now),
             config: Arc::new(config),
             until: now + DIRECT_RACE_TIMEOUT,
@@ -207,7 +223,12 @@ impl Endpoint {
         match self.quic.handle(now, remote, local, ecn, bytes, &mut self.scratch) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 if let Some(connection) = self.connections.get_mut(&handle) {
+                    let dialled = connection.unanswered();
                     connection.quic.handle_event(event);
+                    if dialled.is_some() && connection.unanswered().is_none() {
+                        self.vouched.note_answer(remote.ip());
+                        self.claimed.note_answer(remote.ip());
+                    }
                     connection.linger_on(now);
                     self.touch(handle);
                 }
@@ -288,8 +309,23 @@ impl Endpoint {
         for range in [behind, before] {
             for (handle, connection) in self.connections.range_mut(range) {
                 let mtu = usize::from(connection.quic.current_mtu());
-                let segments = transport::segments(mtu).min(segments_max).max(1);
+                let mut segments = transport::segments(mtu).min(segments_max).max(1);
+                let dialled = connection.unanswered();
+                let bound = match connection.is_claimed() {
+                    true => &mut self.claimed,
+                    false => &mut self.vouched,
+                };
+                if let Some(address) = dialled {
+                    // Later there may be room again; until then it is as if they were lost.
+                    if !bound.may(address, now) {
+                        continue;
+                    }
+                    segments = 1;
+                }
                 if let Some(transmit) = connection.quic.poll_transmit(now, segments, buffer) {
+                    if let Some(address) = dialled {
+                        bound.note_sent(address, 1);
+                    }
                     self.last_sender = *handle;
                     touch(&mut self.touched, *handle, connection);
                     return Some(transmit);
@@ -373,7 +409,9 @@ impl Endpoint {
         match self.quic.connect(now, config, address, key::NAME) {
             Ok((handle, quic)) => {
                 let phase = Phase::Dialling { channel, address, tries };
-                self.insert(handle, Connection::new(quic, gate, phase));
+                let race = self.race_of(channel);
+                let is_claimed = race.is_some_and(|it| it.claimed.contains(&address.ip()));
+                self.insert(handle, Connection::new(quic, gate, phase).claimed(is_claimed));
             }
             Err(error) => log::debug!("cannot dial {address}: {error}"),
         }

@@ -27,6 +27,7 @@ mod race;
 mod random;
 pub mod sealed;
 mod transport;
+mod unanswered;
 mod visitor;
 
 use std::{fmt, net::SocketAddr};

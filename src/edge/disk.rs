@@ -4,7 +4,10 @@ use std::{
     fmt,
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
     sync::Arc,
 };
@@ -183,8 +186,16 @@ impl DataFolder {
     /// # Errors
     /// `WouldBlock` where another server has it, and what the system says.
     pub fn lock(path: &Path) -> io::Result<DataFolder> {
+        DataFolder::lock_at(CWD, path)
+    }
+
+    /// The same of a folder below another one.
+    ///
+    /// # Errors
+    /// As [`DataFolder::lock`].
+    pub fn lock_at(above: impl AsFd, path: &Path) -> io::Result<DataFolder> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        let folder = rustix::fs::openat(above, path, flags, Mode::empty())?;
         match rustix::fs::mkdirat(&folder, OWN_FOLDER, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
@@ -200,10 +211,10 @@ impl DataFolder {
         Ok(DataFolder(Arc::new(Held { folder, own, _lock: lock })))
     }
 
-    /// Whether devices have been at work in a folder. One that cannot be read holds nothing.
-    pub fn is_used(path: &Path) -> bool {
-        let is_there = |name: &str| std::fs::symlink_metadata(path.join(name)).is_ok();
-        std::iter::once(OWN_FOLDER).chain(super::log::LOGS).any(is_there)
+    /// Whether the folder was removed: what is done in it is lost.
+    pub fn is_gone(&self) -> bool {
+        let Held { folder, own, .. } = &*self.0;
+        [folder, own].iter().any(|it| rustix::fs::fstat(it).is_ok_and(|stat| stat.st_nlink == 0))
     }
 
     /// The room that the files of devices take, those included that are just being received.

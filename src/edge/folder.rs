@@ -162,6 +162,13 @@ impl<S: Copy + Eq + Hash, D: Disk> Folder<S, D> {
         Ok(folder)
     }
 
+    /// Takes over the devices that are active in `former`, a folder that is gone. The log of
+    /// devices is owed then.
+    pub fn take_devices_of(&mut self, former: Folder<S, D>) {
+        self.roster = former.roster;
+        self.devices_changed = true;
+    }
+
     /// The disk below.
     pub fn disk(&self) -> &D {
         &self.disk

@@ -112,14 +112,36 @@ fn bad_samples(fault: &super::samples::Fault) -> Refusal {
 }
 
 /// What the disk says, for a device.
-pub(super) fn refusal_of(error: &io::Error) -> Refusal {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+pub fn refusal_of(error: &io::Error) -> Refusal {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let (code, text) = match error.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => {
             let text = format!("the server's data folder has no room ({error}); nothing was done");
             (ErrorCode::NoSpace, text)
         }
+        ReadOnlyFilesystem => {
+            let text = format!("the server's data folder cannot be written to ({error})");
+            (ErrorCode::ReadOnly, text)
+        }
         _ => (ErrorCode::SystemError, format!("the server's data folder fails: {error}")),
     };
     Refusal::new(0, code, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_lacks_is_told_by_name() {
+        use io::ErrorKind::{Other, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        for (kind, code) in [
+            (StorageFull, ErrorCode::NoSpace),
+            (QuotaExceeded, ErrorCode::NoSpace),
+            (ReadOnlyFilesystem, ErrorCode::ReadOnly),
+            (Other, ErrorCode::SystemError),
+        ] {
+            assert_eq!(refusal_of(&kind.into()).code, code, "{kind}");
+        }
+    }
 }

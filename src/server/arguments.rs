@@ -1,10 +1,10 @@
 //! The command line of the server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
-use super::credentials::DEFAULT_PATH;
+use super::{credentials::DEFAULT_PATH, edge::DataChoice};
 use crate::{
     hub::rights::{Right, Rights},
     limits::{LOGIN_ATTEMPTS_DEFAULT, LOGIN_ATTEMPTS_MAX, OPEN_QUOTA_DEFAULT_BYTES},
@@ -85,16 +85,19 @@ pub struct Arguments {
     #[arg(long, hide = true)]
     pub no_sock_diag: bool,
 
-    /// The folder that is shared, and in which commands begin
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub root: PathBuf,
+    /// The folder that is shared, and in which commands begin [default: the working directory]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
 
-    /// Where the files and the logs of devices lie [default: the working directory]
+    /// Where the files and the logs of devices lie, which are never shared [default: data in the
+    /// working directory, made when a device needs it]
     ///
     /// One server at a time works in it. Without this option the folder is opened only once a
-    /// device has something to do, or where devices have left their logs.
+    /// device has something to do, or where devices have left their logs. `server 5000 3` keeps
+    /// them in the working directory itself, and then shares nothing of it: --root names another
+    /// folder to share.
     #[arg(long, value_name = "DIR")]
-    pub data: Option<PathBuf>,
+    data: Option<PathBuf>,
 
     /// Let commands have this variable of the server's environment too; may be given several times
     ///
@@ -206,6 +209,20 @@ impl Arguments {
             (true, _) => Families::V6Only,
             (_, true) => Families::V4Only,
             _ => Families::Both,
+        }
+    }
+
+    /// The folder that is shared.
+    pub fn root(&self) -> &Path {
+        self.root.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// Where the files and logs of devices are.
+    pub fn data(&self) -> DataChoice<'_> {
+        match &self.data {
+            Some(folder) => DataChoice::Named(folder),
+            None if self.positional_attempts.is_some() => DataChoice::WorkingFolder,
+            None => DataChoice::OwnFolder,
         }
     }
 
@@ -350,6 +367,23 @@ mod tests {
             let told = complaint(line);
             assert!(told.contains(named) && !told.contains("tip"), "{line}: {told}");
             assert!(!told.starts_with("error") && !told.contains('\n'), "{line}: {told}");
+        }
+    }
+
+    #[test]
+    fn files_of_devices_have_a_folder_of_their_own_but_for_the_short_form() {
+        for (line, data, root) in [
+            ("", DataChoice::OwnFolder, "."),
+            ("5000", DataChoice::OwnFolder, "."),
+            ("--attempts 3", DataChoice::OwnFolder, "."),
+            ("5000 3", DataChoice::WorkingFolder, "."),
+            ("5000 3 --root x", DataChoice::WorkingFolder, "x"),
+            ("5000 3 --data d", DataChoice::Named(Path::new("d")), "."),
+            ("--data d --root x", DataChoice::Named(Path::new("d")), "x"),
+        ] {
+            let words = ["server"].into_iter().chain(line.split_whitespace());
+            let parsed = Arguments::try_parse_from(words).expect(line);
+            assert_eq!((parsed.data(), parsed.root()), (data, Path::new(root)), "{line}");
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     hub::rights::{Right, Rights},
     limits::PASSWORD_MAX_BYTES,
     sys::{
+        held_place::HeldPlace,
         password::{Comparison, Hash, PHC_PREFIX},
         trusted_file::{self, Trusted},
     },
@@ -161,12 +162,13 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the file at `path`.
+    /// Reads the file in this place.
     ///
     /// # Errors
     /// One sentence for the operator, with the file and, where it is at fault, the line.
-    pub fn load(path: &Path) -> io::Result<Credentials> {
-        let trusted = trusted_file::read(path, FILE_MAX_BYTES)?;
+    pub fn load(place: &HeldPlace) -> io::Result<Credentials> {
+        let trusted = trusted_file::read_at(place, FILE_MAX_BYTES)?;
+        let path = place.shown();
         let invalid = |fault: Fault| {
             let text = format!("{}:{}: {}", path.display(), fault.line, fault.text);
             io::Error::new(io::ErrorKind::InvalidData, text)
@@ -278,7 +280,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("file");
         std::fs::write(&path, text).expect("a file");
-        Credentials::load(&path).expect(text)
+        Credentials::load(&HeldPlace::of(&path).expect("a place")).expect(text)
     }
 
     fn plain(entry: &Entry) -> &str {
@@ -399,7 +401,10 @@ mod tests {
             std::fs::write(&path, text).expect("a file");
             let permissions = std::fs::Permissions::from_mode(mode);
             std::fs::set_permissions(&path, permissions).expect("our own file");
-            Credentials::load(&path).expect(text).warnings.join("; ")
+            Credentials::load(&HeldPlace::of(&path).expect("a place"))
+                .expect(text)
+                .warnings
+                .join("; ")
         };
         assert_eq!(warnings("alice x\n", 0o600), "");
         assert!(warnings("alice x\n", 0o644).contains("chmod go-r"));

@@ -12,18 +12,18 @@
 //! the inbox and is done together. No thread and no file is there before the first request.
 
 mod glue;
+mod gone;
 mod place;
 mod quota;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
-    path::PathBuf,
     sync::Arc,
 };
 
-use place::DataFolders;
-pub use place::Place;
+pub use place::{DataChoice, Place};
+use place::{DataFolders, DataPlace};
 use quota::Quota;
 
 use crate::{
@@ -56,8 +56,10 @@ const COUNTS_MAX: u32 = 16;
 
 /// All requests of devices that are under way.
 pub struct Edge {
-    path: PathBuf,
+    place: DataPlace,
     desk: Desk,
+    /// A folder that was removed meanwhile: its devices are still here.
+    former: Option<Box<DataFolders>>,
     /// The disk of the folder, once that is open.
     disk: Option<DataFolder>,
     workers: Pools,
@@ -99,7 +101,7 @@ enum Desk {
 /// What a worker has done.
 pub enum Done {
     /// The folder is open, or could not be opened.
-    Opened(Result<Box<DataFolders>, String>),
+    Opened(Result<Box<DataFolders>, Refusal>),
     /// The clerk has done these.
     Acts(Box<DataFolders>, Vec<(Option<OperationId>, folder::Done)>),
     /// The clerk has panicked.
@@ -187,11 +189,12 @@ impl Edge {
     /// Nothing is under way.
     /// `quota_bytes`: how much all devices may store, where anybody may be one.
     pub fn new(place: Place, quota_bytes: Option<u64>, waker: Arc<mio::Waker>) -> Edge {
-        let Place { path, opened } = place;
+        let Place { place, opened } = place;
         let disk = opened.as_ref().map(|folder| folder.disk().clone());
         Edge {
-            path,
+            place,
             desk: opened.map_or(Desk::Closed, Desk::Idle),
+            former: None,
             disk,
             workers: Pools::new(&waker),
             quota: quota_bytes.map(|bytes| Arc::new(Quota::new(bytes))),
@@ -213,6 +216,7 @@ impl Edge {
         if matches!(self.desk, Desk::Lost) {
             return Err(lost());
         }
+        self.leave_if_gone();
         let Asker { session, ip, device, plain } = asker;
         let is_open = self.disk.is_some();
         self.running.insert(id, Task { session, ip, device, plain, step: Step::Waiting(call) });
@@ -226,11 +230,12 @@ impl Edge {
 
     fn open(&mut self) {
         self.desk = Desk::Busy;
-        let path = self.path.clone();
-        let on_panic = Done::Opened(Err("a fault of ours".into()));
-        let job = move || Done::Opened(place::open(&path));
+        let place = self.place.clone();
+        let on_panic = Done::Opened(Err(fault()));
+        let job = move || Done::Opened(place.open());
         if let Err(why) = self.workers.clerk.submit(Behalf::SERVER, job, on_panic) {
-            self.on_opened(Err(format!("the data folder cannot be opened: {why}")));
+            let text = format!("the data folder cannot be opened: {why}");
+            self.on_opened(Err(Refusal::new(0, ErrorCode::SystemError, text)));
         }
     }
 
@@ -458,12 +463,16 @@ impl Edge {
         }
     }
 
-    fn on_opened(&mut self, opened: Result<Box<DataFolders>, String>) {
+    fn on_opened(&mut self, opened: Result<Box<DataFolders>, Refusal>) {
         let waiting = self.running.iter().filter(|(_, task)| matches!(task.step, Step::Waiting(_)));
         let mut waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
         waiting.sort_unstable();
         match opened {
-            Ok(folder) => {
+            Ok(mut folder) => {
+                if let Some(former) = self.former.take() {
+                    folder.take_devices_of(*former);
+                    self.owes_log = folder.owes_log();
+                }
                 self.disk = Some(folder.disk().clone());
                 self.desk = Desk::Idle(folder);
                 for id in waiting {
@@ -471,11 +480,12 @@ impl Edge {
                     // Its input may have come meanwhile.
                     self.news.push(News::Taken(id, 0));
                 }
+                // Who has gone meanwhile.
+                self.let_clerk_work();
             }
-            Err(why) => {
-                log::warn!("{why}");
+            Err(refusal) => {
+                log::warn!("{}", refusal.text);
                 self.desk = Desk::Closed;
-                let refusal = Refusal::new(0, ErrorCode::SystemError, why);
                 waiting.into_iter().for_each(|id| self.answer(id, Err(refusal.clone())));
             }
         }
@@ -486,11 +496,15 @@ impl Edge {
             Ok(staged) => staged,
             Err(refusal) => return self.answer(id, Err(refusal)),
         };
-        let Some(task) = self.running.get_mut(&id) else { return self.discard(staged) };
+        let task = self.running.get_mut(&id);
+        // Nobody waits for it, or it was given up when the folder was removed.
+        let Some(task) = task.filter(|it| matches!(it.step, Step::Receiving(_))) else {
+            return self.discard(staged);
+        };
         let device = task.device.expect("the hub asks for a name");
         let Step::Receiving(upload) = std::mem::replace(&mut task.step, Step::Deciding(None))
         else {
-            unreachable!("an upload is received once");
+            unreachable!("it was just looked at");
         };
         let Upload { file_id, request, .. } = upload;
         self.put(Some(id), Act::Upload { device, file_id, request, staged });
@@ -607,7 +621,12 @@ impl Edge {
 
     /// True where nothing is left to be done.
     pub fn is_idle(&self) -> bool {
-        self.inbox.is_empty() && !matches!(self.desk, Desk::Busy)
+        match self.desk {
+            Desk::Busy => false,
+            Desk::Idle(_) => self.inbox.is_empty(),
+            // What waits for a folder that is not there waits no longer.
+            Desk::Closed | Desk::Lost => true,
+        }
     }
 }
 

@@ -163,6 +163,11 @@ impl Exchanges {
         })
     }
 
+    /// Whether there is anything to share.
+    pub fn is_sharing(&self) -> bool {
+        self.hidden.check_shared().is_ok()
+    }
+
     /// Begins to send.
     pub fn start_fetch(
         &mut self,

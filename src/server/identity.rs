@@ -1,6 +1,11 @@
 //! Who is at the other end: owners of connections, and passwords, found out away from the loop.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use mio::{Waker, net::TcpStream};
 
@@ -13,6 +18,7 @@ use crate::{
     },
     limits::Limits,
     sys::{
+        held_place::HeldPlace,
         peer_owner::{FarEnd, OwnAccount, SocketTable, find_in_proc},
         workers::{Behalf, Workers},
     },
@@ -25,7 +31,9 @@ const LOOKUPS_MAX: usize = 1024;
 /// What was asked for, checked as far as that goes without sockets.
 pub struct Plan {
     policy: Policy,
-    credentials: Option<(PathBuf, Credentials)>,
+    credentials: Option<(HeldPlace, Credentials)>,
+    /// Where a file with passwords is, or would be found at the next start.
+    hidden: Vec<HeldPlace>,
     /// What devices may store where anybody may be one.
     open_quota_bytes: u64,
     /// Do without the quick way to find owners, for kernels where it tells nonsense.
@@ -52,12 +60,15 @@ impl Plan {
                     path.display()
                 ));
             }
-            Some(path) => match Credentials::load(&path) {
-                Ok(credentials) => Some((path, credentials)),
-                Err(error) => return Err(error.to_string()),
-            },
+            Some(path) => {
+                let place = place_of(&path)?;
+                let credentials = Credentials::load(&place).map_err(|error| error.to_string())?;
+                Some((place, credentials))
+            }
             None => None,
         };
+        let mut hidden = vec![place_of(Path::new(credentials::DEFAULT_PATH))?];
+        hidden.extend(credentials.as_ref().map(|(place, _)| place.clone()));
         let mode = match &credentials {
             Some(_) => Mode::Credentials { grant, attempts: arguments.attempts() },
             None if arguments.open => Mode::Open { rights: Rights::OPEN.union(grant) },
@@ -71,7 +82,7 @@ impl Plan {
         }
         let policy = Policy { mode, plaintext: arguments.plaintext };
         let (slow_owners, open_quota_bytes) = (arguments.no_sock_diag, arguments.open_quota);
-        Ok(Plan { policy, credentials, open_quota_bytes, slow_owners })
+        Ok(Plan { policy, credentials, hidden, open_quota_bytes, slow_owners })
     }
 
     /// How much devices may store, unless all who may do so are known.
@@ -87,10 +98,13 @@ impl Plan {
 
     /// What must not be served: the file with the passwords, and any that would be one at the
     /// next start.
-    pub fn hidden_paths(&self) -> impl Iterator<Item = PathBuf> {
-        let path = self.credentials.as_ref().map(|(path, _)| path.clone());
-        path.into_iter().chain([credentials::DEFAULT_PATH.into()])
+    pub fn hidden_places(&self) -> Vec<HeldPlace> {
+        self.hidden.clone()
     }
+}
+
+fn place_of(path: &Path) -> Result<HeldPlace, String> {
+    HeldPlace::of(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
 }
 
 /// Finds out who is who.
@@ -113,7 +127,8 @@ enum Owners {
 
 /// The credentials in force, and those who compare passwords with them.
 struct Passwords {
-    path: PathBuf,
+    /// The same place that is hidden, whatever becomes of the path that was named.
+    place: HeldPlace,
     current: Arc<Credentials>,
     workers: Workers<Done>,
     /// Whether the file is being read, and whether it is to be read once more after that.
@@ -154,13 +169,13 @@ impl Identity {
                 }
             },
         };
-        let passwords = credentials.map(|(path, credentials)| {
+        let passwords = credentials.map(|(place, credentials)| {
             credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
             // The hub asks for no more at once; one place is for reading the file.
             let places = limits.verifications_max + 1;
             let workers = Workers::in_background(limits.verifications_max, places, waker);
             let current = Arc::new(credentials);
-            Passwords { path, current, workers, reading: false, read_again: false }
+            Passwords { place, current, workers, reading: false, read_again: false }
         });
         Identity { policy, account: OwnAccount::current(), owners, passwords }
     }
@@ -183,7 +198,7 @@ impl Identity {
                     "{} users of {} are served{clear}; {attempts} failed logins in a row block a \
                      name",
                     passwords.current.count(),
-                    passwords.path.display()
+                    passwords.place.shown().display()
                 )
             }
         }
@@ -303,8 +318,8 @@ fn owner_of(found: io::Result<Option<u32>>, account: OwnAccount) -> Owner {
 
 impl Passwords {
     fn read(&mut self) {
-        let path = self.path.clone();
-        let job = move || Done::Read(Credentials::load(&path));
+        let place = self.place.clone();
+        let job = move || Done::Read(Credentials::load(&place));
         let on_panic = Done::Read(Err(io::Error::other("a fault of ours")));
         let submitted = self.workers.submit(Behalf::SERVER, job, on_panic);
         self.reading = submitted.is_ok();
@@ -333,7 +348,8 @@ impl Passwords {
                 credentials.warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 let changed = credentials.changed_since(&self.current);
                 self.current = Arc::new(credentials);
-                log::info!("{} users of {} are served", self.current.count(), self.path.display());
+                let path = self.place.shown().display();
+                log::info!("{} users of {path} are served", self.current.count());
                 Some(News::Accounts(self.current.accounts(), changed))
             }
             Err(error) => {

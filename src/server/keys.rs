@@ -1,7 +1,8 @@
 //! The server's key in use, and how it is read again while serving.
 
 use std::{
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{Arc, mpsc},
     thread,
 };
@@ -10,6 +11,7 @@ use rustls::ServerConfig;
 
 use crate::sys::{
     fingerprint::Fingerprint,
+    held_place::HeldPlace,
     identity::{FILE_NAME, Identity, Source},
     state,
 };
@@ -68,11 +70,18 @@ impl Keys {
         }
     }
 
-    /// The file with the private key, to which no link below what is served may lead either.
-    pub fn path(&self) -> PathBuf {
+    /// The file with the private key, to which no link below what is served may lead either, and
+    /// the state folder, which nobody may move there.
+    ///
+    /// # Errors
+    /// What open(2) says of the folder that it is in.
+    pub fn hidden_places(&self) -> io::Result<Vec<HeldPlace>> {
         match &self.source {
-            Source::State(folder) => folder.join(FILE_NAME),
-            Source::Files { key, .. } => key.clone(),
+            Source::State(folder) => {
+                let folder = HeldPlace::of(folder)?;
+                Ok(vec![folder.below(FILE_NAME), folder])
+            }
+            Source::Files { key, .. } => Ok(vec![HeldPlace::of(key)?]),
         }
     }
 

@@ -156,8 +156,8 @@ impl Server {
         if let Err(why) = share.check_system() {
             log::warn!("{why}");
         }
-        let hidden = plan.hidden_paths().chain([keys.path()]).chain(data.hidden_paths());
-        hidden.into_iter().try_for_each(|path| share.hide(&path))?;
+        let hidden = [plan.hidden_places(), keys.hidden_places()?, data.hidden_places()?].concat();
+        hidden.into_iter().try_for_each(|place| share.hide(place))?;
         let quota_bytes = plan.quota_bytes();
         let mut hub = Border::new(Hub::new(limits, random_key(), plan.policy()));
         #[cfg(debug_assertions)]
@@ -192,6 +192,17 @@ impl Server {
             stop_by: None,
             poll,
         })
+    }
+
+    /// What is shared, for people: the folder `root`, or nothing.
+    pub fn describe_share(&self, root: &Path) -> String {
+        match self.exchanges.is_sharing() {
+            true => root.display().to_string(),
+            false => format!(
+                "no files, as {} holds those of devices (--root DIR shares another folder)",
+                root.display()
+            ),
+        }
     }
 
     /// Serves until a signal ends it.

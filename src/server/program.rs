@@ -125,10 +125,10 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
         Guard::start().map_err(|error| format!("the guard of commands: {error}{}", missing()))?;
     let environment = Environment::of_commands(&arguments.command_env);
     let setup = CommandSetup { guard, environment };
-    let root = &arguments.root;
+    let root = arguments.root();
     let keys = Keys::load(arguments.key_source()?)?;
     keys.check_not_served(root)?;
-    let data = Place::find(arguments.data.as_deref())?;
+    let data = Place::find(arguments.data())?;
     let listeners = listen::listen(arguments.port(), arguments.families());
     let listeners = listeners.map_err(|error| error.to_string())?;
     listeners.notes.iter().for_each(|note| log::warn!("{note}"));
@@ -141,7 +141,7 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     let greeting =
         format!("sixfour server listening on {where_to}\nits key is {fingerprint}{new}\n");
     say_on_stdout(greeting);
-    log::info!("serving {}; {}", root.display(), server.identity.describe());
+    log::info!("serving {}; {}", server.describe_share(root), server.identity.describe());
     server.run().map_err(|error| format!("the event loop failed: {error}"))?;
     log::info!("stopped");
     logger::flush();

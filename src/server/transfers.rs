@@ -6,7 +6,7 @@ use super::listings::{self, Listing, Listings};
 use crate::{
     hub::{OperationId, SessionId},
     sys::{
-        files::{self, FileError, FileHash, OpenedFile, Share},
+        files::{self, FileError, FileHash, NOTHING_SHARED, OpenedFile, Share},
         workers::{Behalf, Cancelled, NotTaken, Workers},
     },
     wire::{ErrorCode, Outcome, Refusal, SharePath, event::Entry},
@@ -417,6 +417,7 @@ fn refusal_of(error: FileError, noun: &str) -> Refusal {
         }
         FileError::NotRegular => (ErrorCode::NotAFile, "that is not a regular file".into()),
         FileError::Denied => (ErrorCode::PermissionDenied, "the server may not read that".into()),
+        FileError::NothingShared => (ErrorCode::Denied, NOTHING_SHARED.into()),
         FileError::TooLong => (ErrorCode::BadPath, "the path is too long".into()),
         FileError::Io(error) => {
             (ErrorCode::SystemError, format!("the server's disk says: {error}"))

@@ -1,6 +1,9 @@
 //! The two clocks: the monotonic one that rules, and the one on the wall that people read.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path};
+use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -63,22 +66,24 @@ pub fn log_time(seconds: i64) -> String {
     log_time_in(seconds, zone())
 }
 
-/// The zone of this machine. `TZ` may name any file, and one without an end would be read for ever:
-/// then it is UTC.
+/// The zone of this machine, or UTC where what `TZ` names is no file: `/dev/zero` would be read
+/// without end.
 fn zone() -> TimeZone {
-    let named = std::env::var("TZ").unwrap_or_default();
-    let path = named.strip_prefix(':').unwrap_or(&named);
-    match is_no_zone(Path::new(path)) {
-        true => TimeZone::UTC,
-        false => TimeZone::system(),
+    static IS_GOOD: OnceLock<bool> = OnceLock::new();
+    match IS_GOOD.get_or_init(|| is_good_zone(std::env::var_os("TZ").as_deref())) {
+        true => TimeZone::system(),
+        false => TimeZone::UTC,
     }
 }
 
-/// Whether it is the path of something that is there and no file of the size of a zone.
-fn is_no_zone(path: &Path) -> bool {
-    const ZONE_MAX_BYTES: u64 = 1024 * 1024;
-    let found = path.metadata().ok().filter(|_| path.is_absolute());
-    found.is_some_and(|found| !found.is_file() || found.len() > ZONE_MAX_BYTES)
+/// Whether the value of `TZ` (tzset(3)) is no path to something that is not a file.
+fn is_good_zone(value: Option<&OsStr>) -> bool {
+    let Some(value) = value else { return true };
+    let value = value.as_bytes();
+    let path = Path::new(OsStr::from_bytes(value.strip_prefix(b":").unwrap_or(value)));
+    let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    // Below the folder of zones, or a rule, or a file by its path.
+    is_plain || std::fs::metadata(path).is_ok_and(|it| it.is_file())
 }
 
 fn log_time_in(seconds: i64, zone: TimeZone) -> String {
@@ -130,11 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_an_end_is_no_zone() {
-        for (path, is_none) in [("/dev/zero", true), ("/dev", true), ("", false), ("UTC", false)] {
-            assert_eq!(is_no_zone(Path::new(path)), is_none, "{path}");
+    fn a_zone_that_is_no_file_is_not_read() {
+        let is_good = |value: &str| is_good_zone(Some(OsStr::new(value)));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for good in ["", "UTC", ":Europe/Berlin", "CET-1CEST", file.path().to_str().unwrap()] {
+            assert!(is_good(good), "{good}");
         }
-        assert!(!is_no_zone(Path::new("/no/such/file")));
+        assert!(is_good_zone(None));
+        for bad in ["/dev/zero", ":/dev/zero", "../../../dev/zero", "/", "/dev/null", "/none"] {
+            assert!(!is_good(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::held_place::HeldPlace;
 use super::stage_name::{is_own_stage, is_stage_name};
 
 mod hashing;
@@ -29,6 +30,11 @@ pub use listing::{Entry, EntryKind, Listed, Lister};
 
 /// Bytes read at a time where files are read as a whole; BLAKE3 is at full speed from 64 KiB on.
 const READ_BYTES: usize = 256 * 1024;
+
+/// What a peer hears of a server whose folder is not for others.
+pub const NOTHING_SHARED: &str = "this server shares no folder: the one it works in holds the files \
+                                  and logs of devices, which are never served; its operator can \
+                                  name another one by --root";
 
 /// How often a resolution is repeated that another process disturbed by renaming (`EAGAIN`).
 const RESOLVE_ATTEMPTS: usize = 16;
@@ -65,6 +71,8 @@ pub enum FileError {
     NotRegular,
     /// The server's account may not read it.
     Denied,
+    /// The shared folder is one that is never served, such as that of the devices.
+    NothingShared,
     /// The name is longer than the file system allows.
     TooLong,
     /// Anything else the system said.
@@ -77,6 +85,7 @@ impl fmt::Display for FileError {
             Self::NotFound => f.write_str("no such file"),
             Self::NotRegular => f.write_str("not a regular file"),
             Self::Denied => f.write_str("the server may not read this file"),
+            Self::NothingShared => f.write_str(NOTHING_SHARED),
             Self::TooLong => f.write_str("the name is too long"),
             Self::Io(error) => error.fmt(f),
         }
@@ -116,16 +125,19 @@ impl Share {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        Ok(Self { root, hidden: Arc::default() })
+        let hidden = Arc::new(Hidden::below(&rustix::fs::fstat(&root)?));
+        Ok(Self { root, hidden })
     }
 
     /// Never serves this file, or this folder and what is in it, by whatever name; nor lets
-    /// anybody put a file in its place. There may be nothing there yet.
+    /// anybody put a file in its place. There may be nothing there yet. To be said before
+    /// anything is served.
     ///
     /// # Errors
-    /// The path is empty, or the working folder is gone.
-    pub fn hide(&mut self, path: &Path) -> io::Result<()> {
-        Arc::make_mut(&mut self.hidden).add(path)
+    /// The folder that it is in cannot be looked at, or [`Share::hidden`] was given away before.
+    pub fn hide(&mut self, place: HeldPlace) -> io::Result<()> {
+        let hidden = Arc::get_mut(&mut self.hidden);
+        hidden.ok_or_else(|| io::Error::other("the folder is served already"))?.add(place)
     }
 
     /// Finds out whether this system can keep peers within the folder.
@@ -200,6 +212,7 @@ impl Share {
         flags: OFlags,
         further: ResolveFlags,
     ) -> Result<OwnedFd, FileError> {
+        self.hidden.check_shared()?;
         open_beneath(&self.root, relative, flags, further)
     }
 

@@ -2,9 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustls::ServerConfig;
@@ -17,6 +19,9 @@ use super::{state, tls};
 /// The name of the file in the state folder that holds the key and its certificate, both in PEM
 /// form (RFC 7468). One file, so that the two cannot come apart.
 pub const FILE_NAME: &str = "server_key.pem";
+
+/// A key that is made has its name within far less.
+const LEFTOVER_SECONDS: u64 = 60;
 
 /// Far more than any chain of certificates has.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -62,6 +67,7 @@ impl Identity {
             Source::State(folder) => {
                 state::prepare(folder)?;
                 let path = folder.join(FILE_NAME);
+                sweep(folder, Duration::from_secs(LEFTOVER_SECONDS));
                 let is_new = !path.exists() && make(folder, &path)?;
                 let both = read(&path, Access::Own)?;
                 Ok(Identity { is_new, ..Identity::of(&both, &both, source)? })
@@ -163,7 +169,8 @@ fn make(folder: &Path, path: &Path) -> Result<bool, String> {
             folder.display()
         )
     };
-    let temporary = folder.join(format!(".{FILE_NAME}-{:016x}", random().map_err(failed)?));
+    let temporary =
+        folder.join(format!("{}{:016x}", temporary_prefix(), random().map_err(failed)?));
     let result = write(&temporary, text.as_bytes()).and_then(|()| {
         // Unlike rename(2), link(2) does not take the place of what another server has made.
         match fs::hard_link(&temporary, path) {
@@ -174,6 +181,24 @@ fn make(folder: &Path, path: &Path) -> Result<bool, String> {
     });
     let _ = fs::remove_file(&temporary);
     result.map_err(failed)
+}
+
+fn temporary_prefix() -> String {
+    format!(".{FILE_NAME}-")
+}
+
+/// Removes keys that nobody got to know, as the server that made them was killed before they had
+/// their name. One that is younger than `age` may still get it.
+fn sweep(folder: &Path, age: Duration) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let is_ours = entry.file_name().as_bytes().starts_with(temporary_prefix().as_bytes());
+        let modified = || entry.metadata().and_then(|it| it.modified());
+        let is_old = || modified().is_ok_and(|at| at.elapsed().is_ok_and(|time| time >= age));
+        if is_ours && is_old() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// A new key for the curve P-256 with a certificate that it signs itself, in PEM form.
@@ -238,6 +263,26 @@ mod tests {
         assert!(loaded.iter().all(|it| it.fingerprint == loaded[0].fingerprint));
         assert_eq!(loaded.iter().filter(|it| it.is_new).count(), 1);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn keys_that_were_not_finished_are_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let source = Source::State(folder.path().to_owned());
+        let leftover = format!("{}0123456789abcdef", temporary_prefix());
+        for name in [&leftover[..], ".server_key.pem", "known_servers"] {
+            fs::write(at(name), "x").unwrap();
+        }
+        Identity::load(&source).unwrap();
+        assert!(at(&leftover).exists(), "another server may be making it just now");
+        let old = std::time::SystemTime::now() - Duration::from_secs(2 * LEFTOVER_SECONDS);
+        File::open(at(&leftover)).unwrap().set_modified(old).unwrap();
+        Identity::load(&source).unwrap();
+        assert!(!at(&leftover).exists());
+        for name in [".server_key.pem", "known_servers", FILE_NAME] {
+            assert!(at(name).exists(), "{name}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod files;
 pub mod fingerprint;
 pub mod guard;
+pub mod held_place;
 pub mod host;
 pub mod identity;
 pub mod inherited;

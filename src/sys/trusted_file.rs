@@ -4,15 +4,21 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
+use super::held_place::HeldPlace;
 use super::stage_name;
+
+/// So much of a name is compared with that of what was being written for it.
+const NAME_COMPARED_BYTES: usize = 100;
 
 /// Write permission of the group or of others (inode(7)).
 const OTHERS_WRITE: u32 = 0o022;
@@ -36,20 +42,32 @@ pub struct Trusted {
 /// One sentence with the path: what is wrong, and what to do about it. `NotFound` where there is
 /// none.
 pub fn read(path: &Path, max_bytes: usize) -> io::Result<Trusted> {
+    let place = HeldPlace::of(path).map_err(|error| {
+        io::Error::new(error.kind(), format!("{path:?} cannot be read: {error}"))
+    })?;
+    read_at(&place, max_bytes)
+}
+
+/// The same of a place that is held: the file is looked up there again.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_at(place: &HeldPlace, max_bytes: usize) -> io::Result<Trusted> {
+    let path = place.shown();
     let fail = |kind, what: String| io::Error::new(kind, format!("{path:?} {what}"));
     let denied = |what: String| fail(io::ErrorKind::PermissionDenied, what);
     let system = |error: io::Error| fail(error.kind(), format!("cannot be read: {error}"));
     // A link that somebody else has put there leads where that somebody wants.
-    let link = fs::symlink_metadata(path).map_err(system)?;
-    if link.is_symlink() && !is_trusted(link.uid()) {
+    let link = place.look_at_link().map_err(system)?;
+    let is_link = FileType::from_raw_mode(link.st_mode) == FileType::Symlink;
+    if is_link && !is_trusted(link.st_uid) {
         return Err(denied(format!(
             "is a symbolic link of another account (user id {}); make it your own",
-            link.uid()
+            link.st_uid
         )));
     }
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(CWD, path, flags, Mode::empty());
-    let mut file = File::from(opened.map_err(|errno| system(errno.into()))?);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut file = File::from(place.open(flags).map_err(system)?);
     let metadata = file.metadata().map_err(system)?;
     if !metadata.is_file() {
         let kind = match metadata.file_type() {
@@ -103,8 +121,9 @@ pub fn replace<E: From<io::Error>>(
     let opened = rustix::fs::openat(CWD, &folder, flags, Mode::empty());
     let opened = opened.map_err(|errno| cannot("open the folder", &folder, errno.into()))?;
     match rustix::fs::flock(&opened, FlockOperation::LockExclusive) {
+        Ok(()) => sweep(&opened, &name),
         // Some network disks know no locks.
-        Ok(()) | Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+        Err(Errno::NOLCK | Errno::NOSYS | Errno::OPNOTSUPP) => {}
         Err(errno) => return Err(cannot("lock the folder", &folder, errno.into()).into()),
     }
     let target = folder.join(&name);
@@ -136,6 +155,20 @@ fn place_of(path: &Path) -> io::Result<(PathBuf, std::ffi::OsString)> {
     Ok((folder, name.to_owned()))
 }
 
+/// Removes what was written for this file by those who were killed before it had its name: they
+/// hold secrets. The folder is locked, so that nobody is writing one.
+fn sweep(folder: &OwnedFd, name: &OsStr) {
+    let beginning = stage_name::beginning(name.as_bytes(), NAME_COMPARED_BYTES);
+    let Ok(entries) = Dir::read_from(folder) else { return };
+    for entry in entries.flatten() {
+        let found = entry.file_name().to_bytes();
+        let is_of_it = found.get(1..).is_some_and(|rest| rest.starts_with(beginning));
+        if is_of_it && stage_name::is_own_stage(folder, found) {
+            let _ = rustix::fs::unlinkat(folder, entry.file_name(), AtFlags::empty());
+        }
+    }
+}
+
 fn write(
     folder: &impl std::os::fd::AsFd,
     name: &OsStr,
@@ -143,9 +176,9 @@ fn write(
     like: Option<&Metadata>,
 ) -> io::Result<()> {
     // Listings leave such names out, and nobody can guess it.
-    let part = stage_name::random(name);
+    let part = &stage_name::random(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(folder, &part, flags, Mode::RUSR | Mode::WUSR)?);
+    let mut file = File::from(rustix::fs::openat(folder, part, flags, Mode::RUSR | Mode::WUSR)?);
     let written = (|| {
         if let Some(like) = like {
             // A group that we are no member of cannot be given; its permissions go with it.
@@ -159,10 +192,10 @@ fn write(
         }
         file.write_all(bytes)?;
         file.sync_all()?;
-        Ok(rustix::fs::renameat(folder, &part, folder, name)?)
+        Ok(rustix::fs::renameat(folder, part, folder, name)?)
     })();
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(folder, &part, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(folder, part, AtFlags::empty());
         return written;
     }
     match rustix::fs::fsync(folder) {
@@ -273,6 +306,20 @@ mod tests {
         assert_eq!(metadata.gid() == 65_534, is_root);
         assert_eq!(fs::read_to_string(&path).unwrap(), "one two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left over");
+    }
+
+    #[test]
+    fn what_a_killed_one_has_left_is_swept_by_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let [left, other] = ["file", "other"].map(|name| stage_name::random(OsStr::new(name)));
+        for name in [&left, &other, OsStr::new(".file")] {
+            fs::write(folder.path().join(name), "secret").unwrap();
+        }
+        append(&folder.path().join("file"), "one").unwrap();
+        assert!(!folder.path().join(&left).exists());
+        for name in [&other, OsStr::new(".file"), OsStr::new("file")] {
+            assert!(folder.path().join(name).exists(), "{name:?}");
+        }
     }
 
     #[test]

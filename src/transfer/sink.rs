@@ -384,8 +384,11 @@ fn is_executable(entry: &Entry) -> Option<bool> {
     (entry.mode != MODE_UNKNOWN).then(|| entry.is_executable())
 }
 
-fn not_here(_: FileError) -> Fault {
-    Fault::new(ErrorCode::PermissionDenied, "nothing may be put there")
+fn not_here(error: FileError) -> Fault {
+    match error {
+        FileError::NothingShared => super::source::fault_of(error),
+        _ => Fault::new(ErrorCode::PermissionDenied, "nothing may be put there"),
+    }
 }
 
 /// Gives a file that was there already what may have changed beside its content.

@@ -145,6 +145,7 @@ impl Item {
     }
 
     pub(super) fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, FileError> {
+        self.hidden.check_shared()?;
         let links = ResolveFlags::empty();
         let opened = files::open_beneath(&self.folder, OsStr::from_bytes(path), flags, links)?;
         self.hidden.check(&opened)?;
@@ -514,6 +515,7 @@ pub fn fault_of(error: FileError) -> Fault {
         FileError::NotFound => Fault::new(ErrorCode::NoSuchFile, "there is no such file"),
         FileError::NotRegular => not_regular(),
         FileError::Denied => Fault::new(ErrorCode::PermissionDenied, "it may not be read"),
+        FileError::NothingShared => Fault::new(ErrorCode::Denied, files::NOTHING_SHARED),
         FileError::TooLong => Fault::new(ErrorCode::NameTooLong, "the name is too long"),
         FileError::Io(error) => error.into(),
     }

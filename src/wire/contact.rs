@@ -74,12 +74,14 @@ impl Contact {
         serde_json::from_value(Value::Object(object.clone())).ok()
     }
 
-    /// What we need to meet this client, which the server sees at `seen`.
+    /// What we need to meet this client, which the server sees at `seen`; our interfaces have the
+    /// addresses `interfaces`.
     pub fn introduction(
         &self,
         token: OneTimeToken,
         seen: SocketAddr,
         standpoint: Standpoint,
+        interfaces: &[IpAddr],
     ) -> Introduction {
         let fingerprint = self.fingerprint;
         let Some(Place { port, addresses }) = &self.direct else {
@@ -94,7 +96,7 @@ impl Contact {
         Introduction {
             fingerprint,
             token,
-            candidates: announcement.candidates(seen, own_seen.unwrap_or(own)),
+            candidates: announcement.candidates(seen, own_seen.unwrap_or(own), interfaces),
         }
     }
 }
@@ -117,7 +119,9 @@ mod tests {
 
     fn places(contact: &Contact, seen: &str, standpoint: Standpoint) -> Vec<String> {
         let seen = seen.parse().expect("a place");
-        let introduction = contact.introduction(OneTimeToken([9; 32]), seen, standpoint);
+        let interfaces = ["10.0.0.9", "192.0.2.9"].map(|it| it.parse().expect("an address"));
+        let token = OneTimeToken([9; 32]);
+        let introduction = contact.introduction(token, seen, standpoint, &interfaces);
         introduction.candidates.as_slice().iter().map(SocketAddr::to_string).collect()
     }
 

@@ -271,7 +271,7 @@ pub enum EntryKind {
 mod blob {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::super::Blob;
+    use crate::wire::Blob;
 
     pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         Blob::borrowed(bytes).serialize(serializer)

@@ -210,37 +210,72 @@ impl Announcement {
     /// Where to look for this client, for the other one, in the order of promise.
     ///
     /// `seen` is the address from which the server sees this client, `other` that from which it
-    /// sees the client that is to look. Where this client is on the server's machine and the
-    /// other one is not, `seen` is the address at which the server itself was reached by the
-    /// other. Loopback is named only if the server sees both there. Private addresses are named
-    /// only where both are near: else they would be those of strangers in the other's own network.
-    pub fn candidates(&self, seen: IpAddr, other: IpAddr) -> Candidates {
+    /// sees the client that is to look, and `own` are the addresses of that client's interfaces.
+    /// Where this client is on the server's machine and the other one is not, `seen` is the address
+    /// at which the server itself was reached by the other. Loopback is named only if the server
+    /// sees both there.
+    ///
+    /// What this client says of itself may be a lie: the addresses may be those of somebody who has
+    /// never heard of it, and whom the other client would flood with its dials. So beside `seen`,
+    /// which the server vouches for, only neighbours are named: addresses in the networks of the
+    /// other client itself, and these only where this one is in such a network, or behind the same
+    /// translator. One more may be asked for, of the family of which the server sees nothing:
+    /// [`Candidates::is_vouched`] tells it from the others, and few datagrams go there.
+    pub fn candidates(&self, seen: IpAddr, other: IpAddr, own: &[IpAddr]) -> Candidates {
         let (seen, other) = (seen.to_canonical(), other.to_canonical());
         let mut found: Vec<IpAddr> = Vec::new();
+        let mut claimed = None;
         if scope(seen) == Scope::Loopback && scope(other) == Scope::Loopback {
             found.extend([IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()]);
         } else {
             let is_near = |address| matches!(scope(address), Scope::Loopback | Scope::Private);
-            let are_near = seen == other || is_near(seen) && is_near(other);
-            for address in [seen].into_iter().chain(self.addresses.iter().copied()) {
-                let is_of_use = match scope(address) {
-                    Scope::Global => true,
-                    Scope::Private => are_near,
-                    Scope::Loopback | Scope::None => false,
-                };
-                if is_of_use && !found.contains(&address) {
-                    found.push(address);
+            let is_neighbour =
+                |address: IpAddr| own.iter().any(|own| are_in_one_network(*own, address));
+            let is_seen_of_use = match scope(seen) {
+                Scope::Global => true,
+                Scope::Private => seen == other || is_near(other),
+                Scope::Loopback | Scope::None => false,
+            };
+            found.extend(Some(seen).filter(|_| is_seen_of_use));
+            if seen == other || is_neighbour(seen) {
+                for address in self.addresses.iter().copied().filter(|it| is_neighbour(*it)) {
+                    if !found.contains(&address) {
+                        found.push(address);
+                    }
                 }
             }
+            let is_other = |it: &IpAddr| {
+                scope(*it) == Scope::Global
+                    && !found.iter().any(|own| own.is_ipv4() == it.is_ipv4())
+            };
+            claimed = self.addresses.iter().copied().find(is_other);
         }
-        Candidates(found.into_iter().map(|address| (address, self.port).into()).collect())
+        let vouched = found.len();
+        let all = found.into_iter().chain(claimed);
+        Candidates { all: all.map(|address| (address, self.port).into()).collect(), vouched }
     }
+}
+
+/// Whether two addresses of hosts are of one network, as far as that can be told without its
+/// mask: the usual sizes are 64 bits for IPv6 and 24 for IPv4.
+fn are_in_one_network(one: IpAddr, other: IpAddr) -> bool {
+    let is_of_host = |address| matches!(scope(address), Scope::Private | Scope::Global);
+    let is_same = match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => one.octets()[..3] == other.octets()[..3],
+        (IpAddr::V6(one), IpAddr::V6(other)) => one.segments()[..4] == other.segments()[..4],
+        _ => false,
+    };
+    is_same && is_of_host(one) && is_of_host(other)
 }
 
 /// Where the other end may be: at most [`DIRECT_CANDIDATES_MAX`], none of them with a port below
 /// [`DIRECT_PORT_MIN`], multicast, unspecified or link-local.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
-pub struct Candidates(Vec<SocketAddr>);
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Candidates {
+    all: Vec<SocketAddr>,
+    /// So many of them, the first, are more than the word of the other end.
+    vouched: usize,
+}
 
 impl Candidates {
     /// Takes these; the first one that is no candidate is the error, or the first too many.
@@ -254,21 +289,26 @@ impl Candidates {
             found.push(address);
         }
         match found.len() {
-            0..=DIRECT_CANDIDATES_MAX => Ok(Candidates(found)),
+            vouched @ 0..=DIRECT_CANDIDATES_MAX => Ok(Candidates { all: found, vouched }),
             _ => Err(format!("more than {DIRECT_CANDIDATES_MAX} candidates")),
         }
     }
 
     /// All of them, in the order of promise.
     pub fn as_slice(&self) -> &[SocketAddr] {
-        &self.0
+        &self.all
+    }
+
+    /// Whether somebody else than the other end itself tells that it is there.
+    pub fn is_vouched(&self, address: IpAddr) -> bool {
+        self.all[..self.vouched].iter().any(|it| it.ip() == address)
     }
 
     /// Those of use to this client; loopback only where `same_host`, that is where it reaches the
     /// server itself by loopback.
     pub fn usable(&self, same_host: bool) -> impl Iterator<Item = SocketAddr> {
         let is_loopback = |it: &SocketAddr| scope(it.ip()) == Scope::Loopback;
-        self.0.iter().copied().filter(move |it| same_host || !is_loopback(it))
+        self.all.iter().copied().filter(move |it| same_host || !is_loopback(it))
     }
 }
 
@@ -286,7 +326,14 @@ fn check_candidate(candidate: &SocketAddr) -> Result<(), String> {
 impl<'de> Deserialize<'de> for Candidates {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Candidates, D::Error> {
         let bounded = Bounded { max: DIRECT_CANDIDATES_MAX, check: check_candidate };
-        deserializer.deserialize_seq(bounded).map(Candidates)
+        let all = deserializer.deserialize_seq(bounded)?;
+        Ok(Candidates { vouched: all.len(), all })
+    }
+}
+
+impl Serialize for Candidates {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.all.serialize(serializer)
     }
 }
 
@@ -341,34 +388,60 @@ mod tests {
         Announcement { fingerprint: Fingerprint([7; 32]), port: 40000, addresses }
     }
 
-    fn candidates(own: &[&str], seen: &str, other: &str) -> Vec<String> {
-        let found = announcement(own).candidates(ip(seen), ip(other));
+    /// What somebody says who has these addresses, and is seen there, to a client that is seen at
+    /// `other` and has the addresses `mine`.
+    fn candidates(theirs: &[&str], seen: &str, other: &str, mine: &[&str]) -> Vec<String> {
+        let mine: Vec<IpAddr> = mine.iter().map(|it| ip(it)).collect();
+        let found = announcement(theirs).candidates(ip(seen), ip(other), &mine);
         let read = serde_json::to_string(&found).expect("it is JSON");
-        assert_eq!(serde_json::from_str::<Candidates>(&read).expect("our own form"), found);
-        found.0.iter().map(|it| it.ip().to_string()).collect()
+        assert_eq!(serde_json::from_str::<Candidates>(&read).expect("our own form").all, found.all);
+        let mark = |it: IpAddr| if found.is_vouched(it) { "" } else { "?" };
+        found.all.iter().map(|it| format!("{}{}", it.ip(), mark(it.ip()))).collect()
     }
 
     #[test]
-    fn loopback_is_named_only_to_who_is_on_the_same_machine() {
-        let own = ["192.168.1.5", "2001:db8::5"];
+    fn loopback_is_named_only_to_a_client_on_the_same_machine() {
+        let (theirs, mine) = (["192.168.1.5", "2001:db8::5"], ["192.168.1.9", "2001:db8::9"]);
         for (seen, other) in [("::1", "127.0.0.1"), ("::ffff:127.0.0.1", "::1")] {
-            assert_eq!(candidates(&own, seen, other), ["::1", "127.0.0.1"]);
+            assert_eq!(candidates(&theirs, seen, other, &mine), ["::1", "127.0.0.1"]);
         }
-        assert_eq!(candidates(&own, "::1", "192.168.1.9"), ["192.168.1.5", "2001:db8::5"]);
-        assert_eq!(candidates(&own, "192.168.1.5", "::1"), ["192.168.1.5", "2001:db8::5"]);
+        assert_eq!(candidates(&theirs, "::1", "192.168.1.9", &mine), ["2001:db8::5?"]);
+        assert_eq!(
+            candidates(&theirs, "192.168.1.5", "::1", &mine),
+            ["192.168.1.5", "2001:db8::5"]
+        );
     }
 
     #[test]
-    fn private_addresses_are_named_only_to_who_is_near() {
-        let own = ["10.0.0.5", "fd00::5", "100.64.0.5", "2001:db8::5"];
-        assert_eq!(
-            candidates(&own, "198.51.100.1", "203.0.113.1"),
-            ["198.51.100.1", "2001:db8::5"]
-        );
-        assert_eq!(candidates(&own, "10.0.0.5", "203.0.113.1"), ["2001:db8::5"]);
-        assert_eq!(candidates(&own, "10.0.0.5", "10.0.0.9").len(), 4);
-        // Behind the same translator.
-        assert_eq!(candidates(&own, "203.0.113.1", "203.0.113.1").len(), 5);
+    fn addresses_of_interfaces_are_named_only_between_neighbours() {
+        let theirs = ["10.0.0.5", "fd00::5", "100.64.0.5", "2001:db8::5"];
+        let mine = ["10.0.0.9", "fd00::9", "100.64.0.9", "2001:db8::9"];
+        let far = |seen, other| candidates(&theirs, seen, other, &mine);
+        assert_eq!(far("198.51.100.1", "203.0.113.1"), ["198.51.100.1", "2001:db8::5?"]);
+        assert_eq!(far("10.0.7.5", "203.0.113.1"), ["2001:db8::5?"]);
+        // The server is in this network.
+        assert_eq!(far("10.0.7.5", "10.0.0.9"), ["10.0.7.5", "2001:db8::5?"]);
+        assert_eq!(far("2001:db8:7::5", "203.0.113.1"), ["2001:db8:7::5"]);
+        // Seen in a network of the other client, or behind the same translator.
+        assert_eq!(far("10.0.0.5", "10.0.0.9").len(), 4);
+        assert_eq!(far("203.0.113.1", "203.0.113.1").len(), 5);
+        // Then, too, only what is in the other client's own networks.
+        assert_eq!(candidates(&theirs, "10.0.0.5", "10.0.0.9", &["10.0.0.9"]), ["10.0.0.5"]);
+    }
+
+    #[test]
+    fn at_third_parties_one_address_is_asked_for_at_most() {
+        let victims = ["198.51.100.7", "2001:db8:4::2", "10.0.0.1", "192.168.1.1", "fd00::1"];
+        let mine = ["2001:db8:1::9", "192.0.2.9", "10.0.0.9", "192.168.1.9", "fd00::9"];
+        for (seen, other, claimed) in [
+            ("2001:db8:3::3", "2001:db8:1::9", "198.51.100.7?"),
+            ("203.0.113.5", "192.0.2.9", "2001:db8:4::2?"),
+        ] {
+            assert_eq!(candidates(&victims, seen, other, &mine), [seen, claimed]);
+        }
+        // A neighbour is believed no more, where they are elsewhere.
+        let found = candidates(&victims, "192.0.2.5", "192.0.2.9", &["192.0.2.9"]);
+        assert_eq!(found, ["192.0.2.5", "2001:db8:4::2?"]);
     }
 
     #[test]

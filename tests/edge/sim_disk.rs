@@ -33,6 +33,17 @@ pub struct SimFile {
     inode: usize,
 }
 
+/// What a step does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    Open,
+    Name,
+    Sync,
+    Read,
+    Write,
+    Cut,
+}
+
 #[derive(Debug, Default)]
 struct State {
     inodes: Vec<Inode>,
@@ -43,6 +54,8 @@ struct State {
     steps: u64,
     fault: Option<(u64, Fault)>,
     is_full: bool,
+    /// What was to be done at the chosen step.
+    failed: Option<Step>,
     has_stopped: bool,
     clock: i64,
 }
@@ -57,20 +70,37 @@ struct Inode {
 #[derive(Clone, Debug)]
 enum Change {
     Link(String, usize),
-    Rename(String, String),
+    /// The number of the file that has the name.
+    Rename(String, String, usize),
     Remove(String),
+}
+
+/// The two folders, each of which becomes durable by itself.
+fn is_own(name: &str) -> bool {
+    name.starts_with(".edge/")
 }
 
 impl Change {
     fn apply(self, names: &mut BTreeMap<String, usize>) {
         match self {
             Change::Link(name, inode) => drop(names.insert(name, inode)),
-            Change::Rename(from, to) => {
-                if let Some(inode) = names.remove(&from) {
-                    names.insert(to, inode);
+            Change::Rename(from, to, inode) => {
+                if names.get(&from) == Some(&inode) {
+                    names.remove(&from);
                 }
+                names.insert(to, inode);
             }
             Change::Remove(name) => drop(names.remove(&name)),
+        }
+    }
+
+    /// Whether it is durable with the folder of our own; a rename is one step for both folders,
+    /// and comes with that of the new name.
+    fn is_of_own(&self) -> bool {
+        match self {
+            Change::Link(name, _) | Change::Remove(name) | Change::Rename(_, name, _) => {
+                is_own(name)
+            }
         }
     }
 }
@@ -117,9 +147,12 @@ impl SimDisk {
             Restart::Machine(seed) => {
                 let mut dice = Dice(seed);
                 next.names = state.durable_names.clone();
-                let kept = dice.below(state.pending.len() as u64 + 1) as usize;
-                for change in &state.pending[..kept] {
-                    change.clone().apply(&mut next.names);
+                // Each folder keeps some of its changes, and not one without those before it.
+                for own in [true, false] {
+                    let of_it: Vec<_> =
+                        state.pending.iter().filter(|it| it.is_of_own() == own).collect();
+                    let kept = dice.below(of_it.len() as u64 + 1) as usize;
+                    of_it[..kept].iter().for_each(|it| (*it).clone().apply(&mut next.names));
                 }
                 next.inodes = state.inodes.iter().map(|inode| dice.survivor(inode)).collect();
             }
@@ -152,14 +185,22 @@ impl SimDisk {
         self.0.borrow().names.keys().cloned().collect()
     }
 
+    /// What has failed at the chosen step.
+    pub fn failed(&self) -> Option<Step> {
+        self.0.borrow().failed
+    }
+
     /// Counts a step; the fault that it meets.
-    fn step(&self) -> io::Result<Option<Fault>> {
+    fn step(&self, step: Step) -> io::Result<Option<Fault>> {
         let mut state = self.0.borrow_mut();
         if state.has_stopped {
             return Err(io::Error::other("the process has ended"));
         }
         state.steps += 1;
         let fault = state.fault.filter(|(step, _)| *step == state.steps).map(|(_, fault)| fault);
+        if fault.is_some() {
+            state.failed = Some(step);
+        }
         match fault {
             Some(Fault::Stop) => state.has_stopped = true,
             Some(Fault::Full) => state.is_full = true,
@@ -169,8 +210,8 @@ impl SimDisk {
     }
 
     /// A step that is done as a whole or not at all.
-    fn whole_step(&self) -> io::Result<()> {
-        match self.step()? {
+    fn whole_step(&self, step: Step) -> io::Result<()> {
+        match self.step(step)? {
             Some(Fault::Stop) => Err(io::Error::other("the process has ended")),
             Some(Fault::Error(kind)) => Err(kind.into()),
             _ => Ok(()),
@@ -209,12 +250,12 @@ impl Disk for SimDisk {
     type File = SimFile;
 
     fn open(&self, name: &str) -> io::Result<SimFile> {
-        self.whole_step()?;
+        self.whole_step(Step::Open)?;
         self.find(name).map(|inode| self.file(inode))
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<SimFile> {
-        self.whole_step()?;
+        self.whole_step(Step::Open)?;
         match self.find(name) {
             Ok(inode) => Ok(self.file(inode)),
             Err(_) => self.make(name),
@@ -222,7 +263,7 @@ impl Disk for SimDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<SimFile> {
-        self.whole_step()?;
+        self.whole_step(Step::Open)?;
         match self.find(name) {
             Ok(_) => Err(ErrorKind::AlreadyExists.into()),
             Err(_) => self.make(name),
@@ -230,21 +271,25 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.whole_step()?;
-        self.find(from)?;
-        self.change(Change::Rename(from.to_owned(), to.to_owned()));
+        self.whole_step(Step::Name)?;
+        let inode = self.find(from)?;
+        // The folder has to take one more name.
+        if self.0.borrow().is_full && self.find(to).is_err() {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        self.change(Change::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.whole_step()?;
+        self.whole_step(Step::Name)?;
         self.find(name)?;
         self.change(Change::Remove(name.to_owned()));
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.whole_step()?;
+        self.whole_step(Step::Sync)?;
         let mut state = self.0.borrow_mut();
         state.durable_names = state.names.clone();
         state.pending.clear();
@@ -252,7 +297,7 @@ impl Disk for SimDisk {
     }
 
     fn names(&self, prefix: &str) -> io::Result<Vec<String>> {
-        self.whole_step()?;
+        self.whole_step(Step::Open)?;
         let state = self.0.borrow();
         Ok(state.names.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
     }
@@ -260,7 +305,7 @@ impl Disk for SimDisk {
 
 impl DiskFile for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.disk.whole_step()?;
+        self.disk.whole_step(Step::Read)?;
         let state = self.disk.0.borrow();
         let bytes = &state.inodes[self.inode].bytes;
         let rest = &bytes[bytes.len().min(offset as usize)..];
@@ -271,7 +316,7 @@ impl DiskFile for SimFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let was_full = self.disk.0.borrow().is_full;
-        let fault = self.disk.step()?;
+        let fault = self.disk.step(Step::Write)?;
         let count = match fault {
             Some(Fault::Stop) => bytes.len() / 2,
             Some(Fault::Error(kind)) => return Err(kind.into()),
@@ -296,13 +341,13 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.disk.whole_step()?;
+        self.disk.whole_step(Step::Cut)?;
         self.disk.0.borrow_mut().inodes[self.inode].bytes.resize(length as usize, 0);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.whole_step()?;
+        self.disk.whole_step(Step::Sync)?;
         let mut state = self.disk.0.borrow_mut();
         let inode = &mut state.inodes[self.inode];
         inode.durable = inode.bytes.clone();
@@ -310,7 +355,7 @@ impl DiskFile for SimFile {
     }
 
     fn identity(&self) -> io::Result<Identity> {
-        self.disk.whole_step()?;
+        self.disk.whole_step(Step::Read)?;
         let state = self.disk.0.borrow();
         let inode = &state.inodes[self.inode];
         let length = inode.bytes.len() as u64;

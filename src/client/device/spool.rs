@@ -14,6 +14,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -25,12 +26,15 @@ use rustix::{
 use crate::{
     edge::samples::Scanner,
     limits::{SPOOL_MAX_BATCHES, SPOOL_MAX_BYTES},
-    sys::partfile::PartFile,
+    sys::{partfile::PartFile, stage_name::is_stage_name},
     wire::{
         edge::{RequestId, parse_integer},
         escape::escape,
     },
 };
+
+/// The ending of batches that were put aside.
+const REFUSED: &str = "refused";
 
 /// What waits at the moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -59,6 +63,8 @@ pub struct Spool {
     /// In the order in which they were measured, with their bytes.
     batches: VecDeque<(Batch, u64)>,
     sequence: u64,
+    /// Bytes of batches that were put aside.
+    refused: u64,
     _lock: File,
 }
 
@@ -79,18 +85,23 @@ impl Spool {
             }
             Err(errno) => return Err(failed(errno.into())),
         }
-        let mut batches = Vec::new();
+        let _ = sweep(folder);
+        let (mut batches, mut refused) = (Vec::new(), 0);
         for entry in fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
+            let bytes = entry.metadata().map_err(failed)?.len();
+            if entry.path().extension().is_some_and(|it| it == REFUSED) {
+                refused += bytes;
+            }
             let Some((number, batch)) = parse_name(&entry.path()) else { continue };
-            batches.push((number, batch, entry.metadata().map_err(failed)?.len()));
+            batches.push((number, batch, bytes));
         }
         batches.sort_unstable_by_key(|(number, ..)| *number);
         let last = batches.last().map_or(0, |(number, ..)| *number);
         let noted = fs::read_to_string(folder.join("sequence")).unwrap_or_default();
         let sequence = noted.trim().parse().unwrap_or(0).max(last);
         let batches = batches.into_iter().map(|(_, batch, bytes)| (batch, bytes)).collect();
-        Ok(Spool { folder: folder.to_owned(), batches, sequence, _lock: lock })
+        Ok(Spool { folder: folder.to_owned(), batches, sequence, refused, _lock: lock })
     }
 
     /// What waits.
@@ -104,12 +115,14 @@ impl Spool {
     /// # Errors
     /// A sentence: there is no room.
     pub fn check_room(&self) -> Result<(), String> {
-        let bytes: u64 = self.batches.iter().map(|(_, bytes)| bytes).sum();
+        let waiting: u64 = self.batches.iter().map(|(_, bytes)| bytes).sum();
+        let bytes = waiting.saturating_add(self.refused);
         if self.batches.len() >= SPOOL_MAX_BATCHES || bytes >= SPOOL_MAX_BYTES {
             let count = self.batches.len();
             return Err(format!(
-                "the spool is full: {count} batches, {bytes} bytes; nothing is measured until \
-                 some of them are with the server"
+                "the spool is full: {count} batches, {bytes} bytes, {} of them in files *.refused; \
+                 nothing is measured until some of them are with the server or removed",
+                self.refused
             ));
         }
         Ok(())
@@ -168,10 +181,22 @@ impl Spool {
     /// # Errors
     /// It cannot be renamed: a sentence.
     pub fn put_aside(&mut self) -> Result<(), String> {
-        let Some((batch, _)) = self.batches.pop_front() else { return Ok(()) };
-        fs::rename(&batch.path, batch.path.with_extension("refused"))
+        let Some((batch, bytes)) = self.batches.pop_front() else { return Ok(()) };
+        self.refused = self.refused.saturating_add(bytes);
+        fs::rename(&batch.path, batch.path.with_extension(REFUSED))
             .map_err(|error| format!("a batch in the spool cannot be renamed: {error}"))
     }
+}
+
+/// Removes what was not finished when the last program ended: nobody else writes here.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_stage_name(entry.file_name().as_bytes()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {
@@ -241,6 +266,34 @@ mod tests {
         assert_eq!(spool.holding(), Holding::default());
         let names = fs::read_dir(folder.path()).expect("a folder").flatten();
         assert_eq!(names.map(|it| it.file_name()).collect::<Vec<_>>(), ["lock"]);
+    }
+
+    #[test]
+    fn what_was_not_finished_is_swept_and_what_was_refused_counts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        drop(Spool::open(folder.path()).expect("a spool"));
+        for name in ["000000000001-1-7-1.samples", "sequence"] {
+            let left = crate::sys::stage_name::stable(std::ffi::OsStr::new(name));
+            fs::write(folder.path().join(left), "1\n").expect("a file");
+        }
+        fs::write(at("000000000001-1-7-1.refused"), "1\n").expect("a file");
+        let mut spool = Spool::open(folder.path()).expect("a spool");
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .expect("a folder")
+            .flatten()
+            .map(|it| it.file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["000000000001-1-7-1.refused", "lock"]);
+        assert_eq!(spool.refused, 2);
+        add(&mut spool, None, "1\n2\n").expect("samples");
+        spool.put_aside().expect("it is ours");
+        assert_eq!(spool.refused, 6);
+        assert_eq!(spool.check_room(), Ok(()));
+        spool.refused = SPOOL_MAX_BYTES;
+        let told = spool.check_room().expect_err("full");
+        assert!(told.contains("*.refused"), "{told}");
     }
 
     #[test]

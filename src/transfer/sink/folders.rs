@@ -126,6 +126,7 @@ impl Folders {
                 files::open_beneath(&self.root, path, OFlags::DIRECTORY, follow)?
             }
         };
+        self.hidden.check_shared()?;
         let links = ResolveFlags::NO_SYMLINKS;
         let folder = match &rest[..] {
             b"." => base,
@@ -134,7 +135,10 @@ impl Folders {
                 files::open_beneath(&base, rest, OFlags::DIRECTORY, links)?
             }
         };
-        self.hidden.check(&folder).map_err(|_| FileError::Denied)?;
+        self.hidden.check(&folder).map_err(|error| match error {
+            FileError::NothingShared => error,
+            _ => FileError::Denied,
+        })?;
         Ok(folder)
     }
 
