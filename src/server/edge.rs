@@ -15,6 +15,7 @@ mod glue;
 mod gone;
 mod place;
 mod quota;
+mod refusals;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -25,6 +26,7 @@ use std::{
 pub use place::{DataChoice, Place};
 use place::{DataFolders, DataPlace};
 use quota::Quota;
+use refusals::{changing, fault, lost};
 
 use crate::{
     edge::{
@@ -647,17 +649,3 @@ impl Pools {
 
 /// Why the clerk's queue takes a job.
 const ROOM: &str = "the clerk has a thread, and one job at a time";
-
-fn fault() -> Refusal {
-    Refusal::new(0, ErrorCode::SystemError, "a fault of the server; its log says more")
-}
-
-fn lost() -> Refusal {
-    let text = "a fault of the server has closed its data folder; it must be started again";
-    Refusal::new(0, ErrorCode::SystemError, text)
-}
-
-fn changing() -> Refusal {
-    let text = "the file is uploaded again and again while it is to be deleted; try again";
-    Refusal::new(0, ErrorCode::Busy, text)
-}
