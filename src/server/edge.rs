@@ -14,6 +14,7 @@
 mod glue;
 mod gone;
 mod place;
+mod pools;
 mod quota;
 mod refusals;
 
@@ -25,6 +26,7 @@ use std::{
 
 pub use place::{DataChoice, Place};
 use place::{DataFolders, DataPlace};
+use pools::Pools;
 use quota::Quota;
 use refusals::{changing, fault, lost};
 
@@ -35,7 +37,7 @@ use crate::{
     hub::{OperationId, SessionId},
     sys::{
         clock,
-        workers::{Behalf, Cancelled, NotTaken, Workers},
+        workers::{Behalf, Cancelled, NotTaken},
     },
     wire::{
         EdgeAnswer, EdgeCall, ErrorCode, Name, Outcome, Refusal,
@@ -43,9 +45,6 @@ use crate::{
         event::Object,
     },
 };
-
-/// Jobs that may wait: more than there can be operations.
-const QUEUE_MAX: usize = 4096;
 
 /// Devices in one piece of a listing: of the longest names and addresses 40 KiB.
 const DEVICES_PER_PIECE: usize = 200;
@@ -78,14 +77,6 @@ pub struct Edge {
     /// When one or the other is tried again.
     retry_at: Option<u64>,
     news: Vec<News>,
-}
-
-struct Pools {
-    clerk: Workers<Done>,
-    /// Short jobs that keep an upload going.
-    receivers: Workers<Done>,
-    /// Long jobs.
-    readers: Workers<Done>,
 }
 
 /// Where the folder is.
@@ -412,7 +403,7 @@ impl Edge {
         self.workers.clerk.submit(Behalf::SERVER, job, Done::Lost).expect(ROOM);
     }
 
-    /// There is no clerk: who waits for an answer is told so, the rest is tried again later.
+    /// There is no clerk: a request that waits for an answer is told so, the rest is tried again.
     fn turn_away(&mut self, why: NotTaken) {
         let asked = self.inbox.extract_if(.., |(id, _)| id.is_some());
         let ids: Vec<_> = asked.filter_map(|(id, _)| id).collect();
@@ -629,21 +620,6 @@ impl Edge {
             // What waits for a folder that is not there waits no longer.
             Desk::Closed | Desk::Lost => true,
         }
-    }
-}
-
-impl Pools {
-    fn new(waker: &Arc<mio::Waker>) -> Pools {
-        Pools {
-            clerk: Workers::new(1, QUEUE_MAX, Arc::clone(waker)),
-            receivers: Workers::new(2, QUEUE_MAX, Arc::clone(waker)),
-            readers: Workers::in_background(2, QUEUE_MAX, Arc::clone(waker)),
-        }
-    }
-
-    fn try_recv(&self) -> Option<Done> {
-        let Pools { clerk, receivers, readers } = self;
-        clerk.try_recv().or_else(|| receivers.try_recv()).or_else(|| readers.try_recv())
     }
 }
 
