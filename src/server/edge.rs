@@ -407,7 +407,11 @@ impl Edge {
             let results = folder.perform(acts, &time);
             Done::Acts(place::told(folder), ids.into_iter().zip(results).collect())
         };
-        self.workers.clerk.submit(Behalf::SERVER, job, Done::Lost).expect(ROOM);
+        // The clerk has a thread, and one job at a time. Where it is not taken all the same, the
+        // folder is gone with the job, as after a panic.
+        if self.workers.clerk.submit(Behalf::SERVER, job, Done::Lost).is_err() {
+            self.on_done(Done::Lost);
+        }
     }
 
     /// There is no clerk: who waits for an answer is told so, the rest is tried again later.
@@ -644,9 +648,6 @@ impl Pools {
         clerk.try_recv().or_else(|| receivers.try_recv()).or_else(|| readers.try_recv())
     }
 }
-
-/// Why the clerk's queue takes a job.
-const ROOM: &str = "the clerk has a thread, and one job at a time";
 
 fn fault() -> Refusal {
     Refusal::new(0, ErrorCode::SystemError, "a fault of the server; its log says more")
