@@ -337,7 +337,7 @@ fn folders_and_links_beyond_their_number_are_refused_and_files_are_not() {
     for name in ["d/a", "d/b/c"] {
         fs::create_dir_all(from.path().join(name)).expect("folders");
     }
-    put(from.path(), "d/a/f", "x");
+    put(from.path(), "d/a/f", b"x");
     symlink("a", from.path().join("d/z")).expect("a link");
     let made = |most: usize| {
         let to = to.path().join(most.to_string());
