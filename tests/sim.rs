@@ -125,8 +125,8 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
          cancelled, given up, nobody there, no such offer, too many offers, cut input, \
-         truncated reply, content ahead, shrunk file, input closed, failed start, long pause, reconnect, \
-         other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
+         truncated reply, content ahead, shrunk file, input closed, failed start, long pause, \
+         reconnect, other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
          login-failed, blocked, busy login, end all, ListenAgain, Quit, \
          Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
@@ -179,8 +179,6 @@ pub struct World {
     trace: u64,
     is_tracing: bool,
     stopped: Option<u64>,
-    /// Sessions of which something was ended at once, without an answer.
-    cut: BTreeSet<SessionId>,
     /// Whom the last reset has met.
     reset: BTreeSet<SessionId>,
     /// Whoever is closed now is out of time, and cut off.
@@ -276,7 +274,6 @@ impl World {
             trace: 0,
             is_tracing,
             stopped: None,
-            cut: BTreeSet::new(),
             reset: BTreeSet::new(),
             is_ticking: false,
             chances,

@@ -1,9 +1,6 @@
 //! What `src/server` does around the hub, against fakes.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use sixfour::{
     hub::{
@@ -409,13 +406,8 @@ impl World {
                 }
                 Effect::Stop { operation } => {
                     self.saw("Stop");
-                    let job = self.job(operation);
-                    let (session, is_late, over) = (job.session, !job.opened, job.over);
-                    if is_late {
+                    if !self.job(operation).opened {
                         self.saw("late result");
-                    }
-                    if !over {
-                        self.cut.insert(session);
                     }
                     self.drop_job(operation);
                 }
@@ -485,15 +477,11 @@ impl World {
 
     /// Nobody may be closed without cause.
     fn judge_reason(&mut self, session: SessionId, reason: CloseReason) {
-        let now = self.now;
-        // What runs when the server is stopped may end by itself within the time for that.
-        let grace =
-            if self.cut.contains(&session) { LIMITS.shutdown_timeout } else { Duration::ZERO };
-        let stopped = self.stopped.map(|at| at + grace.as_millis() as u64);
+        let (now, is_stopping) = (self.now, self.stopped.is_some());
         let was_reset = self.reset.contains(&session);
         let is_closed = self.vault.is_closed;
         let peer = self.peer_of(session);
-        let since = |time: u64, limit: Duration| time + limit.as_millis() as u64 <= now;
+        let since = |time: u64, limit: std::time::Duration| time + limit.as_millis() as u64 <= now;
         let is_just = match reason {
             CloseReason::PeerLeft => peer.leaving || peer.half_closed,
             CloseReason::PeerGone | CloseReason::NameTaken | CloseReason::BrokenFile => true,
@@ -517,7 +505,7 @@ impl World {
                 since(peer.taken, patience)
             }
             CloseReason::Unfinished | CloseReason::Fault => false,
-            CloseReason::ShuttingDown => stopped.is_some_and(|until| until <= now),
+            CloseReason::ShuttingDown => is_stopping,
             CloseReason::Reset => was_reset,
             CloseReason::MadeRoom => !peer.welcomed,
         };
