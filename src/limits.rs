@@ -178,6 +178,11 @@ pub const TRANSFER_SMALL_MAX_BYTES: usize = 64 * 1024;
 /// Most entries of one transfer, so that a list without an end has one.
 pub const TRANSFER_ENTRIES_MAX: u32 = 10_000_000;
 
+/// Folders and links that one transfer to a server makes, those on the way to a file included: no
+/// quota of bytes counts them, and each takes an inode of the disk. Large trees of sources have
+/// some ten thousand.
+pub const STORE_FOLDERS_MAX: usize = 100_000;
+
 /// Places at which an introduction may send a client to look for another one.
 pub const DIRECT_CANDIDATES_MAX: usize = 16;
 
@@ -323,7 +328,8 @@ pub struct Limits {
     /// (/64). A quarter of all, so that nobody takes them all with a few connections.
     pub operations_source_max: usize,
     /// An upload that waits for its owner for so long goes when operations are wanted and none is
-    /// left. Without that need it may wait: what is piped into a client comes when it comes.
+    /// left. Without that need it may wait: what is piped into a client comes when it comes. That
+    /// of an owner without a password goes in any case.
     pub upload_idle_timeout: Duration,
     /// Bytes of output, entries or content that one JSON reply may hold. A command with more is
     /// ended. A folder of 100,000 files fits.

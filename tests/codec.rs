@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use common::{Reader, decode, encode_request, encode_said, read_in_pieces};
 use proptest::prelude::*;
 use sixfour::{
-    limits::{FRAME_BODY_MAX_BYTES, LINE_MAX_BYTES, REQUEST_BODY_MAX_BYTES, TEXT_MAX_BYTES},
+    limits::{
+        CHUNK_MAX_BYTES, FRAME_BODY_MAX_BYTES, LINE_MAX_BYTES, REQUEST_BODY_MAX_BYTES,
+        TEXT_MAX_BYTES,
+    },
     wire::{
         Blob, Call, Dialect, ErrorCode, Event, Name, Outcome, Recipients, Refusal, Request, Secret,
         SharePath, Stream,
@@ -160,6 +163,33 @@ fn lists_of_any_length_are_cut_into_frames_that_fit() {
     }
     assert!(rest.is_empty());
     assert_eq!((some_entries, some_names), (entries, names));
+}
+
+#[test]
+fn texts_of_the_host_are_cut_into_frames_that_fit() {
+    let texts = [
+        "\u{1}\u{2}".repeat(CHUNK_MAX_BYTES / 2),
+        "\u{1f600}\"\n".repeat(CHUNK_MAX_BYTES / 6),
+        format!("\n{}\n", "\\".repeat(2 * CHUNK_MAX_BYTES)),
+        "\n".repeat(CHUNK_MAX_BYTES),
+    ];
+    for text in texts {
+        let (mut out, mut said_lines) = (Vec::new(), Vec::new());
+        frame::encode(&Event::Text { tag: 1, text: &text }, &mut out);
+        let mut rest = &out[..];
+        while let Some((said, length)) = frame::decode_said(rest).expect("frames that fit") {
+            assert!(length <= frame::HEADER_BYTES + FRAME_BODY_MAX_BYTES);
+            let Said::Detail(1, DetailBody::Text { text }) = said else { panic!("{said:?}") };
+            said_lines.push(text.into_owned());
+            rest = &rest[length..];
+        }
+        assert!(rest.is_empty() && said_lines.len() > 1);
+        match text.contains('\n') {
+            // Each text is shown as lines of its own.
+            true => assert_eq!(said_lines.join("\n").replace('\n', ""), text.replace('\n', "")),
+            false => assert_eq!(said_lines.concat(), text),
+        }
+    }
 }
 
 #[test]

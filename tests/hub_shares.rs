@@ -8,16 +8,19 @@ mod table;
 
 use std::time::Duration;
 
-use between::{assert_failed, news, only, request};
+use between::{assert_failed, news, only, put, request};
 use serde_json::json;
 use sixfour::{
     hub::{
-        CloseReason, Effect, Input, SessionId, Verdict,
+        CloseReason, Effect, Input, OperationId, SessionId, Verdict,
         admission::{Mode, Owner, Policy},
         rights::Rights,
     },
     limits::Limits,
-    wire::{ErrorCode, Outcome, Refusal, frame::MAGIC},
+    wire::{
+        ErrorCode, Outcome, Refusal,
+        frame::{MAGIC, client},
+    },
 };
 use table::{Table, hello, hello_with, message};
 
@@ -47,6 +50,25 @@ fn upload(table: &mut Table, id: SessionId, count: u32) -> usize {
     }
     let refused = news(table, id).len();
     count as usize - refused
+}
+
+fn log_in(table: &mut Table, user: &str) -> SessionId {
+    let id = table.open_from("[::1]:9");
+    let bytes = [&MAGIC[..], &hello_with(user, Some("secret"))].concat();
+    table.input(Input::Bytes { session: id, bytes: &bytes });
+    table.check(Verdict::Right);
+    table.forget([id]);
+    id
+}
+
+/// The operations that were to be ended since it was last asked.
+fn terminated(table: &mut Table) -> Vec<OperationId> {
+    let effects = std::mem::take(&mut table.effects);
+    let of = |effect| match effect {
+        Effect::Terminate { operation } => Some(operation),
+        _ => None,
+    };
+    effects.into_iter().filter_map(of).collect()
 }
 
 #[test]
@@ -81,14 +103,6 @@ fn a_few_connections_of_one_source_leave_operations_for_others() {
 fn users_with_passwords_have_shares_of_their_own_wherever_they_come_from() {
     let users = [("alice", Rights::ALL), ("bob", Rights::ALL)];
     let mut table = Table::with_users(SHARED, 3, &users);
-    let log_in = |table: &mut Table, user: &str| {
-        let id = table.open_from("[::1]:9");
-        let bytes = [&MAGIC[..], &hello_with(user, Some("secret"))].concat();
-        table.input(Input::Bytes { session: id, bytes: &bytes });
-        table.check(Verdict::Right);
-        table.forget([id]);
-        id
-    };
     let alice = log_in(&mut table, "alice");
     assert_eq!(upload(&mut table, alice, 4), 4);
     let bob = log_in(&mut table, "bob");
@@ -104,22 +118,13 @@ fn the_servers_own_account_may_take_all() {
 
 #[test]
 fn uploads_that_have_waited_for_long_go_when_somebody_needs_their_places() {
-    let mut table = open_table(SHARED);
-    let holders = ["10.0.0.1:5", "10.0.0.1:6", "10.0.0.2:5", "10.0.0.2:6"];
-    let names = ["a", "b", "c", "d"];
-    for (address, name) in holders.into_iter().zip(names) {
-        let id = framed_from(&mut table, address, name);
+    let users = ["a", "b", "c", "d", "other"].map(|name| (name, Rights::ALL));
+    let mut table = Table::with_users(SHARED, 3, &users);
+    for (name, _) in &users[..4] {
+        let id = log_in(&mut table, name);
         upload(&mut table, id, 3);
     }
-    let other = framed_from(&mut table, "10.0.0.3:5", "other");
-    let terminated = |table: &mut Table| -> Vec<_> {
-        let effects = std::mem::take(&mut table.effects);
-        let of = |effect| match effect {
-            Effect::Terminate { operation } => Some(operation),
-            _ => None,
-        };
-        effects.into_iter().filter_map(of).collect()
-    };
+    let other = log_in(&mut table, "other");
     // They may wait as long as they like while nobody needs their place.
     table.at(59_000);
     assert_eq!(upload(&mut table, other, 1), 0);
@@ -134,6 +139,29 @@ fn uploads_that_have_waited_for_long_go_when_somebody_needs_their_places() {
         table.input(Input::Ended { operation, outcome: Outcome::Failed(refusal) });
     }
     assert_eq!(upload(&mut table, other, 4), 4);
+}
+
+#[test]
+fn an_upload_of_somebody_without_a_password_ends_when_nothing_comes_for_long() {
+    let mut table = open_table(Limits::USUAL);
+    let (idle, busy) =
+        (framed_from(&mut table, "[::1]:5", "idle"), framed_from(&mut table, "10.0.0.1:5", "busy"));
+    for (id, body) in [(idle, json!({"op": "store"})), (busy, json!({"op": "store"}))] {
+        request(&mut table, id, 1, body);
+    }
+    table.forget([idle, busy]);
+    // Whoever goes on has as long again, and nobody waits for a disk that is slow.
+    table.at(59_000);
+    put(&mut table, busy, client::DATA, 1, b"abc");
+    table.at(60_000);
+    let ended = terminated(&mut table);
+    assert_eq!(ended.len(), 1);
+    let refusal = Refusal::new(0, ErrorCode::Cancelled, "ended");
+    table.input(Input::Ended { operation: ended[0], outcome: Outcome::Failed(refusal) });
+    let (_, tag, body) = only(&mut table, idle);
+    assert_eq!((tag, &body["code"]), (1, &json!("timed-out")), "{body}");
+    table.at(140_000);
+    assert_eq!(terminated(&mut table), [], "its bytes are not dealt with");
 }
 
 #[test]

@@ -124,9 +124,9 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
-         cancelled, nobody there, no such offer, too many offers, cut input, truncated reply, \
-         content ahead, shrunk file, input closed, failed start, long pause, reconnect, \
-         other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
+         cancelled, given up, nobody there, no such offer, too many offers, cut input, \
+         truncated reply, content ahead, shrunk file, input closed, failed start, long pause, \
+         reconnect, other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
          login-failed, blocked, busy login, end all, ListenAgain, Quit, \
          Verify, Flush, Resume, Close, Start, Pull, Feed, Terminate, Stop, Release, \
          close PeerLeft, close PeerGone, close Protocol, close NotServed, close NotAdmitted, \
@@ -359,6 +359,7 @@ impl World {
         let opened = self.hub.open(Time(self.now), Origin::new(address, owner));
         self.perform_effects();
         let Ok(session) = opened else {
+            self.judge_full(is_far);
             return self.saw("full house");
         };
         self.lives += 1;
@@ -385,6 +386,26 @@ impl World {
             peer.greet(&mut self.rng, is_far);
         }
         self.peers[at] = peer;
+    }
+
+    /// Nobody is turned away while there is room, or while somebody from the same place has said
+    /// nothing yet and could make room.
+    fn judge_full(&self, is_far: bool) {
+        let strangers: Vec<_> = self
+            .hub
+            .sessions()
+            .filter(|it| it.name().is_none() && it.origin().is_local() != is_far)
+            .collect();
+        // As many as may be without a name from this machine, and from an address elsewhere.
+        let most = if is_far { LIMITS.sessions_max / 2 } else { LIMITS.sessions_max * 3 / 4 };
+        let is_full = self.hub.sessions().count() >= LIMITS.sessions_max;
+        let is_right = is_full || strangers.len() >= most.min(LIMITS.strangers_by_source_max);
+        assert!(self.stopped.is_some() || is_right, "somebody was turned away, and there was room");
+        let says_nothing = |it: &&&sixfour::hub::Session| {
+            matches!(it.phase(), Phase::Sniffing { .. } | Phase::Greeting { .. })
+        };
+        let silent = strangers.iter().filter(says_nothing).count();
+        assert!(self.stopped.is_some() || silent == 0, "{silent} could have made room");
     }
 
     fn fault(&mut self, at: usize) {

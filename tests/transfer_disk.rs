@@ -332,6 +332,30 @@ fn a_folder_with_dot_files_and_links_arrives_whole_in_both_directions() {
 }
 
 #[test]
+fn folders_and_links_beyond_their_number_are_refused_and_files_are_not() {
+    let (from, to) = (folder(), folder());
+    for name in ["d/a", "d/b/c"] {
+        fs::create_dir_all(from.path().join(name)).expect("folders");
+    }
+    put(from.path(), "d/a/f", b"x");
+    symlink("a", from.path().join("d/z")).expect("a link");
+    let made = |most: usize| {
+        let to = to.path().join(most.to_string());
+        fs::create_dir(&to).expect("a folder");
+        let codes = faults(&moved(from.path(), &["d"], into(&to).bounded(most)));
+        assert!(codes.iter().all(|code| *code == ErrorCode::TooMany), "{codes:?}");
+        let is_there = |name: &str| fs::symlink_metadata(to.join(name)).is_ok();
+        (codes.len(), ["d", "d/a", "d/a/f", "d/b", "d/b/c", "d/z"].map(is_there))
+    };
+    assert_eq!(made(5), (0, [true; 6]));
+    let (count, there) = made(3);
+    let [d, a, file, b, c, link] = there;
+    assert!(count > 0 && [d, a, b, c, link].iter().filter(|it| **it).count() == 3, "{there:?}");
+    assert_eq!(file, a, "the file is there where its folder is");
+    assert_eq!(made(0).1, [false; 6]);
+}
+
+#[test]
 fn a_sparse_file_is_sent_without_its_holes() {
     let (from, to) = (folder(), folder());
     let path = from.path().join("disk.img");

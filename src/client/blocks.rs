@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -35,7 +35,7 @@ pub struct Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        let mut spare = self.spare.lock().expect("nobody panics while giving a block back");
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < SPARE_BLOCKS_MAX {
             spare.push(std::mem::take(&mut self.bytes));
         }
@@ -108,7 +108,7 @@ impl Inbox {
     pub fn room(&mut self) -> &mut [u8] {
         let unread = self.unread.clone();
         if Arc::get_mut(&mut self.block).is_none() {
-            let spare = self.spare.lock().expect("nobody panics while taking a block").pop();
+            let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut bytes = spare.unwrap_or_else(|| vec![0; BLOCK_BYTES]);
             bytes[..unread.len()].copy_from_slice(&self.block.bytes[unread.clone()]);
             self.block = Arc::new(Block { bytes, spare: self.spare.clone() });

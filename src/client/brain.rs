@@ -21,10 +21,14 @@ use super::{
     order::{Local, Order, Target},
     screen::{Ending, Shown},
 };
-use crate::wire::{
-    Blob, ErrorCode, Name, Refusal, Stream, Tag,
-    control::{CallBody, OutcomeBody},
-    escape::{escape, escape_bytes},
+use crate::{
+    limits::REQUEST_BODY_MAX_BYTES,
+    wire::{
+        Blob, ErrorCode, Name, Refusal, Stream, Tag,
+        control::{CallBody, OutcomeBody},
+        escape::{escape, escape_bytes},
+        frame,
+    },
 };
 
 mod between;

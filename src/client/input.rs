@@ -92,7 +92,8 @@ pub fn fill_text(plan: &mut Plan, input: impl std::io::Read) -> Result<(), Strin
 pub fn start_blocks(post: Post) -> Result<mpsc::Sender<()>, String> {
     let (go, allowed) = mpsc::channel();
     for _ in 0..INPUT_WINDOW_BYTES as usize / CHUNK_MAX_BYTES {
-        go.send(()).expect("the receiver is in our hands");
+        // The receiver is in our hands.
+        let _ = go.send(());
     }
     let spawned = thread::Builder::new().name("input".into()).spawn(move || {
         let is_terminal = terminal::is_terminal(Stream::Stdin);

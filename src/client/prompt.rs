@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -180,7 +180,7 @@ impl Completer for Completion {
         position: usize,
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<String>)> {
-        let names = self.names.lock().expect("nobody panics with the names");
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let (start, words) = candidates(&line[..position], names.iter().map(Name::as_str));
         let rows = terminal::size().map_or(USUAL_ROWS, |(_, rows)| rows.into());
         Ok((start, fitting(words, rows)))

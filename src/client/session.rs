@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     io,
-    sync::{Arc, mpsc},
+    sync::{Arc, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -389,7 +389,7 @@ impl Session<'_> {
         match effect {
             Effect::Show(shown, after) => self.show(&shown, after),
             Effect::Seen(name) => {
-                let mut names = self.names.lock().expect("nobody panics with the names");
+                let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
                 if names.len() < CLIENT_NAMES_MAX {
                     names.insert(name);
                 }

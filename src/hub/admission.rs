@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
-use super::rights::Rights;
+use super::{rights::Rights, strangers::SourceNet};
 use crate::wire::{ErrorCode, Refusal};
 
 /// Where a connection comes from.
@@ -14,11 +14,6 @@ pub struct Origin {
     port: u16,
     owner: Owner,
 }
-
-/// What one customer of a network provider has at least: an address of IPv4, a /64 of IPv6
-/// (RFC 6177, section 2).
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Network(IpAddr);
 
 /// Whose the other end of a connection is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,12 +42,9 @@ impl Origin {
         SocketAddr::new(self.address, self.port)
     }
 
-    /// The network that counts as one source.
-    pub fn network(&self) -> Network {
-        match self.address {
-            IpAddr::V4(_) => Network(self.address),
-            IpAddr::V6(address) => Network(IpAddr::V6((u128::from(address) >> 64 << 64).into())),
-        }
+    /// What counts as one source.
+    pub(super) fn source(&self) -> SourceNet {
+        SourceNet::of(self.address)
     }
 
     /// Whether it comes from this machine for sure: from `::1` or 127.0.0.0/8. The machine's own

@@ -1,7 +1,7 @@
 //! How sessions end, and what time does.
 
 use super::{
-    Column, Effect, Hub, OperationState, Phase, Session, SessionId, SourceNet, Time,
+    Column, Effect, Hub, OperationState, Phase, Session, SessionId, Time,
     ids::OperationId,
     outbox::{Pool, Posted},
     timers::Alarm,
@@ -195,7 +195,7 @@ impl Hub {
         self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
-        self.strangers.remove(id, SourceNet::of(session.origin.address()));
+        self.strangers.remove(id, session.origin.source());
         self.closes.tell(&session, was.map(|(name, _)| name), reason);
         self.unfinished.set(id, 0);
         self.effects.push_back(Effect::Close { session: id, reason });

@@ -1,7 +1,7 @@
 //! What must hold between the tables of the hub after every input, for tests and simulations.
 
 use super::{
-    Column, Hub, Operation, OperationState, Phase, Session, SourceNet, Time,
+    Column, Hub, Operation, OperationState, Phase, Session, Time,
     pipe::{End, Role, Stage},
     session::Receipt,
     timers::Alarm,
@@ -26,7 +26,7 @@ impl Hub {
             self.check_state(session);
             self.check_queues(session);
             self.check_promises(session);
-            let source = SourceNet::of(session.origin.address());
+            let source = session.origin.source();
             let is_stranger = self.strangers.check(session.id, source);
             assert!(!is_stranger || session.name().is_none(), "{:?} has a name", session.id);
         }

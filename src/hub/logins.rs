@@ -247,7 +247,7 @@ impl Hub {
         session.phase = Phase::Ready { dialect, name: Some(name) };
         session.rights = rights;
         session.login_by = None;
-        let source = SourceNet::of(session.origin.address());
+        let source = session.origin.source();
         record::logged_in(session, &name, dialect);
         self.strangers.remove(id, source);
         self.arm(id);

@@ -394,7 +394,7 @@ impl Hub {
     /// Takes in a connection, in whose favour one may have to go that has no name.
     pub fn open(&mut self, now: Time, origin: Origin) -> Result<SessionId, Full> {
         self.begin(now);
-        let source = SourceNet::of(origin.address());
+        let source = origin.source();
         if self.stopping.is_some() || !self.admits(source) {
             return Err(Full);
         }

@@ -73,6 +73,7 @@ impl Hub {
         if let Some(deadline) = deadline {
             self.set_alarm(deadline, Alarm::Operation(operation));
         }
+        self.bound_upload(operation);
         let session = self.session_mut(id).expect("its request is at hand");
         session.input.raw = raw_bytes.map(|left| Raw { left, refusal: None });
         self.effects.push_back(Effect::Start { operation, session: id, work });
@@ -456,9 +457,13 @@ impl Hub {
 
     /// The time of an operation is over.
     pub(super) fn on_operation_alarm(&mut self, id: OperationId) {
-        match self.operation_mut(id).is_some_and(|operation| operation.end.is_some()) {
-            true => self.on_end_alarm(id),
-            false => self.terminate(id, Ended::TimedOut),
+        let Some(operation) = self.operation_mut(id) else { return };
+        if operation.end.is_some() {
+            self.on_end_alarm(id);
+        } else if operation.input.as_ref().is_some_and(|input| input.is_upload) {
+            self.bound_upload(id);
+        } else {
+            self.terminate(id, Ended::TimedOut);
         }
     }
 

@@ -225,6 +225,11 @@ impl Session {
         self.id
     }
 
+    /// Where it comes from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Where the conversation stands.
     pub fn phase(&self) -> &Phase {
         &self.phase

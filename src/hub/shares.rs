@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CloseReason, Hub, OperationState, Session, SessionId, Time,
-    admission::{Mode, Network},
-    operation::Operation,
+    CloseReason, Hub, OperationId, OperationState, Session, SessionId, SourceNet, Time,
+    admission::Mode, operation::Operation, timers::Alarm,
 };
 use crate::{
     limits::Limits,
@@ -21,7 +20,7 @@ enum HubSource {
     /// Whoever has shown this name's password.
     User(Name),
     /// Whoever comes from there: a name that nobody has to prove says nothing.
-    Network(Network),
+    Network(SourceNet),
 }
 
 /// Large requests that have begun and not ended.
@@ -67,7 +66,7 @@ impl Hub {
         match (self.policy.mode, session.name()) {
             (Mode::Protected, _) => None,
             (Mode::Credentials { .. }, Some(name)) => Some(HubSource::User(name)),
-            _ => Some(HubSource::Network(session.origin.network())),
+            _ => Some(HubSource::Network(session.origin.source())),
         }
     }
 
@@ -102,6 +101,27 @@ impl Hub {
             let refusal = Refusal::new(0, ErrorCode::TimedOut, text.clone());
             self.terminate_with(id, Ended::TimedOut, refusal);
         }
+    }
+
+    /// Sees to it that an upload ends which waits for an owner without a password: of those there
+    /// may be many, and nobody can be asked why.
+    pub(super) fn bound_upload(&mut self, id: OperationId) {
+        let (now, limit) = (self.now, self.limits.upload_idle_timeout);
+        let Some(operation) = self.operation_mut(id) else { return };
+        let since = operation.waits_since();
+        let is_upload = operation.input.as_ref().is_some_and(|input| input.is_upload);
+        let owner = operation.owner;
+        let source = self.session(owner).and_then(|session| self.source_of(session));
+        if !is_upload || !matches!(source, Some(HubSource::Network(_))) {
+            return;
+        }
+        let due = since.unwrap_or(now) + limit;
+        if due > now {
+            return self.set_alarm(due, Alarm::Operation(id));
+        }
+        let text = format!("nothing has come for {} s", limit.as_secs());
+        let refusal = Refusal::new(0, ErrorCode::TimedOut, text);
+        self.terminate_with(id, Ended::TimedOut, refusal);
     }
 
     /// Where too much waits for all together, whoever takes nothing goes, who holds most first.

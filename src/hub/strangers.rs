@@ -12,7 +12,8 @@ use std::{
 use super::{CloseReason, Hub, Phase, Session, SessionId, names::Keyed};
 use crate::limits::Limits;
 
-/// Where connections come from, as far as one owner can choose: a host with IPv6 has a whole /64.
+/// Where connections come from, as far as one owner can choose: a customer of a network provider
+/// has a whole /64 of IPv6 (RFC 6177, section 2).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum SourceNet {
     /// This machine, in either family.

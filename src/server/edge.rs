@@ -400,7 +400,11 @@ impl Edge {
             let results = folder.perform(acts, &time);
             Done::Acts(place::told(folder), ids.into_iter().zip(results).collect())
         };
-        self.workers.clerk.submit(Behalf::SERVER, job, Done::Lost).expect(ROOM);
+        // The clerk has a thread, and one job at a time. Where it is not taken all the same, the
+        // folder is gone with the job, as after a panic.
+        if self.workers.clerk.submit(Behalf::SERVER, job, Done::Lost).is_err() {
+            self.on_done(Done::Lost);
+        }
     }
 
     /// There is no clerk: a request that waits for an answer is told so, the rest is tried again.
@@ -622,6 +626,3 @@ impl Edge {
         }
     }
 }
-
-/// Why the clerk's queue takes a job.
-const ROOM: &str = "the clerk has a thread, and one job at a time";

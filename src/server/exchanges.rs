@@ -18,7 +18,7 @@ use std::{
 use super::{budget::Budget, upload::Upload};
 use crate::{
     hub::{FilePiece, OperationId, SessionId},
-    limits::{EXCHANGES_OF_ONE_MAX_BYTES, EXCHANGES_TOTAL_MAX_BYTES},
+    limits::{EXCHANGES_OF_ONE_MAX_BYTES, EXCHANGES_TOTAL_MAX_BYTES, STORE_FOLDERS_MAX},
     sys::{
         files::{Hidden, Share},
         transport::Transport,
@@ -194,7 +194,7 @@ impl Exchanges {
             Refusal::new(0, ErrorCode::Busy, format!("no more files can be opened: {error}"))
         })?;
         let folder = into.map(|path| path.as_bytes().to_vec()).unwrap_or_default();
-        let sink = FolderSink::new(root, Naming::Within(folder), true);
+        let sink = FolderSink::new(root, Naming::Within(folder), true).bounded(STORE_FOLDERS_MAX);
         let receiver = Receiver::new(sink.hiding(self.hidden.clone()));
         self.start(id, session, Party::Receiver(Box::new(receiver)))
     }

@@ -116,6 +116,12 @@ impl FolderSink {
         FolderSink { folders: self.folders.hiding(hidden), ..self }
     }
 
+    /// The same that makes so many folders and links at most, those on the way to a file included.
+    #[must_use]
+    pub fn bounded(self, most: usize) -> FolderSink {
+        FolderSink { folders: self.folders.bounded(most), ..self }
+    }
+
     /// The same for files that nobody goes on with where they are broken off. Of several that are
     /// written for one name at once, the one that is finished last stays.
     #[must_use]

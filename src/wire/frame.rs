@@ -390,9 +390,7 @@ fn encode_detail(event: &Event<'_>, out: &mut Vec<u8>) {
             let file = DetailBody::File { name: Blob::borrowed(name), size, modified };
             put_json(out, server::DETAIL, tag, &file);
         }
-        Event::Text { tag, text } => {
-            put_json(out, server::DETAIL, tag, &DetailBody::Text { text: Cow::Borrowed(text) });
-        }
+        Event::Text { tag, text } => put_text(out, tag, text),
         Event::Object { tag, object } => {
             put_json(
                 out,
@@ -465,6 +463,32 @@ fn put_list<T>(out: &mut Vec<u8>, tag: Tag, items: &[T], body: fn(&[T]) -> Detai
         put_list(out, tag, head, body);
         put_list(out, tag, tail, body);
     }
+}
+
+/// Appends a text in as many frames as it needs, cut at the end of a line where there is one: the
+/// host has told what is in it, and JSON may make six bytes of one.
+fn put_text(out: &mut Vec<u8>, tag: Tag, text: &str) {
+    let start = out.len();
+    let body = DetailBody::Text { text: Cow::Borrowed(text) };
+    let length = put_json_unchecked(out, server::DETAIL, tag, &body);
+    if length > FRAME_BODY_MAX_BYTES {
+        out.truncate(start);
+        let middle = (0..=text.len() / 2).rev().find(|at| text.is_char_boundary(*at));
+        let (head, tail) = text.split_at(middle.unwrap_or(0));
+        let (head, tail) = match (head.rfind('\n'), tail.find('\n')) {
+            (Some(at), _) => (&text[..at], &text[at + 1..]),
+            (None, Some(at)) => (&text[..head.len() + at], &tail[at + 1..]),
+            (None, None) => (head, tail),
+        };
+        put_text(out, tag, head);
+        put_text(out, tag, tail);
+    }
+}
+
+/// Whether a request fits a frame. What a user has typed or a shell has made of it may not.
+pub fn fits_request(body: &impl Serialize) -> bool {
+    let mut out = Vec::new();
+    put_json_unchecked(&mut out, client::REQUEST, 0, body) <= REQUEST_BODY_MAX_BYTES
 }
 
 fn body_of(refusal: &Refusal) -> RefusalBody<'_> {

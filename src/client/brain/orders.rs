@@ -59,6 +59,10 @@ impl Brain {
                 unreachable!("these do not concern the server")
             }
         };
+        if !frame::fits_request(&call) {
+            let text = format!("a request may have {REQUEST_BODY_MAX_BYTES} bytes as JSON");
+            return self.refuse(ErrorCode::TextTooLong, &text);
+        }
         let tag = link.request(&call);
         let credit_step_bytes = link.credit_step_bytes();
         let opening = match order {

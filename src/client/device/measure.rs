@@ -6,7 +6,7 @@ use std::{
     io::{self, Read as _},
     os::unix::process::ExitStatusExt as _,
     process::ExitStatus,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -75,7 +75,7 @@ impl Meter {
     }
 
     fn spool(&self) -> std::sync::MutexGuard<'_, Spool> {
-        self.spool.lock().expect("nobody panics with the spool")
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn measure(&self, random: u64) -> Result<(), String> {
@@ -125,7 +125,7 @@ impl Meter {
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Option<Pid>> {
-        self.running.lock().expect("nobody panics with it")
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the command, if it runs.

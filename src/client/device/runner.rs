@@ -110,7 +110,8 @@ impl Runner {
             self.measured += 1;
             // What was missed is not made up for.
             let missed = (now_ms - self.due_ms) / self.setup.every_ms;
-            self.due_ms += (missed + 1) * self.setup.every_ms;
+            let step_ms = self.setup.every_ms.saturating_mul(missed + 1);
+            self.due_ms = self.due_ms.saturating_add(step_ms);
             self.effects.push_back(Effect::Do(Job::Measure));
         }
         if self.pause_ms.is_some_and(|until| until <= now_ms) {

@@ -265,3 +265,20 @@ fn a_window_that_would_take_all_memory_is_no_welcome() {
     let refusal = link.handle(&bytes, 0).expect_err("no such window");
     assert!(refusal.text.contains("4294967295"), "{}", refusal.text);
 }
+
+#[test]
+fn what_is_asked_before_the_welcome_and_after_the_goodbye_goes_nowhere() {
+    let mut early = Link::new(name("alice"), None, 0, 0);
+    early.advance(early.outgoing().len());
+    let mut late = ready();
+    let goodbye = encoded(&[Event::Goodbye(None)]);
+    assert!(matches!(late.handle(&goodbye, 0), Ok((_, Some(Heard::Goodbye(None))))));
+    for mut link in [early, late] {
+        let tag = link.request(&run(true));
+        assert_eq!((link.input_room(tag), link.input(tag, b"abc")), (0, 3));
+        link.input_end(tag, b"");
+        link.consumed(tag, 7);
+        link.cancel(tag);
+        assert_eq!(link.waiting(), 0);
+    }
+}

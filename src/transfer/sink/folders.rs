@@ -46,6 +46,9 @@ pub(super) struct Folders {
     noted: Vec<Noted>,
     /// Device and inode of those that were swept.
     swept: HashSet<(u64, u64)>,
+    /// Folders and links that may be made, and how many more.
+    most: usize,
+    left: usize,
 }
 
 /// What a folder gets once all is in it.
@@ -66,6 +69,20 @@ impl Folders {
             made: HashSet::new(),
             noted: Vec::new(),
             swept: HashSet::new(),
+            most: usize::MAX,
+            left: usize::MAX,
+        }
+    }
+
+    pub fn bounded(self, most: usize) -> Folders {
+        Folders { most, left: most, ..self }
+    }
+
+    fn check_left(&self) -> Result<(), Fault> {
+        let text = || format!("one transfer makes at most {} folders and links here", self.most);
+        match self.left {
+            0 => Err(Fault::new(ErrorCode::TooMany, text())),
+            _ => Ok(()),
         }
     }
 
@@ -151,8 +168,10 @@ impl Folders {
     ) -> Result<(), Fault> {
         // Until all is in it, we have to be able to write there.
         let mode = Mode::from_raw_mode(u32::from(mode) | 0o700);
+        self.check_left()?;
         match rustix::fs::mkdirat(parent, name, mode) {
             Ok(()) => {
+                self.left -= 1;
                 if self.made.len() < FOLDERS_NOTED_MAX {
                     self.made.insert(path.to_vec());
                 }
@@ -185,6 +204,8 @@ impl Folders {
         let (parent, name) = split(path);
         let (folder, name) = (self.open(names, parent, FOLDER_MODE)?, OsStr::from_bytes(name));
         self.hidden.check_place(&folder, name).map_err(not_here)?;
+        self.check_left()?;
+        self.left -= 1;
         stage::make_link(&folder, name, OsStr::from_bytes(&entry.target))?;
         Ok(stage::set_modified_at(&folder, name, entry.modified)?)
     }

@@ -64,7 +64,7 @@ pub struct DiskFile {
 impl Hashes {
     pub(super) fn get(&self, identity: &Identity, now: i64) -> Option<[u8; 32]> {
         let hashes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let young = |(_, at): &&NotedHash| (0..HASH_AGE_SECONDS).contains(&(now - at));
+        let young = |(_, at): &&NotedHash| (0..HASH_AGE_SECONDS).contains(&now.saturating_sub(*at));
         hashes.get(identity).filter(young).map(|(hash, _)| *hash)
     }
 
@@ -155,7 +155,10 @@ impl SourceFile for DiskFile {
         let changed = self.identity.changed.0.max(self.identity.modified.0);
         // Of a small file it costs less to compute it than to remember it.
         let is_worth_it = self.identity.size > TRANSFER_SMALL_MAX_BYTES as u64;
-        if is_worth_it && self.is_regular() && self.opened_at - changed >= SETTLED_SECONDS {
+        if is_worth_it
+            && self.is_regular()
+            && self.opened_at.saturating_sub(changed) >= SETTLED_SECONDS
+        {
             self.hashes.insert(self.identity, hash, clock::wall_clock());
         }
     }

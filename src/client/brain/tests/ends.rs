@@ -117,3 +117,22 @@ fn an_interrupt_before_the_first_prompt_leaves() {
     table.brain.handle_interrupt(2);
     assert_eq!(table.left_with(), Some(130));
 }
+
+#[test]
+fn an_order_that_fits_no_request_is_refused_and_the_next_one_is_asked() {
+    let mut paths = download("x");
+    if let Order::Download { paths, .. } = &mut paths {
+        *paths = vec![vec![b'x'; 4000]; 30];
+    }
+    // As JSON each backslash is two.
+    let command = "\\".repeat(40_000);
+    for order in [paths, Order::Run { command, stdin: false, timeout_ms: 0 }] {
+        let mut table = Table::new(Style::Piped);
+        table.requests();
+        table.order(order);
+        assert_eq!(error_code(&table.shown()[0]), "text-too-long");
+        assert_eq!(table.requests(), [""; 0]);
+        table.order(run(false));
+        assert_eq!(table.requests(), ["call 1"]);
+    }
+}
