@@ -115,8 +115,8 @@ pub const REQUESTS_REMEMBERED_PER_DEVICE: usize = 256;
 pub const REQUESTS_REMEMBERED: usize = 65_536;
 
 /// Hidden files and folders that a server remembers (and holds a descriptor of each): what is
-/// hidden now, and what was before it was replaced, as long as that has another name. Each change of
-/// passwords or keys adds one only where somebody keeps links to the older ones.
+/// hidden now, and what was before it was replaced, as long as that has another name. Each change
+/// of passwords or keys adds one only where somebody keeps links to the older ones.
 pub const HIDDEN_KNOWN_MAX: usize = 128;
 
 /// What is a rate in the facts about the host is measured for so long, in milliseconds: the kernel
@@ -475,9 +475,11 @@ impl Limits {
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let reserve = (all / 4).min(PER_OPERATION * self.operations_total_max);
         let sessions = all.saturating_sub(OWN + reserve + lingering_max(descriptors)).max(4);
+        let operations_total_max = (reserve / PER_OPERATION).max(4);
         Limits {
             sessions_max: sessions.min(self.sessions_max),
-            operations_total_max: (reserve / PER_OPERATION).max(4),
+            operations_total_max,
+            operations_source_max: self.operations_source_max.min(operations_total_max),
             ..self
         }
     }

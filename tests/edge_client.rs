@@ -454,13 +454,19 @@ fn a_file_goes_from_device_to_device_under_the_senders_name() {
             let got = std::fs::read(bob.path(&format!("alice_{name}"))).expect("the file");
             assert!(got == content, "{name} differs");
         }
-        // And back, over an older one, while the other one is at its prompt.
+        // And back, beside a file that is no other device's to replace, while the other one is at
+        // its prompt.
         std::fs::write(bob.path("empty"), "not empty any more").expect("a file");
         std::fs::write(alice.path("bob_empty"), "old").expect("a file");
         bob.ask("UVF alice empty", "a file (empty) has been sent to alice");
-        alice.expect(&format!("\na file (empty) has been received from bob\n{PROMPT}"));
-        let got = std::fs::read(alice.path("bob_empty")).expect("the file");
-        assert_eq!(got, b"not empty any more");
+        alice.expect(&format!(
+            "\na file (empty) has been received from bob, and is saved as bob_empty-2\n{PROMPT}"
+        ));
+        let read = |name: &str| std::fs::read(alice.path(name)).expect("the file");
+        assert_eq!(
+            (read("bob_empty"), read("bob_empty-2")),
+            (b"old".to_vec(), b"not empty any more".to_vec())
+        );
         for device in [&mut alice, &mut bob] {
             device.say("OUT");
             device.expect_part("goodbye, ");

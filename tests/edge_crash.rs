@@ -343,7 +343,7 @@ fn a_step_that_fails_fails_its_act_and_nothing_else() {
     for kind in [Other, PermissionDenied, Interrupted] {
         at_every_step(Fault::Error(kind), |disk, run, what| {
             let is_known = run.unknown.is_empty();
-            // After a sync that failed nobody knows what is on the disk (fsync(2)); else it is known.
+            // After a sync that failed nobody knows what is on the disk (fsync(2)).
             assert!(is_known || disk.failed() == Some(Step::Sync), "{what}: {:?}", disk.failed());
             // What was asked for together fails together, and what deletes a file that is missing.
             let largest = SCRIPT.iter().map(|group| group.len()).max().unwrap_or(0);

@@ -32,7 +32,7 @@ impl Drop for PrintSeed {
 
 #[test]
 fn hostile_peers_end_nobody_but_themselves() {
-    let runs = std::env::var("RIOT_RUNS").map_or(24, |runs| runs.parse().expect("a number"));
+    let runs = std::env::var("RIOT_RUNS").map_or(40, |runs| runs.parse().expect("a number"));
     let mut seen = BTreeMap::<String, u64>::new();
     for seed in 0..runs {
         let _on_panic = PrintSeed(seed);

@@ -152,7 +152,7 @@ fn a_password_stays_out_of_outputs_logs_arguments_and_environments() {
     site.server.signal(Signal::TERM);
     site.server.wait();
     let log = site.server.log();
-    assert!(log.contains("DEBUG") && log.contains("wrong password"), "{log}");
+    assert!(log.contains("DEBUG") && log.contains("reason=wrong-password"), "{log}");
     assert_absent(&secret, "the log", log);
 }
 

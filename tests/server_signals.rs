@@ -133,7 +133,7 @@ fn a_device_whose_samples_arrive_while_the_server_stops_has_done_its_work() {
     let mut child = client(&server, FAMILIES[0], &["--user", "sensor", "device", "upload", "7"]);
     let mut samples = child.stdin.take().expect("a pipe");
     samples.write_all(b"1\n2\n").expect("it is read");
-    let stages = || std::fs::read_dir(server.path(".edge")).into_iter().flatten().flatten();
+    let stages = || std::fs::read_dir(server.path("data/.edge")).into_iter().flatten().flatten();
     let is_stage =
         |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("stage");
     await_true("the upload has begun", || stages().any(is_stage));
@@ -143,7 +143,7 @@ fn a_device_whose_samples_arrive_while_the_server_stops_has_done_its_work() {
     drop(samples);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let stored = std::fs::read(server.path("sensor-7.txt")).expect("it is stored");
+    let stored = std::fs::read(server.path("data/sensor-7.txt")).expect("it is stored");
     assert_eq!(stored, b"1\n2\n3\n");
     assert_eq!(server.wait().code(), Some(0));
 }

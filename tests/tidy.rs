@@ -643,7 +643,8 @@ fn the_checks_see_what_they_look_for() {
 fn the_checks_are_not_blind_behind_tests_and_see_ways_round() {
     let text = "//! x\n#[cfg(test)]\nmod tests;\nfn a() { x.unwrap() }\n#[cfg(test)]\n\
                 #[allow(dead_code)]\nmod more {\n    fn b() {\n        mio();\n    }\n}\n\
-                impl X {\n    #[cfg(test)]\n    fn c() -> u8 {\n        1\n    }\n    fn d() {}\n}\n";
+                impl X {\n    #[cfg(test)]\n    fn c() -> u8 {\n        1\n    }\n    \
+                fn d() {}\n}\n";
     let source = Source { path: "src/hub/deep/x.rs".into(), text: text.to_string() };
     let code: Vec<String> = source.code().into_iter().map(|it| it.1).collect();
     assert_eq!(code, ["", "fn a() { x.unwrap() }", "impl X {", "fn d() {}", "}"]);

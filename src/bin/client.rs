@@ -1,4 +1,4 @@
-//! The client: see `client --help`. As `client tour` it shows what client and server do: it is both.
+//! The client: see `client --help`. `client tour` shows what client and server do, and is both.
 
 use std::process::ExitCode;
 

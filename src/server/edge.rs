@@ -14,7 +14,9 @@
 mod glue;
 mod gone;
 mod place;
+mod pools;
 mod quota;
+mod refusals;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -24,7 +26,9 @@ use std::{
 
 pub use place::{DataChoice, Place};
 use place::{DataFolders, DataPlace};
+use pools::Pools;
 use quota::Quota;
+use refusals::{changing, fault, lost};
 
 use crate::{
     edge::{
@@ -33,7 +37,7 @@ use crate::{
     hub::{OperationId, SessionId},
     sys::{
         clock,
-        workers::{Behalf, Cancelled, NotTaken, Workers},
+        workers::{Behalf, Cancelled, NotTaken},
     },
     wire::{
         EdgeAnswer, EdgeCall, ErrorCode, Name, Outcome, Refusal,
@@ -41,9 +45,6 @@ use crate::{
         event::Object,
     },
 };
-
-/// Jobs that may wait: more than there can be operations.
-const QUEUE_MAX: usize = 4096;
 
 /// Devices in one piece of a listing: of the longest names and addresses 40 KiB.
 const DEVICES_PER_PIECE: usize = 200;
@@ -76,14 +77,6 @@ pub struct Edge {
     /// When one or the other is tried again.
     retry_at: Option<u64>,
     news: Vec<News>,
-}
-
-struct Pools {
-    clerk: Workers<Done>,
-    /// Short jobs that keep an upload going.
-    receivers: Workers<Done>,
-    /// Long jobs.
-    readers: Workers<Done>,
 }
 
 /// Where the folder is.
@@ -410,7 +403,7 @@ impl Edge {
         self.workers.clerk.submit(Behalf::SERVER, job, Done::Lost).expect(ROOM);
     }
 
-    /// There is no clerk: who waits for an answer is told so, the rest is tried again later.
+    /// There is no clerk: a request that waits for an answer is told so, the rest is tried again.
     fn turn_away(&mut self, why: NotTaken) {
         let asked = self.inbox.extract_if(.., |(id, _)| id.is_some());
         let ids: Vec<_> = asked.filter_map(|(id, _)| id).collect();
@@ -630,34 +623,5 @@ impl Edge {
     }
 }
 
-impl Pools {
-    fn new(waker: &Arc<mio::Waker>) -> Pools {
-        Pools {
-            clerk: Workers::new(1, QUEUE_MAX, Arc::clone(waker)),
-            receivers: Workers::new(2, QUEUE_MAX, Arc::clone(waker)),
-            readers: Workers::in_background(2, QUEUE_MAX, Arc::clone(waker)),
-        }
-    }
-
-    fn try_recv(&self) -> Option<Done> {
-        let Pools { clerk, receivers, readers } = self;
-        clerk.try_recv().or_else(|| receivers.try_recv()).or_else(|| readers.try_recv())
-    }
-}
-
 /// Why the clerk's queue takes a job.
 const ROOM: &str = "the clerk has a thread, and one job at a time";
-
-fn fault() -> Refusal {
-    Refusal::new(0, ErrorCode::SystemError, "a fault of the server; its log says more")
-}
-
-fn lost() -> Refusal {
-    let text = "a fault of the server has closed its data folder; it must be started again";
-    Refusal::new(0, ErrorCode::SystemError, text)
-}
-
-fn changing() -> Refusal {
-    let text = "the file is uploaded again and again while it is to be deleted; try again";
-    Refusal::new(0, ErrorCode::Busy, text)
-}

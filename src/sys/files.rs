@@ -33,9 +33,9 @@ pub use listing::{Entry, EntryKind, Listed, Lister};
 const READ_BYTES: usize = 256 * 1024;
 
 /// What a peer hears of a server whose folder is not for others.
-pub const NOTHING_SHARED: &str = "this server shares no folder: the one it works in holds the files \
-                                  and logs of devices, which are never served; its operator can \
-                                  name another one by --root";
+pub const NOTHING_SHARED: &str = "this server shares no folder: the one it works in holds the \
+                                  files and logs of devices, which are never served; its \
+                                  operator can name another one by --root";
 
 /// How often a resolution is repeated that another process disturbed by renaming (`EAGAIN`).
 const RESOLVE_ATTEMPTS: usize = 16;

@@ -17,6 +17,7 @@ mod receiver;
 mod sender;
 pub mod sink;
 pub mod source;
+mod storage;
 mod supply;
 mod walk;
 

@@ -426,7 +426,10 @@ mod tests {
         assert_eq!(far("10.0.0.5", "10.0.0.9").len(), 4);
         assert_eq!(far("203.0.113.1", "203.0.113.1").len(), 5);
         // Then, too, only what is in the other client's own networks.
-        assert_eq!(candidates(&theirs, "10.0.0.5", "10.0.0.9", &["10.0.0.9"]), ["10.0.0.5"]);
+        assert_eq!(
+            candidates(&theirs, "10.0.0.5", "10.0.0.9", &["10.0.0.9"]),
+            ["10.0.0.5", "2001:db8::5?"]
+        );
     }
 
     #[test]

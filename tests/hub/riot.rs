@@ -30,7 +30,7 @@ const HONEST: [&str; 2] = ["alice", "bob"];
 
 /// Small, so that every bound is met.
 const SMALL: Limits = Limits {
-    sessions_max: 6,
+    sessions_max: 10,
     outbox_max_bytes: 4000,
     outbox_low_bytes: 700,
     outbox_pause_bytes: 1500,
@@ -154,6 +154,8 @@ impl<D: Dice> Riot<D> {
         let owner = self.dice.pick(&[Owner::Ours, Owner::Ours, Owner::Other, Owner::Unknown]);
         let origin = Origin::new(address.parse().expect("an address"), owner);
         let Ok(id) = self.hub.open(Time(self.now), origin) else { return self.saw("full") };
+        // Somebody may have had to make room.
+        self.take_effects();
         let dialect = self.dice.pick(&[Dialect::Frame, Dialect::Line, Dialect::Json]);
         let (has_greeted, has_ended, to_write) = (false, false, false);
         self.hostile.push(Hostile { id, dialect, has_greeted, has_ended, to_write });
@@ -299,6 +301,8 @@ impl<D: Dice> Riot<D> {
                     false => self.peer(session).to_write = true,
                 },
                 Effect::Resume { .. } | Effect::ListenAgain | Effect::Feed { .. } => {}
+                // Peers here are not sockets: nobody vanishes without a word.
+                Effect::Watch { .. } => {}
                 Effect::Close { session, reason } => self.close(session, reason),
                 Effect::Verify { session, name, .. } => self.checks.push((session, name)),
                 Effect::Start { operation: id, session, work } => {

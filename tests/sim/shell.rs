@@ -379,7 +379,6 @@ impl World {
                     self.saw("Resume");
                     self.peer_of(session).parked = false;
                 }
-                // Its sockets tell by themselves when they are gone.
                 Effect::Watch { .. } => self.saw("Watch"),
                 Effect::Close { session, reason } => self.close(session, reason),
                 Effect::Verify { session, name, password } => {

@@ -53,6 +53,8 @@ struct Carrier {
     /// How the thread has ended.
     over: Option<Result<(), Fault>>,
     failed: Option<Fault>,
+    /// The name that the file has got.
+    saved: Vec<u8>,
 }
 
 /// How one has ended.
@@ -60,8 +62,8 @@ struct Carrier {
 pub enum Ended {
     /// What we have sent.
     Sent(Result<(), Refusal>),
-    /// What we have received.
-    Received(Offered, Result<(), String>),
+    /// What we have received, and its name here.
+    Received(Offered, Result<Vec<u8>, String>),
 }
 
 /// All of them.
@@ -112,7 +114,8 @@ impl Carriers {
     }
 
     fn begin(&mut self, tag: Tag, offered: Option<Offered>, opening: Opening) {
-        let carrier = Carrier { offered, queue: VecDeque::new(), over: None, failed: None };
+        let (over, failed, saved) = (None, None, Vec::new());
+        let carrier = Carrier { offered, queue: VecDeque::new(), over, failed, saved };
         self.under_way.insert(tag, carrier);
         self.work.push_back(Carriage::Open(tag, opening));
     }
@@ -145,9 +148,13 @@ impl Carriers {
     pub fn note(&mut self, tag: Tag, reports: Vec<Report>) {
         let Some(carrier) = self.under_way.get_mut(&tag) else { return };
         for report in reports {
-            if let Report::Failed { name, fault: Fault { code, text } } = report {
-                let text = format!("{}: {text}", escape_bytes(&name));
-                carrier.failed = Some(Fault { code, text });
+            match report {
+                Report::Failed { name, fault: Fault { code, text } } => {
+                    let text = format!("{}: {text}", escape_bytes(&name));
+                    carrier.failed = Some(Fault { code, text });
+                }
+                Report::Stored { name, .. } => carrier.saved = name,
+                _ => {}
             }
         }
     }
@@ -177,7 +184,7 @@ impl Carriers {
 
     /// The server has ended it, for this reason if it failed.
     pub fn end(&mut self, tag: Tag, ended: Result<(), Refusal>) -> Option<Ended> {
-        let Carrier { offered, over, failed, .. } = self.under_way.remove(&tag)?;
+        let Carrier { offered, over, failed, saved, .. } = self.under_way.remove(&tag)?;
         self.work.push_back(Carriage::Drop(tag));
         let own = match (over, failed) {
             (_, Some(fault)) | (Some(Err(fault)), None) => Some(Err(fault)),
@@ -194,7 +201,10 @@ impl Carriers {
             _ => ended,
         };
         Some(match offered {
-            Some(offered) => Ended::Received(offered, ended.map_err(|it| it.text.into_owned())),
+            Some(offered) => {
+                let ended = ended.map(|()| saved).map_err(|it| it.text.into_owned());
+                Ended::Received(offered, ended)
+            }
             None => Ended::Sent(ended),
         })
     }

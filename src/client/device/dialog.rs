@@ -311,7 +311,7 @@ impl Dialog {
     }
 
     /// A file has come, or will not.
-    fn end_file(&mut self, tag: Tag, ended: Result<(), String>) {
+    fn end_file(&mut self, tag: Tag, ended: Result<Vec<u8>, String>) {
         let Some(offered) = self.coming.remove(&tag) else { return };
         if ended.is_err() {
             self.talk.stop_taking(tag);
@@ -319,10 +319,18 @@ impl Dialog {
         self.tell_arrived(&offered, ended);
     }
 
-    fn tell_arrived(&mut self, Offered { from, name, .. }: &Offered, ended: Result<(), String>) {
+    fn tell_arrived(&mut self, offered: &Offered, ended: Result<Vec<u8>, String>) {
+        let Offered { from, name, .. } = offered;
+        let usual = [from.as_str().as_bytes(), b"_", name].concat();
         let name = escape_bytes(name);
         let text = match ended {
-            Ok(()) => format!("a file ({name}) has been received from {from}\n"),
+            Ok(saved) => {
+                let place = match saved == usual {
+                    true => String::new(),
+                    false => format!(", and is saved as {}", escape_bytes(&saved)),
+                };
+                format!("a file ({name}) has been received from {from}{place}\n")
+            }
             Err(why) => {
                 format!("a file ({name}) from {from} did not arrive: {}\n", escape(&why))
             }

@@ -149,8 +149,8 @@ pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<C
     let failed = post.clone();
     let spawned = thread::Builder::new().name("file".into()).spawn(move || {
         let kept = match write_coming(tag, &path, size, &coming, &post) {
-            Ok(true) => Ok(()),
-            Ok(false) => return,
+            Ok(Some(name)) => Ok(name),
+            Ok(None) => return,
             Err(error) => Err(format!("it cannot be saved: {error}")),
         };
         post.send(News::Device(JobNews::Kept(tag, kept)));
@@ -161,15 +161,15 @@ pub fn receive(tag: Tag, path: PathBuf, size: u64, post: Post) -> mpsc::Sender<C
     sender
 }
 
-/// False where it is not wanted any more. What has the name already stays: what comes gets the
-/// next free one.
+/// The name that it got; none where it is not wanted any more. What has its own name already
+/// stays: what comes gets the next free one.
 fn write_coming(
     tag: Tag,
     path: &Path,
     size: u64,
     coming: &mpsc::Receiver<Coming>,
     post: &Post,
-) -> Result<bool, Fault> {
+) -> Result<Option<Vec<u8>>, Fault> {
     let (mut sink, entry) = sink_for(path, size)?;
     sink.find(&entry)?;
     let mut place = sink.begin(&entry, None, 0)?;
@@ -191,8 +191,8 @@ fn write_coming(
                 let is_good = hash.is_none_or(|hash| own == blake3::Hash::from_bytes(hash));
                 if received == size && is_good {
                     sink.finish(0, place, &entry);
-                    let stored = sink.settle().pop().map_or(Ok(()), |(_, stored)| stored);
-                    return stored.map(|()| true);
+                    sink.settle().pop().map_or(Ok(()), |(_, stored)| stored)?;
+                    return Ok(Some(sink.placed_as(0).unwrap_or(entry.path)));
                 }
                 Some(wrong("the bytes that came are not those sent"))
             }
@@ -203,7 +203,7 @@ fn write_coming(
         }
     }
     sink.discard(place);
-    Ok(false)
+    Ok(None)
 }
 
 fn sink_for(path: &Path, size: u64) -> Result<(FolderSink, Entry), Fault> {

@@ -209,8 +209,8 @@ pub enum JobNews {
     Block(u64, Result<Vec<u8>, String>),
     /// So many bytes of a file that comes were written.
     Taken(Tag, u32),
-    /// A file that came has its name, or why not.
-    Kept(Tag, Result<(), String>),
+    /// A file that came has this name, or why not.
+    Kept(Tag, Result<Vec<u8>, String>),
     /// The command has measured; what is in the spool now, or why there is nothing new.
     Measured(Result<spool::Holding, String>),
     /// The spool has changed otherwise.

@@ -81,8 +81,8 @@ pub enum News {
     Complete(Tag, Option<[u8; 32]>),
     /// It will never be complete.
     Broken(Tag, String),
-    /// A file that came by other ways is there, or not.
-    Arrived(Offered, Result<(), String>),
+    /// A file that came by other ways has this name, or why not.
+    Arrived(Offered, Result<Vec<u8>, String>),
     /// Somebody wrote.
     Message {
         /// Who.

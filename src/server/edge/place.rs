@@ -108,9 +108,9 @@ impl DataPlace {
         if HeldPlace::of(Path::new(".")).is_ok_and(|folder| has_traces(&folder)) {
             log::warn!(
                 "the working folder holds files and logs of devices, which are kept in {:?} now; \
-                 to go on with those that are here, move them there ({}, {OWN_FOLDER} and the files \
-                 DEVICE-NUMBER.txt), or start with --data . and --root DIR, as what holds them is \
-                 not shared",
+                 to go on with those that are here, move them there ({}, {OWN_FOLDER} and the \
+                 files DEVICE-NUMBER.txt), or start with --data . and --root DIR, as what \
+                 holds them is not shared",
                 self.path,
                 LOGS.join(", ")
             );

@@ -185,14 +185,14 @@ impl Runner {
     /// Waits up to `wait` for a socket to connect or fail, for a proof, or for a name. Those that
     /// have connected are given back; failed attempts are noted.
     fn await_answers(&mut self, wait: Duration) -> Vec<(usize, TcpStream)> {
-        // A wait of under a second cannot exceed what a Timespec holds; a longer one is asked again.
+        // A wait of under a second is within what a Timespec holds; a longer one is asked again.
         let wait = Timespec::try_from(wait.min(Duration::from_secs(1))).expect("a second fits");
         let mut polled: Vec<PollFd<'_>> =
             self.running.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::OUT)).collect();
         polled.push(PollFd::new(&self.bell, PollFlags::IN));
         let names = self.question.as_ref().map(Question::bell);
         polled.extend(names.map(|bell| PollFd::from_borrowed_fd(bell, PollFlags::IN)));
-        // An interrupted wait, or one without memory for it, is an empty one: the caller asks again.
+        // An interrupted wait, or one without memory for it, is an empty one.
         if poll(&mut polled, Some(&wait)).unwrap_or(0) == 0 {
             return Vec::new();
         }
@@ -240,16 +240,20 @@ where
     F: Send + 'static,
     P: Fn(TcpStream, Duration) -> Proof<T, F> + Send + Sync + 'static,
 {
-    /// Begins with one, and gives back a hold on it, to shut it down.
+    /// Begins with one, and gives back a hold on it, to shut it down. Where no thread can be had,
+    /// the proof is made here and now, and the others wait for it.
     fn try_one(&self, index: usize, stream: TcpStream, left: Duration) -> io::Result<TcpStream> {
         let hold = stream.try_clone()?;
         let prove = Arc::clone(&self.prove);
         let (proofs, bell) = (self.proofs.clone(), Arc::clone(&self.bell));
-        thread::Builder::new().name("proof".to_owned()).spawn(move || {
+        let started = thread::Builder::new().name("proof".to_owned()).spawn(move || {
             // Nobody waits any more where the race is over.
             let _ = proofs.send((index, prove(stream, left)));
             let _ = rustix::io::write(&bell, &1u64.to_ne_bytes());
-        })?;
+        });
+        if started.is_err() {
+            let _ = self.proofs.send((index, (self.prove)(hold.try_clone()?, left)));
+        }
         Ok(hold)
     }
 }

@@ -233,8 +233,8 @@ fn path_of(opened: impl AsFd) -> io::Result<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd()))
 }
 
-/// The folder that an opened file lies in, or has lain in until it was removed. Without /proc nobody
-/// knows.
+/// The folder that an opened file lies in, or has lain in until it was removed. Without /proc it
+/// cannot be told.
 fn folder_of(opened: impl AsFd, stat: &Stat) -> Result<OwnedFd, FileError> {
     for _ in 0..FIND_ATTEMPTS {
         let path = path_of(&opened).map_err(|_| FileError::NotFound)?;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
@@ -21,7 +21,13 @@ const CLOCK_IS_SET_FROM: i64 = 1_735_689_600;
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn sweep(folder: impl AsFd, now: Duration, age: Duration) -> io::Result<()> {
+pub fn sweep(folder: impl AsFd, age: Duration) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    sweep_at(folder, now, age)
+}
+
+/// The same at a time since the epoch.
+pub(super) fn sweep_at(folder: impl AsFd, now: Duration, age: Duration) -> io::Result<()> {
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     if now < CLOCK_IS_SET_FROM {
         return Ok(());

@@ -1,8 +1,11 @@
+//! Stages on real disks: what is found again, kept, swept, and never touched.
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::sweep::sweep_at;
 use super::*;
 
 fn folder_of(path: &Path) -> Arc<OwnedFd> {
@@ -175,11 +178,11 @@ fn only_what_is_ours_old_and_free_is_swept() {
         .expect("a link");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time");
     let all = names(temporary.path());
-    sweep(&folder, now, WEEK).expect("a folder");
+    sweep_at(&folder, now, WEEK).expect("a folder");
     assert_eq!(names(temporary.path()), all, "nothing is a week old");
-    sweep(&folder, Duration::from_secs(1000), Duration::ZERO).expect("a folder");
+    sweep_at(&folder, Duration::from_secs(1000), Duration::ZERO).expect("a folder");
     assert_eq!(names(temporary.path()), all, "a clock that is not set tells nothing");
-    sweep(&folder, now + WEEK + Duration::from_secs(60), WEEK).expect("a folder");
+    sweep_at(&folder, now + WEEK + Duration::from_secs(60), WEEK).expect("a folder");
     let rest: Vec<_> = all.into_iter().filter(|name| *name != dead).collect();
     assert_eq!(names(temporary.path()), rest);
 }

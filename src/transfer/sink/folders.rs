@@ -9,7 +9,7 @@ use std::{
         unix::ffi::OsStrExt as _,
     },
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use rustix::{
@@ -203,9 +203,8 @@ impl Folders {
     fn sweep(&mut self, folder: &OwnedFd) {
         let Ok(stat) = rustix::fs::fstat(folder) else { return };
         if self.swept.len() < FOLDERS_NOTED_MAX && self.swept.insert((stat.st_dev, stat.st_ino)) {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             // What cannot be swept now may be so the next time.
-            let _ = stage::sweep(folder.as_fd(), now, LEFTOVER_AGE);
+            let _ = stage::sweep(folder.as_fd(), LEFTOVER_AGE);
         }
     }
 }
