@@ -293,8 +293,8 @@ pub(super) fn names_no_file(name: &OsStr) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-/// The error with the name it is about, escaped since it may come from anybody; its kind stays. That
-/// too many files are open has nothing to do with the name.
+/// The error with the name it is about, escaped since it may come from anybody; its kind stays.
+/// That too many files are open has nothing to do with the name.
 pub(super) fn with_context(what: &str, name: &OsStr, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
     if descriptors::are_used_up(&error) {

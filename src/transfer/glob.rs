@@ -29,9 +29,9 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     matches_counted(pattern, name, &mut 0)
 }
 
-/// The same, which adds the steps that it took. Those are at most one for each byte of the name and
-/// each of the pattern, whatever the pattern, and for a class its length more; a plain end is looked
-/// at first.
+/// The same, which adds the steps that it took. Those are at most one for each byte of the name
+/// and each of the pattern, whatever the pattern, and for a class its length more; a plain end is
+/// looked at first.
 pub fn matches_counted(pattern: &[u8], name: &[u8], steps: &mut usize) -> bool {
     let plain = pattern.iter().rev().take_while(|byte| !b"*?[]\\".contains(byte)).count();
     // What stands before a plain end may be a class, an escape or anything; it is compared below.
