@@ -172,6 +172,10 @@ pub const TRANSFER_OPEN_MAX: usize = 1024;
 /// The same for the bytes of their paths; one path may go beyond it.
 pub const TRANSFER_OPEN_BYTES_MAX: usize = 256 * 1024;
 
+/// Announced files that are open at once to prove that they are there already: others want to open
+/// files as well. Each is closed when the sender has said what is to become of it.
+pub const TRANSFER_CLAIMS_MAX: usize = 64;
+
 /// Files up to this size are sent from memory, many in one piece, and never resumed.
 pub const TRANSFER_SMALL_MAX_BYTES: usize = 64 * 1024;
 

@@ -133,7 +133,7 @@ fn several_go_at_once_and_folders_too() {
     let senders = [&alice, &carol].map(|place| place.start(&server, &["send", "docs", "bob"]));
     for sent in senders.map(end_of) {
         sent.assert_code(0);
-        assert_says(&sent, &["bob takes it, direct [", "sent 101 files in folders to bob ("]);
+        assert_says(&sent, &["bob takes it, direct [", "sent 101 files in docs/ to bob ("]);
     }
     let received = end_of(receiver);
     received.assert_code(0);

@@ -76,7 +76,7 @@ fn a_folder_arrives_as_it_is_under_a_name_of_the_receivers() {
     let sent = alice.run(&server, &["send", "docs/", "bob"]);
     sent.assert_code(0);
     assert!(sent.stderr.contains("offering docs/ (302 files, "), "{}", sent.stderr);
-    assert!(sent.stderr.contains("sent 302 files in folders to bob ("), "{}", sent.stderr);
+    assert!(sent.stderr.contains("sent 302 files in docs/ to bob ("), "{}", sent.stderr);
     // The same again finds all of it there.
     let again = alice.run(&server, &["send", "docs", "bob"]);
     again.assert_code(0);

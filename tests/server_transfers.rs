@@ -73,6 +73,18 @@ impl Place {
         Left { code: output.status.code(), stdout: output.stdout, stderr }
     }
 
+    /// By a shell that has done `before`.
+    fn run_after(&self, before: &str, server: &Server, arguments: &[&str]) -> Left {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("{before} && exec \"$0\" \"$@\""));
+        command.args([env!("CARGO_BIN_EXE_client"), "--ip", "::1"]);
+        command.args(["--port", &server.port.to_string()]).args(arguments);
+        command.current_dir(self.folder.path()).env("USER", "tester").stdin(Stdio::null());
+        let output = command.output().expect("the client starts");
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        Left { code: output.status.code(), stdout: output.stdout, stderr }
+    }
+
     fn run(&self, server: &Server, arguments: &[&str]) -> Left {
         self.run_at(server, FAMILIES[0], arguments)
     }
@@ -166,9 +178,10 @@ fn a_folder_keeps_names_times_and_the_executable_bit_and_is_not_sent_twice() {
             assert!(content == noise(number, number as usize % 5000));
         }
     }
-    for verb in [&["upload", "tree"][..], &["download", "tree"]] {
-        let left = place.run(&server, verb);
-        assert!(left.assert_code(0).stderr.contains(", 2001 unchanged"), "{}", left.stderr);
+    // That an empty one is there is known to its receiver alone: there is no hash to claim.
+    for (verb, told) in [("upload", ", 2001 unchanged"), ("download", ", 2002 unchanged")] {
+        let left = place.run(&server, &[verb, "tree"]);
+        assert!(left.assert_code(0).stderr.contains(told), "{}", left.stderr);
     }
 }
 
@@ -369,4 +382,55 @@ fn a_sparse_file_beyond_4_gib_goes_on_where_it_was() {
     let left = place.run(&server, &["download", "sparse"]);
     assert!(left.assert_code(0).stderr.contains("going on at"), "{}", left.stderr);
     assert_eq!(fs::metadata(place.path("client_sparse")).expect("it").len(), size);
+}
+
+#[test]
+fn few_descriptors_are_enough_for_many_files_in_either_direction() {
+    const FILES: usize = 700;
+    let server = Server::start_after("ulimit -n 160");
+    let place = Place::new();
+    fs::create_dir(place.path("many")).expect("a folder");
+    for number in 0..FILES {
+        place.put(&format!("many/{number}"), format!("file {number}").as_bytes());
+    }
+    let all = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
+    let left = place.run(&server, &["upload", "many"]);
+    left.assert_code(0);
+    assert_eq!(all(&server.path("many")), FILES);
+    // All of them are looked at where they are.
+    let left = place.run(&server, &["upload", "many"]);
+    let told = format!("stored {FILES} files in many/ (");
+    assert!(left.assert_code(0).stderr.contains(&told), "{}", left.stderr);
+    assert!(left.stderr.contains(&format!(", {FILES} unchanged, ")), "{}", left.stderr);
+    for _ in 0..2 {
+        place.run_after("ulimit -n 100", &server, &["download", "many"]).assert_code(0);
+        assert_eq!(all(&place.path("client_many")), FILES);
+    }
+}
+
+#[test]
+fn what_cannot_be_replaced_is_told_before_the_rest_of_a_file_is_sent() {
+    let may = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
+    if !may.is_ok_and(|status| status.success()) {
+        println!("skipped: a mount namespace of one's own takes root");
+        return;
+    }
+    let root = process::folder();
+    let target = root.path().join("app.conf");
+    fs::write(&target, b"of the container").expect("a file");
+    let place = Place::new();
+    let content = noise(1, 3 * MIB);
+    place.put("app.conf", &content);
+    let part = root.path().join(stage_name::stable(OsStr::new("app.conf")));
+    fs::write(&part, &content[..MIB]).expect("the beginning");
+    fs::set_permissions(&part, fs::Permissions::from_mode(0o600)).expect("its mode");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "/bin/sh", "-c"]);
+    command.arg("mount --bind \"$0\" \"$0\" && exec \"$@\"").arg(&target);
+    command.args([env!("CARGO_BIN_EXE_server"), "--port", "0"]);
+    let server = Server::start_sharing(root, command);
+    let left = place.run(&server, &["upload", "--limit", "1M", "app.conf"]);
+    left.assert_code(4);
+    assert_eq!(fs::metadata(&part).expect("it is kept").len(), MIB as u64, "{}", left.stderr);
+    assert_eq!(fs::read(server.path("app.conf")).expect("it stays"), b"of the container");
 }

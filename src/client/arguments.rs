@@ -14,7 +14,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use super::{
     brain::Watch,
     device::options::{self, Device, DeviceVerb},
-    order::{Local, Order, Target, refuse_same_names, trim_slash},
+    order::{Local, Order, Target, refuse_same_names, refuse_same_targets, trim_slash},
     rules::Rules,
 };
 use whole::CommandLine;
@@ -505,12 +505,9 @@ fn download(download: Download, again: &str) -> Result<Order, String> {
         let path = trim_slash(&path.into_vec()).to_vec();
         let shown = crate::wire::escape::escape_bytes(&path).into_owned();
         SharePath::parse(&path).map_err(|fault| format!("FILE {shown}: {fault}"))?;
-        let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
-        if paths.iter().any(|other| last(other) == last(&path)) {
-            return Err(format!("FILE {shown}: another one would be saved under the same name"));
-        }
         paths.push(path);
     }
+    refuse_same_targets(&paths)?;
     if download.literal {
         paths.iter_mut().for_each(|path| *path = crate::transfer::glob::escape(path));
     }

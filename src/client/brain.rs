@@ -35,6 +35,7 @@ mod between;
 mod host;
 mod login;
 mod news;
+mod opening;
 mod orders;
 mod posts;
 mod runs;
@@ -47,10 +48,11 @@ use host::{Probe, Watching};
 pub use host::{Trips, Watch};
 use login::Asking;
 pub use login::Login;
+pub use opening::Opening;
 use posts::{Posted, Receipts, away_text};
 use runs::Run;
 use transfer::Transfer;
-pub use transfer::{Opening, pump_queue};
+pub use transfer::{Folders, pump_queue};
 
 /// Where orders come from, and so what happens between them and at their end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -313,9 +313,23 @@ fn parse_download(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
         path.map(|path| path.as_bytes().to_vec())
             .map_err(|fault| Refusal::new(0, ErrorCode::BadPath, fault.to_string()))
     });
-    let paths = paths.collect::<Result<_, _>>()?;
+    let paths: Vec<_> = paths.collect::<Result<_, _>>()?;
+    refuse_same_targets(&paths).map_err(|text| Refusal::new(0, ErrorCode::BadArguments, text))?;
     let (target, again) = (Target::Beside, typed.to_owned());
     Ok(vec![Order::Download { paths, target, limit: None, again }])
+}
+
+/// What is fetched is named by the last part of its path: none may replace another.
+pub(super) fn refuse_same_targets(paths: &[Vec<u8>]) -> Result<(), String> {
+    let mut names = HashSet::new();
+    let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
+    match paths.iter().find(|path| !names.insert(last(path))) {
+        None => Ok(()),
+        Some(path) => {
+            let shown = crate::wire::escape::escape_bytes(path);
+            Err(format!("FILE {shown}: another one would be saved under the same name"))
+        }
+    }
 }
 
 fn check_names(paths: &[Local]) -> Result<(), Refusal> {
@@ -460,6 +474,13 @@ mod tests {
         let paths = ["a", "b c"].map(|path| Local::Path(path.into())).to_vec();
         let (into, again) = (Some(b"d/e".to_vec()), typed.to_owned());
         assert_eq!(parse(typed), Ok(vec![Order::Upload { paths, into, limit: None, again }]));
+    }
+
+    #[test]
+    fn files_that_would_get_one_name_are_refused_before_anything_moves() {
+        for typed in ["download a/x b/x", "download x/ a/x", "upload a/x b/x", "send a/x b/x bob"] {
+            assert_eq!(parse(typed).expect_err(typed).code, ErrorCode::BadArguments, "{typed}");
+        }
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Meter {
                 let bars = self.file.iter().chain(&self.total);
                 bars.for_each(|bar| bar.inc(*bytes));
             }
-            Report::Skipped { .. } | Report::Grown { .. } => {}
+            Report::Folder { .. } | Report::Skipped { .. } | Report::Grown { .. } => {}
             Report::Stored { .. } | Report::Failed { .. } => {
                 if self.current_done >= self.current_size || matches!(report, Report::Failed { .. })
                 {

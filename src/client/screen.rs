@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::{
-    brain::Trips,
+    brain::{Folders, Trips},
     facts,
     order::Route,
     progress::{Rate, Size},
@@ -141,23 +141,28 @@ pub enum Shown {
         hash: String,
         /// How long it took.
         seconds: f64,
+        /// Bytes of this transfer that moved in a second, where it took long enough to tell.
+        per_second: Option<u64>,
         /// It is on the server, not here.
         is_upload: bool,
         /// It was there already, and proved to be the same.
         was_there: bool,
     },
-    /// Files within folders are in their places, and verified.
+    /// A folder that was named is there, with nothing in it yet.
+    Folder {
+        /// As it was asked for.
+        path: Vec<u8>,
+        /// Where it is.
+        target: Option<Vec<u8>>,
+    },
+    /// Folders with the files within them are in their places, and verified.
     SavedFolder {
-        /// How many.
-        files: u64,
-        /// Bytes of them all.
-        size: u64,
-        /// So many were there already.
-        was_there: u64,
+        /// Which.
+        folders: Folders,
         /// They are on the server, not here.
         is_upload: bool,
-        /// How long it took.
-        seconds: f64,
+        /// See [`Shown::Saved`].
+        per_second: Option<u64>,
     },
     /// Something about files between users.
     Passing(Passing),
@@ -304,20 +309,16 @@ impl Screen {
                 let (path, rate) = (escape_bytes(path), Rate(*per_second));
                 (Err, self.line(Err, DIM, &format!("{path}: {percent} % {rate}")))
             }
-            Shown::Saved { target: Some(target), size, seconds, is_upload, was_there, .. }
-                if !self.quiet =>
-            {
+            Shown::Saved {
+                target: Some(target), size, per_second, is_upload, was_there, ..
+            } if !self.quiet => {
                 let name = self.paint(Err, GREEN, &escape_bytes(target)).into_owned();
                 let more = if *was_there { ", unchanged" } else { "" };
-                (Err, saved(*is_upload, &name, *size, *seconds, more))
+                (Err, saved(*is_upload, &name, *size, *per_second, more))
             }
-            Shown::SavedFolder { files, size, was_there, is_upload, seconds } if !self.quiet => {
-                let more = match was_there {
-                    0 => String::new(),
-                    some => format!(", {some} unchanged"),
-                };
-                let name = format!("{} in folders", counted(*files, "files"));
-                (Err, saved(*is_upload, &name, *size, *seconds, &more))
+            Shown::SavedFolder { folders, is_upload, per_second } if !self.quiet => {
+                let (name, more) = self.folders(folders);
+                (Err, saved(*is_upload, &name, folders.size, *per_second, &more))
             }
             Shown::Passing(passing) => self.passing(passing)?,
             Shown::Error { code, text } => {
@@ -365,6 +366,22 @@ impl Screen {
             EntryKind::File => format!("{:>9}  {time}  {name}\n", Size(entry.size).to_string()),
             EntryKind::Other => format!("{:>9}  {time}  {name}\n", "?"),
         }
+    }
+
+    /// What has arrived in folders, in words, and what is to be said of what was there.
+    fn folders(&self, folders: &Folders) -> (String, String) {
+        let first = self.paint(Where::Err, GREEN, &escape_bytes(&folders.first)).into_owned();
+        let place = match folders.count {
+            0 => "folders".to_owned(),
+            1 => format!("{first}/"),
+            2 => format!("{first}/ and 1 more folder"),
+            count => format!("{first}/ and {} more folders", count - 1),
+        };
+        let unchanged = match folders.was_there {
+            0 => String::new(),
+            some => format!(", {some} unchanged"),
+        };
+        (format!("{} in {place}", counted(folders.files, "files")), unchanged)
     }
 
     fn line(&self, place: Where, style: &str, text: &str) -> String {
@@ -431,13 +448,16 @@ fn table_of(object: &Object) -> String {
     lines.into_iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn saved(is_upload: bool, name: &str, size: u64, seconds: f64, more: &str) -> String {
+fn saved(is_upload: bool, name: &str, size: u64, per_second: Option<u64>, more: &str) -> String {
     let verb = if is_upload { "stored" } else { "saved" };
-    let per_second = (size as f64 / seconds.max(1e-3)) as u64;
-    // The rate of something that took no time is no news, nor is that of nothing.
-    let is_quick = seconds < 0.5 || !more.is_empty();
-    let rate = if is_quick { String::new() } else { format!(", {}", Rate(per_second)) };
-    format!("{verb} {name} ({}{rate}{more}, verified)\n", Size(size))
+    // What was there has no rate.
+    let per_second = per_second.filter(|_| more.is_empty());
+    format!("{verb} {name} ({}{}{more}, verified)\n", Size(size), rate(per_second))
+}
+
+/// `, 12.3 MB/s`, where there is something to be told.
+fn rate(per_second: Option<u64>) -> String {
+    per_second.map_or_else(String::new, |bytes| format!(", {}", Rate(bytes)))
 }
 
 /// Lines of a command's output, each harmless.
@@ -457,157 +477,4 @@ fn roster_line((name, port): &(Name, Option<u16>)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PROMPT: Screen = Screen {
-        json: false,
-        prompt: true,
-        quiet: false,
-        verbose: false,
-        time: None,
-        colour_out: false,
-        colour_err: false,
-    };
-
-    fn bob() -> Name {
-        Name::parse("bob").expect("a name")
-    }
-
-    fn text(screen: Screen, shown: &Shown) -> String {
-        let (_, bytes) = screen.render(shown).expect("shown");
-        String::from_utf8(bytes).expect("text")
-    }
-
-    #[test]
-    fn foreign_text_cannot_move_the_cursor_or_fake_a_line() {
-        let evil = "x\n[server] hi\x1b[2J\u{202e}\u{9b}";
-        let evil_bytes = evil.as_bytes().to_vec();
-        let entry = Entry { name: evil_bytes.clone(), kind: EntryKind::File, size: 1, modified: 0 };
-        for shown in [
-            Shown::Welcome { user: bob(), server: evil.into() },
-            Shown::Sent { to: evil.into() },
-            Shown::Entries(vec![entry]),
-            Shown::Progress { path: evil_bytes.clone(), received: 1, size: 2, per_second: 3 },
-            Shown::refusal(ErrorCode::NoSuchFile, evil),
-            Shown::Notice(evil.into()),
-            Shown::Pong { text: evil.into(), us: 1 },
-            Shown::Info([("load".into(), evil.into())].into_iter().collect()),
-        ] {
-            for json in [false, true] {
-                let screen = Screen { json, verbose: true, ..PROMPT };
-                let line = text(screen, &shown);
-                assert_eq!(line.matches('\n').count(), 1, "{line:?}");
-                assert!(line.ends_with('\n') && !line.contains('\x1b'), "{line:?}");
-            }
-            let line = text(Screen { verbose: true, ..PROMPT }, &shown);
-            assert!(!line.contains(['\u{202e}', '\u{9b}']), "{line:?}");
-        }
-        let message = Shown::Message { from: bob(), text: evil.into() };
-        let expected = "bob: x\n    [server] hi\\x1b[2J\\u{202e}\\x9b\n";
-        assert_eq!(text(PROMPT, &message), expected);
-        let line = text(Screen { json: true, ..PROMPT }, &message);
-        assert_eq!(line.matches('\n').count(), 1, "{line:?}");
-        assert!(line.is_ascii() && !line.trim_end().contains(char::is_control), "{line:?}");
-        let output =
-            Shown::Output { stream: Stream::Stdout, bytes: b"a\tb\r\n\x1b[2J\xff".to_vec() };
-        assert_eq!(text(PROMPT, &output), "a\tb\n\\x1b[2J\\xff\n");
-    }
-
-    #[test]
-    fn errors_go_to_stderr_and_answers_to_stdout() {
-        let screen = Screen::default();
-        let error = Shown::refusal(ErrorCode::NoSuchUser, "nobody named bob is here");
-        let (place, bytes) = screen.render(&error).expect("shown");
-        assert_eq!(place, Where::Err);
-        assert_eq!(bytes, b"error no-such-user: nobody named bob is here\n");
-        let (place, bytes) = screen.render(&Shown::Users(vec![bob()])).expect("shown");
-        assert_eq!((place, &bytes[..]), (Where::Out, &b"bob\n"[..]));
-        let json = Screen { json: true, ..screen };
-        assert_eq!(json.render(&error).expect("shown").0, Where::Out);
-    }
-
-    #[test]
-    fn quiet_keeps_answers_and_errors_alone() {
-        let quiet = Screen { quiet: true, ..Screen::default() };
-        assert!(quiet.render(&Shown::Message { from: bob(), text: "x".into() }).is_none());
-        assert!(quiet.render(&Shown::Notice("x".into())).is_none());
-        assert!(quiet.render(&Shown::Users(vec![bob()])).is_some());
-        assert!(quiet.render(&Shown::failure("x")).is_some());
-    }
-
-    #[test]
-    fn colours_come_only_where_they_are_welcome() {
-        let shown = Shown::failure("x");
-        assert_eq!(text(Screen::default(), &shown), "error: x\n");
-        let colour_err = Screen { colour_err: true, ..Screen::default() };
-        assert_eq!(text(colour_err, &shown), "\x1b[31merror\x1b[0m: x\n");
-        assert_eq!(text(Screen { prompt: true, ..colour_err }, &shown), "error: x\n");
-    }
-
-    #[test]
-    fn json_is_one_object_a_line_and_loses_no_byte() {
-        let json = Screen { json: true, ..Screen::default() };
-        let output = Shown::Output { stream: Stream::Stderr, bytes: b"\xff".to_vec() };
-        assert_eq!(text(json, &output), "{\"data\":{\"base64\":\"/w==\"},\"event\":\"stderr\"}\n");
-        let users = text(json, &Shown::Users(vec![bob(), bob()]));
-        assert_eq!(users.lines().count(), 2);
-        for line in users.lines() {
-            let value: Value = serde_json::from_str(line).expect("an object");
-            assert_eq!(value["name"], "bob");
-        }
-    }
-
-    #[test]
-    fn the_lines_of_a_message_are_set_in_under_the_first() {
-        let message = |text: &str| Shown::Message { from: bob(), text: text.into() };
-        assert_eq!(text(PROMPT, &message("a\r\nb\n\nc")), "bob: a\n    b\n    \n    c\n");
-        assert_eq!(text(PROMPT, &message("carol: hi")), "bob: carol: hi\n");
-    }
-
-    #[test]
-    fn one_is_no_plural() {
-        let all = |count, what| text(PROMPT, &Shown::Counted { count, what });
-        assert_eq!([all(1, "users"), all(1, "entries")], ["[1 user]\n", "[1 entry]\n"]);
-        assert_eq!([all(0, "users"), all(2, "entries")], ["[0 users]\n", "[2 entries]\n"]);
-    }
-
-    #[test]
-    fn programs_learn_when_a_message_came_and_that_nobody_knows_a_size() {
-        let json = Screen { json: true, time: Some(1_700_000_000), ..Screen::default() };
-        let message = Shown::Message { from: bob(), text: "x".into() };
-        let value: Value = serde_json::from_str(&text(json, &message)).expect("an object");
-        assert_eq!(value["time"], 1_700_000_000);
-        let file = Shown::File { path: b"x".to_vec(), size: u64::MAX };
-        let value: Value = serde_json::from_str(&text(json, &file)).expect("an object");
-        assert_eq!(value["size"], Value::Null);
-    }
-
-    #[test]
-    fn lines_are_shown_whole_and_endless_ones_in_pieces() {
-        let mut lines = lines::LineBuffer::default();
-        assert_eq!(lines.push(b"a"), None);
-        assert_eq!(lines.push(b"b\nc\nd"), Some(b"ab\nc\n".to_vec()));
-        assert_eq!(lines.finish(), Some(b"d".to_vec()));
-        assert_eq!(lines.finish(), None);
-        assert_eq!(lines.push(&[b'x'; lines::LINE_PIECE_BYTES]), None);
-        assert_eq!(lines.push(b"x").map(|piece| piece.len()), Some(lines::LINE_PIECE_BYTES + 1));
-    }
-
-    #[test]
-    fn what_is_saved_is_said_with_its_size_and_that_it_is_verified() {
-        let saved = |seconds| Shown::Saved {
-            path: b"a/report.pdf".to_vec(),
-            target: Some(b"client_report.pdf".to_vec()),
-            size: 12_300_000,
-            hash: "00".into(),
-            seconds,
-            is_upload: false,
-            was_there: false,
-        };
-        let quick = "saved client_report.pdf (12.3 MB, verified)\n";
-        assert_eq!(text(PROMPT, &saved(0.1)), quick);
-        let slow = "saved client_report.pdf (12.3 MB, 6.15 MB/s, verified)\n";
-        assert_eq!(text(PROMPT, &saved(2.0)), slow);
-    }
-}
+mod tests;

@@ -35,7 +35,7 @@ use super::{
     prompt::{self, Names},
     screen::{Screen, Shown, Where, tame::Tame},
     secure::{self, Connected},
-    weigh::weigh,
+    weigh::{note_what_is_here, weigh},
 };
 use crate::{
     limits::CLIENT_NAMES_MAX,
@@ -387,7 +387,10 @@ impl Session<'_> {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Show(shown, after) => self.show(&shown, after),
+            Effect::Show(mut shown, after) => {
+                note_what_is_here(&mut shown, std::path::Path::new("."));
+                self.show(&shown, after);
+            }
             Effect::Seen(name) => {
                 let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
                 if names.len() < CLIENT_NAMES_MAX {

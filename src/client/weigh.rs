@@ -1,13 +1,22 @@
 //! What is to be sent, looked at before it is offered: how many files and how many bytes.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
+
 use crate::{
-    client::order::Local,
+    client::{
+        order::Local,
+        screen::{Shown, passing::Passing},
+    },
     transfer::{
         EntryKind, Fault, SIZE_UNKNOWN, Source, Upcoming,
+        sink::{Existing, name_from, numbered},
         source::{DiskSource, Hashes, Item},
     },
-    wire::ErrorCode,
+    wire::{ErrorCode, escape::escape_bytes},
 };
+
+/// Numbered names that are looked for before the user is asked.
+const NUMBERS_MAX: u32 = 100;
 
 /// What an offer says.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -50,7 +59,7 @@ pub fn weigh(paths: &[Local]) -> Result<Weight, Fault> {
             Upcoming::Later => continue,
             Upcoming::End => break,
             Upcoming::Missing(name, fault) => {
-                let name = crate::wire::escape::escape_bytes(&name).into_owned();
+                let name = escape_bytes(&name).into_owned();
                 let text = format!("{name}: {}", fault.text);
                 if !name.contains('/') {
                     return Err(Fault::new(fault.code, text));
@@ -78,11 +87,77 @@ pub fn weigh(paths: &[Local]) -> Result<Weight, Fault> {
     weight.ok_or_else(|| failed.unwrap_or_else(nothing))
 }
 
+/// Where something is offered whose name is taken in `folder`, tells in the question what will
+/// happen: the user knows before any byte comes. One look at the disk for each such name.
+pub fn note_what_is_here(shown: &mut Shown, folder: &Path) {
+    let Shown::Passing(Passing::Offer { from, what, existing, here, .. }) = shown else { return };
+    let name = name_from(from.as_bytes(), &what.name);
+    let is_here = |name: &[u8]| folder.join(OsStr::from_bytes(name)).symlink_metadata().is_ok();
+    // A name that leads elsewhere is refused when it comes.
+    if name.contains(&b'/') || !is_here(&name) {
+        return;
+    }
+    let shown_name = escape_bytes(&name).into_owned();
+    let free = || (2..NUMBERS_MAX).map(|number| numbered(&name, number)).find(|it| !is_here(it));
+    *here = Some(match existing {
+        _ if what.folder => {
+            format!("{shown_name}/ is here: what is in it stays, what is new is added")
+        }
+        Existing::Overwrite => {
+            format!("{shown_name} is here: it is replaced if {from} has sent it, else it stays")
+        }
+        Existing::Backup => {
+            format!("{shown_name} is here: it is renamed if {from} has sent it, else it stays")
+        }
+        Existing::Keep | Existing::Replace => match free() {
+            Some(free) => {
+                let free = escape_bytes(&free).into_owned();
+                format!("{shown_name} is here and stays: if this is another, it becomes {free}")
+            }
+            None => format!("{shown_name} is here and stays"),
+        },
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
+    use crate::{client::screen::passing::What, wire::Name};
+
+    #[test]
+    fn the_question_tells_what_becomes_of_a_file_that_is_here() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("bob_plan.txt"), b"mine").expect("a file");
+        fs::write(folder.path().join("bob_plan-2.txt"), b"as well").expect("a file");
+        fs::create_dir(folder.path().join("bob_docs")).expect("a folder");
+        let told = |name: &str, is_folder, existing| {
+            let from = Name::parse("bob").expect("a name");
+            let (size, files) = (Some(3), 1);
+            let what = What { name: name.into(), size, files, folder: is_folder };
+            let (number, here) = (1, None);
+            let mut shown = Shown::Passing(Passing::Offer { number, from, what, existing, here });
+            note_what_is_here(&mut shown, folder.path());
+            match shown {
+                Shown::Passing(Passing::Offer { here, .. }) => here,
+                _ => None,
+            }
+        };
+        for (name, is_folder, existing, part) in [
+            ("plan.txt", false, Existing::Keep, Some("it becomes bob_plan-3.txt")),
+            ("plan.txt", false, Existing::Overwrite, Some("it is replaced if bob has sent it")),
+            ("plan.txt", false, Existing::Backup, Some("it is renamed if bob has sent it")),
+            ("docs", true, Existing::Keep, Some("bob_docs/ is here")),
+            ("other", false, Existing::Keep, None),
+            ("../bob_plan.txt", false, Existing::Keep, None),
+        ] {
+            let here = told(name, is_folder, existing);
+            assert_eq!(here.is_some(), part.is_some(), "{name}: {here:?}");
+            let has_it = |(here, part): (String, &str)| here.contains(part);
+            assert!(here.clone().zip(part).is_none_or(has_it), "{name}: {here:?}");
+        }
+    }
 
     #[test]
     fn files_and_bytes_are_counted_through_all_folders() {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
+use super::descriptors;
 use super::held_place::HeldPlace;
 use super::stage_name::{is_own_stage, is_stage_name};
 
@@ -89,6 +90,13 @@ impl fmt::Display for FileError {
             Self::TooLong => f.write_str("the name is too long"),
             Self::Io(error) => error.fmt(f),
         }
+    }
+}
+
+impl FileError {
+    /// Whether it is that too many files are open: it may be gone in a moment.
+    pub fn lacks_descriptors(&self) -> bool {
+        matches!(self, Self::Io(error) if descriptors::are_used_up(error))
     }
 }
 

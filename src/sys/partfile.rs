@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::stage::{attributes, space::DiskRoom};
-use super::stage_name;
+use super::{descriptors, stage_name};
 
 /// How often another random name is tried if one is taken.
 const NAME_ATTEMPTS: usize = 8;
@@ -294,8 +294,12 @@ pub(super) fn names_no_file(name: &OsStr) -> io::Error {
 }
 
 /// The error with the name it is about, escaped since it may come from anybody; its kind stays.
+/// That too many files are open has nothing to do with the name.
 pub(super) fn with_context(what: &str, name: &OsStr, errno: Errno) -> io::Error {
     let error = io::Error::from(errno);
+    if descriptors::are_used_up(&error) {
+        return error;
+    }
     io::Error::new(error.kind(), format!("{what} {name:?}: {error}"))
 }
 

@@ -28,7 +28,9 @@ pub use sender::Sender;
 pub use supply::{ContentChange, Segment, Source, SourceFile, Upcoming};
 pub use walk::link_stays_within;
 
-use crate::wire::ErrorCode;
+use crate::{sys::descriptors, wire::ErrorCode};
+
+const NO_DESCRIPTORS: &str = "too many files are open; try again";
 
 /// The size of what has none that is known before its end: a pipe.
 pub const SIZE_UNKNOWN: u64 = u64::MAX;
@@ -60,6 +62,11 @@ impl Entry {
     #[must_use]
     pub fn is_executable(&self) -> bool {
         self.mode & 0o100 != 0
+    }
+
+    /// Whether it is a folder that was asked for itself, and not one within another.
+    pub(crate) fn is_named_folder(&self) -> bool {
+        self.kind == EntryKind::Folder && !self.path.contains(&b'/')
     }
 
     /// Bytes of it that are kept while it is open.
@@ -106,6 +113,11 @@ pub enum Report {
     },
     /// So many bytes more of it.
     Moved(u64),
+    /// A folder that was asked for is in its place; those within it are not told of.
+    Folder {
+        /// As in [`Report::Begun`].
+        name: Vec<u8>,
+    },
     /// So many things were left out, as they are no files, folders or links that can be carried.
     Skipped {
         /// As in [`Report::Begun`], of the first of them.
@@ -146,9 +158,17 @@ impl Fault {
         Fault { code, text: text.into() }
     }
 
+    /// Whether it is that too many files are open: it may be gone in a moment.
+    pub(crate) fn lacks_descriptors(&self) -> bool {
+        self.text == NO_DESCRIPTORS
+    }
+
     /// What the system said, under the name that it has here.
     pub fn of_io(error: &io::Error) -> Fault {
         use io::ErrorKind::*;
+        if descriptors::are_used_up(error) {
+            return Fault::new(ErrorCode::SystemError, NO_DESCRIPTORS);
+        }
         let (code, text) = match error.kind() {
             StorageFull => (ErrorCode::NoSpace, "there is no space left on the disk"),
             QuotaExceeded => (ErrorCode::QuotaExceeded, "the quota of the disk is used up"),
@@ -156,7 +176,7 @@ impl Fault {
             FileTooLarge => {
                 (ErrorCode::FileTooLarge, "the file is larger than the system allows here")
             }
-            InvalidFilename => (ErrorCode::NameTooLong, "the name is too long for this disk"),
+            InvalidFilename => (ErrorCode::NameTooLong, "the name or the path is too long here"),
             NotFound => (ErrorCode::NoSuchFile, "there is no such file"),
             PermissionDenied => (ErrorCode::PermissionDenied, "that is not permitted"),
             IsADirectory => (ErrorCode::NotAFile, "there is a folder of that name"),

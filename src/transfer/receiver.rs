@@ -1,6 +1,8 @@
 //! The end that gets the files.
 
-use std::{collections::VecDeque, io};
+use std::collections::VecDeque;
+
+mod claims;
 
 use super::storage::ZEROS;
 pub use super::storage::{Begun, Found, Part, Sink, Stored};
@@ -40,8 +42,12 @@ pub struct Receiver<K: Sink> {
     open: usize,
     open_bytes: usize,
     has_ended: bool,
+    /// Files that nobody has looked for yet, as enough of others are open; in order.
+    unseen: VecDeque<u32>,
     /// Entries whose beginning is being hashed, in order.
     claims: VecDeque<u32>,
+    /// So many are open, as they are hashed or the sender has not said what becomes of them.
+    held: usize,
     current: Current<K::Stage>,
     out: Vec<u8>,
     buffer: Vec<u8>,
@@ -58,6 +64,8 @@ struct Slot<S> {
 
 #[derive(Debug)]
 enum State<S> {
+    /// Not looked for.
+    Unseen,
     /// Being hashed, so far up to there.
     Claiming(Part<S>, Box<blake3::Hasher>, u64),
     Wanted(Option<(Part<S>, Box<blake3::Hasher>)>),
@@ -97,7 +105,9 @@ impl<K: Sink> Receiver<K> {
             open: 0,
             open_bytes: 0,
             has_ended: false,
+            unseen: VecDeque::new(),
             claims: VecDeque::new(),
+            held: 0,
             current: Current::None,
             out: Vec::new(),
             buffer: Vec::new(),
@@ -183,27 +193,6 @@ impl<K: Sink> Receiver<K> {
         self.end_if_done();
     }
 
-    /// Hashes about `budget` bytes of what is there already, or of holes that had to wait; true
-    /// where more is to be done.
-    pub fn prove(&mut self, budget: u64) -> bool {
-        let mut left = budget;
-        if !self.waiting.is_empty() {
-            self.hole_room = left;
-            self.handle_waiting();
-            left = self.hole_room;
-            if !self.waiting.is_empty() {
-                return true;
-            }
-        }
-        while let Some(number) = self.claims.front().copied() {
-            if left == 0 {
-                return true;
-            }
-            left = left.saturating_sub(self.prove_some(number).max(1));
-        }
-        false
-    }
-
     /// What is to be put on the channel.
     pub fn take_bytes(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
@@ -230,6 +219,7 @@ impl<K: Sink> Receiver<K> {
     fn end(&mut self, result: Result<(), Fault>) {
         self.over = Some(result);
         self.current = Current::None;
+        self.unseen.clear();
         self.claims.clear();
         self.slots.clear();
         self.waiting.clear();
@@ -297,12 +287,15 @@ impl<K: Sink> Receiver<K> {
         }
         self.open += 1;
         self.open_bytes += entry.weight();
-        let mut slot = Slot { name: entry.path.clone(), entry, state: State::Wanted(None) };
+        let slot = Slot { name: entry.path.clone(), entry, state: State::Unseen };
         if slot.entry.kind != EntryKind::File {
             let made = match slot.entry.kind {
                 EntryKind::Folder => self.sink.folder(&slot.entry),
                 _ => self.sink.link(&slot.entry),
             };
+            if made.is_ok() && slot.entry.is_named_folder() {
+                self.reports.push(Report::Folder { name: self.sink.folder_name(&slot.entry) });
+            }
             self.slots.push_back(Some(slot));
             match made {
                 Ok(()) => {
@@ -314,60 +307,10 @@ impl<K: Sink> Receiver<K> {
             return Ok(());
         }
         self.reports.push(Report::Found(slot.entry.size));
-        match self.sink.find(&slot.entry) {
-            Ok(Found { name, part }) => {
-                slot.name = name;
-                match part.filter(|part| part.length > 0 && part.length <= slot.entry.size) {
-                    Some(part) => {
-                        slot.state = State::Claiming(part, Box::default(), 0);
-                        self.claims.push_back(number);
-                    }
-                    None => self.say(&Message::Want { number, from: 0, hash: [0; 32] }),
-                }
-                self.slots.push_back(Some(slot));
-            }
-            Err(fault) => {
-                self.slots.push_back(Some(slot));
-                self.fail(number, fault);
-            }
-        }
+        self.slots.push_back(Some(slot));
+        self.unseen.push_back(number);
+        self.find_some();
         Ok(())
-    }
-
-    /// Hashes some of what is there of this entry; returns the bytes read.
-    fn prove_some(&mut self, number: u32) -> u64 {
-        if self.buffer.is_empty() {
-            self.buffer.resize(READ_BYTES, 0);
-        }
-        let at = (number - self.base) as usize;
-        let slot = self.slots[at].as_mut().expect("what is claimed is open");
-        let State::Claiming(part, hasher, offset) = &mut slot.state else {
-            unreachable!("the list holds nothing else")
-        };
-        let room = (part.length - *offset).min(READ_BYTES as u64) as usize;
-        let read = match self.sink.read_at(&part.stage, &mut self.buffer[..room], *offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return 1,
-            // What cannot be read is not there.
-            Ok(0) | Err(_) => 0,
-            Ok(count) => count,
-        };
-        hasher.update(&self.buffer[..read]);
-        *offset += read as u64;
-        if read > 0 && *offset < part.length {
-            return read as u64;
-        }
-        self.claims.pop_front();
-        let state = std::mem::replace(&mut slot.state, State::Wanted(None));
-        let State::Claiming(part, hasher, _) = state else { unreachable!("it was looked at") };
-        let (from, hash) = match read {
-            0 => (0, [0; 32]),
-            _ => (part.length, *hasher.finalize().as_bytes()),
-        };
-        if from > 0 {
-            slot.state = State::Wanted(Some((part, hasher)));
-        }
-        self.say(&Message::Want { number, from, hash });
-        read as u64
     }
 
     fn handle_file(&mut self, number: u32, over: bool, from: u64) -> Result<(), Fault> {
@@ -384,6 +327,7 @@ impl<K: Sink> Receiver<K> {
         };
         let claim = claim.take();
         slot.state = State::UnderWay;
+        self.held -= usize::from(claim.is_some());
         let claimed = claim.as_ref().map_or(0, |(part, _)| part.length);
         if from != 0 && from != claimed {
             return Err(broken(format!("the file {number} begins at {from}, not at {claimed}")));
@@ -395,7 +339,7 @@ impl<K: Sink> Receiver<K> {
             Some((part, hasher)) if from > 0 => (Some(part.stage), hasher),
             other => (other.map(|(part, _)| part.stage), Box::default()),
         };
-        let was_there = is_whole && from > 0;
+        let was_there = is_whole && (from > 0 || size == 0);
         self.reports.push(Report::Begun { name, size, from, starts_over });
         match self.sink.begin(&slot.entry, stage, from) {
             Ok(stage) => {
@@ -408,6 +352,7 @@ impl<K: Sink> Receiver<K> {
                 self.fail(number, fault);
             }
         }
+        self.find_some();
         Ok(())
     }
 
@@ -513,9 +458,15 @@ impl<K: Sink> Receiver<K> {
             _ => {}
         }
         if let Some(slot) = self.close(number) {
+            match slot.state {
+                State::Claiming(..) | State::Wanted(Some(_)) => self.held -= 1,
+                _ => {}
+            }
+            self.unseen.retain(|unseen| *unseen != number);
             self.claims.retain(|claim| *claim != number);
             self.reports.push(Report::Failed { name: slot.name, fault });
         }
+        self.find_some();
         Ok(())
     }
 

@@ -205,7 +205,9 @@ impl<S: Source> Sender<S> {
                     _ => return Err(broken(format!("the entry {number} cannot be stored yet"))),
                 };
                 let Some(slot) = self.finish(number) else { return Ok(()) };
-                if let Some((was_there, hash)) = was_there {
+                if slot.entry.is_named_folder() {
+                    self.reports.push(Report::Folder { name: slot.entry.path });
+                } else if let Some((was_there, hash)) = was_there {
                     let Entry { path: name, size, .. } = slot.entry;
                     self.reports.push(Report::Stored { name, size, hash, was_there });
                 }

@@ -35,6 +35,7 @@ use super::{
 use crate::{
     limits::{TRANSFER_SMALL_MAX_BYTES, WRITTEN_MAX},
     sys::{
+        descriptors,
         files::{FileError, Hidden},
         stage::{self, Stage, attributes},
     },
@@ -42,7 +43,7 @@ use crate::{
 };
 
 pub use existing::Existing;
-pub use naming::{Asked, Naming};
+pub use naming::{Asked, Naming, name_from, numbered};
 pub use pipe::PipeSink;
 
 /// Finished files that wait for each other to be made durable together.
@@ -139,23 +140,22 @@ impl FolderSink {
         self.folders.open(&self.names, path, mode)
     }
 
-    /// What may have failed because too many files are open is tried again with fewer.
+    /// What has failed because too many files are open is tried again with fewer, and then until
+    /// others have closed some of theirs.
     fn with_room<T>(
         &mut self,
         mut step: impl FnMut(&mut FolderSink) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         match step(self) {
-            Err(fault) if fault.code == ErrorCode::SystemError && self.holds_files() => {
-                self.settle_all();
-                self.folders.close_all();
-                step(self)
+            Err(fault) if fault.lacks_descriptors() => {
+                descriptors::patiently(Fault::lacks_descriptors, || {
+                    self.settle_all();
+                    self.folders.close_all();
+                    step(self)
+                })
             }
             other => other,
         }
-    }
-
-    fn holds_files(&self) -> bool {
-        !self.finished.is_empty() || !self.folders.is_empty()
     }
 
     fn settle_all(&mut self) {
@@ -276,6 +276,10 @@ impl Sink for FolderSink {
         Ok(())
     }
 
+    fn folder_name(&self, entry: &Entry) -> Vec<u8> {
+        self.names.path_of(entry)
+    }
+
     fn takes_links(&self) -> bool {
         true
     }
@@ -292,9 +296,16 @@ impl Sink for FolderSink {
 
     fn begin(&mut self, entry: &Entry, place: Option<Place>, from: u64) -> Result<Place, Fault> {
         let mut stage = match place {
-            Some(Place::Whole(file)) if from > 0 => return Ok(Place::Whole(file)),
-            Some(Place::Stage(stage)) if from > 0 => stage,
+            Some(Place::Whole(file)) if from > 0 || entry.size == 0 => {
+                return Ok(Place::Whole(file));
+            }
+            // What it is to replace may have become something that cannot be.
+            Some(Place::Stage(stage)) if from > 0 => {
+                stage::check_target(stage.folder(), stage.target())?;
+                stage
+            }
             Some(Place::Shorter(_, mut stage)) if from > 0 => {
+                stage::check_target(stage.folder(), stage.target())?;
                 stage.adopt(from);
                 stage
             }

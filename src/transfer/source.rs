@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     sys::{
-        clock,
+        clock, descriptors,
         files::{self, FileError, Hidden},
         stage_name::{is_own_stage, is_stage_name},
     },
@@ -121,7 +121,12 @@ impl Item {
             let text = "that is a pipe; give it as standard input, whose name is `-`";
             return Err(io::Error::other(text));
         }
-        let real = path.canonicalize()?;
+        let real = match path.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+                return Item::in_long_folder(path);
+            }
+            other => other?,
+        };
         let (Some(parent), Some(real_name)) = (real.parent(), real.file_name()) else {
             return Err(io::Error::other("the root folder has no name; name what is in it"));
         };
@@ -130,6 +135,22 @@ impl Item {
         let path = real_name.as_bytes().to_vec();
         let folder = Arc::new(folder);
         let (name, hidden) = (Some(name), Arc::default());
+        Ok(Item { folder, path, name, is_pattern: false, is_pipe: false, hidden })
+    }
+
+    /// The same where the folder's own path is longer than the kernel tells one: what is named is
+    /// there, but where links lead cannot be said.
+    fn in_long_folder(path: &Path) -> io::Result<Item> {
+        let name = path.file_name().filter(|_| !path.is_symlink()).ok_or_else(|| {
+            io::Error::other(
+                "the path of this folder has more than 4095 bytes; go to one with a shorter path, \
+                 or name what is in it and is no link",
+            )
+        })?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = Arc::new(File::open(parent.unwrap_or(Path::new(".")))?.into());
+        let (path, hidden) = (name.as_bytes().to_vec(), Arc::default());
+        let name = Some(path.clone());
         Ok(Item { folder, path, name, is_pattern: false, is_pipe: false, hidden })
     }
 
@@ -235,7 +256,8 @@ impl DiskSource {
 
     /// Of a folder all folders in it are found first.
     fn look_at(&mut self, at: usize, path: Vec<u8>) -> Ahead {
-        match self.items[at].open(&path, OFlags::DIRECTORY) {
+        let open = || self.items[at].open(&path, OFlags::DIRECTORY);
+        match descriptors::patiently(FileError::lacks_descriptors, open) {
             Ok(folder) => match FolderSurvey::of(folder) {
                 Ok(survey) => Ahead::Surveying(path, survey),
                 Err(fault) => Ahead::Ready(Upcoming::Missing(path, fault)),
@@ -254,7 +276,8 @@ impl DiskSource {
         if item.name.is_none() && is_stage_name(last) {
             return shown(fault_of(FileError::NotFound));
         }
-        let opened = match item.open(&path, OFlags::PATH) {
+        let open = || item.open(&path, OFlags::PATH);
+        let opened = match descriptors::patiently(FileError::lacks_descriptors, open) {
             Ok(opened) => opened,
             Err(error) => return shown(fault_of(error)),
         };
@@ -285,7 +308,9 @@ impl DiskSource {
             return Err(Fault::new(ErrorCode::TooMany, text));
         }
         let item = place.item;
-        let folder = self.items[item].open(&path, OFlags::DIRECTORY).map_err(fault_of)?;
+        let open = || self.items[item].open(&path, OFlags::DIRECTORY);
+        let folder =
+            descriptors::patiently(FileError::lacks_descriptors, open).map_err(fault_of)?;
         let entry = bare_entry(item, stat, name.clone());
         let dir = Dir::new(folder).map_err(io::Error::from)?;
         let hidden = self.items[item].hidden.identities();
@@ -432,6 +457,12 @@ impl Source for DiskSource {
     }
 
     fn open(&mut self, entry: &Entry, place: &Place) -> Result<DiskFile, Fault> {
+        descriptors::patiently(Fault::lacks_descriptors, || self.open_now(entry, place))
+    }
+}
+
+impl DiskSource {
+    fn open_now(&self, entry: &Entry, place: &Place) -> Result<DiskFile, Fault> {
         let item = &self.items[place.item];
         if item.is_pipe {
             let input = rustix::io::dup(rustix::stdio::stdin()).map_err(io::Error::from)?;

@@ -24,6 +24,11 @@ pub trait Sink {
         false
     }
 
+    /// Where a folder is that was made, for people.
+    fn folder_name(&self, entry: &Entry) -> Vec<u8> {
+        entry.path.clone()
+    }
+
     /// Makes a link, or finds it there.
     ///
     /// # Errors

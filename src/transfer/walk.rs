@@ -16,6 +16,9 @@ pub(super) const DEPTH_MAX: usize = 128;
 /// Names that one pattern may stand for.
 const NAMES_MAX: usize = 100_000;
 
+/// So many steps of a pattern count as one name that is looked at.
+const STEPS_A_NAME: usize = 1024;
+
 /// Folders of one tree that are known by their inodes, at most.
 const FOLDERS_MAX: usize = 1_000_000;
 
@@ -143,7 +146,7 @@ impl Expansion {
         while *budget > 0 {
             *budget -= 1;
             if self.reading.is_some() {
-                self.read_name();
+                self.read_name(budget);
             } else if let Some((path, depth)) = self.open.pop() {
                 self.look_into(item, path, depth);
             } else {
@@ -177,7 +180,7 @@ impl Expansion {
         }
     }
 
-    fn read_name(&mut self) {
+    fn read_name(&mut self, budget: &mut usize) {
         let Some((dir, path, depth)) = &mut self.reading else { return };
         let Some(Ok(entry)) = dir.read() else {
             self.reading = None;
@@ -185,7 +188,10 @@ impl Expansion {
         };
         let name = entry.file_name().to_bytes();
         let is_hidden = |name| dir.fd().is_ok_and(|folder| is_own_stage(folder, name));
-        let is_like = !matches!(name, b"." | b"..") && glob::matches(&self.parts[*depth], name);
+        let mut steps = 0;
+        let is_like = !matches!(name, b"." | b"..")
+            && glob::matches_counted(&self.parts[*depth], name, &mut steps);
+        *budget = budget.saturating_sub(steps / STEPS_A_NAME);
         if is_like && !is_hidden(name) {
             self.open.push((join(path, name), *depth + 1));
         }
@@ -224,6 +230,28 @@ pub fn link_stays_within(path: &[u8], target: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_that_takes_many_steps_gives_way_to_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for number in 0..50 {
+            let name = format!("{}{number}", "a".repeat(200));
+            std::fs::write(folder.path().join(name), b"").expect("a file");
+        }
+        let root = std::sync::Arc::new(std::fs::File::open(folder.path()).expect("it").into());
+        let turns_of = |pattern: &str| {
+            let item = Item::below(std::sync::Arc::clone(&root), pattern.as_bytes());
+            let mut expansion = Expansion::of(pattern.as_bytes());
+            (1..).find_map(|turn| {
+                let found = expansion.go_on(&item, &mut 100).expect("few names");
+                found.map(|found| (turn, found.len()))
+            })
+        };
+        assert_eq!(turns_of("b*"), Some((1, 0)));
+        let hard = format!("{}[b]", "*a".repeat(80));
+        let (turns, found) = turns_of(&hard).expect("it ends");
+        assert!(turns > 5 && found == 0, "{turns} turns, {found} found");
+    }
 
     #[test]
     fn links_that_might_lead_out_are_known() {

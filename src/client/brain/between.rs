@@ -8,7 +8,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Brain, Effect, Online, Opening, Shown, Style, Tag, Task, transfer::Transfer};
+use super::{
+    Brain, Effect, Online, Opening, Shown, Style, Tag, Task,
+    transfer::{Folders, Transfer},
+};
 use crate::{
     client::{
         channel::{Meeting, Way},
@@ -114,6 +117,7 @@ impl Peer {
         name: &[u8],
         (size, hash, was_there): (u64, [u8; 32], bool),
         seconds: f64,
+        per_second: Option<u64>,
     ) -> Shown {
         let is_sent = self.is_sent();
         let is_verified = self.form == Some(Form::Conversation) || self.hash.is_some();
@@ -124,18 +128,19 @@ impl Peer {
         let path = if is_sent { name } else { bare }.to_vec();
         let target = (!is_sent).then(|| name.to_vec());
         let way = self.way;
-        let passed = Passed { with, is_sent, path, target, size, hash, seconds, was_there, way };
+        let passed =
+            Passed { with, is_sent, path, target, size, hash, seconds, per_second, was_there, way };
         Shown::Passing(Passing::Passed(passed))
     }
 
     /// The same for files in folders together.
-    pub(super) fn folders(&self, (files, size, was_there): (u64, u64, u64), seconds: f64) -> Shown {
+    pub(super) fn folders(&self, folders: Folders, per_second: Option<u64>) -> Shown {
         let (with, is_sent, way) = (self.with, self.is_sent(), self.way);
-        Shown::Passing(Passing::Folders { with, is_sent, files, size, was_there, seconds, way })
+        Shown::Passing(Passing::Folders { with, is_sent, folders, per_second, way })
     }
 
     /// A file that has gone out as it is: that it was taken is all that we know.
-    pub(super) fn sent_raw(&self, seconds: f64) -> Option<Shown> {
+    pub(super) fn sent_raw(&self, seconds: f64, per_second: Option<u64>) -> Option<Shown> {
         let is_it = self.is_sent() && self.form == Some(Form::Raw);
         let passed = Passed {
             with: self.with,
@@ -145,6 +150,7 @@ impl Peer {
             size: self.what.size.unwrap_or(0),
             hash: None,
             seconds,
+            per_second,
             was_there: false,
             way: self.way,
         };
@@ -312,7 +318,9 @@ impl Brain {
                 "too many offers wait for an answer here".to_owned()
             }
             Verdict::Ask(_) if self.setup.can_ask => {
-                self.show(Shown::Passing(Passing::Offer { number, from, what }));
+                let (existing, here) = (offered.taking.existing, None);
+                let offer = Passing::Offer { number, from, what, existing, here };
+                self.show(Shown::Passing(offer));
                 self.between.open.insert(number, offered);
                 return;
             }

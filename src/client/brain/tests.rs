@@ -457,6 +457,51 @@ fn progress_is_told_now_and_then_and_counts_from_where_it_went_on() {
 }
 
 #[test]
+fn the_rate_counts_what_has_moved_and_not_what_was_there() {
+    for (from, moved_ms, per_second) in
+        [(80_000_000, 2000, Some(10_000_000)), (0, 499, None), (100_000_000, 2000, None)]
+    {
+        let mut table = Table::new(Style::Verb);
+        table.order(download("x"));
+        let size = 100_000_000;
+        // Its beginning was proved for a minute.
+        table.brain.handle_reports(1, vec![begun(b"client_x", size, from, false)], 60_000);
+        table.effects();
+        let now_ms = 60_000 + moved_ms;
+        let (name, was_there) = (b"client_x".to_vec(), from == size);
+        let moved = Report::Moved(size - from);
+        let reports = vec![moved, Report::Stored { name, size, hash: [3; 32], was_there }];
+        table.brain.handle_reports(1, reports, now_ms);
+        let told = table.shown().into_iter().find_map(|shown| match shown {
+            Shown::Saved { per_second, .. } => Some(per_second),
+            _ => None,
+        });
+        assert_eq!(told, Some(per_second), "{from}");
+    }
+}
+
+#[test]
+fn folders_without_files_are_told_of_as_well() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(download("a"));
+    let folder = |name: &[u8]| Report::Folder { name: name.to_vec() };
+    let reports = vec![folder(b"client_a"), folder(b"client_b")];
+    table.brain.handle_reports(1, reports, 1);
+    let target = |shown: &Shown| match shown {
+        Shown::Folder { target, .. } => target.clone(),
+        _ => None,
+    };
+    let targets: Vec<_> = table.shown().iter().filter_map(target).collect();
+    assert_eq!(targets, [b"client_a".to_vec(), b"client_b".to_vec()]);
+    table.end(1, Outcome::Done);
+    table.brain.handle_moved(1, Ok(()), 2);
+    let first = b"client_a".to_vec();
+    let folders = Folders { first, count: 2, ..Folders::default() };
+    let told = Shown::SavedFolder { folders, is_upload: false, per_second: None };
+    assert!(table.shown().contains(&told));
+}
+
+#[test]
 fn output_above_a_prompt_comes_in_whole_lines_and_credit_follows_it() {
     let mut table = Table::new(Style::Prompt);
     table.order(run(false));

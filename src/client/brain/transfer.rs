@@ -6,9 +6,7 @@ use super::{
     Brain, Effect, Link, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
 };
 use crate::{
-    client::{
-        channel::Meeting, mover::peer::Taking, order::Local, outgoing::FilePart, progress::Size,
-    },
+    client::{order::Local, outgoing::FilePart, progress::Size},
     limits::CHUNK_MAX_BYTES,
     transfer::{Fault, Report, Segment, source::DiskFile},
     wire::{ErrorCode, Form},
@@ -21,77 +19,6 @@ const LINK_LOW_BYTES: usize = 128 * 1024;
 /// Our half of a transfer is over: the server has so long to end its own, in milliseconds. It has
 /// nothing to do for that but to answer; one that is gone is found out sooner.
 const END_TIMEOUT_MS: u64 = 15_000;
-
-/// What the thread of a transfer has to know.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Opening {
-    /// Files of the server come.
-    Fetch {
-        /// What was asked for.
-        paths: Vec<Vec<u8>>,
-        /// Where it goes.
-        target: Target,
-        /// Bytes a second, at most.
-        limit: Option<u64>,
-        /// Bytes that may be taken before they are reported.
-        credit_step_bytes: u32,
-    },
-    /// Files of ours go to another user.
-    Give {
-        /// Which.
-        paths: Vec<Local>,
-        /// Bytes a second, at most.
-        limit: Option<u64>,
-        /// How they go.
-        form: Form,
-        /// How the two clients meet, where both have told how they can.
-        meeting: Option<Meeting>,
-    },
-    /// Files of another user come.
-    Take {
-        /// What and how.
-        taking: Taking,
-        /// See [`Opening::Give`].
-        meeting: Option<Meeting>,
-        /// Bytes that may be taken before they are reported.
-        credit_step_bytes: u32,
-    },
-    /// Files of ours go.
-    Store {
-        /// Which.
-        paths: Vec<Local>,
-        /// Bytes a second, at most.
-        limit: Option<u64>,
-    },
-}
-
-impl Opening {
-    /// Bytes a second, at most.
-    pub fn limit(&self) -> Option<u64> {
-        match self {
-            Opening::Fetch { limit, .. }
-            | Opening::Store { limit, .. }
-            | Opening::Give { limit, .. } => *limit,
-            Opening::Take { .. } => None,
-        }
-    }
-
-    /// How the two clients meet, if they do.
-    pub fn meeting(&self) -> Option<&Meeting> {
-        match self {
-            Opening::Give { meeting, .. } | Opening::Take { meeting, .. } => meeting.as_ref(),
-            Opening::Fetch { .. } | Opening::Store { .. } => None,
-        }
-    }
-
-    /// The same, for who opens the way.
-    pub fn take_meeting(&mut self) -> Option<Meeting> {
-        match self {
-            Opening::Give { meeting, .. } | Opening::Take { meeting, .. } => meeting.take(),
-            Opening::Fetch { .. } | Opening::Store { .. } => None,
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Transfer {
@@ -118,11 +45,30 @@ pub(super) struct Transfer {
     current: (Vec<u8>, u64, u64),
     /// When the progress was told last, and what was there then.
     told: (u64, u64),
-    /// Files within folders, which are told of together.
-    nested_files: u64,
-    nested_bytes: u64,
-    was_there_files: u64,
+    /// Since when bytes move, and how many have.
+    moving_ms: Option<u64>,
+    moved_bytes: u64,
+    /// The folders that were named, and the files within them, which are told of together.
+    folders: Folders,
 }
+
+/// See [`Transfer::folders`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Folders {
+    /// The place of the first.
+    pub first: Vec<u8>,
+    /// How many.
+    pub count: u64,
+    /// Files within them.
+    pub files: u64,
+    /// Bytes of them all.
+    pub size: u64,
+    /// So many were there already.
+    pub was_there: u64,
+}
+
+/// What has moved for less than this has no rate that means anything, in milliseconds.
+const RATE_MIN_MS: u64 = 500;
 
 #[derive(Debug)]
 enum Kind {
@@ -186,10 +132,17 @@ impl Transfer {
             is_abandoned: false,
             current: (Vec::new(), 0, 0),
             told: (now_ms, 0),
-            nested_files: 0,
-            nested_bytes: 0,
-            was_there_files: 0,
+            moving_ms: None,
+            moved_bytes: 0,
+            folders: Folders::default(),
         }
+    }
+
+    /// Bytes a second. What was there already has not moved.
+    fn per_second(&self, now_ms: u64) -> Option<u64> {
+        let passed_ms = now_ms.saturating_sub(self.moving_ms?);
+        let means_something = passed_ms >= RATE_MIN_MS && self.moved_bytes > 0;
+        means_something.then(|| self.moved_bytes.saturating_mul(1000) / passed_ms)
     }
 
     pub(super) fn is_wanted(&self) -> bool {
@@ -364,6 +317,7 @@ impl Brain {
                 Report::Begun { name, size, from, starts_over } => {
                     transfer.current = (name.clone(), size, from);
                     transfer.told = (now_ms, from);
+                    transfer.moving_ms.get_or_insert(now_ms);
                     let is_top = !name.contains(&b'/');
                     let (path, shown) = (transfer.path_of(&name), escape_bytes(&name));
                     let notice = match (starts_over, from) {
@@ -382,10 +336,19 @@ impl Brain {
                 }
                 Report::Moved(bytes) => {
                     transfer.current.2 += bytes;
+                    transfer.moved_bytes += bytes;
                     self.tell_progress(tag, now_ms);
                 }
                 Report::Stored { name, size, hash, was_there } => {
                     self.handle_stored(tag, &name, (size, hash, was_there), now_ms);
+                }
+                Report::Folder { name } => {
+                    let (path, target) = (transfer.path_of(&name), transfer.place_of(&name));
+                    if transfer.folders.count == 0 {
+                        transfer.folders.first = target.clone().unwrap_or_else(|| name.clone());
+                    }
+                    transfer.folders.count += 1;
+                    self.show(Shown::Folder { path, target });
                 }
                 Report::Skipped { name, count } => self.show(skipped(&name, count)),
                 Report::Grown { name, size } => {
@@ -413,22 +376,32 @@ impl Brain {
         let Some(Task::Transfer(transfer)) = self.tasks.get_mut(&tag) else { return };
         let nested = memchr::memchr(b'/', name);
         if nested.is_some() {
-            transfer.nested_files += 1;
-            transfer.was_there_files += u64::from(was_there);
-            transfer.nested_bytes += size;
+            transfer.folders.files += 1;
+            transfer.folders.was_there += u64::from(was_there);
+            transfer.folders.size += size;
             if !self.setup.tells_every_file {
                 return;
             }
         }
         let seconds = now_ms.saturating_sub(transfer.began_ms) as f64 / 1000.0;
+        let per_second = transfer.per_second(now_ms);
         if let Kind::Peer(peer) = &transfer.kind {
-            let shown = peer.passed(name, (size, hash, was_there), seconds);
+            let shown = peer.passed(name, (size, hash, was_there), seconds, per_second);
             return self.show(shown);
         }
         let (path, target) = (transfer.path_of(name), transfer.place_of(name));
         let is_upload = matches!(transfer.kind, Kind::Store { .. });
         let hash = blake3::Hash::from(hash).to_string();
-        self.show(Shown::Saved { path, target, size, hash, seconds, is_upload, was_there });
+        self.show(Shown::Saved {
+            path,
+            target,
+            size,
+            hash,
+            seconds,
+            per_second,
+            is_upload,
+            was_there,
+        });
     }
 
     fn tell_progress(&mut self, tag: Tag, now_ms: u64) {
@@ -559,22 +532,23 @@ impl Brain {
     /// Tells of what is only known at the end.
     fn tell_end(&mut self, transfer: &Transfer, now_ms: u64) {
         let seconds = now_ms.saturating_sub(transfer.began_ms) as f64 / 1000.0;
+        let per_second = transfer.per_second(now_ms);
         let is_good = matches!((&transfer.ended, &transfer.over), (Some(Ok(())), Some(Ok(()))));
         if let Kind::Peer(peer) = &transfer.kind
             && is_good
         {
-            peer.sent_raw(seconds).into_iter().for_each(|shown| self.show(shown));
+            peer.sent_raw(seconds, per_second).into_iter().for_each(|shown| self.show(shown));
         }
-        let (files, size) = (transfer.nested_files, transfer.nested_bytes);
-        if files == 0 || self.setup.tells_every_file {
+        let folders = transfer.folders.clone();
+        let is_nothing = folders.files == 0 && (folders.count == 0 || !is_good);
+        if is_nothing || self.setup.tells_every_file {
             return;
         }
-        let was_there = transfer.was_there_files;
         self.show(match &transfer.kind {
-            Kind::Peer(peer) => peer.folders((files, size, was_there), seconds),
+            Kind::Peer(peer) => peer.folders(folders, per_second),
             kind => {
                 let is_upload = matches!(kind, Kind::Store { .. });
-                Shown::SavedFolder { files, size, was_there, is_upload, seconds }
+                Shown::SavedFolder { folders, is_upload, per_second }
             }
         });
     }

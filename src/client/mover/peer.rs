@@ -283,6 +283,10 @@ impl<K: Sink> Sink for Bounded<K> {
         self.sink.discard(stage);
     }
 
+    fn folder_name(&self, entry: &Entry) -> Vec<u8> {
+        self.sink.folder_name(entry)
+    }
+
     fn takes_links(&self) -> bool {
         self.sink.takes_links()
     }

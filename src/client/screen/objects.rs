@@ -66,7 +66,10 @@ pub(super) fn to_json(shown: &Shown, time: Option<i64>) -> Option<Vec<u8>> {
             "event": "progress", "path": blob(path), "bytes": received, "size": known(*size),
             "bytes_per_second": per_second,
         }),
-        Shown::Saved { path, target, size, hash, seconds, is_upload, was_there } => json!({
+        Shown::Folder { path, target } => json!({
+            "event": "folder", "path": blob(path), "file": target.as_deref().map(blob),
+        }),
+        Shown::Saved { path, target, size, hash, seconds, is_upload, was_there, .. } => json!({
             "event": if *is_upload { "stored" } else { "saved" }, "path": blob(path),
             "file": target.as_deref().map(blob), "size": size, "blake3": hash,
             "seconds": seconds, "unchanged": was_there,

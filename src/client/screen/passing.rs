@@ -4,10 +4,8 @@ use serde_json::{Value, json};
 
 use super::{CYAN, DIM, GREEN, Screen, Where};
 use crate::{
-    client::{
-        channel::Way,
-        progress::{Rate, Size},
-    },
+    client::{brain::Folders, channel::Way, progress::Size},
+    transfer::sink::Existing,
     wire::{
         Blob, Name,
         escape::{escape, escape_bytes},
@@ -25,6 +23,10 @@ pub enum Passing {
         from: Name,
         /// What.
         what: What,
+        /// What becomes of a file of the name that it would get.
+        existing: Existing,
+        /// The same in words, where there is one.
+        here: Option<String>,
     },
     /// That is not to be had any more.
     Withdrawn {
@@ -67,20 +69,16 @@ pub enum Passing {
     },
     /// A file is there.
     Passed(Passed),
-    /// Files within folders are there.
+    /// Folders with the files within them are there.
     Folders {
         /// To or from whom.
         with: Name,
         /// Whether they are ours.
         is_sent: bool,
-        /// How many.
-        files: u64,
-        /// Bytes of them all.
-        size: u64,
-        /// So many were there already.
-        was_there: u64,
-        /// How long it took.
-        seconds: f64,
+        /// Which.
+        folders: Folders,
+        /// Bytes that moved in a second, where it took long enough to tell.
+        per_second: Option<u64>,
         /// Which way they went at last.
         way: Option<Way>,
     },
@@ -116,6 +114,8 @@ pub struct Passed {
     pub hash: Option<String>,
     /// How long it took.
     pub seconds: f64,
+    /// Bytes that moved in a second, where it took long enough to tell.
+    pub per_second: Option<u64>,
     /// Nothing had to be sent: it was there already.
     pub was_there: bool,
     /// Which way it went at last, where that is known.
@@ -149,10 +149,11 @@ impl What {
 impl Screen {
     pub(super) fn passing(&self, passing: &Passing) -> Option<(Where, String)> {
         let text = match passing {
-            Passing::Offer { number, from, what } => {
+            Passing::Offer { number, from, what, here, .. } => {
                 let from = self.paint(Where::Err, CYAN, from.as_str());
                 let answer = format!("`accept {number}` or `refuse {number}`");
-                format!("{from} offers {}: {answer}\n", what.text())
+                let here = here.as_ref().map_or_else(String::new, |here| format!(" ({here})"));
+                format!("{from} offers {}: {answer}{here}\n", what.text())
             }
             Passing::Withdrawn { number, text } => {
                 let text = format!("offer {number} is off: {}", escape(text));
@@ -179,27 +180,24 @@ impl Screen {
                 self.line(Where::Err, DIM, &text)
             }
             Passing::Passed(passed) => self.passed(passed),
-            Passing::Folders { with, is_sent, files, size, was_there, seconds, way } => {
-                let name = format!("{} in folders", super::counted(*files, "files"));
-                let unchanged = match was_there {
-                    0 => String::new(),
-                    some => format!(", {some} unchanged"),
-                };
+            Passing::Folders { with, is_sent, folders, per_second, way } => {
+                let (name, unchanged) = self.folders(folders);
                 let end = format!("{}{unchanged}, verified", word(*way));
-                told(*is_sent, *with, &name, *size, *seconds, &end)
+                told(*is_sent, *with, &name, folders.size, *per_second, &end)
             }
         };
         Some((Where::Err, text))
     }
 
     fn passed(&self, passed: &Passed) -> String {
-        let Passed { with, is_sent, path, target, size, hash, seconds, was_there, way } = passed;
+        let Passed { with, is_sent, path, target, size, hash, per_second, was_there, way, .. } =
+            passed;
         let name = escape_bytes(target.as_deref().unwrap_or(path));
         let name = self.paint(Where::Err, GREEN, &name).into_owned();
         let unchanged = if *was_there { ", unchanged" } else { "" };
         let verified = if hash.is_some() { ", verified" } else { ", not verified" };
         let end = format!("{}{unchanged}{verified}", word(*way));
-        told(*is_sent, *with, &name, *size, *seconds, &end)
+        told(*is_sent, *with, &name, *size, *per_second, &end)
     }
 }
 
@@ -212,12 +210,17 @@ fn word(way: Option<Way>) -> &'static str {
     }
 }
 
-fn told(is_sent: bool, with: Name, name: &str, size: u64, seconds: f64, end: &str) -> String {
+fn told(
+    is_sent: bool,
+    with: Name,
+    name: &str,
+    size: u64,
+    per_second: Option<u64>,
+    end: &str,
+) -> String {
     let (verb, word) = if is_sent { ("sent", "to") } else { ("saved", "from") };
-    let per_second = (size as f64 / seconds.max(1e-3)) as u64;
-    // The rate of something that took no time is no news, nor is that of nothing.
-    let is_quick = seconds < 0.5 || end.contains("unchanged");
-    let rate = if is_quick { String::new() } else { format!(", {}", Rate(per_second)) };
+    // What was there has no rate.
+    let rate = super::rate(per_second.filter(|_| !end.contains("unchanged")));
     format!("{verb} {name} {word} {with} ({}{rate}{end})\n", Size(size))
 }
 
@@ -230,7 +233,7 @@ pub(super) fn to_json(passing: &Passing) -> Option<Value> {
         one
     };
     Some(match passing {
-        Passing::Offer { number, from, what } => {
+        Passing::Offer { number, from, what, .. } => {
             with_what(json!({"event": "offer", "offer": number, "from": from}), what)
         }
         Passing::Withdrawn { number, text } => {
@@ -289,7 +292,8 @@ mod tests {
             (what(b"a", Some(2), 3, false), "a and more (3 files, 2 B)"),
             (what(b"\x1b[2J\xff", Some(2), 1, false), "\\x1b[2J\\xff (2 B)"),
         ] {
-            let offer = Passing::Offer { number: 3, from: bob(), what };
+            let (number, existing, here) = (3, Existing::Keep, None);
+            let offer = Passing::Offer { number, from: bob(), what, existing, here };
             let (_, shown) = Screen::default().passing(&offer).expect("it is shown");
             assert_eq!(shown, format!("bob offers {text}: `accept 3` or `refuse 3`\n"));
         }
@@ -297,29 +301,43 @@ mod tests {
 
     #[test]
     fn what_is_there_is_told_with_who_vouches() {
-        let passed = |is_sent: bool, hash: Option<&str>, seconds, was_there, way| {
+        let passed = |is_sent: bool, hash: Option<&str>, per_second, was_there, way| {
             let (path, target) = (b"plan".to_vec(), (!is_sent).then(|| b"bob_plan".to_vec()));
             let (with, hash) = (bob(), hash.map(str::to_owned));
-            let size = 12_345_678;
-            let passed =
-                Passed { with, is_sent, path, target, size, hash, seconds, was_there, way };
+            let (size, seconds) = (12_345_678, 2.0);
+            let passed = Passed {
+                with,
+                is_sent,
+                path,
+                target,
+                size,
+                hash,
+                seconds,
+                per_second,
+                was_there,
+                way,
+            };
             Screen::default().passing(&Passing::Passed(passed)).expect("it is shown").1
         };
         let slow = "sent plan to bob (12.3 MB, 6.17 MB/s, verified)\n";
-        assert_eq!(passed(true, Some("h"), 2.0, false, Some(Way::Relayed)), slow);
+        assert_eq!(passed(true, Some("h"), Some(6_172_839), false, Some(Way::Relayed)), slow);
         let same = "saved bob_plan from bob (12.3 MB, relayed, unchanged, verified)\n";
-        assert_eq!(passed(false, Some("h"), 2.0, true, Some(Way::Sealed)), same);
+        assert_eq!(passed(false, Some("h"), Some(1), true, Some(Way::Sealed)), same);
         let place = "192.0.2.1:40000".parse().expect("a place");
         let straight = "saved bob_plan from bob (12.3 MB, 6.17 MB/s, direct, verified)\n";
-        assert_eq!(passed(false, Some("h"), 2.0, false, Some(Way::Direct(place))), straight);
+        assert_eq!(
+            passed(false, Some("h"), Some(6_172_839), false, Some(Way::Direct(place))),
+            straight
+        );
         let bare = "saved bob_plan from bob (12.3 MB, not verified)\n";
-        assert_eq!(passed(false, None, 0.1, false, None), bare);
+        assert_eq!(passed(false, None, None, false, None), bare);
     }
 
     #[test]
     fn programs_get_objects() {
         let what = what(b"\xff", None, 2, true);
-        let offer = Passing::Offer { number: 3, from: bob(), what };
+        let (number, existing, here) = (3, Existing::Keep, None);
+        let offer = Passing::Offer { number, from: bob(), what, existing, here };
         let expected = json!({
             "event": "offer", "offer": 3, "from": "bob", "name": {"base64": "/w=="},
             "size": null, "files": 2, "folder": true,

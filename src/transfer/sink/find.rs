@@ -4,10 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io,
-    os::{
-        fd::OwnedFd,
-        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     sync::Arc,
 };
 
@@ -143,5 +140,5 @@ fn open(folder: &OwnedFd, name: &OsStr) -> Result<Option<File>, Fault> {
     };
     let file = File::from(opened);
     let metadata = file.metadata()?;
-    Ok((metadata.is_file() && metadata.size() > 0).then_some(file))
+    Ok(metadata.is_file().then_some(file))
 }

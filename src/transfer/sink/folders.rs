@@ -90,10 +90,6 @@ impl Folders {
         Folders { hidden, ..self }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
     pub fn close_all(&mut self) {
         self.open.clear();
     }

@@ -138,7 +138,7 @@ impl GivenNames {
                 Some(one) => one.name(top),
                 None => top.to_vec(),
             },
-            Naming::From(user) => fitting([user, &b"_"[..], &printable(top)].concat()),
+            Naming::From(user) => name_from(user, top),
         }
     }
 
@@ -165,6 +165,11 @@ impl GivenNames {
         let (head, rest) = path.split_at(cut);
         (head, rest.strip_prefix(b"/").unwrap_or(rest))
     }
+}
+
+/// How something is called here that this user sends.
+pub fn name_from(user: &[u8], top: &[u8]) -> Vec<u8> {
+    fitting([user, &b"_"[..], &printable(top)].concat())
 }
 
 pub(super) fn same_name() -> Fault {
@@ -213,7 +218,7 @@ fn fitting(name: Vec<u8>) -> Vec<u8> {
 }
 
 /// The `number`th name for different files that are all called so: `a.txt`, `a-2.txt`, `a-3.txt`.
-pub(super) fn numbered(name: &[u8], number: u32) -> Vec<u8> {
+pub fn numbered(name: &[u8], number: u32) -> Vec<u8> {
     let (stem, ending) = split_ending(name);
     let mark = format!("-{number}");
     let room = NAME_MAX_BYTES - ending.len() - mark.len();
