@@ -111,6 +111,10 @@ fn the_first_bytes_decide_once_and_by_the_eighth() {
         (b"\x06\x04sg", line, 4),
         (b"\x06x", line, 2),
         (b"{\"method\"", Sniffed::Speaks(Dialect::Json, 0), 1),
+        (b"[{\"op\"", Sniffed::Speaks(Dialect::Json, 0), 1),
+        (b"\"ping\"", Sniffed::Speaks(Dialect::Json, 0), 1),
+        (b"\xef\xbb\xbf{\"op\"", Sniffed::Blank(3), 3),
+        (b"\xef\xbb{", line, 3),
         (b"\x16\x03\x01\x02", Sniffed::Tls, 2),
         (b"\x16\x02", line, 2),
         (b"GET / HTTP/1.1\r\n", Sniffed::Http, 4),
@@ -121,10 +125,9 @@ fn the_first_bytes_decide_once_and_by_the_eighth() {
         (b"PRI * HTTP/2.0\r\n", line, 2),
         (b"get / HTTP/1.1\r\n", line, 1),
         (b"user alice\n", line, 1),
-        (b"\n", line, 1),
+        (b"\n", Sniffed::Blank(1), 1),
         (b"\0", line, 1),
-        (b"\xef\xbb\xbf{", line, 1),
-        (b" {}", line, 1),
+        (b" {}", Sniffed::Blank(1), 1),
     ] {
         assert_eq!(sniff(b""), Sniffed::Undecided);
         for length in 1..=bytes.len() {

@@ -147,7 +147,8 @@ fn objects_that_are_none_are_answered_where_their_end_can_be_told() {
         (br#"{"op":"ping","id":1,"x":"\udc00\ud800"}"#, broken()),
         (br#"{"op":"ping","id":"\ud83d\ude00"}"#, Good),
         (b"{\"op\":\"ping\",\"id\":\"\0\"}", broken()),
-        (b"{\"op\":\"ping\",\"id\":\"\n\"}", broken()),
+        (b"{\"op\":\"ping\",\"id\":\"\n", broken()),
+        (b"{\"op\":\"ping\",\"id\":\"\\\n", broken()),
         (b"{\"op\":\"ping\",\"id\":\"\x7f\"}", Good),
         (b"{\"op\":\"ping\",\"id\":\"\xc0\xaf\"}", broken()),
         (b"{\"op\":\"ping\",\"id\":\"\xed\xa0\x80\"}", broken()),
@@ -169,7 +170,8 @@ fn objects_that_are_none_are_answered_where_their_end_can_be_told() {
         (b"[1]", End(Protocol)),
         (b"null", End(Protocol)),
         (b"\0", End(Protocol)),
-        (b"\xef\xbb\xbf{}", End(Protocol)),
+        (b" \xef\xbb\xbf\n\xef\xbb\xbf\xef", Good),
+        (b"\xbb\xbf{}", End(Protocol)),
         (b"\xff", End(Protocol)),
         (b"\x16\x03\x01", End(Protocol)),
         (b"GET / HTTP/1.1\r\n", End(Protocol)),
@@ -181,6 +183,30 @@ fn objects_that_are_none_are_answered_where_their_end_can_be_told() {
     }
     let long = format!("{{\"op\":\"echo\",\"id\":1,\"text\":\"{}", "x".repeat(10_000_000));
     assert_eq!(fate(long.as_bytes()), End(Protocol));
+}
+
+#[test]
+fn what_follows_a_broken_object_is_read_whichever_quote_or_brace_is_wrong() {
+    let good = "{\"op\":\"ping\",\"id\":7}\n";
+    let pings = |read: &[String]| read.iter().filter(|it| it.contains("Ping")).count();
+    for broken in [
+        "{\"method\":\"echo it\"s\",\"id\":1}\n",
+        "{\"method\":\"echo its,\"id\":1}\n",
+        "{\"method:\"echo\",\"id\":1}\r\n",
+        "{\"method\":\"two\nlines {\",\"id\":1}\n",
+        "{\"method\":\"three\n\nlines\n\\\\\",\"id\":[\n1]}\n",
+        "{\"method\":\"a backslash\\\n\",\"id\":1}\n",
+        "{\"method\":\"no brace\",\"id\":1\n",
+        "{\"method\":[\"no bracket\",\"id\":1}\n",
+        "{\"method\":{\"id\":1}\n  ",
+        "{\n  \"method\": \"x\",\n  \"id\": 1\n\n",
+    ] {
+        let input = [good, broken, good, "\u{feff}", good].concat();
+        let whole = read_in_pieces(Dialect::Json, [input.as_bytes()]);
+        assert_eq!((whole.len(), pings(&whole)), (4, 3), "{broken:?}: {whole:?}");
+        assert!(whole[1].contains("BadJson") && whole[1].contains("byte "), "{whole:?}");
+        assert_cuts_do_not_matter(input.as_bytes());
+    }
 }
 
 #[test]

@@ -47,6 +47,9 @@ impl Hub {
         if session.is_closing() {
             return;
         }
+        if session.input.nonsense.is_some() {
+            return self.close_if_finished(id);
+        }
         if session.input.rest.is_empty() {
             let used = self.consume(id, bytes);
             self.keep(id, &bytes[used..]);
@@ -260,6 +263,9 @@ impl Hub {
                         return used;
                     }
                     used += consumed;
+                    if !place.is_fresh() {
+                        self.session_mut(id).expect("its request is at hand").input.place = place;
+                    }
                     self.note_what_follows(id, dialect, &request);
                     match label {
                         Some(label) => self.on_labelled(id, is_greeting, &label, request),
@@ -267,10 +273,22 @@ impl Hub {
                     }
                 }
                 Err(refusal) => {
-                    self.close(id, CloseReason::Protocol, Some(&refusal));
+                    self.on_nonsense(id, refusal);
                     return bytes.len();
                 }
             }
+        }
+    }
+
+    /// Takes no more of a session after bytes that cannot be understood. The JSON requests before
+    /// them were good: each has its reply before the connection ends.
+    fn on_nonsense(&mut self, id: SessionId, refusal: Refusal) {
+        let Some(session) = self.session_mut(id) else { return };
+        if session.is_json() && session.has_work() {
+            session.input.ended = true;
+            session.input.nonsense = Some(Box::new(refusal));
+        } else {
+            self.close(id, CloseReason::Protocol, Some(&refusal));
         }
     }
 
@@ -396,6 +414,7 @@ impl Hub {
                 Sniffed::Speaks(Dialect::Line, 0)
             }
             Sniffed::Undecided => return None,
+            Sniffed::Blank(count) => return Some(count),
             sniffed => sniffed,
         };
         let (origin, secured) = (session.origin, session.secured);

@@ -141,6 +141,9 @@ pub struct Inbound {
     pub(super) paused: bool,
     /// JSON alone: the next request waits for the end of an operation.
     pub(super) awaits_slot: bool,
+    /// JSON alone: bytes have come that are no request, nothing is taken after them, and this is
+    /// said once all is answered.
+    pub(super) nonsense: Option<Box<Refusal>>,
 }
 
 /// Bytes of a file among lines.
