@@ -8,6 +8,7 @@ pub mod reply;
 mod request;
 pub mod scan;
 mod syntax;
+mod words;
 
 use std::borrow::Cow;
 
@@ -250,7 +251,13 @@ fn put_string(text: &str, out: &mut Vec<u8>) {
 }
 
 fn put_value(value: &impl Serialize, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("our values are JSON and a Vec takes them");
+    let start = out.len();
+    serde_json::to_writer(&mut *out, value).expect("our values are JSON and a Vec takes them");
+    let safe = std::str::from_utf8(&out[start..]).map(super::escape::escape_json);
+    if let Cow::Owned(safe) = safe.expect("JSON is UTF-8") {
+        out.truncate(start);
+        out.extend_from_slice(safe.as_bytes());
+    }
 }
 
 fn put_number(mut number: u64, out: &mut Vec<u8>) {
