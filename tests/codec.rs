@@ -417,6 +417,10 @@ proptest! {
 
     #[test]
     fn more_bytes_never_change_a_decision(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+        let mut bytes = &bytes[..];
+        while let Sniffed::Blank(count) = sniff(bytes) {
+            bytes = &bytes[count..];
+        }
         let mut decided = Sniffed::Undecided;
         for length in 0..=bytes.len() {
             let now = sniff(&bytes[..length]);
@@ -424,5 +428,18 @@ proptest! {
             prop_assert!(length < 8 || now != Sniffed::Undecided);
             decided = now;
         }
+    }
+}
+
+#[test]
+fn commands_of_telnet_among_lines_are_nothing_wherever_they_are_cut() {
+    let putty = b"\xff\xfb\x1f\xff\xfb\x20\xff\xfb\x18\xff\xfd\x01\xff\xfd\x03";
+    let input = [&putty[..], b"user alice\r\n\xff\xf4\xff\xfd\x06who\n\xff\xfb\necho \xff\xff\n"];
+    let input = input.concat();
+    let whole = read_in_pieces(Dialect::Line, [&input[..]]);
+    let plain = read_in_pieces(Dialect::Line, [&b"user alice\nwho\n\necho \xff\n"[..]]);
+    assert_eq!(whole, plain);
+    for size in 1..input.len() {
+        assert_eq!(read_in_pieces(Dialect::Line, input.chunks(size)), whole, "{size}");
     }
 }

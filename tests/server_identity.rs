@@ -600,3 +600,29 @@ fn a_framed_session_cannot_begin_without_its_password() {
     }
     assert!(!site.server.path("never").exists());
 }
+
+#[test]
+fn the_log_names_who_guesses_and_from_where_and_tells_a_block_once() {
+    let site = Guarded::start("alice right\n", &["--attempts", "2"]);
+    for (ip, others) in FAMILIES.into_iter().zip([0, 2]) {
+        site.say(ip, "user nobody x\nuser alice wrong\nuser alice again\nuser alice right\n");
+        site.server.await_log("reason=no-such-user");
+        let log = site.server.log();
+        let lines = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+        assert_eq!(lines("event=login-blocked user=alice address="), 1, "{log}");
+        let failed = "event=login-failed user=alice session=";
+        let (first, second) = (" reason=wrong-password failures=1", " failures=2");
+        let of_alice = log.lines().filter(|line| line.contains(failed)).collect::<Vec<_>>();
+        assert_eq!(of_alice.len(), 2, "{log}");
+        assert!(of_alice[0].ends_with(first) && of_alice[1].ends_with(second), "{log}");
+        let unknown = log.lines().filter(|line| line.contains("user=? session=")).count();
+        assert!(unknown > 0 && !log.contains("nobody"), "{log}");
+        if others == 0 {
+            let address = match ip {
+                IpAddr::V4(_) => "address=127.0.0.1:",
+                IpAddr::V6(_) => "address=[::1]:",
+            };
+            assert!(of_alice.iter().all(|line| line.contains(address)), "{log}");
+        }
+    }
+}

@@ -33,6 +33,17 @@ fn is_foreign(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownCommand | ErrorCode::BadText)
 }
 
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().is_empty()
+}
+
+/// What is said where the file is longer than its announcement: it has grown since it was measured,
+/// and what has been added could read like a request.
+fn more_than_announced() -> Refusal {
+    let text = "more bytes came than were announced; the next request goes behind the answer";
+    Refusal::new(0, ErrorCode::Protocol, text)
+}
+
 impl Hub {
     pub(super) fn on_bytes(&mut self, id: SessionId, bytes: &[u8]) {
         let now = self.now;
@@ -219,9 +230,19 @@ impl Hub {
                 Phase::Greeting { dialect, .. } => (dialect, true),
                 Phase::Verifying { dialect } | Phase::Ready { dialect, .. } => (dialect, false),
             };
+            if session.input.answer_due && session.operations.is_empty() {
+                session.input.answer_due = false;
+            }
+            if session.input.answer_due && !is_blank(rest) {
+                self.on_nonsense(id, more_than_announced());
+                return bytes.len();
+            }
             if session.must_pause(&limits) {
                 session.input.paused = true;
                 return used;
+            }
+            if session.input.answer_due {
+                return bytes.len();
             }
             match self.pass_on(id, dialect, is_greeting, rest) {
                 Passed::Wait => return used,
@@ -362,7 +383,9 @@ impl Hub {
     /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
     fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
         let window = self.limits.input_window_bytes;
-        let room = self.operation_of(id, 0).and_then(|operation| operation.input_room(window));
+        let taker = self.operation_of(id, 0);
+        let has_taker = taker.is_some();
+        let room = taker.and_then(|operation| operation.input_room(window));
         let session = self.session_mut(id).expect("the caller has it");
         let mut raw = session.input.raw.take().expect("the caller has looked");
         let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
@@ -376,8 +399,16 @@ impl Hub {
             return None;
         }
         let is_wanted = raw.refusal.is_none();
+        let is_taken = is_wanted && has_taker;
+        if is_end && is_taken && !is_blank(&bytes[count..]) {
+            self.on_nonsense(id, more_than_announced());
+            return Some(bytes.len());
+        }
         match is_end {
             true => {
+                if is_taken {
+                    self.session_mut(id).expect("its operation is at hand").input.answer_due = true;
+                }
                 if is_wanted && count > 0 {
                     self.on_input(id, 0, &bytes[..count]);
                 }

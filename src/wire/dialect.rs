@@ -3,7 +3,7 @@
 use super::{
     ErrorCode, Event, Item, Post, Refusal, frame, http, json,
     json::scan::{BYTE_ORDER_MARK, Place},
-    line,
+    line, telnet,
 };
 
 /// A language that sessions speak.
@@ -59,6 +59,22 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     }
 }
 
+/// Puts the line at the head of `bytes` into `scratch`, where it has commands of telnet, without
+/// them; how many bytes it has.
+fn telnet_line(bytes: &[u8], scanned: usize, max: usize, scratch: &mut Vec<u8>) -> Option<usize> {
+    let end = scanned + memchr::memchr(b'\n', &bytes[scanned..])?;
+    if end > max || memchr::memchr(telnet::IAC, &bytes[..end]).is_none() {
+        return None;
+    }
+    scratch.clear();
+    telnet::put_without_commands(&bytes[..=end], scratch);
+    // A command that is not whole does not take the end of the line with it.
+    if scratch.last() != Some(&b'\n') {
+        scratch.push(b'\n');
+    }
+    Some(end + 1)
+}
+
 /// The last bytes of a connection whose dialect is not served: the reason, in that dialect.
 pub fn farewell(sniffed: Sniffed, refusal: &Refusal) -> Vec<u8> {
     match sniffed {
@@ -101,7 +117,12 @@ impl Dialect {
     ) -> Result<Option<Item<'a>>, Refusal> {
         match self {
             Dialect::Line => {
-                let item = line::decode(bytes, place.at, max)?;
+                let item = match telnet_line(bytes, place.at, max, scratch) {
+                    None => line::decode(bytes, place.at, max)?,
+                    Some(consumed) => {
+                        line::decode(scratch, 0, max)?.map(|item| Item { consumed, ..item })
+                    }
+                };
                 place.at = if item.is_some() { 0 } else { bytes.len() };
                 Ok(item)
             }
