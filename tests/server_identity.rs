@@ -550,11 +550,12 @@ fn nothing_is_uploaded_to_the_place_of_a_credentials_file() {
     command.args(["--port", "0"]).current_dir(root.path());
     let fresh = Server::start_sharing(root, command);
     for (server, login) in [(&server, "user alice x\n"), (&fresh, "")] {
-        let request = format!("{login}upload 6 credentials.txt\neve x\necho after\n");
-        let heard = exchange(server.address(FAMILIES[0]), request.as_bytes());
-        let heard = String::from_utf8(heard).expect("text").replace("welcome alice\n", "");
-        assert!(heard.starts_with("error permission-denied: "), "{heard}");
-        assert!(heard.ends_with("\nafter\n") && heard.lines().count() == 2, "{heard}");
+        let mut line = server.line(FAMILIES[0]);
+        line.send_bytes(format!("{login}upload 6 credentials.txt\neve x\n").as_bytes());
+        let heard = std::iter::repeat_with(|| line.next()).find(|it| !it.starts_with("welcome "));
+        assert!(heard.is_some_and(|it| it.starts_with("error permission-denied: ")));
+        line.send_bytes(b"echo after\n");
+        assert_eq!(line.next(), "after");
         let folder = TempDir::new().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("credentials.txt"), "eve x\n").expect("a file");
