@@ -38,6 +38,22 @@ pub const OBJECT_MAX_BYTES: usize = 1024 * 1024;
 /// that such a peer may cost.
 pub const OBJECT_FIRST_MAX_BYTES: usize = 16 * 1024;
 
+/// Failed logins of one source that cost it nothing: a house full of people who mistype.
+pub const LOGIN_FAILURES_FREE: u32 = 20;
+
+/// What each further one adds to the wait before its next login is looked at.
+pub const LOGIN_WAIT_STEP: Duration = Duration::from_millis(100);
+
+/// Failures that count at most: so a wait has an end, and so has its reason.
+pub const LOGIN_DEBT_MAX: u32 = 60;
+
+/// A failure is forgotten after so long, one after another.
+pub const LOGIN_FAILURE_FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
+
+/// Sources whose failures are remembered, some 50 bytes each. A flood from more of them has other
+/// means.
+pub const LOGIN_SOURCES_MAX: usize = 16_384;
+
 /// Deepest nesting of objects and arrays in a request, the request itself included. No request
 /// needs more than three.
 pub const OBJECT_DEPTH_MAX: usize = 32;

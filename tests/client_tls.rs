@@ -322,6 +322,22 @@ fn real_certificates_are_taken_for_their_names_alone() {
             }
         }
     }
+    // One that has signed itself, as tools make it that know of nothing but authorities.
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("good names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let own_key = rcgen::KeyPair::generate().expect("a key");
+    let own = params.self_signed(&own_key).expect("a certificate");
+    let files = ["self.pem", "self-key.pem"].map(|name| folder.path().join(name));
+    for (file, text) in files.iter().zip([own.pem(), own_key.serialize_pem()]) {
+        fs::write(file, text).expect("a file");
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("our own");
+    }
+    let [own, own_key] = files.map(|file| file.to_string_lossy().into_owned());
+    let own_server = Server::start_with(&["--cert", &own, "--key", &own_key]);
+    let told = user.run_on("localhost", own_server.port, &["--ca", &own, "echo", "x"]);
+    let told = told.assert(4, "");
+    told.assert_says(&["is not accepted", "basicConstraints=critical,CA:FALSE"]);
+    assert!(!told.err.contains("Other"), "{}", told.err);
     assert!(user.lines().is_empty(), "certificates pin nothing");
     for (file, why) in [("missing", "No such file"), (&*key, "no certificate")] {
         let path = folder.path().join(file).to_string_lossy().into_owned();

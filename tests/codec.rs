@@ -114,6 +114,10 @@ fn the_first_bytes_decide_once_and_by_the_eighth() {
         (b"\x06\x04sg", line, 4),
         (b"\x06x", line, 2),
         (b"{\"method\"", Sniffed::Speaks(Dialect::Json, 0), 1),
+        (b"[{\"op\"", Sniffed::Speaks(Dialect::Json, 0), 1),
+        (b"\"ping\"", Sniffed::Speaks(Dialect::Json, 0), 1),
+        (b"\xef\xbb\xbf{\"op\"", Sniffed::Blank(3), 3),
+        (b"\xef\xbb{", line, 3),
         (b"\x16\x03\x01\x02", Sniffed::Tls, 2),
         (b"\x16\x02", line, 2),
         (b"GET / HTTP/1.1\r\n", Sniffed::Http, 4),
@@ -124,10 +128,9 @@ fn the_first_bytes_decide_once_and_by_the_eighth() {
         (b"PRI * HTTP/2.0\r\n", line, 2),
         (b"get / HTTP/1.1\r\n", line, 1),
         (b"user alice\n", line, 1),
-        (b"\n", line, 1),
+        (b"\n", Sniffed::Blank(1), 1),
         (b"\0", line, 1),
-        (b"\xef\xbb\xbf{", line, 1),
-        (b" {}", line, 1),
+        (b" {}", Sniffed::Blank(1), 1),
     ] {
         assert_eq!(sniff(b""), Sniffed::Undecided);
         for length in 1..=bytes.len() {
@@ -444,6 +447,10 @@ proptest! {
 
     #[test]
     fn more_bytes_never_change_a_decision(bytes in proptest::collection::vec(any::<u8>(), 0..12)) {
+        let mut bytes = &bytes[..];
+        while let Sniffed::Blank(count) = sniff(bytes) {
+            bytes = &bytes[count..];
+        }
         let mut decided = Sniffed::Undecided;
         for length in 0..=bytes.len() {
             let now = sniff(&bytes[..length]);
@@ -451,5 +458,18 @@ proptest! {
             prop_assert!(length < 8 || now != Sniffed::Undecided);
             decided = now;
         }
+    }
+}
+
+#[test]
+fn commands_of_telnet_among_lines_are_nothing_wherever_they_are_cut() {
+    let putty = b"\xff\xfb\x1f\xff\xfb\x20\xff\xfb\x18\xff\xfd\x01\xff\xfd\x03";
+    let input = [&putty[..], b"user alice\r\n\xff\xf4\xff\xfd\x06who\n\xff\xfb\necho \xff\xff\n"];
+    let input = input.concat();
+    let whole = read_in_pieces(Dialect::Line, [&input[..]]);
+    let plain = read_in_pieces(Dialect::Line, [&b"user alice\nwho\n\necho \xff\n"[..]]);
+    assert_eq!(whole, plain);
+    for size in 1..input.len() {
+        assert_eq!(read_in_pieces(Dialect::Line, input.chunks(size)), whole, "{size}");
     }
 }

@@ -14,7 +14,7 @@ use sixfour::{
     wire::{
         Dialect, ErrorCode,
         ErrorCode::*,
-        Event, Name, Outcome, Refusal, Request, Stream,
+        Event, Name, Outcome, Refusal, Request, Stream, Text,
         event::{Ended, Entry, EntryKind},
         json::{self, Reply},
     },
@@ -147,7 +147,8 @@ fn objects_that_are_none_are_answered_where_their_end_can_be_told() {
         (br#"{"op":"ping","id":1,"x":"\udc00\ud800"}"#, broken()),
         (br#"{"op":"ping","id":"\ud83d\ude00"}"#, Good),
         (b"{\"op\":\"ping\",\"id\":\"\0\"}", broken()),
-        (b"{\"op\":\"ping\",\"id\":\"\n\"}", broken()),
+        (b"{\"op\":\"ping\",\"id\":\"\n", broken()),
+        (b"{\"op\":\"ping\",\"id\":\"\\\n", broken()),
         (b"{\"op\":\"ping\",\"id\":\"\x7f\"}", Good),
         (b"{\"op\":\"ping\",\"id\":\"\xc0\xaf\"}", broken()),
         (b"{\"op\":\"ping\",\"id\":\"\xed\xa0\x80\"}", broken()),
@@ -169,7 +170,8 @@ fn objects_that_are_none_are_answered_where_their_end_can_be_told() {
         (b"[1]", End(Protocol)),
         (b"null", End(Protocol)),
         (b"\0", End(Protocol)),
-        (b"\xef\xbb\xbf{}", End(Protocol)),
+        (b" \xef\xbb\xbf\n\xef\xbb\xbf\xef", Good),
+        (b"\xbb\xbf{}", End(Protocol)),
         (b"\xff", End(Protocol)),
         (b"\x16\x03\x01", End(Protocol)),
         (b"GET / HTTP/1.1\r\n", End(Protocol)),
@@ -181,6 +183,30 @@ fn objects_that_are_none_are_answered_where_their_end_can_be_told() {
     }
     let long = format!("{{\"op\":\"echo\",\"id\":1,\"text\":\"{}", "x".repeat(10_000_000));
     assert_eq!(fate(long.as_bytes()), End(Protocol));
+}
+
+#[test]
+fn what_follows_a_broken_object_is_read_whichever_quote_or_brace_is_wrong() {
+    let good = "{\"op\":\"ping\",\"id\":7}\n";
+    let pings = |read: &[String]| read.iter().filter(|it| it.contains("Ping")).count();
+    for broken in [
+        "{\"method\":\"echo it\"s\",\"id\":1}\n",
+        "{\"method\":\"echo its,\"id\":1}\n",
+        "{\"method:\"echo\",\"id\":1}\r\n",
+        "{\"method\":\"two\nlines {\",\"id\":1}\n",
+        "{\"method\":\"three\n\nlines\n\\\\\",\"id\":[\n1]}\n",
+        "{\"method\":\"a backslash\\\n\",\"id\":1}\n",
+        "{\"method\":\"no brace\",\"id\":1\n",
+        "{\"method\":[\"no bracket\",\"id\":1}\n",
+        "{\"method\":{\"id\":1}\n  ",
+        "{\n  \"method\": \"x\",\n  \"id\": 1\n\n",
+    ] {
+        let input = [good, broken, good, "\u{feff}", good].concat();
+        let whole = read_in_pieces(Dialect::Json, [input.as_bytes()]);
+        assert_eq!((whole.len(), pings(&whole)), (4, 3), "{broken:?}: {whole:?}");
+        assert!(whole[1].contains("BadJson") && whole[1].contains("byte "), "{whole:?}");
+        assert_cuts_do_not_matter(input.as_bytes());
+    }
 }
 
 #[test]
@@ -256,6 +282,97 @@ fn requests_with_a_fault_are_answered_by_its_name_with_their_id() {
     ] {
         assert_eq!(fate(object.as_bytes()), expected, "{object}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_member_is_told_by_its_name_and_never_in_the_words_of_a_library() {
+    for (members, text) in [
+        (r#""op":"publish""#, "there is no `op` \"publish\"; there are run, login, message, "),
+        (r#""op":"announcement""#, "there is no `op` "),
+        (r#""op":"edge.join""#, "the request has no `udp_port`"),
+        (r#""op":"edge.join","udp_port":65536"#, "`udp_port` is a whole number from 0 to 65535"),
+        (r#""op":"edge.join","udp_port":"x""#, "`udp_port` is a whole number from 0 to 65535"),
+        (r#""op":"edge.upload","file_id":1,"samples":[1.5]"#, "`samples` is an array of whole "),
+        (r#""op":"edge.compute","file_id":-1,"operation":"SUM""#, "`file_id` is a whole number "),
+        (r#""op":"edge.compute","file_id":1,"operation":[]"#, "`operation` is a string"),
+        (r#""op":"info","interval_ms":1.5"#, "`interval_ms` is a whole number "),
+        (r#""op":"ls","path":7"#, "`path` is a string or {\"base64\": \"...\"}"),
+        (r#""op":"download","path":{"base64":"%"}"#, "`path` is a string or {\"base64\": "),
+        (r#""op":"accept","offer":"one""#, "`offer` is the number of an offer"),
+        (r#""op":"send","to":"bob","name":"f","data":[]"#, "`data` is a string or "),
+        (r#""op":"send","to":"bob","name":"f","data":"","size":-1"#, "`size` is a whole number "),
+        (r#""op":"ping","host":1"#, "`host` is a string"),
+        (r#""method":"ls","timeout_ms":"1s""#, "`timeout_ms` is a whole number of milliseconds"),
+        (r#""method":"ls","interpreter":"bash""#, "`interpreter` is `linux`, `dos` or "),
+        (r#""method":"ls","stdin":7"#, "`stdin` is a string or {\"base64\": \"...\"}"),
+        (r#""method":"\u0000""#, "a command may not hold a NUL"),
+    ] {
+        let object = format!("{{{members},\"id\":1}}");
+        let mut scratch = Vec::new();
+        let item = decode(Dialect::Json, object.as_bytes(), OBJECT_MAX_BYTES, &mut scratch);
+        let refusal = item.expect("good").expect("whole").request.expect_err(&object);
+        assert!(refusal.text.starts_with(text), "{object}: {}", refusal.text);
+        for word in ["invalid type", "unknown variant", "expected", "line 1", "variant"] {
+            assert!(!refusal.text.contains(word), "{object}: {}", refusal.text);
+        }
+        let all_told = refusal.text.len() < 500 && !refusal.text.ends_with("...");
+        assert!(all_told, "{}", refusal.text);
+    }
+}
+
+#[test]
+fn every_op_that_a_refusal_lists_is_one() {
+    let text = |op: &str| {
+        let object = format!("{{\"op\":\"{op}\",\"id\":1}}");
+        let mut scratch = Vec::new();
+        let item = decode(Dialect::Json, object.as_bytes(), OBJECT_MAX_BYTES, &mut scratch);
+        match item.expect("good").expect("whole").request {
+            Ok(_) => String::new(),
+            Err(refusal) => refusal.text.into_owned(),
+        }
+    };
+    let refused = text("publish");
+    let (_, list) = refused.split_once("there are ").expect("a list");
+    let ops = list.split(", ").collect::<Vec<_>>();
+    assert_eq!(ops.len(), 32);
+    for op in ops {
+        assert!(!text(op).contains("there is no `op`"), "{op}");
+    }
+}
+
+#[test]
+fn replies_and_messages_hold_nothing_that_moves_a_cursor_or_hides_text() {
+    let odd = "\u{9b}2J\u{7f}\u{85}\u{202e}\u{feff}\u{e0041}a\u{200d}b gr\u{fc}n \u{1f600}\n";
+    let mut reply = Reply::default();
+    let mut whole = Vec::new();
+    for most in [usize::MAX, 1, 2, 3, 5, 7] {
+        reply.begin("1");
+        let bytes = odd.as_bytes();
+        reply.take_in(&Event::Output { tag: 1, stream: Stream::Stdout, bytes });
+        reply.take_in(&Event::Text { tag: 1, text: odd });
+        let entry = Entry { name: bytes.into(), kind: EntryKind::File, size: 1, modified: 1 };
+        reply.take_in(&Event::Entries { tag: 1, entries: &[entry] });
+        reply.finish(&Outcome::Failed(Refusal::new(1, BadPath, odd)), None);
+        let out = written(&mut reply, most);
+        assert!(whole.is_empty() || whole == out, "{most}");
+        whole = out;
+    }
+    let from = Name::parse("alice").expect("a name");
+    let message = Event::Message { from: &from, text: Text::from(odd), serial: 0 };
+    Dialect::Json.encode(&message, &mut whole);
+    let text = String::from_utf8(whole).expect("UTF-8");
+    for line in text.lines() {
+        assert_eq!(sixfour::wire::escape::escape(line), line);
+    }
+    let objects = text.lines().map(|it| serde_json::from_str::<Value>(it).expect("an object"));
+    let [reply, message] = &objects.collect::<Vec<_>>()[..] else { panic!("{text}") };
+    for same in [&reply["stdout"], &reply["text"], &reply["entries"][0]["name"], &message["text"]] {
+        assert_eq!(same, odd);
+    }
+    assert_eq!(reply["error"]["text"], odd);
+    // The short way of echo says the same.
+    let echo = json!({"op": "echo", "id": 1, "text": "\u{202e}"}).to_string();
+    assert!(json::quick(echo.as_bytes(), OBJECT_MAX_BYTES).is_none());
 }
 
 #[test]

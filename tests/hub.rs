@@ -631,3 +631,30 @@ fn a_download_is_started_as_the_dialect_can_take_it() {
         .collect();
     assert_eq!(verified, [false, true]);
 }
+
+#[test]
+fn what_comes_behind_a_file_before_its_answer_is_more_of_it_and_never_a_request() {
+    let whole = b"upload 4 f\nfilerun touch F\n";
+    for cut in [11, 13, 15, 16, whole.len()] {
+        let mut table = Table::new();
+        let id = table.line("alice");
+        let said = [&whole[..cut], &whole[cut..]].map(|bytes| table.say(id, bytes)).concat();
+        assert!(said.starts_with("error protocol: more bytes came than"), "{cut}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(table.closed(id), Some(CloseReason::Protocol));
+        let is_run =
+            |effect: &Effect| matches!(effect, Effect::Start { work: Work::Run { .. }, .. });
+        assert!(!table.effects.iter().any(is_run));
+        table.hub.check_invariants();
+    }
+    // White space is no request, and what comes behind the answer is one.
+    let mut table = Table::new();
+    let id = table.line("alice");
+    assert_eq!(table.say(id, "upload 4 f\nfile\r\n"), "");
+    assert_eq!(table.say(id, "\n"), "");
+    assert!(table.hub.wants_input(id), "more of the file has to be noticed");
+    let operation = table.started();
+    table.input(Input::Ended { operation, outcome: Outcome::Done });
+    assert_eq!(table.say(id, "echo on\n"), "on\n");
+    assert_eq!(table.closed(id), None);
+}

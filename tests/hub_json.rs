@@ -545,7 +545,7 @@ fn the_first_request_is_due_and_a_broken_object_is_none() {
 
 #[test]
 fn what_is_no_object_ends_the_connection_after_its_answer() {
-    for foreign in ["x", "[]", "GET / HTTP/1.1\r\n", "\u{feff}{}", "user alice\n", "\x16\x03\x01"] {
+    for foreign in ["x", "[]", "GET / HTTP/1.1\r\n", "\u{fefe}{}", "user alice\n", "\x16\x03\x01"] {
         for portion in [1, 100] {
             let mut table = Table::new();
             let id = table.open();
@@ -560,6 +560,69 @@ fn what_is_no_object_ends_the_connection_after_its_answer() {
             assert_eq!(heard[1]["error"]["code"], "protocol");
             assert_eq!(table.closed(id), Some(CloseReason::Protocol));
             assert_eq!(table.effects, []);
+        }
+    }
+}
+
+#[test]
+fn what_runs_is_answered_before_nonsense_ends_the_connection() {
+    let deep = "{\"a\":".repeat(40);
+    for nonsense in ["not json\n", &deep] {
+        let mut table = Table::new();
+        let id = open(&mut table);
+        let operation = run(&mut table, id, json!({"method": "sleep", "id": 1}));
+        assert_eq!(table.say(id, nonsense), "");
+        assert_eq!(table.say(id, r#"{"method":"never","id":2}"#), "", "nothing more is taken");
+        assert_eq!((table.effects.len(), table.closed(id)), (0, None));
+        end(&mut table, operation, exit(3));
+        let heard = objects(&table.heard(id));
+        assert_eq!((heard.len(), &heard[0]["id"], &heard[0]["result"]), (2, &json!(1), &json!(3)));
+        assert_eq!((&heard[1]["event"], &heard[1]["errorcode"]), (&json!("goodbye"), &json!(1)));
+        assert_eq!(heard[1]["error"]["code"], "protocol");
+        assert_eq!(table.closed(id), Some(CloseReason::Protocol));
+    }
+}
+
+#[test]
+fn one_quote_too_many_costs_one_request_and_no_other() {
+    for portion in [1, 2, 7, 31, 1000] {
+        let mut table = Table::new();
+        let id = open(&mut table);
+        let bad = "{\"method\":\"echo it\"s\",\"id\":1}\n";
+        let good = |id: u32| format!("{{\"op\":\"ping\",\"id\":{id}}}\n");
+        let words = [bad, &good(2), bad, &good(3), &good(4)].concat();
+        let mut heard = String::new();
+        for (bytes, at) in words.as_bytes().chunks(portion).zip(1..) {
+            table.input(Input::Bytes { session: id, bytes });
+            heard.push_str(&table.heard(id));
+            let is_told = portion * at < bad.len() || !heard.is_empty();
+            assert!(is_told, "the line end is enough");
+        }
+        let ids = objects(&heard).iter().map(|reply| reply["id"].clone()).collect::<Vec<_>>();
+        assert_eq!(json!(ids), json!([null, 2, null, 3, 4]), "{portion}");
+        assert_eq!(objects(&heard)[0]["error"]["code"], "bad-json");
+        table.hub.check_invariants();
+    }
+}
+
+#[test]
+fn blanks_before_the_first_byte_that_says_something_choose_nothing() {
+    for blank in ["\n", "\r\n", " ", "\t", "\u{feff}", "\u{feff}\r\n\u{feff}", &" ".repeat(100)] {
+        for portion in [1, 1000] {
+            let mut table = Table::new();
+            let (json, lines, array) = (table.open(), table.open(), table.open());
+            for (id, words) in
+                [(json, "{\"op\":\"ping\",\"id\":1}"), (lines, "echo hi\n"), (array, "[")]
+            {
+                for bytes in [blank, words].concat().as_bytes().chunks(portion) {
+                    table.input(Input::Bytes { session: id, bytes });
+                }
+            }
+            assert_eq!(objects(&table.heard(json))[0]["id"], 1);
+            assert_eq!(table.heard(lines), "hi\n");
+            let heard = objects(&table.heard(array));
+            assert_eq!((heard.len(), &heard[0]["errorcode"]), (1, &json!(1)));
+            assert_eq!(table.closed(array), Some(CloseReason::Protocol));
         }
     }
 }

@@ -19,7 +19,7 @@ use table::{Table, message};
 #[test]
 fn a_file_goes_from_line_to_line_exactly_as_it_is() {
     let content = "who\nquit\n\0\u{1b}no line end";
-    let text = format!("send {} my plan.txt bob\n{content}who\n", content.len());
+    let text = format!("send {} my plan.txt bob\n{content}", content.len());
     for portion in [1, 3, 7, text.len()] {
         let mut table = Table::new();
         let (alice, bob) = (table.line("alice"), table.line("bob"));
@@ -30,8 +30,9 @@ fn a_file_goes_from_line_to_line_exactly_as_it_is() {
         assert!(!table.hub.wants_input(alice), "its bytes wait for the answer");
         let file = format!("file {} my plan.txt\n{content}", content.len());
         assert_eq!(table.say(bob, "accept 1\n"), file);
-        // The line behind the bytes is a request again.
-        assert_eq!(table.heard(alice), "accepted bob\ndelivered\nalice\nbob\n[2 users]\n");
+        // The line behind the answer is a request again.
+        assert_eq!(table.heard(alice), "accepted bob\ndelivered\n");
+        assert_eq!(table.say(alice, "who\n"), "alice\nbob\n[2 users]\n");
         assert!(table.hub.wants_input(alice) && table.hub.wants_input(bob));
         assert_eq!(table.say(bob, "echo next\n"), "next\n");
         assert_eq!(table.hub.ends_count(), 0);
@@ -178,12 +179,25 @@ fn somebody_with_lines_who_hangs_up_within_the_file_ends_it_for_both() {
 fn half_close_behind_the_file_waits_for_all_answers() {
     let mut table = Table::new();
     let (alice, bob) = (table.line("alice"), table.line("bob"));
-    table.say(alice, "send 5 a bob\nhelloecho last");
+    table.say(alice, "send 5 a bob\nhello");
     table.input(Input::EndOfInput { session: alice });
     assert_eq!((table.heard(alice).as_str(), table.closed(alice)), ("", None));
     assert_eq!(table.say(bob, "accept 1\n"), "offer 1 alice 5 a\nfile 5 a\nhello");
-    assert_eq!(table.heard(alice), "accepted bob\ndelivered\nlast\n");
+    assert_eq!(table.heard(alice), "accepted bob\ndelivered\n");
     assert_eq!(table.closed(alice), Some(CloseReason::PeerLeft));
+}
+
+#[test]
+fn what_follows_a_file_for_somebody_before_its_answer_is_no_request() {
+    let mut table = Table::new();
+    let (alice, bob) = (table.line("alice"), table.line("bob"));
+    table.say(alice, "send 5 a bob\nhelloecho last\n");
+    assert!(table.say(bob, "accept 1\n").starts_with("offer 1 alice 5 a\nfile 5 a\n"));
+    let heard = table.heard(alice);
+    assert!(heard.starts_with("accepted bob\nerror protocol: more bytes came"), "{heard}");
+    assert_eq!(heard.lines().count(), 2, "{heard}");
+    assert_eq!(table.closed(alice), Some(CloseReason::Protocol));
+    assert_eq!(table.hub.ends_count(), 0);
 }
 
 #[test]

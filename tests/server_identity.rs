@@ -550,11 +550,12 @@ fn nothing_is_uploaded_to_the_place_of_a_credentials_file() {
     command.args(["--port", "0"]).current_dir(root.path());
     let fresh = Server::start_sharing(root, command);
     for (server, login) in [(&server, "user alice x\n"), (&fresh, "")] {
-        let request = format!("{login}upload 6 credentials.txt\neve x\necho after\n");
-        let heard = exchange(server.address(FAMILIES[0]), request.as_bytes());
-        let heard = String::from_utf8(heard).expect("text").replace("welcome alice\n", "");
-        assert!(heard.starts_with("error permission-denied: "), "{heard}");
-        assert!(heard.ends_with("\nafter\n") && heard.lines().count() == 2, "{heard}");
+        let mut line = server.line(FAMILIES[0]);
+        line.send_bytes(format!("{login}upload 6 credentials.txt\neve x\n").as_bytes());
+        let heard = std::iter::repeat_with(|| line.next()).find(|it| !it.starts_with("welcome "));
+        assert!(heard.is_some_and(|it| it.starts_with("error permission-denied: ")));
+        line.send_bytes(b"echo after\n");
+        assert_eq!(line.next(), "after");
         let folder = TempDir::new().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("credentials.txt"), "eve x\n").expect("a file");
@@ -599,4 +600,30 @@ fn a_framed_session_cannot_begin_without_its_password() {
         assert_eq!(framed.next(), News::Closed);
     }
     assert!(!site.server.path("never").exists());
+}
+
+#[test]
+fn the_log_names_who_guesses_and_from_where_and_tells_a_block_once() {
+    let site = Guarded::start("alice right\n", &["--attempts", "2"]);
+    for (ip, others) in FAMILIES.into_iter().zip([0, 2]) {
+        site.say(ip, "user nobody x\nuser alice wrong\nuser alice again\nuser alice right\n");
+        site.server.await_log("reason=no-such-user");
+        let log = site.server.log();
+        let lines = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+        assert_eq!(lines("event=login-blocked user=alice address="), 1, "{log}");
+        let failed = "event=login-failed user=alice session=";
+        let (first, second) = (" reason=wrong-password failures=1", " failures=2");
+        let of_alice = log.lines().filter(|line| line.contains(failed)).collect::<Vec<_>>();
+        assert_eq!(of_alice.len(), 2, "{log}");
+        assert!(of_alice[0].ends_with(first) && of_alice[1].ends_with(second), "{log}");
+        let unknown = log.lines().filter(|line| line.contains("user=? session=")).count();
+        assert!(unknown > 0 && !log.contains("nobody"), "{log}");
+        if others == 0 {
+            let address = match ip {
+                IpAddr::V4(_) => "address=127.0.0.1:",
+                IpAddr::V6(_) => "address=[::1]:",
+            };
+            assert!(of_alice.iter().all(|line| line.contains(address)), "{log}");
+        }
+    }
 }

@@ -330,23 +330,36 @@ fn lines_upload_bytes_as_they_are_and_go_on_behind_them() {
         let mut line = server.line(ip);
         line.send(&format!("upload {} big", content.len()));
         line.send_bytes(&content);
+        assert_eq!(line.next(), "stored big");
         line.send("echo behind");
-        assert_eq!((line.next(), line.next()), ("stored big".into(), "behind".into()));
+        assert_eq!(line.next(), "behind");
         assert!(fs::read(server.path("big")).expect("it") == content);
-        line.send_bytes(b"upload 0 empty\nupload 5 a/b\nhelloupload 5 .ssh\nevil\necho still");
-        line.send_bytes(b" here\n");
-        assert_eq!((line.next(), line.next()), ("stored empty".into(), "stored a/b".into()));
+        line.send_bytes(b"upload 0 empty\n");
+        assert_eq!(line.next(), "stored empty");
+        line.send_bytes(b"upload 5 a/b\nhello\r\n");
+        assert_eq!(line.next(), "stored a/b");
+        line.send_bytes(b"upload 5 .ssh\nevil\n");
         assert!(line.next().starts_with("error bad-path: "));
-        assert_eq!(line.next(), "echo still here".trim_start_matches("echo "));
+        line.send_bytes(b"echo still");
+        line.send_bytes(b" here\n");
+        assert_eq!(line.next(), "still here");
         assert_eq!(fs::read(server.path("a/b")).expect("it"), b"hello");
         // What would be a request is none, whether its file is wanted or not.
-        line.send_bytes(b"upload 14 ../x\nrun touch gone\necho after\n");
+        line.send_bytes(b"upload 14 ../x\nrun touch gone\n");
         assert!(line.next().starts_with("error bad-path: "));
+        line.send_bytes(b"echo after\n");
         assert_eq!(line.next(), "after");
         assert!(!server.path("gone").exists());
         line.send_bytes(b"upload many x\nrun touch gone\n");
         assert!(line.next().starts_with("error bad-arguments: "));
         assert!(line.rest().is_empty(), "the connection ends");
+
+        // A file that has grown since it was measured.
+        let mut line = server.line(ip);
+        line.send_bytes(b"upload 5 grown\nhellorun touch gone\n");
+        assert!(line.next().starts_with("error protocol: "));
+        assert!(line.rest().is_empty(), "the connection ends");
+        assert!(!server.path("grown").exists() && !server.path("gone").exists());
 
         let mut line = server.line(ip);
         line.send_bytes(b"upload 10 short\nhello");

@@ -9,6 +9,11 @@ use sixfour::wire::{
 };
 
 fuzz_target!(|bytes: &[u8]| {
+    let mut bytes = bytes;
+    while let Sniffed::Blank(count) = sniff(bytes) {
+        assert!((1..=bytes.len()).contains(&count));
+        bytes = &bytes[count..];
+    }
     let mut decided = Sniffed::Undecided;
     for length in 0..=bytes.len().min(64) {
         let now = sniff(&bytes[..length]);

@@ -393,14 +393,34 @@ impl Examiner {
             (Some(pins), _) => explain(&self.acquaintance, pins, error, seen),
             (None, SecureError::Tls(rustls::Error::InvalidCertificate(why))) => {
                 let name = &self.acquaintance.server;
-                let text = format!(
-                    "the certificate of {name} is not accepted: {why}; nothing was sent. --ca \
-                     names the authorities, and the certificate has to be for the name in --ip"
-                );
+                let why = fault_of_certificate(why);
+                let text =
+                    format!("the certificate of {name} is not accepted: {why}; nothing was sent");
                 Failure::refused("bad-certificate", text)
             }
             (None, _) => Failure::unconnected(describe(&self.acquaintance.server, error)),
         }
+    }
+}
+
+/// What is wrong with a certificate that authorities decide about, and what to do.
+fn fault_of_certificate(error: &rustls::CertificateError) -> String {
+    use rustls::CertificateError::*;
+    let other = "--ca names the authorities, and the certificate has to be for the name in --ip";
+    match error {
+        // The verifier's own name for it is inside an error that has no type here.
+        Other(inner) if format!("{inner:?}").contains("CaUsedAsEndEntity") => {
+            "it is one of an authority and not of a server, as `openssl req -x509` makes it; add \
+             `-addext basicConstraints=critical,CA:FALSE`, or have it signed by the authority \
+             that --ca names"
+                .to_owned()
+        }
+        Other(_) => format!("it does not hold what a server's certificate has to; {other}"),
+        UnknownIssuer => "none of the authorities in the file of --ca has signed it".to_owned(),
+        NotValidForName | NotValidForNameContext { .. } => {
+            format!("it is for another name than the one in --ip ({error})")
+        }
+        _ => format!("{error}; {other}"),
     }
 }
 

@@ -121,8 +121,12 @@ impl Hub {
         let is_checked = matches!(session.phase, Phase::Verifying { .. });
         let is_busy = input.paused || is_checked || session.has_work();
         let is_done = input.ended && !is_busy;
-        if is_done && !session.is_closing() {
-            self.shut(id, CloseReason::PeerLeft);
+        if !is_done || session.is_closing() {
+            return;
+        }
+        match self.session_mut(id).and_then(|session| session.input.nonsense.take()) {
+            Some(refusal) => self.close(id, CloseReason::Protocol, Some(&refusal)),
+            None => self.shut(id, CloseReason::PeerLeft),
         }
     }
 

@@ -6,17 +6,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{Time, names::Keyed, strangers::SourceNet};
-
-/// Failures that cost nothing: a house full of people who mistype.
-const FREE: u32 = 20;
-/// What each further one adds to the wait.
-const STEP: Duration = Duration::from_millis(100);
-/// Failures that count at most: so a wait has an end, and so has its reason.
-const MOST: u32 = 60;
-/// A failure is forgotten after so long, one after another.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
-/// Sources that are remembered, some 50 bytes each. A flood from more of them has other means.
-const SOURCES_MAX: usize = 16_384;
+use crate::limits::{
+    LOGIN_DEBT_MAX, LOGIN_FAILURE_FORGOTTEN_AFTER, LOGIN_FAILURES_FREE, LOGIN_SOURCES_MAX,
+    LOGIN_WAIT_STEP,
+};
 
 /// What each source owes.
 #[derive(Debug)]
@@ -33,7 +26,8 @@ struct Debt {
 
 impl Debt {
     fn at(self, now: Time) -> u32 {
-        let passed = now.0.saturating_sub(self.at.0) / FORGOTTEN_AFTER.as_millis() as u64;
+        let passed =
+            now.0.saturating_sub(self.at.0) / LOGIN_FAILURE_FORGOTTEN_AFTER.as_millis() as u64;
         self.failures.saturating_sub(u32::try_from(passed).unwrap_or(u32::MAX))
     }
 }
@@ -45,20 +39,20 @@ impl Debts {
 
     /// Counts a failure.
     pub(super) fn add(&mut self, source: SourceNet, now: Time) {
-        if self.by_source.len() >= SOURCES_MAX && !self.by_source.contains_key(&source) {
+        if self.by_source.len() >= LOGIN_SOURCES_MAX && !self.by_source.contains_key(&source) {
             self.by_source.retain(|_, debt| debt.at(now) > 0);
-            if self.by_source.len() >= SOURCES_MAX {
+            if self.by_source.len() >= LOGIN_SOURCES_MAX {
                 return;
             }
         }
         let failures = self.failures(source, now);
-        let debt = Debt { failures: (failures + 1).min(MOST), at: now };
+        let debt = Debt { failures: (failures + 1).min(LOGIN_DEBT_MAX), at: now };
         self.by_source.insert(source, debt);
     }
 
     /// How long the next login from here waits.
     pub(super) fn wait(&self, source: SourceNet, now: Time) -> Duration {
-        STEP * self.failures(source, now).saturating_sub(FREE)
+        LOGIN_WAIT_STEP * self.failures(source, now).saturating_sub(LOGIN_FAILURES_FREE)
     }
 
     /// Whether any failure from here is remembered.
@@ -81,16 +75,22 @@ mod tests {
     fn many_failures_slow_their_source_down_for_a_while_and_no_other() {
         let mut debts = Debts::new(Keyed([1, 2]));
         let (guesses, other) = (SourceNet::V4([192, 0, 2, 1]), SourceNet::Loopback);
-        for _ in 0..FREE {
+        for _ in 0..LOGIN_FAILURES_FREE {
             debts.add(guesses, Time(0));
         }
         assert_eq!(debts.wait(guesses, Time(0)), Duration::ZERO);
         for _ in 0..1_000 {
             debts.add(guesses, Time(0));
         }
-        assert_eq!(debts.wait(guesses, Time(0)), STEP * (MOST - FREE));
+        assert_eq!(
+            debts.wait(guesses, Time(0)),
+            LOGIN_WAIT_STEP * (LOGIN_DEBT_MAX - LOGIN_FAILURES_FREE)
+        );
         assert_eq!(debts.wait(other, Time(0)), Duration::ZERO);
-        assert_eq!(debts.wait(guesses, Time(10_000)), STEP * (MOST - FREE - 10));
+        assert_eq!(
+            debts.wait(guesses, Time(10_000)),
+            LOGIN_WAIT_STEP * (LOGIN_DEBT_MAX - LOGIN_FAILURES_FREE - 10)
+        );
         assert_eq!(debts.wait(guesses, Time(100_000)), Duration::ZERO);
     }
 
@@ -98,10 +98,10 @@ mod tests {
     fn memory_is_bounded_and_what_is_paid_makes_room() {
         let mut debts = Debts::new(Keyed([1, 2]));
         let source = |number: u32| SourceNet::of(IpAddr::from(Ipv4Addr::from_bits(number)));
-        for number in 0..SOURCES_MAX as u32 + 100 {
+        for number in 0..LOGIN_SOURCES_MAX as u32 + 100 {
             debts.add(source(number), Time(0));
         }
-        assert_eq!(debts.by_source.len(), SOURCES_MAX);
+        assert_eq!(debts.by_source.len(), LOGIN_SOURCES_MAX);
         debts.add(source(u32::MAX), Time(5_000));
         assert_eq!(debts.by_source.len(), 1);
     }

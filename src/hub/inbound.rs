@@ -33,6 +33,17 @@ fn is_foreign(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownCommand | ErrorCode::BadText)
 }
 
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().is_empty()
+}
+
+/// What is said where the file is longer than its announcement: it has grown since it was measured,
+/// and what has been added could read like a request.
+fn more_than_announced() -> Refusal {
+    let text = "more bytes came than were announced; the next request goes behind the answer";
+    Refusal::new(0, ErrorCode::Protocol, text)
+}
+
 impl Hub {
     pub(super) fn on_bytes(&mut self, id: SessionId, bytes: &[u8]) {
         let now = self.now;
@@ -46,6 +57,9 @@ impl Hub {
         let Some(session) = self.session_mut(id) else { return };
         if session.is_closing() {
             return;
+        }
+        if session.input.nonsense.is_some() {
+            return self.close_if_finished(id);
         }
         if session.input.rest.is_empty() {
             let used = self.consume(id, bytes);
@@ -216,9 +230,19 @@ impl Hub {
                 Phase::Greeting { dialect, .. } => (dialect, true),
                 Phase::Verifying { dialect } | Phase::Ready { dialect, .. } => (dialect, false),
             };
+            if session.input.answer_due && session.operations.is_empty() {
+                session.input.answer_due = false;
+            }
+            if session.input.answer_due && !is_blank(rest) {
+                self.on_nonsense(id, more_than_announced());
+                return bytes.len();
+            }
             if session.must_pause(&limits) {
                 session.input.paused = true;
                 return used;
+            }
+            if session.input.answer_due {
+                return bytes.len();
             }
             match self.pass_on(id, dialect, is_greeting, rest) {
                 Passed::Wait => return used,
@@ -260,6 +284,9 @@ impl Hub {
                         return used;
                     }
                     used += consumed;
+                    if !place.is_fresh() {
+                        self.session_mut(id).expect("its request is at hand").input.place = place;
+                    }
                     self.note_what_follows(id, dialect, &request);
                     match label {
                         Some(label) => self.on_labelled(id, is_greeting, &label, request),
@@ -267,10 +294,22 @@ impl Hub {
                     }
                 }
                 Err(refusal) => {
-                    self.close(id, CloseReason::Protocol, Some(&refusal));
+                    self.on_nonsense(id, refusal);
                     return bytes.len();
                 }
             }
+        }
+    }
+
+    /// Takes no more of a session after bytes that cannot be understood. The JSON requests before
+    /// them were good: each has its reply before the connection ends.
+    fn on_nonsense(&mut self, id: SessionId, refusal: Refusal) {
+        let Some(session) = self.session_mut(id) else { return };
+        if session.is_json() && session.has_work() {
+            session.input.ended = true;
+            session.input.nonsense = Some(Box::new(refusal));
+        } else {
+            self.close(id, CloseReason::Protocol, Some(&refusal));
         }
     }
 
@@ -344,7 +383,9 @@ impl Hub {
     /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
     fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
         let window = self.limits.input_window_bytes;
-        let room = self.operation_of(id, 0).and_then(|operation| operation.input_room(window));
+        let taker = self.operation_of(id, 0);
+        let has_taker = taker.is_some();
+        let room = taker.and_then(|operation| operation.input_room(window));
         let session = self.session_mut(id).expect("the caller has it");
         let mut raw = session.input.raw.take().expect("the caller has looked");
         let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
@@ -358,8 +399,16 @@ impl Hub {
             return None;
         }
         let is_wanted = raw.refusal.is_none();
+        let is_taken = is_wanted && has_taker;
+        if is_end && is_taken && !is_blank(&bytes[count..]) {
+            self.on_nonsense(id, more_than_announced());
+            return Some(bytes.len());
+        }
         match is_end {
             true => {
+                if is_taken {
+                    self.session_mut(id).expect("its operation is at hand").input.answer_due = true;
+                }
                 if is_wanted && count > 0 {
                     self.on_input(id, 0, &bytes[..count]);
                 }
@@ -396,6 +445,7 @@ impl Hub {
                 Sniffed::Speaks(Dialect::Line, 0)
             }
             Sniffed::Undecided => return None,
+            Sniffed::Blank(count) => return Some(count),
             sniffed => sniffed,
         };
         let (origin, secured) = (session.origin, session.secured);

@@ -221,7 +221,7 @@ impl Hub {
         let Hub { sessions, limits, pool, effects, .. } = self;
         let session = sessions.get_mut(id.slot()).expect("the caller has it");
         let is_full = session.operations.len() >= limits.operations_max;
-        if is_full || session.input.place.at > 0 || session.column != Column::LineStart {
+        if is_full || !session.input.place.is_fresh() || session.column != Column::LineStart {
             return 0;
         }
         let object_max = session.request_max_bytes();

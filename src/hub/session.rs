@@ -135,12 +135,18 @@ pub struct Inbound {
     /// Lines alone: so many bytes that come are no requests but a file's, for the operation under
     /// way or, where that was refused, for nobody.
     pub(super) raw: Option<Raw>,
+    /// Lines alone: all bytes of a file have come, and until its operation is answered no request
+    /// may: what comes is taken for more of the file.
+    pub(super) answer_due: bool,
     /// The peer has said that no more requests come.
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
     /// JSON alone: the next request waits for the end of an operation.
     pub(super) awaits_slot: bool,
+    /// JSON alone: bytes have come that are no request, nothing is taken after them, and this is
+    /// said once all is answered.
+    pub(super) nonsense: Option<Box<Refusal>>,
 }
 
 /// Bytes of a file among lines.
@@ -325,7 +331,7 @@ impl Session {
             return true;
         }
         match self.dialect() {
-            Some(Dialect::Line) => !self.operations.is_empty(),
+            Some(Dialect::Line) => !self.operations.is_empty() && !self.input.answer_due,
             Some(Dialect::Json) => {
                 let is_full = self.operations.len() >= limits.operations_max;
                 let is_backed_up = self.replies.as_ref().is_some_and(|it| it.is_backed_up());

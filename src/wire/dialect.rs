@@ -1,6 +1,10 @@
 //! Which language a connection speaks, told from its first bytes, and the codecs behind one door.
 
-use super::{ErrorCode, Event, Item, Post, Refusal, frame, http, json, json::scan::Place, line};
+use super::{
+    ErrorCode, Event, Item, Post, Refusal, frame, http, json,
+    json::scan::{BYTE_ORDER_MARK, Place},
+    line, telnet,
+};
 
 /// A language that sessions speak.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,6 +22,8 @@ pub enum Dialect {
 pub enum Sniffed {
     /// Not enough yet.
     Undecided,
+    /// So many bytes say nothing: white space, or a byte order mark. What follows decides.
+    Blank(usize),
     /// One of ours, after so many bytes of introduction.
     Speaks(Dialect, usize),
     /// A browser has lost its way.
@@ -26,13 +32,21 @@ pub enum Sniffed {
     Tls,
 }
 
-/// Tells the dialect from the first bytes, as soon as they suffice and never later than the
-/// eighth.
+/// Tells the dialect from the first bytes that are no blanks, as soon as they suffice and never
+/// later than the eighth of them.
+///
+/// An array and a string begin no request of any dialect. They are JSON all the same, so that the
+/// program that sends them is told at once and in its own language what is wrong.
 pub fn sniff(bytes: &[u8]) -> Sniffed {
     let magic = &frame::MAGIC;
     match bytes {
         [] => Sniffed::Undecided,
-        [b'{', ..] => Sniffed::Speaks(Dialect::Json, 0),
+        [b' ' | b'\t' | b'\n' | b'\r', ..] => {
+            Sniffed::Blank(bytes.len() - bytes.trim_ascii_start().len())
+        }
+        _ if bytes.starts_with(&BYTE_ORDER_MARK) => Sniffed::Blank(BYTE_ORDER_MARK.len()),
+        _ if BYTE_ORDER_MARK.starts_with(bytes) => Sniffed::Undecided,
+        [b'{' | b'[' | b'"', ..] => Sniffed::Speaks(Dialect::Json, 0),
         [0x16, 0x03, ..] => Sniffed::Tls,
         [0x16] => Sniffed::Undecided,
         _ if bytes.starts_with(magic) => Sniffed::Speaks(Dialect::Frame, magic.len()),
@@ -45,13 +59,31 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
     }
 }
 
+/// Puts the line at the head of `bytes` into `scratch`, where it has commands of telnet, without
+/// them; how many bytes it has.
+fn telnet_line(bytes: &[u8], scanned: usize, max: usize, scratch: &mut Vec<u8>) -> Option<usize> {
+    let end = scanned + memchr::memchr(b'\n', &bytes[scanned..])?;
+    if end > max || memchr::memchr(telnet::IAC, &bytes[..end]).is_none() {
+        return None;
+    }
+    scratch.clear();
+    telnet::put_without_commands(&bytes[..=end], scratch);
+    // A command that is not whole does not take the end of the line with it.
+    if scratch.last() != Some(&b'\n') {
+        scratch.push(b'\n');
+    }
+    Some(end + 1)
+}
+
 /// The last bytes of a connection whose dialect is not served: the reason, in that dialect.
 pub fn farewell(sniffed: Sniffed, refusal: &Refusal) -> Vec<u8> {
     match sniffed {
         Sniffed::Http => http::page().into_bytes(),
         // A fatal alert, handshake_failure (RFC 8446, section 6): what a TLS client understands.
         Sniffed::Tls => vec![0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x28],
-        Sniffed::Undecided => farewell(Sniffed::Speaks(Dialect::Line, 0), refusal),
+        Sniffed::Undecided | Sniffed::Blank(_) => {
+            farewell(Sniffed::Speaks(Dialect::Line, 0), refusal)
+        }
         Sniffed::Speaks(dialect, _) => {
             let mut out = Vec::new();
             dialect.encode(&Event::Goodbye(Some(refusal)), &mut out);
@@ -66,7 +98,7 @@ pub fn unserved(sniffed: Sniffed) -> Option<Refusal> {
         Sniffed::Http => "this port does not serve HTTP",
         // The server's transport has taken off the TLS that a connection begins with.
         Sniffed::Tls => "there is no TLS within TLS",
-        Sniffed::Undecided | Sniffed::Speaks(..) => return None,
+        Sniffed::Undecided | Sniffed::Blank(_) | Sniffed::Speaks(..) => return None,
     };
     Some(Refusal::new(0, ErrorCode::NotSupported, text))
 }
@@ -85,7 +117,12 @@ impl Dialect {
     ) -> Result<Option<Item<'a>>, Refusal> {
         match self {
             Dialect::Line => {
-                let item = line::decode(bytes, place.at, max)?;
+                let item = match telnet_line(bytes, place.at, max, scratch) {
+                    None => line::decode(bytes, place.at, max)?,
+                    Some(consumed) => {
+                        line::decode(scratch, 0, max)?.map(|item| Item { consumed, ..item })
+                    }
+                };
                 place.at = if item.is_some() { 0 } else { bytes.len() };
                 Ok(item)
             }

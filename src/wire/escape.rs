@@ -31,11 +31,14 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// The same for JSON that is written already: what could deceive is spelled as `\u202e`, which
 /// means the same to whoever reads it. Nothing of that kind stands outside of its strings.
 pub fn escape_json(json: &str) -> Cow<'_, str> {
-    escape_by(json, |char, safe| {
-        for unit in char.encode_utf16(&mut [0; 2]) {
-            safe.push_str(&format!("\\u{unit:04x}"));
-        }
-    })
+    escape_by(json, spell_json)
+}
+
+/// Writes a character as JSON does within a string.
+pub fn spell_json(char: char, safe: &mut String) {
+    for unit in char.encode_utf16(&mut [0; 2]) {
+        safe.push_str(&format!("\\u{unit:04x}"));
+    }
 }
 
 fn escape_by(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, str> {
@@ -90,7 +93,8 @@ pub fn escape_bytes(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-fn is_harmful(char: char) -> bool {
+/// Whether the character could move a cursor, hide or reorder other text, whatever is beside it.
+pub fn is_harmful(char: char) -> bool {
     match char {
         '\t' => false,
         '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,

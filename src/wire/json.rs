@@ -8,6 +8,7 @@ pub mod reply;
 mod request;
 pub mod scan;
 mod syntax;
+mod words;
 
 use std::borrow::Cow;
 
@@ -39,11 +40,12 @@ impl Label<'_> {
 
 /// Reads the object at the head of `bytes`; `None` while it has no end yet.
 ///
-/// `place` remembers how far the end was searched for, and is new after every item. An object of
+/// `place` remembers how far the end was searched for, and is fit for the next item after every one. An object of
 /// more than `object_max` bytes, one that nests too deeply, and bytes between objects that are no
-/// white space are errors that end the connection: nobody can tell where the next request begins.
-/// White space is an item of its own, so that it cannot pile up. What has to be put together is
-/// put into `scratch`.
+/// white space and no byte order mark are errors that end the connection: nobody can tell where the next request begins.
+/// White space is an item of its own, so that it cannot pile up, and so are the lines of a broken
+/// object that follow the one with which it was given up; of those `place` knows beyond the item.
+/// What has to be put together is put into `scratch`.
 pub fn decode<'a>(
     bytes: &'a [u8],
     place: &mut Place,
@@ -51,12 +53,15 @@ pub fn decode<'a>(
     scratch: &'a mut Vec<u8>,
 ) -> Result<Option<Item<'a>>, Refusal> {
     if place.at == 0 {
-        match bytes.iter().position(|byte| !is_space(byte)) {
-            None if bytes.is_empty() => return Ok(None),
-            None => return Ok(Some(nothing(bytes.len()))),
-            Some(0) if bytes[0] != b'{' => return Err(no_object(bytes)),
-            Some(0) => {}
-            Some(spaces) => return Ok(Some(nothing(spaces))),
+        match place.pass_remains(bytes) {
+            0 => {}
+            passed => return Ok(Some(nothing(passed))),
+        }
+        match place.pass_blanks(bytes) {
+            0 if bytes.is_empty() => return Ok(None),
+            0 if bytes[0] != b'{' || !place.is_fresh() => return Err(no_object(bytes)),
+            0 => {}
+            blanks => return Ok(Some(nothing(blanks))),
         }
         // Most objects come whole and are good: then one look is enough.
         let mut members = Members::of(bytes);
@@ -78,34 +83,56 @@ pub fn decode<'a>(
             Err(Refusal::new(0, Protocol, text))
         }
         Found::Open => Ok(None),
+        Found::Broken(used) => {
+            let length = looked + used;
+            let what = "the next one begins before this one has ended";
+            Ok(Some(broken(
+                length,
+                fault(syntax::object(&mut Members::of(&bytes[..length])), length, what),
+            )))
+        }
         Found::End(used) => {
             let length = looked + used;
             *place = Place::default();
             let mut members = Members::of(&bytes[..length]);
-            let refusal = match syntax::object(&mut members) {
-                Ok(whole) if whole == length => {
-                    return Ok(Some(item(&members, length, scratch)));
+            match syntax::object(&mut members) {
+                Ok(whole) if whole == length => Ok(Some(item(&members, length, scratch))),
+                read => {
+                    let refusal = fault(read, length, "the object ends too early");
+                    Ok(Some(broken(length, refusal)))
                 }
-                Ok(_) | Err(Fault::Incomplete) => bad_json(length, "the object ends too early"),
-                Err(Fault::Broken(at, what)) => bad_json(at, what),
-            };
-            Ok(Some(Item { request: Err(refusal), consumed: length, label: Some(Label::NONE) }))
+            }
         }
     }
+}
+
+/// What is wrong with an object of `length` bytes, where the grammar alone finds nothing but that
+/// it ends there, `early`.
+fn fault(read: Result<usize, Fault>, length: usize, early: &str) -> Refusal {
+    match read {
+        Ok(_) | Err(Fault::Incomplete) => bad_json(length, early),
+        Err(Fault::Broken(at, what)) => bad_json(at, what),
+    }
+}
+
+fn broken<'a>(consumed: usize, refusal: Refusal) -> Item<'a> {
+    Item { request: Err(refusal), consumed, label: Some(Label::NONE) }
 }
 
 /// How many bytes of `news` complete the object that `rest` begins, where that can be told;
 /// `place` is that of `rest`.
 pub fn missing(rest: &[u8], news: &[u8], mut place: Place) -> Option<usize> {
-    if place.at == 0 && rest.first() != Some(&b'{') {
+    if place.at == 0 && (rest.first() != Some(&b'{') || !place.is_fresh()) {
         return Some(0);
     }
     match place.look(&rest[place.at..]) {
-        Found::End(_) | Found::TooDeep => return Some(0),
+        Found::End(_) | Found::TooDeep | Found::Broken(_) => return Some(0),
         Found::Open => {}
     }
     match place.look(news) {
         Found::End(count) => Some(count),
+        // The brace that ends it belongs to the next one, and is looked at once it is there.
+        Found::Broken(count) => Some(count.max(1)),
         Found::Open | Found::TooDeep => None,
     }
 }
@@ -113,10 +140,6 @@ pub fn missing(rest: &[u8], news: &[u8], mut place: Place) -> Option<usize> {
 /// What is said to a peer whose input ends within an object.
 pub fn broken_off() -> Refusal {
     Refusal::new(0, BadJson, "the input ends within an object")
-}
-
-fn is_space(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
 fn nothing<'a>(consumed: usize) -> Item<'a> {
@@ -228,7 +251,13 @@ fn put_string(text: &str, out: &mut Vec<u8>) {
 }
 
 fn put_value(value: &impl Serialize, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, value).expect("our values are JSON and a Vec takes them");
+    let start = out.len();
+    serde_json::to_writer(&mut *out, value).expect("our values are JSON and a Vec takes them");
+    let safe = std::str::from_utf8(&out[start..]).map(super::escape::escape_json);
+    if let Cow::Owned(safe) = safe.expect("JSON is UTF-8") {
+        out.truncate(start);
+        out.extend_from_slice(safe.as_bytes());
+    }
 }
 
 fn put_number(mut number: u64, out: &mut Vec<u8>) {

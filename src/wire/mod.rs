@@ -23,6 +23,7 @@ pub mod offer;
 pub mod path;
 pub mod request;
 pub mod secret;
+mod telnet;
 pub mod text;
 pub mod verbs;
 

@@ -4,7 +4,10 @@
 //! long way, whose answer has the same bytes.
 
 use super::syntax::{Kind, Span, Walker};
-use crate::limits::{ID_MAX_BYTES, TEXT_MAX_BYTES};
+use crate::{
+    limits::{ID_MAX_BYTES, TEXT_MAX_BYTES},
+    wire::escape,
+};
 
 /// A request that needs nothing but its own bytes to be answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,7 +75,11 @@ pub fn quick(bytes: &[u8], object_max: usize) -> Option<Quick<'_>> {
 fn plain(span: Span, bytes: &[u8]) -> Option<&[u8]> {
     let raw = span.raw(bytes);
     let is_plain = span.kind == Kind::Plain && raw.len() - 2 <= TEXT_MAX_BYTES;
-    is_plain.then(|| &raw[1..raw.len() - 1])
+    let text = is_plain.then(|| &raw[1..raw.len() - 1])?;
+    // What could deceive is spelled out, the long way.
+    let is_harmless = escape::is_plain(text)
+        || std::str::from_utf8(text).is_ok_and(|text| !text.chars().any(escape::is_harmful));
+    is_harmless.then_some(text)
 }
 
 impl Quick<'_> {

@@ -10,7 +10,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{put_number, put_string, put_value, syntax};
 use crate::wire::{
-    Blob, ErrorCode, Event, Outcome, Refusal, Stream, error::ErrorCode::Cancelled, event::Ended,
+    Blob, ErrorCode, Event, Outcome, Refusal, Stream,
+    error::ErrorCode::Cancelled,
+    escape::{is_harmful, spell_json},
+    event::Ended,
 };
 
 /// Exit statuses of a shell that could not execute a command, or did not find it (POSIX, Shell
@@ -434,6 +437,10 @@ impl Part {
             // Base64 goes by three bytes.
             false => (most - most % 3).max(3).min(rest.len()),
         };
+        // Text goes by characters.
+        let is_within =
+            |at: usize| self.is_text && rest.get(at).is_some_and(|it| it & 0xc0 == 0x80);
+        let used = (used..).find(|at| !is_within(*at)).expect("there is an end");
         let is_begin = *at == 0;
         *at += used;
         let is_end = *at == self.bytes.len();
@@ -456,7 +463,8 @@ impl Part {
     }
 }
 
-/// The inside of a string: quotes, backslashes and control characters escaped, the rest as it is.
+/// The inside of a string: quotes, backslashes and control characters escaped, and what else could
+/// deceive those who look at it on a terminal; the rest as it is. The bytes are whole characters.
 pub(super) fn put_escaped(bytes: &[u8], out: &mut Vec<u8>) {
     let mut rest = bytes;
     loop {
@@ -474,9 +482,33 @@ pub(super) fn put_escaped(bytes: &[u8], out: &mut Vec<u8>) {
                 out.extend_from_slice(b"\\u00");
                 out.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
             }
-            _ => out.push(*byte),
+            0x7f => out.extend_from_slice(b"\\u007f"),
+            _ => {
+                rest = &rest[plain..];
+                let ascii = rest.iter().position(u8::is_ascii).unwrap_or(rest.len());
+                put_foreign(&rest[..ascii], out);
+                rest = &rest[ascii..];
+                continue;
+            }
         }
         rest = &rest[plain + 1..];
+    }
+}
+
+/// Characters beyond ASCII. Joiners are spelled out too: what is read is the same.
+fn put_foreign(bytes: &[u8], out: &mut Vec<u8>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().any(is_harmful) => {
+            let mut safe = String::with_capacity(text.len() + 16);
+            for char in text.chars() {
+                match is_harmful(char) {
+                    true => spell_json(char, &mut safe),
+                    false => safe.push(char),
+                }
+            }
+            out.extend_from_slice(safe.as_bytes());
+        }
+        _ => out.extend_from_slice(bytes),
     }
 }
 

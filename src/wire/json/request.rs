@@ -15,6 +15,7 @@ use serde::{
 use super::{
     Label,
     syntax::{Members, Str, Value},
+    words,
 };
 use crate::{
     limits::ID_MAX_BYTES,
@@ -180,7 +181,7 @@ fn blob<'a>(value: Value<'a>, name: &str) -> Checked<Cow<'a, [u8]>> {
     }
     match serde_json::from_str::<Blob<'a>>(value.raw()) {
         Ok(blob) => Ok(blob.0),
-        Err(error) => bad(format!("`{name}` is a string or {{\"base64\": \"...\"}}: {error}")),
+        Err(_) => bad(format!("`{name}` is a string or {{\"base64\": \"...\"}}")),
     }
 }
 
@@ -286,14 +287,16 @@ fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<R
 }
 
 fn body<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<CallBody<'a>> {
-    match CallBody::deserialize(MapDeserializer::new(members)) {
+    let members = members.collect::<Vec<_>>();
+    let read = members.iter().map(|(key, value)| (key.clone(), Raw(value.0)));
+    match CallBody::deserialize(MapDeserializer::new(read)) {
         Ok(body) => Ok(body),
-        Err(error) => bad(format!("the request is not as it should be: {error}")),
+        Err(error) => bad(words::of_fault(&members, &error.to_string())),
     }
 }
 
 /// A value that serde reads only where somebody asks for it.
-struct Raw<'a>(&'a str);
+pub(super) struct Raw<'a>(pub(super) &'a str);
 
 impl<'de> IntoDeserializer<'de, serde_json::Error> for Raw<'de> {
     type Deserializer = Raw<'de>;

@@ -528,12 +528,14 @@ fn utf8(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("all that was read is UTF-8")
 }
 
-/// How many bytes at the head mean nothing but themselves in a string, and are ASCII. In portions
+/// How many bytes at the head mean nothing but themselves in a string, and are ASCII, but for DEL,
+/// which is not to be written as it is. In portions
 /// without a branch inside, so that the compiler can look at many bytes at a time.
 pub(super) fn plain_length(bytes: &[u8]) -> usize {
     const PORTION_BYTES: usize = 16;
     // As a signed number, everything beyond ASCII is below the space too.
-    let odd = |byte: &u8| ((*byte as i8) < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    let odd =
+        |byte: &u8| ((*byte as i8) < 0x20) | (*byte == b'"') | (*byte == b'\\') | (*byte == 0x7f);
     let has_odd = |portion: &[u8]| portion.iter().fold(false, |found, byte| found | odd(byte));
     let plain = bytes.chunks_exact(PORTION_BYTES).take_while(|portion| !has_odd(portion)).count();
     let start = plain * PORTION_BYTES;
