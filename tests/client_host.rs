@@ -126,8 +126,12 @@ fn ping_measures_each_family() {
     assert_eq!(code, Some(0));
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), 2, "{out}");
-    assert!(lines[0].starts_with("IPv6 ::1: 2 round trips, min 0."), "{out}");
-    assert!(lines[1].starts_with("IPv4 127.0.0.1: 2 round trips, min 0."), "{out}");
+    for (line, start) in lines.iter().zip(["IPv6 ::1: ", "IPv4 127.0.0.1: "]) {
+        let times = line.strip_prefix(start).and_then(|it| it.strip_prefix("2 round trips, min "));
+        let least = times.and_then(|it| it.split_once(' ')).map_or("", |(least, _)| least);
+        // On a busy machine it may be more than a millisecond.
+        assert!(least.parse::<f64>().is_ok_and(|it| it > 0.0), "{out}");
+    }
 }
 
 #[test]
@@ -263,8 +267,12 @@ fn host_commands_work_at_the_prompt() {
     alice.await_line("lo 127.0.0.1");
     alice.write("Ping\r");
     alice.await_screen("the round trip", |lines| {
-        let is_it = |line: &String| line.starts_with("pong ") && line.ends_with(" ms");
-        lines.iter().any(|line| is_it(line) && line.contains(", round trip 0."))
+        let time = |line: &String| {
+            let (_, time) = line.strip_prefix("pong ")?.rsplit_once(", round trip ")?;
+            time.strip_suffix(" ms")?.parse::<f64>().ok()
+        };
+        // On a busy machine it may be more than a millisecond.
+        lines.iter().filter_map(time).any(|time| time > 0.0)
     });
     alice.write("cle\t");
     alice.await_last("alice> clear");

@@ -69,6 +69,12 @@ fn timeless(line: &str) -> String {
             _ => word.to_owned(),
         },
     };
+    // How fast it went is said where it took a while, as on a machine that is busy.
+    let is_rate = |part: &&str| {
+        let is_number = |text: &str| text.parse::<f64>().is_ok();
+        part.strip_suffix("B/s").and_then(|it| it.split_once(' ')).is_some_and(|it| is_number(it.0))
+    };
+    let line = line.split(", ").filter(|part| !is_rate(part)).collect::<Vec<_>>().join(", ");
     line.split(' ').map(same).collect::<Vec<_>>().join(" ")
 }
 

@@ -3,13 +3,17 @@
 mod process;
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::TcpStream,
+    process::{ChildStdout, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use process::{Canary, FAMILIES, Framed, Line, News, Server, await_true, noise, reset_on_close};
+use process::{
+    Canary, FAMILIES, Framed, Line, News, Server, await_true, noise, place::Place, reset_on_close,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 use serde_json::json;
 use sixfour::wire::frame::{self, client, server as said};
 
@@ -271,6 +275,113 @@ fn a_flood_of_strangers_takes_no_descriptor_from_those_who_are_in() {
     server.assert_alive();
 }
 
+/// Sets how many descriptors the server may have open.
+fn set_descriptors(server: &Server, current: Option<u64>) {
+    let limit = Rlimit { current, ..getrlimit(Resource::Nofile) };
+    prlimit(Some(server.pid()), Resource::Nofile, limit).expect("our own child");
+}
+
+#[test]
+fn want_of_descriptors_is_said_once_and_its_end_as_well() {
+    let server = Server::start();
+    let usual = getrlimit(Resource::Nofile).current;
+    for (at, ip) in FAMILIES.into_iter().enumerate() {
+        let mut user = server.user(ip, "user");
+        // The limit concerns the number of a descriptor: none below the lowest free one is left.
+        let is_open = |number: &u64| {
+            let path = format!("/proc/{}/fd/{number}", server.pid());
+            std::path::Path::new(&path).is_symlink()
+        };
+        set_descriptors(&server, (0..).find(|number| !is_open(number)));
+        let mut waiting = server.line(ip);
+        waiting.send("echo at last");
+        let count = |text: &str| server.log().matches(text).count();
+        await_true("it is said", || count("no new connections for now") == at + 1);
+        // It tries again and again, which is nothing new to anybody.
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(700) {
+            user.send("echo served");
+            assert_eq!(user.next(), "served");
+        }
+        assert_eq!(count("no new connections for now"), at + 1);
+        assert_eq!(count("new connections are accepted again"), at);
+        set_descriptors(&server, usual);
+        assert_eq!(waiting.next(), "at last");
+        await_true("its end is said", || count("new connections are accepted again") == at + 1);
+        user.send("quit");
+        assert_eq!(user.rest_text(), "goodbye\n");
+    }
+}
+
+/// What a hostile peer of this kind says and then leaves.
+fn hostile_beginning(kind: usize) -> Vec<u8> {
+    match kind % 8 {
+        0 => Vec::new(),
+        1 => b"user keep".to_vec(),
+        2 => b"user nobody wrong\n".to_vec(),
+        3 => [&[0x16, 3, 1, 0, 200, 1, 0, 0, 196][..], &noise(1, 90)].concat(),
+        4 => br#"{"method": "login", "params": {"#.to_vec(),
+        5 => [b"GET /".to_vec(), vec![b'a'; 3000]].concat(),
+        6 => noise(kind as u64, 500),
+        _ => b"upload 1000000 x\n".to_vec(),
+    }
+}
+
+#[test]
+fn those_who_are_in_are_served_amid_hostile_sockets_and_the_credentials_change() {
+    let folder = process::folder();
+    let put = |text: &str| {
+        let path = folder.path().join("credentials.txt");
+        std::fs::write(&path, text).expect("a file of the test");
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path, private).expect("our own file");
+    };
+    put("keeper k message,files,upload,run\n");
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 4096 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_server")]);
+    command.args(["--port", "0"]).current_dir(folder.path());
+    let mut server = Server::start_command(command);
+    let login = |ip, name: &str, password: &str| {
+        let mut line = server.line(ip);
+        line.send(&format!("user {name} {password}"));
+        assert_eq!(line.next(), format!("welcome {name}"));
+        line
+    };
+    let [v6, v4] = FAMILIES;
+    let mut keeper = login(v6, "keeper", "k");
+    // Half of an upload goes before them, half amid them.
+    let content = noise(64, 1 << 20);
+    let (first, second) = content.split_at(content.len() / 2);
+    keeper.send(&format!("upload {} big", content.len()));
+    keeper.send_bytes(first);
+    let ours = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let count = usize::try_from(ours / 2).unwrap_or(usize::MAX).min(1600);
+    let flood: Vec<TcpStream> = (0..count)
+        .map(|number| {
+            let mut stream = server.connect(FAMILIES[number % 2]);
+            drop(stream.write_all(&hostile_beginning(number / 2)));
+            stream
+        })
+        .collect();
+    keeper.send_bytes(second);
+    assert_eq!(keeper.next(), "stored big");
+    assert!(std::fs::read(server.path("big")).expect("it is there") == content);
+    // Nobody among them, and nothing that they leave open, keeps the file from being read again.
+    put("keeper k message,files,upload,run\nnewcomer n message\n");
+    server.signal(rustix::process::Signal::HUP);
+    server.await_log("2 users of credentials.txt are served");
+    let mut newcomer = login(v4, "newcomer", "n");
+    newcomer.send("hello|keeper");
+    assert_eq!(keeper.next(), "newcomer|hello");
+    keeper.send("run echo ran");
+    assert_eq!(keeper.lines(2), ["ran", "[exit 0]"]);
+    keeper.send("download big");
+    assert_eq!(keeper.next(), format!("file {} big", content.len()));
+    assert!(keeper.exactly(content.len()) == content);
+    drop(flood);
+    server.assert_alive();
+}
+
 #[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
     let server = Server::start_after("ulimit -Sn 64");
@@ -380,4 +491,91 @@ fn a_server_that_cannot_rely_on_itself_tells_everybody_and_ends() {
         assert!(server.log().contains("fault 1"), "{}", server.log());
         await_true("the command is ended", || !process::is_running(&pid));
     }
+}
+
+/// Files that nobody can read while this is alive: whoever tries waits for leave that never comes
+/// (fanotify(7)), as on a disk that hangs.
+struct Hanging(std::process::Child);
+
+impl Hanging {
+    /// `None`, with the reason printed, where this host does not allow it.
+    fn start(paths: &[std::path::PathBuf]) -> Option<(Hanging, BufReader<ChildStdout>)> {
+        // Each number is that of x86-64. A line is printed for each one that waits.
+        let script = r#"
+            my $f = syscall(300, 0x4, 0); die "fanotify_init: $!" if $f < 0;
+            for my $p (@ARGV) {
+                syscall(301, $f, 1, 0x20000, -100, $p) == 0 or die "fanotify_mark: $!";
+            }
+            $| = 1; print "ready\n"; open(my $h, "<&=", $f) or die $!;
+            while (my $n = sysread($h, my $b, 4096)) { print "waits\n" x ($n / 24); }"#;
+        let child = std::process::Command::new("perl")
+            .args(["-e", script])
+            .args(paths)
+            .stdout(Stdio::piped())
+            .spawn();
+        let (true, Ok(mut child)) = (cfg!(target_arch = "x86_64"), child) else {
+            println!("skipped: no perl here, or another machine than x86-64");
+            return None;
+        };
+        let mut told = BufReader::new(child.stdout.take().expect("a pipe"));
+        let hanging = Hanging(child);
+        if await_lines(&mut told, 1) == 0 {
+            println!("skipped: only root may keep others from reading, on a kernel that can");
+            return None;
+        }
+        Some((hanging, told))
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Reads so many lines, or all that there are.
+fn await_lines(from: &mut BufReader<ChildStdout>, count: usize) -> usize {
+    (0..count).take_while(|_| from.read_line(&mut String::new()).is_ok_and(|it| it > 0)).count()
+}
+
+#[test]
+fn files_on_a_disk_that_hangs_hold_up_no_other_file() {
+    let mut server = Server::start();
+    server.put("fine", b"content");
+    let names: Vec<String> = (0..4).map(|number| format!("hangs-{number}")).collect();
+    names.iter().for_each(|name| server.put(name, b"late"));
+    let paths: Vec<_> = names.iter().map(|name| server.path(name)).collect();
+    let Some((hanging, mut told)) = Hanging::start(&paths) else { return };
+    thread::scope(|scope| {
+        let server = &server;
+        let users = ["one", "two", "three", "four"];
+        let clients: Vec<_> = names
+            .iter()
+            .zip(users)
+            .enumerate()
+            .map(|(at, (name, user))| {
+                scope.spawn(move || {
+                    let place = Place::new(user, FAMILIES[at % 2]);
+                    place.run(server, &["download", name]).assert_code(0);
+                    place.read(&format!("client_{name}"))
+                })
+            })
+            .collect();
+        // More of them wait than there are threads for transfers.
+        assert_eq!(await_lines(&mut told, 4), 4);
+        for ip in FAMILIES {
+            let place = Place::new("five", ip);
+            place.run(server, &["download", "fine"]).assert_code(0);
+            assert_eq!(place.read("client_fine"), b"content");
+            let mut line = server.line(ip);
+            line.send("download fine");
+            assert_eq!((line.next().as_str(), line.exactly(7)), ("file 7 fine", b"content".into()));
+        }
+        drop(hanging);
+        for client in clients {
+            assert_eq!(client.join().expect("it ends"), b"late");
+        }
+    });
+    server.assert_alive();
 }

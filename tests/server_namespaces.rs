@@ -101,7 +101,8 @@ impl Network {
     /// A server in its namespace, with these arguments, and one user.
     fn server(&self, arguments: &[&str]) -> Server {
         let folder = process::folder();
-        std::fs::write(folder.path().join("users"), "alice secret\nbob secret\n").expect("a file");
+        std::fs::write(folder.path().join("users"), "alice secret\nbob secret\ncarol secret\n")
+            .expect("a file");
         let prefix = self.inside('s');
         let mut command = Command::new(&prefix[0]);
         command.args(&prefix[1..]).args([env!("CARGO_BIN_EXE_server"), "--port", "0"]);
@@ -111,11 +112,23 @@ impl Network {
 
     /// A client in the other namespace that knows its password: exit code, what it says.
     fn client(&self, address: &str, port: u16, arguments: &[&str]) -> (Option<i32>, String) {
-        let (inside, home) = (self.inside('c'), TempDir::new().expect("a folder"));
+        self.client_of('c', "alice", address, port, arguments)
+    }
+
+    /// The same of any user, from either end.
+    fn client_of(
+        &self,
+        end: char,
+        user: &str,
+        address: &str,
+        port: u16,
+        arguments: &[&str],
+    ) -> (Option<i32>, String) {
+        let (inside, home) = (self.inside(end), TempDir::new().expect("a folder"));
         let output = Command::new(&inside[0])
             .args(&inside[1..])
             .env("XDG_STATE_HOME", home.path())
-            .args([env!("CARGO_BIN_EXE_client"), "--user", "alice", "--ip", address])
+            .args([env!("CARGO_BIN_EXE_client"), "--user", user, "--ip", address])
             .args(["--port", &port.to_string()])
             .args(arguments)
             .env("SIXFOUR_PASSWORD", "secret")
@@ -320,4 +333,43 @@ fn peers_that_vanish_without_a_word_keep_nothing_on_either_side() {
     });
     lines.kill().expect("it is ours");
     lines.wait().expect("it ends");
+}
+
+#[test]
+fn an_upload_goes_on_elsewhere_soon_after_its_first_peer_has_vanished() {
+    let Some(network) = Network::new("resume") else { return };
+    let server = network.server(&["--credentials", "users", "--plaintext", "--grant", "upload"]);
+    let (here, content) = (TempDir::new().expect("a folder"), process::noise(7, 4 << 20));
+    let big = here.path().join("big");
+    std::fs::write(&big, &content).expect("a file");
+    let big = big.to_str().expect("text");
+    // What was begun is under another name, and locked.
+    let begun = || -> u64 {
+        let entries = std::fs::read_dir(server.root()).expect("a folder").flatten();
+        let is_stage = |entry: &std::fs::DirEntry| {
+            sixfour::sys::stage_name::is_stage_name(entry.file_name().as_encoded_bytes())
+        };
+        let size = |entry: std::fs::DirEntry| entry.metadata().map_or(0, |it| it.len());
+        entries.filter(is_stage).map(size).sum()
+    };
+    std::thread::scope(|scope| {
+        let (network, port) = (&network, server.port);
+        let slow = ["--plaintext", "upload", "--limit", "300k", big];
+        let first = scope.spawn(move || network.client(SERVER[0], port, &slow));
+        process::await_true("some of it is there", || begun() > 0);
+        ip(&["-n", &format!("{}-c", network.name), "link", "set", "out", "down"]).expect("a link");
+        let cut = Instant::now();
+        let again = ["--plaintext", "upload", big];
+        let said = loop {
+            let (code, said) = network.client_of('s', "carol", "::1", port, &again);
+            if code == Some(0) {
+                break said;
+            }
+            assert!(said.contains("error busy: ") && cut.elapsed().as_secs() < 20, "{said}");
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        assert!(std::fs::read(server.path("big")).expect("it is there") == content, "{said}");
+        let (code, said) = first.join().expect("it ends");
+        assert_ne!(code, Some(0), "{said}");
+    });
 }

@@ -29,6 +29,15 @@ pub const BLOCK_BYTES: u64 = 4096;
 /// The file there whose lock says who works in the data folder.
 const LOCK: &str = "lock";
 
+/// The names in one of the two folders, which become durable by themselves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NamesOf {
+    /// The data folder, where the files of devices are.
+    Files,
+    /// [`OWN_FOLDER`] in it.
+    Own,
+}
+
 /// The folder, with [`OWN_FOLDER`] in it; names there begin with `.edge/`. Clones stand for the
 /// same one.
 ///
@@ -69,11 +78,22 @@ pub trait Disk: Clone + fmt::Debug {
     /// `NotFound` where there is none, and what the system says.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes all changes of names durable, in both folders.
+    /// Makes all changes of names in one of the folders durable.
     ///
     /// # Errors
     /// What the system says; what is durable then is not known.
-    fn sync(&self) -> io::Result<()>;
+    fn sync_names(&self, of: NamesOf) -> io::Result<()>;
+
+    /// Makes all changes of names durable, in both folders.
+    ///
+    /// # Errors
+    /// As [`Disk::sync_names`].
+    fn sync(&self) -> io::Result<()> {
+        // What leaves our own folder must be in the other one first: a file that is in neither of
+        // them when the power goes is lost.
+        self.sync_names(NamesOf::Files)?;
+        self.sync_names(NamesOf::Own)
+    }
 
     /// The names in [`OWN_FOLDER`] that begin so.
     ///
@@ -316,16 +336,16 @@ impl Disk for DataFolder {
         Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?)
     }
 
-    fn sync(&self) -> io::Result<()> {
-        // What leaves the one folder must be in the other one first.
-        for folder in [&self.0.folder, &self.0.own] {
-            match rustix::fs::fsync(folder) {
-                // Some disks have nothing to sync in a folder, and say so in this way.
-                Ok(()) | Err(Errno::INVAL) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+    fn sync_names(&self, of: NamesOf) -> io::Result<()> {
+        let folder = match of {
+            NamesOf::Files => &self.0.folder,
+            NamesOf::Own => &self.0.own,
+        };
+        match rustix::fs::fsync(folder) {
+            // Some disks have nothing to sync in a folder, and say so in this way.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
-        Ok(())
     }
 
     fn names(&self, prefix: &str) -> io::Result<Vec<String>> {

@@ -512,3 +512,82 @@ fn outcome_of(outcome: Result<(), Fault>) -> Outcome {
         Err(fault) => Outcome::Failed(Refusal::new(0, fault.code, fault.text)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, time::Instant};
+
+    use super::*;
+
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
+    /// What a sender of so many empty files announces before it has an answer.
+    fn announcements(count: usize) -> Vec<u8> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Arc::new(OwnedFd::from(File::open(folder.path()).expect("a folder")));
+        let items = (0..count).map(|number| {
+            let name = format!("{number:04}");
+            File::create(folder.path().join(&name)).expect("a file");
+            Item::below(root.clone(), name.as_bytes())
+        });
+        let mut sender = Sender::new(DiskSource::new(items.collect(), Hashes::default()));
+        while sender.produce(AHEAD_BYTES) {}
+        let bytes = |segment| match segment {
+            Segment::Bytes(bytes) => bytes,
+            Segment::File { .. } => panic!("nothing is in those files"),
+        };
+        sender.take_segments().into_iter().flat_map(bytes).collect()
+    }
+
+    /// Waits until a worker has done what this conversation asked for.
+    fn await_home(exchanges: &mut Exchanges, id: OperationId) {
+        let since = Instant::now();
+        loop {
+            match exchanges.try_recv() {
+                Some((done, _)) if done == id => return,
+                _ => assert!(since.elapsed() < PATIENCE, "no worker answers"),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_store_that_announces_more_than_memory_has_room_for_is_refused_and_the_others_are_not() {
+        let root = tempfile::tempdir().expect("a folder");
+        let share = Share::open(root.path()).expect("a share");
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let mut exchanges = Exchanges::new(&share, Arc::new(waker)).expect("exchanges");
+        let many = announcements(500);
+        let ask = |exchanges: &mut Exchanges, number: u64, own: u64| {
+            let id = OperationId::new(0, number);
+            exchanges.start_store(id, SessionId::new(0, own), None).expect("it begins");
+            await_home(exchanges, id);
+            exchanges.go_on(id, many.clone(), false);
+            await_home(exchanges, id);
+            id
+        };
+        // One fits in any case; what it holds says how much room there is to be for two and a half.
+        let first = ask(&mut exchanges, 1, 1);
+        let held = exchanges.running[&first].held;
+        assert!(held > many.len() && exchanges.is_at_home(first), "{held}");
+        exchanges.drop_exchange(first);
+        exchanges.memory = [(); 2].map(|()| Budget::new(held * 5 / 4, held * 5 / 2));
+
+        let mine = ask(&mut exchanges, 2, 1);
+        let too_much = ask(&mut exchanges, 3, 1);
+        let of_another = ask(&mut exchanges, 4, 2);
+        let beyond_all = ask(&mut exchanges, 5, 3);
+        for refused in [too_much, beyond_all] {
+            let over = exchanges.running.get_mut(&refused).and_then(|it| it.over.take());
+            let Some(Outcome::Failed(refusal)) = over else { panic!("{over:?}") };
+            assert_eq!(refusal.code, ErrorCode::Busy, "{refusal:?}");
+            exchanges.drop_exchange(refused);
+        }
+        assert!([mine, of_another].iter().all(|it| exchanges.is_at_home(*it)));
+        // Where one is over there is room again.
+        exchanges.drop_exchange(mine);
+        let again = ask(&mut exchanges, 6, 1);
+        assert!(exchanges.is_at_home(again));
+    }
+}

@@ -34,6 +34,8 @@ const PART_ENTRIES: usize = 128;
 /// What the listings of all sessions hold.
 pub struct Listings {
     windows: Budget,
+    /// Of one listing, [`LISTING_MAX_ENTRIES`] in earnest.
+    entries_max: usize,
 }
 
 /// One folder on its way.
@@ -46,6 +48,7 @@ pub struct Listing {
     /// Those that are being said.
     some: Vec<Entry>,
     count: usize,
+    count_max: usize,
     /// All that is to come is in `left`.
     is_all: bool,
     truncated: bool,
@@ -62,7 +65,7 @@ pub struct Part {
 impl Default for Listings {
     fn default() -> Listings {
         let windows = Budget::new(LISTINGS_OF_ONE_MAX_BYTES, LISTINGS_TOTAL_MAX_BYTES);
-        Listings { windows }
+        Listings { windows, entries_max: LISTING_MAX_ENTRIES }
     }
 }
 
@@ -80,6 +83,7 @@ impl Listings {
             left: VecDeque::new(),
             some: Vec::new(),
             count: 0,
+            count_max: self.entries_max,
             is_all: false,
             truncated: false,
             cancelled: Cancelled::default(),
@@ -121,7 +125,7 @@ impl Listing {
     /// Takes in what a worker has found out.
     pub fn take_in(&mut self, part: Part) {
         let Part { lister, entries, is_all } = part;
-        let room = LISTING_MAX_ENTRIES - self.count;
+        let room = self.count_max - self.count;
         self.truncated = entries.len() > room || entries.len() == room && !is_all;
         self.count += entries.len().min(room);
         self.left.extend(entries.into_iter().take(room));
@@ -149,9 +153,8 @@ impl Listing {
         if !self.truncated {
             return Outcome::Counted { count: self.count as u64, noun: "entries" };
         }
-        let text = format!(
-            "the folder has more than {LISTING_MAX_ENTRIES} entries; only the first are listed"
-        );
+        let most = self.count_max;
+        let text = format!("the folder has more than {most} entries; only the first are listed");
         Outcome::Failed(Refusal::new(0, ErrorCode::TooMany, text))
     }
 
@@ -243,39 +246,67 @@ mod tests {
         assert_eq!(listings.begin(session(20)).window_bytes, LISTING_WINDOW_MAX_BYTES);
     }
 
-    #[test]
-    fn what_is_found_out_is_bounded_while_nobody_reads_it() {
-        let root = tempfile::tempdir().expect("a folder");
-        for name in 0..1000 {
-            File::create(root.path().join(format!("{name:04}"))).expect("a file");
-        }
-        let share = Arc::new(Share::open(root.path()).expect("a share"));
+    /// Lists a folder to its end, one portion after the other: what was said, and the outcome.
+    fn listed(root: &std::path::Path, mut listing: Listing) -> (Vec<Vec<u8>>, Outcome) {
+        let share = Arc::new(Share::open(root).expect("a share"));
         let id = OperationId::new(0, 1);
-        let mut listing = Listings::default().begin(session(1));
         let mut said = Vec::new();
-        let mut first: Box<dyn Job> = Box::new(listing.first_job(share, OsString::new(), id));
+        let mut job: Box<dyn Job> = Box::new(listing.first_job(share, OsString::new(), id));
         loop {
             let done = loop {
-                if let ControlFlow::Break(Done::Listed(_, listed)) = first() {
+                if let ControlFlow::Break(Done::Listed(_, listed)) = job() {
                     break listed.expect("it is listed");
                 }
             };
             listing.take_in(*done);
-            let next = loop {
+            job = loop {
                 assert!(listing.left.len() < 2 * PART_ENTRIES, "{}", listing.left.len());
                 match listing.produce(1) {
                     Produced::Entries(some) => said.extend(some.iter().map(|it| it.name.clone())),
-                    Produced::Over(Outcome::Counted { count: 1000, .. }) => {
-                        assert!(said.is_sorted() && said.len() == 1000);
-                        return;
-                    }
+                    Produced::Over(outcome) => return (said, outcome),
                     _ => panic!("it says nothing, and does nothing"),
                 }
                 if let Some(next) = listing.next_job(id) {
-                    break next;
+                    break Box::new(next);
                 }
             };
-            first = Box::new(next);
+        }
+    }
+
+    fn folder_of(count: usize) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a folder");
+        for name in 0..count {
+            File::create(root.path().join(format!("{name:04}"))).expect("a file");
+        }
+        root
+    }
+
+    #[test]
+    fn what_is_found_out_is_bounded_while_nobody_reads_it() {
+        let root = folder_of(1000);
+        let (said, outcome) = listed(root.path(), Listings::default().begin(session(1)));
+        assert_eq!(outcome, Outcome::Counted { count: 1000, noun: "entries" });
+        assert!(said.is_sorted() && said.len() == 1000);
+    }
+
+    #[test]
+    fn a_folder_with_too_many_entries_says_so_after_the_first_of_them() {
+        let root = folder_of(300);
+        // Within a portion, at its end, and in a later one.
+        for most in [1, PART_ENTRIES, 2 * PART_ENTRIES, 299, 300, 301] {
+            let listings = Listings::default();
+            let listing = Listings { entries_max: most, ..listings }.begin(session(1));
+            let (said, outcome) = listed(root.path(), listing);
+            assert_eq!(said.len(), most.min(300), "at most {most}");
+            assert_eq!(said.first().map(Vec::as_slice), Some(&b"0000"[..]));
+            match outcome {
+                Outcome::Counted { count, .. } => assert!(most >= 300 && count == 300, "{most}"),
+                Outcome::Failed(refusal) => {
+                    assert!(most < 300 && refusal.code == ErrorCode::TooMany, "{refusal:?}");
+                    assert!(refusal.text.contains(&format!("more than {most} ")), "{refusal:?}");
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 

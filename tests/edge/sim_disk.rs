@@ -7,7 +7,10 @@ use std::{
     rc::Rc,
 };
 
-use sixfour::edge::{Disk, DiskFile, disk::Identity};
+use sixfour::edge::{
+    Disk, DiskFile,
+    disk::{Identity, NamesOf},
+};
 
 /// What happens at the chosen step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,11 +76,12 @@ enum Change {
     /// The number of the file that has the name.
     Rename(String, String, usize),
     Remove(String),
+    /// The name goes if this file still has it.
+    Gone(String, usize),
 }
 
-/// The two folders, each of which becomes durable by itself.
-fn is_own(name: &str) -> bool {
-    name.starts_with(".edge/")
+fn place_of(name: &str) -> NamesOf {
+    if name.starts_with(".edge/") { NamesOf::Own } else { NamesOf::Files }
 }
 
 impl Change {
@@ -91,16 +95,40 @@ impl Change {
                 names.insert(to, inode);
             }
             Change::Remove(name) => drop(names.remove(&name)),
+            Change::Gone(name, inode) => {
+                if names.get(&name) == Some(&inode) {
+                    names.remove(&name);
+                }
+            }
         }
     }
 
-    /// Whether it is durable with the folder of our own; a rename is one step for both folders,
-    /// and comes with that of the new name.
-    fn is_of_own(&self) -> bool {
+    /// Where it is kept when the power goes and nothing was synced; a rename is one step for both
+    /// folders then, and comes with that of the new name.
+    fn place(&self) -> NamesOf {
         match self {
-            Change::Link(name, _) | Change::Remove(name) | Change::Rename(_, name, _) => {
-                is_own(name)
+            Change::Link(name, _)
+            | Change::Remove(name)
+            | Change::Gone(name, _)
+            | Change::Rename(_, name, _) => place_of(name),
+        }
+    }
+
+    /// What a sync of one folder makes durable of it, and what is left to that of the other one:
+    /// of a rename between both, each has a half.
+    fn synced(self, place: NamesOf) -> (Option<Change>, Option<Change>) {
+        match &self {
+            Change::Rename(from, to, inode) if place_of(from) != place_of(to) => {
+                let (gone, come) =
+                    (Change::Gone(from.clone(), *inode), Change::Link(to.clone(), *inode));
+                if place_of(from) == place {
+                    (Some(gone), Some(come))
+                } else {
+                    (Some(come), Some(gone))
+                }
             }
+            _ if self.place() == place => (Some(self), None),
+            _ => (None, Some(self)),
         }
     }
 }
@@ -148,9 +176,9 @@ impl SimDisk {
                 let mut dice = Dice(seed);
                 next.names = state.durable_names.clone();
                 // Each folder keeps some of its changes, and not one without those before it.
-                for own in [true, false] {
+                for place in [NamesOf::Own, NamesOf::Files] {
                     let of_it: Vec<_> =
-                        state.pending.iter().filter(|it| it.is_of_own() == own).collect();
+                        state.pending.iter().filter(|it| it.place() == place).collect();
                     let kept = dice.below(of_it.len() as u64 + 1) as usize;
                     of_it[..kept].iter().for_each(|it| (*it).clone().apply(&mut next.names));
                 }
@@ -288,11 +316,16 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn sync(&self) -> io::Result<()> {
+    fn sync_names(&self, place: NamesOf) -> io::Result<()> {
         self.whole_step(Step::Sync)?;
-        let mut state = self.0.borrow_mut();
-        state.durable_names = state.names.clone();
-        state.pending.clear();
+        let state = &mut *self.0.borrow_mut();
+        for change in std::mem::take(&mut state.pending) {
+            let (durable, left) = change.synced(place);
+            if let Some(change) = durable {
+                change.apply(&mut state.durable_names);
+            }
+            state.pending.extend(left);
+        }
         Ok(())
     }
 
