@@ -143,7 +143,9 @@ fn an_offer_is_answered_at_the_prompt_and_what_is_typed_stays() {
         assert_eq!(saved, b"Hello, world\n");
         // What is offered may be taken back.
         alice.write("send 'my plan.txt' bob\r");
-        bob.await_line("alice offers my plan.txt (13 B): `accept 3` or `refuse 3`");
+        bob.await_start(
+            "alice offers my plan.txt (13 B): `accept 3` or `refuse 3` (alice_my plan.txt is here",
+        );
         alice.await_last("alice>");
         alice.write("\u{3}");
         bob.await_line("offer 3 is off: alice has cancelled it");

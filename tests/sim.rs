@@ -317,6 +317,9 @@ impl World {
         if !peer.welcomed || peer.leaving || peer.half_closed || peer.to_hub.len() > 3000 {
             return;
         }
+        if peer.awaits_answer() {
+            return self.saw("silence behind a file");
+        }
         match self.rng.range(0, 13) {
             0..=4 => {
                 peer.write_letter(&mut self.rng, &mut self.office, names, &self.chances);

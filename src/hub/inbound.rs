@@ -18,6 +18,15 @@ use crate::wire::{
 /// takes no more memory than it needs.
 const LARGE_REST_BYTES: usize = 32 * 1024;
 
+/// Whether a session's next bytes are looked at.
+enum GoesOn {
+    Yes,
+    /// When there is room again.
+    Later,
+    /// They are done with.
+    Never,
+}
+
 /// What became of bytes that may be no request.
 enum Passed {
     /// They are one, or its beginning.
@@ -213,7 +222,6 @@ impl Hub {
     }
 
     fn consume_with(&mut self, id: SessionId, bytes: &[u8], scratch: &mut Vec<u8>) -> usize {
-        let limits = self.limits;
         let mut used = 0;
         loop {
             let Some(session) = self.session_mut(id) else { return bytes.len() };
@@ -230,19 +238,10 @@ impl Hub {
                 Phase::Greeting { dialect, .. } => (dialect, true),
                 Phase::Verifying { dialect } | Phase::Ready { dialect, .. } => (dialect, false),
             };
-            if session.input.answer_due && session.operations.is_empty() {
-                session.input.answer_due = false;
-            }
-            if session.input.answer_due && !is_blank(rest) {
-                self.on_nonsense(id, more_than_announced());
-                return bytes.len();
-            }
-            if session.must_pause(&limits) {
-                session.input.paused = true;
-                return used;
-            }
-            if session.input.answer_due {
-                return bytes.len();
+            match self.may_go_on(id, rest) {
+                GoesOn::Yes => {}
+                GoesOn::Later => return used,
+                GoesOn::Never => return bytes.len(),
             }
             match self.pass_on(id, dialect, is_greeting, rest) {
                 Passed::Wait => return used,
@@ -299,6 +298,25 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Whether a session's next bytes are looked at. Behind a file of announced size nothing is
+    /// taken for a request until that has its answer.
+    fn may_go_on(&mut self, id: SessionId, rest: &[u8]) -> GoesOn {
+        let limits = self.limits;
+        let Some(session) = self.session_mut(id) else { return GoesOn::Never };
+        if session.input.answer_due && session.operations.is_empty() {
+            session.input.answer_due = false;
+        }
+        if session.input.answer_due && !is_blank(rest) {
+            self.on_nonsense(id, more_than_announced());
+            return GoesOn::Never;
+        }
+        if session.must_pause(&limits) {
+            session.input.paused = true;
+            return GoesOn::Later;
+        }
+        if session.input.answer_due { GoesOn::Never } else { GoesOn::Yes }
     }
 
     /// Takes no more of a session after bytes that cannot be understood. The JSON requests before

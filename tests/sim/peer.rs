@@ -149,6 +149,11 @@ impl Peer {
         }
     }
 
+    /// Behind a file of announced size a line peer says nothing until that has its answer.
+    pub fn awaits_answer(&self) -> bool {
+        self.is_line() && self.calls.iter().any(|call| matches!(call.asked, Asked::Send(_)))
+    }
+
     pub fn is_line(&self) -> bool {
         self.dialect == Dialect::Line
     }
@@ -364,7 +369,7 @@ impl Peer {
 
     /// Something about a call that is under way: input, its end, credit, cancellation.
     pub fn go_on(&mut self, rng: &mut Rng, in_earnest: bool) {
-        if in_earnest {
+        if in_earnest && !self.awaits_answer() {
             self.answer(rng);
         }
         if self.is_line() || self.calls.is_empty() || self.leaving || self.half_closed {

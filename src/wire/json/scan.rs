@@ -2,9 +2,9 @@
 //!
 //! Nothing is built and nothing is looked at twice: what is known of the bytes so far is a few
 //! numbers. Only braces, brackets and strings matter here; whether the object is good is asked
-//! once it is all there. Where a quote or a brace is missing it would never be, and all that follows
-//! would be lost: so a line end within a string ends it too, and so does a line that begins with a
-//! brace where none can stand.
+//! once it is all there. Where a quote or a brace is missing it would never be, and all that
+//! follows would be lost: so a line end within a string ends it too, and so does a line that
+//! begins with a brace where none can stand.
 
 use crate::limits::OBJECT_DEPTH_MAX;
 
