@@ -124,7 +124,7 @@ fn every_kind_of_fault_effect_and_ending_occurs() {
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
          ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
-         cancelled, given up, nobody there, no such offer, too many offers, cut input, \
+         cancelled, nobody there, no such offer, too many offers, cut input, \
          truncated reply, content ahead, shrunk file, input closed, failed start, long pause, \
          reconnect, other password, Right, Wrong, Unchecked, check of a ghost, login-required, \
          login-failed, blocked, busy login, end all, ListenAgain, Quit, \

@@ -161,11 +161,6 @@ impl Peer {
         let is_sender = matches!(call.asked, Asked::Send(_));
         let (left, byte): (usize, fn(usize, usize) -> u8) = match call.joined {
             Some(Form::Raw) if is_sender => (parcel.size - sent, file_byte),
-            // Whoever gets a file has nothing to end: that gives the file up.
-            Some(Form::Raw) if !in_earnest && !call.input_ended && rng.percent(4) => {
-                call.input_ended = true;
-                return self.frame(client::END, tag, b"");
-            }
             Some(Form::Conversation) if !in_earnest => (300, |_, at| input_byte(at)),
             Some(Form::Conversation) => (0, |_, _| 0),
             _ => return,
@@ -283,7 +278,6 @@ impl Peer {
                     "nobody has answered within",
                     " has gone",
                     "has cancelled it",
-                    "has given it up",
                     "does not want g",
                     "nothing has moved",
                     "too many offers",
@@ -376,8 +370,6 @@ pub fn judge_end(call: &Call, outcome: &OutcomeBody<'_>, depot: &mut Depot) {
                     | ShuttingDown
                     | BadArguments
             );
-            let gave_up = accepts && call.joined == Some(Form::Raw) && call.input_ended;
-            let is_known = is_known || *code == Protocol && gave_up;
             assert!(is_known, "{call:?} has ended with {code}");
             depot.endings.push(ending(*code));
         }
@@ -401,7 +393,6 @@ fn ending(code: ErrorCode) -> &'static str {
         ErrorCode::NoSuchOffer => "no such offer",
         ErrorCode::PeerBusy | ErrorCode::Busy | ErrorCode::TooMany => "too many offers",
         ErrorCode::BadArguments => "cut input",
-        ErrorCode::Protocol => "given up",
         _ => "other ending",
     }
 }

@@ -9,7 +9,7 @@ use sixfour::{
     hub::{CloseReason, SessionId},
     limits::INFO_INTERVAL_MS,
     wire::{
-        Blob, Dialect, ErrorCode, Form, Name,
+        Blob, Dialect, ErrorCode, Name,
         control::{CallBody, DetailBody, HelloBody},
         frame::{self, Said, client},
         host::Interpreter,
@@ -456,16 +456,7 @@ impl Peer {
         match self.dialect {
             Dialect::Line => self.line("{\"method\": \"ls\"}"),
             Dialect::Json => self.to_hub.extend(b"[{\"method\": \"ls\", \"id\": 1}]"),
-            Dialect::Frame => {
-                // Whoever gets a file may send nothing.
-                let gets = |call: &&Call| {
-                    matches!(call.asked, Asked::Take(_)) && call.joined == Some(Form::Raw)
-                };
-                if let Some(tag) = self.calls.iter().find(gets).map(|call| call.tag) {
-                    self.frame(client::DATA, tag, b"x");
-                }
-                self.frame(0x41, 0, b"{}");
-            }
+            Dialect::Frame => self.frame(0x41, 0, b"{}"),
         }
     }
 
