@@ -370,6 +370,11 @@ pub struct Limits {
     /// Offers that one user may have to answer, and offers of one user that may wait for answers:
     /// more than that is no help to anybody.
     pub offers_max: usize,
+    /// Those of one sender to one user, so that the user hears of others as well: a sender is a
+    /// session, and at an open server an address, since names are free there.
+    pub offers_of_one_max: usize,
+    /// Offers of one source, as for operations: a quarter of all.
+    pub offers_source_max: usize,
     /// Offers of all users. Each may hold the content of one small file.
     pub offers_total_max: usize,
     /// Time in which an offer is to be answered: time to walk to the machine and look.
@@ -465,6 +470,8 @@ impl Limits {
         inputs_total_max_bytes: 64 * 1024 * 1024,
         content_max_bytes: 1024 * 1024,
         offers_max: 16,
+        offers_of_one_max: 4,
+        offers_source_max: 128,
         offers_total_max: 512,
         offer_timeout: Duration::from_secs(120),
         pipe_stall_timeout: Duration::from_secs(60),

@@ -719,3 +719,35 @@ fn the_oldest_stranger_makes_room_and_nobody_who_has_logged_in() {
     assert_eq!(table.closed(alice), None);
     assert_eq!(table.say(alice, "echo here\n"), "here\n");
 }
+
+#[test]
+fn names_that_cost_nothing_are_shared_by_source_as_strangers_are() {
+    let limits = Limits { sessions_max: 8, strangers_by_source_max: 3, ..Limits::default() };
+    let mode = Mode::Open { rights: Rights::OPEN };
+    let mut table = Table::with_policy(limits, Policy { mode, plaintext: true });
+    let named = |table: &mut Table, address: &str, name: String| {
+        let id = table.open_from(address);
+        table.say(id, format!("user {name}\n"));
+        id
+    };
+    let alice = named(&mut table, "192.0.2.200:1", "alice".into());
+    let first = named(&mut table, "192.0.2.1:1", "first".into());
+    for port in 2..=20 {
+        table.at(port);
+        named(&mut table, &format!("192.0.2.1:{port}"), format!("n{port}"));
+    }
+    assert_eq!(table.closed(first), Some(CloseReason::MadeRoom));
+    assert_eq!(table.hub.counts().sessions, 1 + 3);
+    for port in 2..=20 {
+        named(&mut table, &format!("192.0.2.2:{port}"), format!("m{port}"));
+    }
+    named(&mut table, "192.0.2.201:1", "carol".into());
+    assert_eq!(table.hub.counts().sessions, 8);
+    // The server is full: whoever comes from elsewhere takes a place of those who have many.
+    let bob = named(&mut table, "192.0.2.202:1", "bob".into());
+    assert_eq!(table.hub.counts().sessions, 8);
+    for id in [alice, bob] {
+        assert_eq!(table.closed(id), None);
+        assert_eq!(table.say(id, "echo here\n"), "here\n");
+    }
+}

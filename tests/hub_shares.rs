@@ -224,3 +224,27 @@ fn requests_that_do_not_end_are_bounded_in_all() {
     begin(&mut table, 90_000);
     assert_eq!(table.closed(last), None);
 }
+
+#[test]
+fn one_sender_leaves_offers_of_others_a_place_whatever_names_it_takes() {
+    let limits = Limits { offers_of_one_max: 2, offers_source_max: 3, ..Limits::USUAL };
+    let mut table = open_table(limits);
+    let bob = framed_from(&mut table, "10.0.0.9:1", "bob");
+    let dave = framed_from(&mut table, "10.0.0.8:1", "dave");
+    let greedy = framed_from(&mut table, "10.0.0.1:1", "greedy");
+    let greedy_too = framed_from(&mut table, "10.0.0.1:2", "greedy-too");
+    let alice = framed_from(&mut table, "10.0.0.2:1", "alice");
+    let offer = |to: &str| json!({"op": "send", "to": to, "name": "a", "size": 1});
+    request(&mut table, greedy, 1, offer("bob"));
+    request(&mut table, greedy_too, 1, offer("bob"));
+    request(&mut table, greedy, 2, offer("bob"));
+    assert_failed(&only(&mut table, greedy), 2, "peer-busy");
+    request(&mut table, greedy, 3, offer("dave"));
+    request(&mut table, greedy_too, 4, offer("dave"));
+    assert_failed(&only(&mut table, greedy_too), 4, "too-many");
+    assert_eq!((news(&mut table, bob).len(), news(&mut table, dave).len()), (2, 1));
+    for (tag, to, receiver) in [(1, "bob", bob), (2, "dave", dave)] {
+        request(&mut table, alice, tag, offer(to));
+        assert_eq!(news(&mut table, receiver).len(), 1, "{to}");
+    }
+}

@@ -200,6 +200,7 @@ impl Hub {
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
         self.strangers.remove(id, session.origin.source());
+        self.unproven.remove(id, session.origin.source());
         self.closes.tell(&session, was.map(|(name, _)| name), reason);
         self.unfinished.set(id, 0);
         self.effects.push_back(Effect::Close { session: id, reason });

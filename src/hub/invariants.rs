@@ -29,6 +29,8 @@ impl Hub {
             let source = session.origin.source();
             let is_stranger = self.strangers.check(session.id, source);
             assert!(!is_stranger || session.name().is_none(), "{:?} has a name", session.id);
+            let is_unproven = self.unproven.check(session.id, source);
+            assert!(!(is_stranger && is_unproven), "{:?} is counted twice", session.id);
         }
         let waiting: usize = self.sessions().map(|session| session.outbox.memory_bytes()).sum();
         assert_eq!(waiting, self.pool.waiting_bytes(), "what waits is counted");

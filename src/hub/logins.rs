@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     CloseReason, Effect, Hub, Phase, SessionId, SourceNet, Time,
+    admission::Mode,
     debts::Debts,
     lockout::{Failed, Lockout, Standing},
     names::Keyed,
@@ -250,6 +251,9 @@ impl Hub {
         let source = session.origin.source();
         record::logged_in(session, &name, dialect);
         self.strangers.remove(id, source);
+        if matches!(self.policy.mode, Mode::Open { .. }) {
+            self.unproven.insert(id, source);
+        }
         self.arm(id);
         self.say(id, &Event::Welcome { name });
     }

@@ -82,6 +82,8 @@ pub struct Hub {
     names: Names,
     logins: Logins,
     strangers: Strangers,
+    /// Those with a name that anybody could have taken.
+    unproven: Strangers,
     closes: Closes,
     operations: Slab<Operation>,
     effects: VecDeque<Effect>,
@@ -367,6 +369,7 @@ impl Hub {
             names: Names::new(key),
             logins: Logins::new(lockout, key),
             strangers: Strangers::new(key),
+            unproven: Strangers::new(key),
             closes: Closes::default(),
             operations: Slab::new(),
             effects: VecDeque::new(),

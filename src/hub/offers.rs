@@ -44,6 +44,7 @@ impl Hub {
             return refuse(BadArguments, "that is your own name; nothing was offered".into());
         }
         self.may_offer(id, tag)?;
+        self.check_offers_to(id, target, tag, to)?;
         let limits = self.limits;
         let receiver = self.session_mut(target).expect("named sessions are there");
         if receiver.dialect() != Some(Dialect::Frame) && !parcel.can_be_raw() {
@@ -81,10 +82,7 @@ impl Hub {
 
     fn may_offer(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
-        let is_offer = |id: &&OperationId| {
-            let end = self.operations[id.slot()].end.as_ref();
-            end.is_some_and(|end| end.joint().is_none())
-        };
+        let is_offer = |id: &&OperationId| self.operations[id.slot()].is_offer();
         let own = session.operations.iter().filter(is_offer).count();
         if own >= self.limits.offers_max {
             let text = format!("{own} offers of yours wait for an answer, and no more may");
@@ -94,7 +92,33 @@ impl Hub {
             let text = "too many offers wait for an answer on this server; try again later";
             return Err(Refusal::new(tag, Busy, text));
         }
+        if self.offers_count >= self.limits.offers_source_max {
+            let offers = self.operations.iter().map(|(_, it)| it).filter(|it| it.is_offer());
+            let own = offers.filter(|it| self.are_of_one(id, it.owner)).count();
+            if own >= self.limits.offers_source_max {
+                let text = format!("{own} offers from where you are wait for an answer");
+                return Err(Refusal::new(tag, TooMany, text));
+            }
+        }
         Ok(())
+    }
+
+    /// Whether a sender leaves the others a place at a receiver.
+    fn check_offers_to(
+        &self,
+        id: SessionId,
+        target: SessionId,
+        tag: Tag,
+        to: Name,
+    ) -> Result<(), Refusal> {
+        let receiver = self.session(target).expect("named sessions are there");
+        let owner = |it: &&Waiting| self.operations[it.offer.slot()].owner;
+        let own = receiver.offers.iter().filter(|it| self.are_of_one(id, owner(it))).count();
+        if own < self.limits.offers_of_one_max {
+            return Ok(());
+        }
+        let text = format!("{to} has {own} offers of yours to answer; try later");
+        Err(Refusal::new(tag, PeerBusy, text))
     }
 
     /// Where a session comes from, for a peer to whom it has introduced itself.

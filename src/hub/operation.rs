@@ -153,6 +153,11 @@ pub enum Program {
 }
 
 impl Operation {
+    /// Whether it offers something that nobody has answered.
+    pub(super) fn is_offer(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.joint().is_none())
+    }
+
     /// Whose it is.
     pub fn owner(&self) -> SessionId {
         self.owner

@@ -70,6 +70,13 @@ impl Hub {
         }
     }
 
+    /// Whether two sessions count as one sender. Programs of this machine do not: they are many.
+    pub(super) fn are_of_one(&self, one: SessionId, other: SessionId) -> bool {
+        let source = |id| self.session(id).and_then(|session| self.source_of(session));
+        let is_shared = |it: &HubSource| *it != HubSource::Network(SourceNet::Loopback);
+        one == other || source(one).filter(is_shared).is_some_and(|it| source(other) == Some(it))
+    }
+
     /// Whether its source may have one more operation under way.
     pub(super) fn check_share(&self, session: &Session) -> Result<(), String> {
         let most = self.limits.operations_source_max;

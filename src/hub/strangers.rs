@@ -1,8 +1,10 @@
 //! Sessions that have not said who they are: how many come from where, and who makes room.
 //!
 //! Anybody can open connections, as many as one address gives; so those of strangers are bounded
-//! by source, and where there is no room the oldest of them goes first. Whoever has logged in is
-//! never among them. A stranger that only needs a moment to log in is not the oldest one.
+//! by source, and where there is no room the oldest of them goes first. Whoever has logged in with
+//! a password is never among them. A stranger that only needs a moment to log in is not the oldest
+//! one. A name at an open server costs nothing and proves nothing: sessions that have one are
+//! counted with the strangers of their source, and go after those.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -37,7 +39,7 @@ impl SourceNet {
         }
     }
 
-    /// Sessions without a name that may come from here.
+    /// Sessions that have proved nothing and may come from here.
     fn strangers_max(self, limits: &Limits) -> usize {
         match self {
             // Programs of this machine are many, and it is they who share it anyway.
@@ -47,7 +49,8 @@ impl SourceNet {
     }
 }
 
-/// The sessions that have no name; ids of sessions sort by their age.
+/// Sessions that have proved nothing: those without a name, or those with one that anybody could
+/// have taken. Ids of sessions sort by their age.
 #[derive(Debug)]
 pub(super) struct Strangers {
     all: BTreeSet<SessionId>,
@@ -79,6 +82,17 @@ impl Strangers {
         }
     }
 
+    fn of(&self, source: SourceNet) -> usize {
+        self.by_source.get(&source).map_or(0, BTreeSet::len)
+    }
+
+    /// The source with the most sessions, if those are more than so many.
+    fn largest(&self, beyond: usize) -> Option<SourceNet> {
+        let sources = self.by_source.iter().map(|(source, ids)| (ids.len(), *source));
+        let largest = sources.max_by_key(|(count, _)| *count);
+        largest.filter(|(count, _)| *count > beyond).map(|(_, source)| source)
+    }
+
     /// Panics where its two tables disagree; whether the session is among them.
     pub(super) fn check(&self, id: SessionId, source: SourceNet) -> bool {
         let by_source: usize = self.by_source.values().map(BTreeSet::len).sum();
@@ -94,14 +108,32 @@ impl Hub {
     /// Sees to it that one more session can come from here; false where it cannot.
     pub(super) fn admits(&mut self, source: SourceNet) -> bool {
         let most = source.strangers_max(&self.limits);
-        let own = self.strangers.by_source.get(&source).map_or(0, BTreeSet::len);
-        (own < most || self.let_one_go(Some(source)))
-            && (self.sessions.len() < self.limits.sessions_max || self.let_one_go(None))
+        let own = self.strangers.of(source) + self.unproven.of(source);
+        let has_share = own < most || self.let_one_go(Some(source)) || self.let_unproven_go(source);
+        has_share
+            && (self.sessions.len() < self.limits.sessions_max
+                || self.let_one_go(None)
+                || self.let_one_of_many_go(own + 1))
     }
 
     /// Lets the oldest stranger go, where there is one: the system has no room for more.
     pub fn make_room(&mut self) -> bool {
-        self.let_one_go(None)
+        self.let_one_go(None) || self.let_one_of_many_go(1)
+    }
+
+    /// Lets one go that has a name which it had not to prove, from the source with the most of
+    /// them, if those are more than so many: else nobody has too much.
+    fn let_one_of_many_go(&mut self, beyond: usize) -> bool {
+        self.unproven.largest(beyond).is_some_and(|source| self.let_unproven_go(source))
+    }
+
+    /// The same for this source: whichever has nothing under way, and has been silent longest.
+    fn let_unproven_go(&mut self, source: SourceNet) -> bool {
+        let ids = self.unproven.by_source.get(&source).into_iter().flatten();
+        let sessions = ids.take(LOOKED_AT_MAX).filter_map(|id| self.session(*id));
+        let idle = sessions.filter(|session| !session.has_work());
+        let chosen = idle.min_by_key(|session| session.heard).map(|session| session.id);
+        chosen.inspect(|id| self.remove(*id, CloseReason::MadeRoom)).is_some()
     }
 
     fn let_one_go(&mut self, source: Option<SourceNet>) -> bool {
