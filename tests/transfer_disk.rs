@@ -235,6 +235,66 @@ fn acts() -> Vec<(&'static str, Act, bool)> {
 }
 
 #[test]
+fn a_file_that_another_replaces_after_it_was_listed_arrives_whole_or_not_at_all() {
+    for in_folder in [false, true] {
+        for size in [200_000, 300_000, 400_000] {
+            let (from, to) = (folder(), folder());
+            fs::create_dir(from.path().join("d")).expect("a folder");
+            let path = from.path().join("d/log");
+            old_file(&path, b'o', 300_000);
+            let asked: &[u8] = if in_folder { b"d" } else { b"d/log" };
+            let items = vec![Item::below(Arc::new(opened(from.path())), asked)];
+            let mut sender = Sender::new(DiskSource::new(items, Hashes::default()));
+            let mut receiver = Receiver::new(into(to.path()));
+            sender.produce(1);
+            let new = path.with_extension("new");
+            fs::write(&new, vec![b'n'; size]).expect("a file");
+            fs::rename(&new, &path).expect("a name");
+            while sender.outcome().is_none() || receiver.outcome().is_none() {
+                receiver.handle(&flatten(sender.take_segments()));
+                receiver.settle();
+                sender.handle(&receiver.take_bytes());
+                sender.produce(1 << 20);
+            }
+            let name = if in_folder { "d/log" } else { "log" };
+            let here = fs::read(to.path().join(name)).ok();
+            let is_whole = size == 300_000;
+            let expected = if is_whole { vec![] } else { vec![ErrorCode::FileChanged] };
+            let (sent, received) = (sender.take_reports(), receiver.take_reports());
+            assert_eq!(faults(&sent), expected, "{size} bytes: {sent:?}");
+            assert_eq!(faults(&received), expected, "{size} bytes: {received:?}");
+            assert_eq!(here, is_whole.then(|| vec![b'n'; size]), "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn no_folder_is_entered_or_made_whose_name_begins_with_a_dot_nor_one_too_deep() {
+    let (from, to) = (folder(), folder());
+    fs::create_dir_all(from.path().join("d/.git")).expect("folders");
+    fs::write(from.path().join("d/.git/x"), b"x").expect("a file");
+    fs::create_dir_all(to.path().join(".ssh/in")).expect("folders");
+    let within = |into: &str| {
+        FolderSink::new(opened(to.path()), Naming::Within(into.as_bytes().to_vec()), true)
+    };
+    let deep = vec!["a"; 128].join("/");
+    for into in [".ssh", ".ssh/in", ".new", "in/.x", "in/.x/y", &deep] {
+        for path in ["d/.git/x", "d"] {
+            let reports = moved(from.path(), &[path], within(into));
+            let codes = faults(&reports);
+            let is_deep_file = into == deep && path != "d";
+            let is_refused = codes.contains(&ErrorCode::BadPath);
+            assert!(is_refused != is_deep_file, "{path} into {into}: {reports:?}");
+        }
+    }
+    assert_eq!(names_in(to.path()), [".ssh", "a"]);
+    assert_eq!(names_in(&to.path().join(".ssh")), ["in"]);
+    assert!(names_in(&to.path().join(".ssh/in")).is_empty());
+    assert_eq!(faults(&moved(from.path(), &["d"], within("in"))), []);
+    assert_eq!(names_in(&to.path().join("in/d")), [".git"]);
+}
+
+#[test]
 fn what_happens_to_a_file_while_it_is_sent_counts_only_where_it_changes_its_bytes() {
     for (act, perform, arrives) in acts() {
         for is_listed_before in [false, true] {
@@ -275,6 +335,8 @@ fn what_happens_to_a_file_while_it_is_sent_counts_only_where_it_changes_its_byte
                 // It is sent as it was when it was opened.
                 let is_there = path.exists() && act != "cut off";
                 assert_eq!(here.is_some(), is_there, "{why}");
+                let is_grown = |it: &Report| matches!(it, Report::Grown { size: 305_000, .. });
+                assert_eq!(received.iter().any(is_grown), act == "it grows", "{why}");
                 let first = if matches!(act, "replaced" | "written over") { b'n' } else { b'o' };
                 assert!(here.is_none_or(|here| here.len() == 300_000 && here[0] == first), "{why}");
             }

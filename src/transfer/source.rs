@@ -82,6 +82,8 @@ pub struct Place {
     item: usize,
     /// The path of the file or folder itself that the item, or one of its patterns, stood for.
     top: Arc<[u8]>,
+    /// Device and inode of the file that was listed, so that another one of its name is noticed.
+    listed: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -220,7 +222,7 @@ impl DiskSource {
             let (size, modified) = (SIZE_UNKNOWN, (clock::wall_clock(), 0));
             let (kind, mode, target) = (EntryKind::File, MODE_UNKNOWN, Vec::new());
             let entry = Entry { item: at as u32, kind, mode, size, modified, path, target };
-            let place = Place { item: at, top: Arc::from(&b""[..]) };
+            let place = Place { item: at, top: Arc::from(&b""[..]), listed: None };
             self.ahead = Some(Ahead::Ready(Upcoming::Entry(entry, place)));
         } else if !item.is_pattern || item.open(&item.path, OFlags::PATH).is_ok() {
             self.found.push_back(item.path.clone());
@@ -285,9 +287,11 @@ impl DiskSource {
             Ok(stat) => stat,
             Err(errno) => return shown(io::Error::from(errno).into()),
         };
-        let place = Place { item: at, top: path.clone().into() };
+        let place = Place { item: at, top: path.clone().into(), listed: None };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Upcoming::Entry(entry_of(at, &stat, name, &opened), place),
+            FileType::RegularFile => {
+                Upcoming::Entry(entry_of(at, &stat, name, &opened), place.of(&stat))
+            }
             FileType::Directory => match self.enter(place, path.clone(), name, &stat) {
                 Ok((entry, place)) => Upcoming::Entry(entry, place),
                 Err(fault) => shown(fault),
@@ -365,7 +369,7 @@ impl DiskSource {
                         }
                         _ => bare_entry(place.item, &stat, name),
                     };
-                    return Some(Upcoming::Entry(entry, place));
+                    return Some(Upcoming::Entry(entry, place.of(&stat)));
                 }
                 // It came to be since this began: perhaps it is where all this goes.
                 FileType::Directory if !self.folders.has(stat.st_dev, stat.st_ino) => {}
@@ -424,6 +428,7 @@ impl DiskSource {
             (Some(opened), Some(stat))
                 if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile =>
             {
+                let place = place.of(&stat);
                 Ok((entry_of(place.item, &stat, name, opened), place))
             }
             _ => {
@@ -475,6 +480,13 @@ impl DiskSource {
             return Err(not_regular());
         }
         file.is_made_up = entry.size == SIZE_UNKNOWN;
+        // The beginning of another file of that name would be neither the one nor the other.
+        let identity = &file.identity;
+        let is_other = place.listed.is_some_and(|it| it != (identity.device, identity.inode));
+        if is_other && identity.size != entry.size && !file.is_made_up {
+            let text = "another file took its name after it was listed; try again";
+            return Err(Fault::new(ErrorCode::FileChanged, text));
+        }
         // It is sent as it is now; but more of it than there is cannot be.
         if file.identity.size < entry.size && !file.is_made_up {
             let text = "the file became shorter after it was listed; try again";
@@ -485,6 +497,11 @@ impl DiskSource {
 }
 
 impl Place {
+    /// The same for this file.
+    fn of(self, stat: &Stat) -> Place {
+        Place { listed: Some((stat.st_dev, stat.st_ino)), ..self }
+    }
+
     /// Where the entry is, below the item's folder.
     fn path_of(&self, entry: &Entry) -> Vec<u8> {
         let below = entry.path.iter().position(|byte| *byte == b'/').unwrap_or(entry.path.len());

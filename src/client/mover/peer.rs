@@ -1,6 +1,7 @@
 //! The threads of what goes to another user or comes from one.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs::File,
     io::{self, Read as _},
@@ -227,14 +228,39 @@ struct Bounded<K> {
     files_left: u64,
     /// Folders and links. An offer does not tell their number.
     things_left: u64,
+    /// The folders so far, as hashes: those that are only named in a path are made as well.
+    folders: HashSet<[u8; 16]>,
 }
 
 impl<K> Bounded<K> {
     fn new(sink: K, taking: &Taking) -> Bounded<K> {
         let more = taking.files.saturating_mul(OFFER_FOLDERS_A_FILE);
         let things_left = OFFER_FOLDERS_MIN.saturating_add(more);
-        Bounded { sink, size_left: taking.size, files_left: taking.files, things_left }
+        let (size_left, files_left) = (taking.size, taking.files);
+        Bounded { sink, size_left, files_left, things_left, folders: HashSet::new() }
     }
+
+    fn count_thing(&mut self) -> Result<(), Fault> {
+        self.things_left = self.things_left.checked_sub(1).ok_or_else(too_many)?;
+        Ok(())
+    }
+
+    /// Counts the folders of a path that nothing has named before.
+    fn count_above(&mut self, path: &[u8]) -> Result<(), Fault> {
+        for at in memchr::memrchr_iter(b'/', path) {
+            // With a known folder all above it are known.
+            if !self.folders.insert(folder_key(&path[..at])) {
+                break;
+            }
+            self.count_thing()?;
+        }
+        Ok(())
+    }
+}
+
+fn folder_key(path: &[u8]) -> [u8; 16] {
+    let hash = *blake3::hash(path).as_bytes();
+    *hash.first_chunk().expect("a hash has 32 bytes")
 }
 
 fn too_many() -> Fault {
@@ -246,7 +272,9 @@ impl<K: Sink> Sink for Bounded<K> {
     type Stage = K::Stage;
 
     fn folder(&mut self, entry: &Entry) -> Result<(), Fault> {
-        self.things_left = self.things_left.checked_sub(1).ok_or_else(too_many)?;
+        self.count_above(&entry.path)?;
+        self.count_thing()?;
+        self.folders.insert(folder_key(&entry.path));
         self.sink.folder(entry)
     }
 
@@ -260,6 +288,7 @@ impl<K: Sink> Sink for Bounded<K> {
             self.size_left =
                 Some(size.and_then(|size| left.checked_sub(size)).ok_or_else(too_much)?);
         }
+        self.count_above(&entry.path)?;
         self.sink.find(entry)
     }
 
@@ -292,7 +321,8 @@ impl<K: Sink> Sink for Bounded<K> {
     }
 
     fn link(&mut self, entry: &Entry) -> Result<(), Fault> {
-        self.things_left = self.things_left.checked_sub(1).ok_or_else(too_many)?;
+        self.count_above(&entry.path)?;
+        self.count_thing()?;
         self.sink.link(entry)
     }
 
@@ -430,5 +460,15 @@ mod tests {
         });
         assert_eq!(taken.count() as u64, most);
         assert_eq!(bounded.folder(&entry).expect_err("too many").code, ErrorCode::TooMany);
+        // So are those that only the path of a file names, each once.
+        let file =
+            |path: String| Entry { kind: EntryKind::File, path: path.into(), ..entry.clone() };
+        let mut bounded = Bounded::new(Nowhere, &taking(None, 10));
+        let most = OFFER_FOLDERS_MIN + 10 * OFFER_FOLDERS_A_FILE;
+        let deep = vec!["d"; most as usize].join("/");
+        bounded.find(&file(format!("{deep}/a"))).expect("as many as there may be");
+        bounded.find(&file(format!("{deep}/b"))).expect("the same folders");
+        let error = bounded.find(&file("e/a".into())).map(drop).expect_err("one more");
+        assert_eq!(error.code, ErrorCode::TooMany);
     }
 }

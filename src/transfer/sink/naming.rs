@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     sys::stage_name::{beginning, is_stage_name},
-    transfer::{Entry, Fault, glob},
+    transfer::{Entry, EntryKind, Fault, glob, walk::DEPTH_MAX},
     wire::{ErrorCode, SharePath},
 };
 
@@ -21,7 +21,7 @@ const ENDING_MAX_BYTES: usize = 16;
 #[derive(Clone, Debug)]
 pub enum Naming {
     /// As the sender calls it, within this folder below the root (empty: the root itself). Its
-    /// first part may not begin with a dot.
+    /// first part may not begin with a dot, nor any part of the folder.
     Within(Vec<u8>),
     /// Only what was asked for, as it is called here.
     Asked(Vec<Asked>),
@@ -78,7 +78,10 @@ impl GivenNames {
         }
         let (top, rest) = split_top(path);
         match &self.naming {
-            Naming::Within(_) => {
+            Naming::Within(folder) => {
+                if folder.split(|byte| *byte == b'/').any(|part| part.starts_with(b".")) {
+                    return Err(bad("nothing is put into a folder whose name begins with a dot"));
+                }
                 if top.starts_with(b".") {
                     let text = "a name that begins with a dot is taken only in a folder that \
                                 comes with it";
@@ -93,8 +96,13 @@ impl GivenNames {
             }
             Naming::From(_) => {}
         }
+        let place = self.path_of(entry);
+        let above = place.iter().filter(|byte| **byte == b'/').count();
+        if above + usize::from(entry.kind == EntryKind::Folder) > DEPTH_MAX {
+            return Err(bad(&format!("more than {DEPTH_MAX} folders within each other")));
+        }
         self.claim(entry.item, &self.top_name(entry.item, top), rest.is_empty())?;
-        Ok(self.path_of(entry))
+        Ok(place)
     }
 
     /// Things that were asked for apart must not meet under one name.

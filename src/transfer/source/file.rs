@@ -134,7 +134,10 @@ impl SourceFile for DiskFile {
             Ok(now) if now.len() < sent => ContentChange::Shorter,
             Ok(now) => {
                 let now = identity_of(&now);
-                match (now.size, now.modified) == (self.identity.size, self.identity.modified) {
+                let is_same =
+                    (now.size, now.modified) == (self.identity.size, self.identity.modified);
+                // Where it grew before it was opened, that is told as well.
+                match is_same && now.size == sent {
                     true => ContentChange::None,
                     false => ContentChange::Perhaps(now.size),
                 }
