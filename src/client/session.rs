@@ -16,6 +16,7 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
 mod connection;
+mod stopped;
 
 pub use connection::{send_next, standpoint_of};
 
@@ -272,20 +273,6 @@ impl<'a> Session<'a> {
         self.write();
         if self.resumes {
             self.resume_prompt();
-        }
-    }
-
-    /// Line editing goes on where the shell stopped us, as soon as we are in front again. A prompt
-    /// that shows none at the moment takes the terminal by itself.
-    fn resume_prompt(&mut self) {
-        let edited = self.edited.as_ref().filter(|_| self.asked);
-        self.resumes = edited.is_some_and(|terminal| !terminal.edit_lines_again());
-        if !self.resumes
-            && self.asked
-            && let Some(out) = &self.out
-        {
-            // Line editing paints its line anew below whatever is printed: here, nothing.
-            out.text(b"\x1b[A\n".to_vec(), None);
         }
     }
 
