@@ -5,8 +5,8 @@ mod terminal;
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use process::{FAMILIES, Server};
-use rustix::process::{Signal, kill_process};
+use process::{FAMILIES, Server, await_true};
+use rustix::process::{Signal, kill_process, kill_process_group};
 use terminal::Terminal;
 
 #[test]
@@ -228,6 +228,39 @@ fn an_interrupted_download_leaves_no_bar_behind() {
     let lines = client.lines();
     assert!(lines.iter().any(|line| line.starts_with("broken off; what is there is kept")));
     assert!(!lines.iter().any(|line| line.starts_with("client_big")), "{lines:?}");
+}
+
+#[test]
+fn a_prompt_that_was_stopped_goes_on_with_its_line_in_front() {
+    let server = Server::start();
+    let mut bob = server.user(FAMILIES[0], "bob");
+    let client = env!("CARGO_BIN_EXE_client");
+    let client = format!("{client} --port {} --user alice", server.port);
+    // As bash does it, the shell has its own modes back while it is in front.
+    let back = "stty icanon echo isig icrnl; echo; echo back";
+    let script = format!("{client}; {back}; fg; {back} again; fg; exit $?");
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-m", "-c", &script]);
+    let mut terminal = Terminal::start_command(command);
+    terminal.await_last("alice>");
+    terminal.write("half");
+    terminal.await_last("alice> half");
+    terminal.write("\u{1a}");
+    terminal.await_line("back");
+    terminal.await_last("alice> half");
+    await_true("line editing", || !terminal.is_cooked());
+    terminal.write(" a line");
+    terminal.await_last("alice> half a line");
+    // Nobody asks line editing before this one.
+    kill_process_group(terminal.foreground(), Signal::STOP).expect("it runs");
+    terminal.await_line("back again");
+    terminal.await_last("alice> half a line");
+    await_true("line editing", || !terminal.is_cooked());
+    terminal.write("|bob\r");
+    assert_eq!(bob.next(), "alice|half a line");
+    terminal.await_last("alice>");
+    terminal.write("quit\r");
+    terminal.await_end(0);
 }
 
 #[test]

@@ -75,6 +75,8 @@ pub const LIMITS: Limits = Limits {
     content_max_bytes: 500,
     offers_max: 2,
     offers_total_max: 4,
+    offers_of_one_max: 2,
+    offers_source_max: 4,
     offer_timeout: Duration::from_millis(500),
     pipe_stall_timeout: Duration::from_millis(400),
     receipts_max: 20,

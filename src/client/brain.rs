@@ -451,16 +451,20 @@ impl Brain {
             return;
         }
         let returns = self.returns() && self.quit_due_ms.is_none();
+        let is_prompt = self.setup.style == Style::Prompt;
+        let unanswered = if is_prompt { self.take_unanswered() } else { Vec::new() };
         self.drop_tasks();
         if !returns || greeting {
             let code = if greeting { exit::CANNOT_CONNECT } else { exit::FAILED };
             self.fail(code);
             self.show(Shown::Error { code: "lost", text: self.lost_text(why) });
+            unanswered.into_iter().for_each(|shown| self.show(shown));
             self.online = Online::Leaving(None);
             return self.leave(None);
         }
         let text = format!("connection lost: {}; trying to get it back", escape(why));
         self.show(Shown::Notice(text));
+        unanswered.into_iter().for_each(|shown| self.show(shown));
         self.online = Online::waiting(last_number);
         self.retry(now_ms, random);
     }

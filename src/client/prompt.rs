@@ -60,13 +60,17 @@ pub fn can_edit() -> bool {
 pub fn start(user: Name, names: Names, post: Post) -> Result<Prompt, String> {
     let (go, asked) = mpsc::channel();
     let (ready, is_ready) = mpsc::channel();
-    let spawned = thread::Builder::new().name("prompt".into()).spawn(move || match open(names) {
-        Ok((mut editor, printer)) => {
-            if ready.send(Ok(printer)).is_ok() {
-                read_lines(&mut editor, user, &asked, &post);
+    let spawned = thread::Builder::new().name("prompt".into()).spawn(move || {
+        // Line editing gives the terminal back, stops, and takes it again in this order.
+        terminal::take_stops(true);
+        match open(names) {
+            Ok((mut editor, printer)) => {
+                if ready.send(Ok(printer)).is_ok() {
+                    read_lines(&mut editor, user, &asked, &post);
+                }
             }
+            Err(error) => drop(ready.send(Err(error.to_string()))),
         }
-        Err(error) => drop(ready.send(Err(error.to_string()))),
     });
     spawned.map_err(|error| format!("no thread can be had for the prompt: {error}"))?;
     let printer = is_ready.recv().map_err(|error| error.to_string())??;

@@ -12,10 +12,11 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH, SIGXFSZ};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 
 mod connection;
+mod stopped;
 
 pub use connection::{send_next, standpoint_of};
 
@@ -92,6 +93,10 @@ pub struct Session<'a> {
     source: Source,
     /// A line was asked for and has not come: the cursor is behind a prompt.
     asked: bool,
+    /// The terminal of the prompt.
+    edited: Option<TerminalState>,
+    /// We were stopped and run again; line editing has its terminal back when this is off.
+    resumes: bool,
     /// Allows the reader of standard input one more block.
     input: Option<mpsc::Sender<()>>,
     names: Names,
@@ -142,10 +147,15 @@ impl<'a> Session<'a> {
         if takes_whole_terminal {
             signals.add_signal(SIGWINCH).map_err(system)?;
         }
+        let style = manner::style_of(plan);
+        let edited = (style == Style::Prompt).then(TerminalState::save).flatten();
+        if edited.is_some() {
+            signals.add_signal(SIGCONT).map_err(system)?;
+            terminal::take_stops(false);
+        }
         // A write beyond the file size limit is an error then, and not the end.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
-        let style = manner::style_of(plan);
         let screen = manner::screen_of(plan, style);
         let visible = style == Style::Verb && !plan.json && !plan.quiet;
         let bars = Bars::new(visible && terminal::is_terminal(Standard::Stderr));
@@ -186,6 +196,8 @@ impl<'a> Session<'a> {
             channels: None,
             source,
             asked: false,
+            edited,
+            resumes: false,
             input: None,
             names,
             unsafe_because: None,
@@ -259,6 +271,9 @@ impl<'a> Session<'a> {
         self.perform_effects();
         self.take_pulse();
         self.write();
+        if self.resumes {
+            self.resume_prompt();
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -282,7 +297,9 @@ impl<'a> Session<'a> {
             .due_ms()
             .filter(|_| self.transport.is_some())
             .map(|at| Duration::from_millis(at.saturating_sub(self.now_ms()) + 1));
-        brain.into_iter().chain(goodbye).chain(pulse).min()
+        // Nobody tells a process that runs that it has come to the foreground.
+        let resuming = self.resumes.then_some(terminal::BACKGROUND_LOOK_EVERY);
+        brain.into_iter().chain(goodbye).chain(pulse).chain(resuming).min()
     }
 
     /// The code, once all is written and the server has heard our goodbye.
@@ -315,6 +332,10 @@ impl Session<'_> {
         for number in numbers {
             if number == SIGWINCH {
                 self.paint();
+                continue;
+            }
+            if number == SIGCONT {
+                self.resumes = true;
                 continue;
             }
             match &mut self.leaving {

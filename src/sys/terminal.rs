@@ -9,10 +9,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcsetattr,
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp,
+    tcsetattr,
 };
 
-/// Switches off that pasted text arrives in brackets (xterm control sequences, mode 2004).
+/// Pasted text arrives in brackets, or does no more (xterm control sequences, mode 2004).
+const BRACKETED_PASTE_ON: &[u8] = b"\x1b[?2004h";
 const BRACKETED_PASTE_OFF: &[u8] = b"\x1b[?2004l";
 
 /// The second screen, no cursor, no wrapping (xterm control sequences, modes 1049, 25 and 7).
@@ -20,7 +22,7 @@ const ALTERNATE_SCREEN_ON: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[?7l";
 const ALTERNATE_SCREEN_OFF: &[u8] = b"\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// How often a process in the background looks whether it has come to the foreground.
-const BACKGROUND_LOOK_EVERY: Duration = Duration::from_millis(100);
+pub const BACKGROUND_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A special character that does nothing (`_POSIX_VDISABLE`, fpathconf(3)).
 const DISABLED: u8 = 0;
@@ -174,6 +176,29 @@ impl TerminalState {
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &modes);
     }
 
+    /// Gives line editing the terminal again after this process was stopped: the shell has put its
+    /// own modes back meanwhile. False in the background, where nothing is done.
+    #[must_use]
+    pub fn edit_lines_again(&self) -> bool {
+        if self.is_in_background() {
+            return false;
+        }
+        let mut modes = self.modes.clone();
+        modes.input_modes -= InputModes::BRKINT
+            | InputModes::ICRNL
+            | InputModes::INPCK
+            | InputModes::ISTRIP
+            | InputModes::IXON;
+        modes.local_modes -=
+            LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN | LocalModes::ISIG;
+        modes.special_codes[SpecialCodeIndex::VMIN] = 1;
+        modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+        // Where this fails, the terminal is gone, and reading it says so.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Drain, &modes);
+        let _ = rustix::io::write(&self.terminal, BRACKETED_PASTE_ON);
+        true
+    }
+
     /// Puts the terminal back as it was; may be called often and from any thread.
     ///
     /// Does nothing in the background of the shell: the terminal is somebody else's then, and the
@@ -221,6 +246,22 @@ fn await_input_of(terminal: impl AsFd) {
             _ if !is_in_background_of(&terminal) => return,
             _ => {}
         }
+    }
+}
+
+/// Whether Ctrl-Z (`SIGTSTP`) may stop this process through this thread; threads that it starts
+/// are born alike. Where one thread alone takes the signal, what it does after the key comes after
+/// the stop; else the kernel picks another thread, and this one runs on for a moment.
+#[allow(unsafe_code, reason = "the mask of a thread has no safe form here")]
+pub fn take_stops(is_taker: bool) {
+    let how = if is_taker { libc::SIG_UNBLOCK } else { libc::SIG_BLOCK };
+    // SAFETY: a set of signals is plain data that sigemptyset makes whole, and both calls keep to
+    // it; the mask is that of the calling thread.
+    unsafe {
+        let mut stops: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut stops);
+        libc::sigaddset(&raw mut stops, libc::SIGTSTP);
+        libc::pthread_sigmask(how, &raw const stops, std::ptr::null_mut());
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use expectrl::{Session, session::OsSession};
 use rustix::{
     process::Pid,
-    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+    termios::{LocalModes, Winsize, tcgetattr, tcgetpgrp, tcsetwinsize},
 };
 use tempfile::TempDir;
 
@@ -105,6 +105,11 @@ impl Terminal {
 
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.session.get_process().pid().as_raw()).expect("a process")
+    }
+
+    /// The process group that has the terminal.
+    pub fn foreground(&self) -> Pid {
+        tcgetpgrp(&self.master).expect("a group")
     }
 
     /// Waits for the end of the client and gives back its code.

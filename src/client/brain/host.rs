@@ -74,7 +74,9 @@ pub(super) fn task_of(call: &HostCall<'_>) -> Task {
     match call {
         HostCall::Ask(Question::Pong) => Task::Pong(String::new()),
         HostCall::Ping { .. } | HostCall::PythonVersion => Task::Run(Box::default()),
-        HostCall::Script { stdin, .. } => Task::Run(Box::new(super::Run::new(*stdin))),
+        HostCall::Script { command, stdin, .. } => {
+            Task::Run(Box::new(super::Run::new(command, *stdin)))
+        }
         HostCall::Ask(_)
         | HostCall::Clear
         | HostCall::Disconnect

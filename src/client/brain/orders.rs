@@ -34,9 +34,10 @@ impl Brain {
             }
             Order::Run { command, stdin, timeout_ms } => {
                 let (stdin, timeout_ms) = (*stdin, *timeout_ms);
+                let run = Run::new(command, stdin);
                 let (command, interpreter) = (command.into(), None);
                 let call = CallBody::Run { command, stdin, timeout_ms, interpreter };
-                (call, Task::Run(Box::new(Run::new(stdin))))
+                (call, Task::Run(Box::new(run)))
             }
             Order::List { path } => {
                 let path = path.as_deref().map(Blob::borrowed);

@@ -5,12 +5,16 @@ use crate::client::screen::lines::LineBuffer;
 
 /// A line that has begun is shown after so long without its end, in milliseconds.
 const PART_AFTER_MS: u64 = 100;
+/// Characters of a command that tell which one is meant.
+const COMMAND_SHOWN_CHARACTERS: usize = 60;
 /// Between two such parts.
 const PART_PAUSE_MS: u64 = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Run {
     pub(super) takes_input: bool,
+    /// Which one it is, for people.
+    command: String,
     pub(super) stdout: LineBuffer,
     pub(super) stderr: LineBuffer,
     /// When the beginning of a line is shown though its end has not come.
@@ -20,8 +24,12 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new(takes_input: bool) -> Run {
-        Run { takes_input, ..Run::default() }
+    pub(super) fn new(command: &str, takes_input: bool) -> Run {
+        let mut shown: String = command.chars().take(COMMAND_SHOWN_CHARACTERS).collect();
+        if shown.len() < command.len() {
+            shown.push_str("...");
+        }
+        Run { command: shown, takes_input, ..Run::default() }
     }
 
     pub(super) fn part_due_ms(&self) -> Option<u64> {
@@ -61,6 +69,32 @@ impl Brain {
             }
             None => self.handle_after(After::Consumed(tag, count)),
         }
+    }
+
+    /// The connection of a prompt is lost: what is to be said of each command that was under way,
+    /// after what had come of its output, and of whatever else waits for an answer.
+    pub(super) fn take_unanswered(&mut self) -> Vec<Shown> {
+        let mut told = Vec::new();
+        for task in self.tasks.values_mut() {
+            let text = match task {
+                Task::Run(run) => {
+                    let outputs =
+                        [(Stream::Stdout, &mut run.stdout), (Stream::Stderr, &mut run.stderr)];
+                    for (stream, lines) in outputs {
+                        let rest = lines.finish().map(|bytes| Shown::Output { stream, bytes });
+                        told.extend(rest);
+                    }
+                    format!("run {}: whether it has ended is not known", run.command)
+                }
+                Task::Answer(_) | Task::Roster(_) | Task::Pong(_) | Task::Samples => {
+                    "an answer that was awaited is lost with the connection".to_owned()
+                }
+                // These tell it by themselves, or nobody waits for them.
+                Task::Transfer(_) | Task::Refusal | Task::Announcement => continue,
+            };
+            told.push(Shown::Error { code: "lost", text });
+        }
+        told
     }
 
     /// What has come of a line that has no end is shown, as nothing more seems to come.

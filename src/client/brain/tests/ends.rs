@@ -136,3 +136,24 @@ fn an_order_that_fits_no_request_is_refused_and_the_next_one_is_asked() {
         assert_eq!(table.requests(), ["call 1"]);
     }
 }
+
+#[test]
+fn a_prompt_that_loses_its_server_tells_of_every_command_that_was_under_way() {
+    let mut table = Table::new(Style::Prompt);
+    table.order(run(false));
+    table.order(run(false));
+    table.order(Order::Who { long: false });
+    table.brain.handle_output(1, Stream::Stdout, b"half", 0);
+    table.effects();
+    table.brain.handle_lost("gone", 0, 0);
+    let told = |shown: &Shown| match shown {
+        Shown::Output { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
+        Shown::Error { code, text } => format!("{code}: {text}"),
+        other => format!("{other:?}"),
+    };
+    let told: Vec<_> = table.shown().iter().map(told).collect();
+    let unknown = "lost: run x: whether it has ended is not known";
+    let answer = "lost: an answer that was awaited is lost with the connection";
+    assert!(told[0].contains("connection lost: gone"), "{told:?}");
+    assert_eq!(told[1..], ["half", unknown, unknown, answer]);
+}
