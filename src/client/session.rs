@@ -119,6 +119,21 @@ enum Source {
     Ended,
 }
 
+/// The signals that a session hears of: those that end it, and those that change its terminal.
+fn listen_to_signals(takes_whole_terminal: bool, is_edited: bool) -> io::Result<Signals> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    if takes_whole_terminal {
+        signals.add_signal(SIGWINCH)?;
+    }
+    if is_edited {
+        signals.add_signal(SIGCONT)?;
+        terminal::take_stops(false);
+    }
+    // A write beyond the file size limit is an error then, and not the end.
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    Ok(signals)
+}
+
 struct Leaving {
     code: u8,
     /// The server's time to take the goodbye.
@@ -142,19 +157,11 @@ impl<'a> Session<'a> {
         let poll = Poll::new().map_err(system)?;
         let waker = Waker::new(poll.registry(), NEWS).map_err(system)?;
         let (post, news) = Post::new(waker);
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(system)?;
         let takes_whole_terminal = manner::takes_whole_terminal(plan);
-        if takes_whole_terminal {
-            signals.add_signal(SIGWINCH).map_err(system)?;
-        }
         let style = manner::style_of(plan);
         let edited = (style == Style::Prompt).then(TerminalState::save).flatten();
-        if edited.is_some() {
-            signals.add_signal(SIGCONT).map_err(system)?;
-            terminal::take_stops(false);
-        }
-        // A write beyond the file size limit is an error then, and not the end.
-        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(system)?;
+        let mut signals =
+            listen_to_signals(takes_whole_terminal, edited.is_some()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
         let screen = manner::screen_of(plan, style);
         let visible = style == Style::Verb && !plan.json && !plan.quiet;

@@ -233,7 +233,10 @@ impl Exchanges {
             held: 0,
         };
         self.running.insert(id, exchange);
-        self.go_on(id, Vec::new(), false);
+        if let Err(refusal) = self.go_on(id, Vec::new(), false) {
+            self.drop_exchange(id);
+            return Err(refusal);
+        }
         Ok(())
     }
 
@@ -253,8 +256,12 @@ impl Exchanges {
     }
 
     /// Sends the party to a worker with what has come for it.
-    pub fn go_on(&mut self, id: OperationId, bytes: Vec<u8>, ended: bool) {
-        let Some(exchange) = self.running.get_mut(&id) else { return };
+    ///
+    /// # Errors
+    /// No worker takes it, so the conversation is over: to be said by its owner, as nothing more
+    /// will come of it.
+    pub fn go_on(&mut self, id: OperationId, bytes: Vec<u8>, ended: bool) -> Result<(), Refusal> {
+        let Some(exchange) = self.running.get_mut(&id) else { return Ok(()) };
         let Some(party) = exchange.party.take() else {
             unreachable!("bytes are taken only for who is at home")
         };
@@ -275,10 +282,10 @@ impl Exchanges {
             false => work(id, party, bytes, ended, allowance),
         };
         let lost = Worked::nothing(id);
-        if let Err(why) = self.workers.submit(exchange.session.into(), job, lost) {
+        self.workers.submit(exchange.session.into(), job, lost).map_err(|why| {
             let text = format!("no transfer can go on now: {why}; try again later");
-            exchange.over = Some(Outcome::Failed(Refusal::new(0, ErrorCode::Busy, text)));
-        }
+            Refusal::new(0, ErrorCode::Busy, text)
+        })
     }
 
     /// The next thing that a worker has done: whose it is, and how many bytes of the client are
@@ -589,5 +596,26 @@ mod tests {
         exchanges.drop_exchange(mine);
         let again = ask(&mut exchanges, 6, 1);
         assert!(exchanges.is_at_home(again));
+    }
+
+    #[test]
+    fn without_a_thread_each_party_is_told_that_the_server_is_busy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let share = Share::open(folder.path()).expect("it is there");
+        let poll = mio::Poll::new().expect("a poller");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let mut exchanges = Exchanges::new(&share, Arc::new(waker)).expect("descriptors");
+        exchanges.workers.give_no_thread();
+        let session = SessionId::new(0, 1);
+        let path = || SharePath::parse(b"name").expect("a path");
+        let id = OperationId::new(0, 1);
+        for refused in [
+            exchanges.start_fetch(id, session, &[path()]),
+            exchanges.start_store(id, session, None),
+            exchanges.start_upload(id, session, Ok(path()), 5),
+        ] {
+            assert_eq!(refused.expect_err("there is no thread").code, ErrorCode::Busy);
+            assert!(!exchanges.has(id));
+        }
     }
 }

@@ -220,7 +220,10 @@ impl Server {
     fn move_exchange(&mut self, operation: OperationId) {
         let spare = self.exchanges.take_spare(operation);
         if let Some((bytes, ended)) = self.hub.take_input(operation, spare) {
-            self.exchanges.go_on(operation, bytes, ended);
+            if let Err(refusal) = self.exchanges.go_on(operation, bytes, ended) {
+                self.exchanges.drop_exchange(operation);
+                self.end(operation, Outcome::Failed(refusal));
+            }
         }
     }
 

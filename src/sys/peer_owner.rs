@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use netlink_packet_core::{
     ErrorMessage, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -63,7 +63,8 @@ pub struct SocketTable {
 }
 
 impl SocketTable {
-    /// Opens it and asks about a connection of our own, so that it is known to work.
+    /// Opens it and asks about a socket of our own, so that it is known to work. The socket only
+    /// listens: a connection would wait, for minutes where a firewall drops what is sent.
     ///
     /// # Errors
     /// The kernel or a sandbox does not allow it, or answers wrongly: [`find_in_proc`] then.
@@ -78,12 +79,22 @@ impl SocketTable {
         let own_id = rustix::process::geteuid().as_raw();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .or_else(|_| TcpListener::bind((Ipv6Addr::LOCALHOST, 0)))?;
-        let peer = TcpStream::connect(listener.local_addr()?)?;
-        let found = table.find(FarEnd::new(peer.local_addr()?, peer.peer_addr()?))?;
-        match found {
-            Some(id) if id == own_id => Ok(table),
-            _ => Err(io::Error::other("the kernel does not know the owner of our own socket")),
+        if table.owner_of_listener(listener.local_addr()?)? == Some(own_id) {
+            return Ok(table);
         }
+        Err(io::Error::other("the kernel does not know the owner of our own socket"))
+    }
+
+    fn owner_of_listener(&mut self, own: SocketAddr) -> io::Result<Option<u32>> {
+        let nobody = match own {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let end = FarEnd::new(own, SocketAddr::new(nobody, 0));
+        let found = self.look_up(end, 0, ExtensionFlags::empty())?;
+        let header = found.map(|found| found.header);
+        let header = header.filter(|it| is_it(it, end) && it.inode != 0);
+        Ok(header.map(|it| it.uid))
     }
 
     /// The user id of whoever owns the far end; `None` where there is no such socket, or nobody
@@ -305,7 +316,7 @@ impl OwnAccount {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpStream};
     use std::time::{Duration, Instant};
 
     use socket2::{Domain, Type};
@@ -395,6 +406,21 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let end = FarEnd::new(address, "127.0.0.1:9".parse().unwrap());
             assert_eq!(find(end), None, "{way}");
+        }
+    }
+
+    #[test]
+    fn the_owner_of_a_listener_is_told_without_a_connection() {
+        let Ok(mut table) = SocketTable::open() else { return };
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let own = listener.local_addr().unwrap();
+            assert_eq!(table.owner_of_listener(own).unwrap(), Some(own_id()), "{address}");
+            listener.set_nonblocking(true).unwrap();
+            let none_came = listener.accept().unwrap_err().kind();
+            assert_eq!(none_came, io::ErrorKind::WouldBlock, "{address}");
+            drop(listener);
+            assert_eq!(table.owner_of_listener(own).unwrap(), None, "{address}");
         }
     }
 

@@ -203,6 +203,13 @@ impl<T: Send + 'static> Workers<T> {
         Crew::spawn(&self.crew).map_err(|_| NotTaken::NoThread)
     }
 
+    /// From now on as on a machine that gives no thread: none has room for such a stack.
+    #[cfg(test)]
+    pub fn give_no_thread(&mut self) {
+        let crew = Arc::get_mut(&mut self.crew).expect("no thread has begun");
+        crew.size.stack_bytes = usize::MAX / 4;
+    }
+
     fn put(&self, behalf: Behalf, job: Job<T>) -> Result<(), io::Error> {
         let crew = &self.crew;
         let mut state = crew.lock();
