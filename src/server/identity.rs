@@ -332,7 +332,7 @@ impl Passwords {
     fn judge(&self, name: &Name, verdict: Verdict, with: &Arc<Credentials>) -> Verdict {
         let is_current = Arc::ptr_eq(with, &self.current) || with.agrees(&self.current, name);
         match verdict {
-            _ if !is_current => return Verdict::Unchecked,
+            _ if !is_current => Verdict::Unchecked,
             _ => verdict,
         }
     }
