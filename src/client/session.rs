@@ -121,7 +121,7 @@ enum Source {
 
 /// The signals that a session hears of: those that end it, and those that change its terminal.
 fn listen_to_signals(takes_whole_terminal: bool, is_edited: bool) -> io::Result<Signals> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     if takes_whole_terminal {
         signals.add_signal(SIGWINCH)?;
     }

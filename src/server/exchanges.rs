@@ -570,7 +570,7 @@ mod tests {
             let id = OperationId::new(0, number);
             exchanges.start_store(id, SessionId::new(0, own), None).expect("it begins");
             await_home(exchanges, id);
-            exchanges.go_on(id, many.clone(), false);
+            exchanges.go_on(id, many.clone(), false).expect("a worker takes it");
             await_home(exchanges, id);
             id
         };
