@@ -6,16 +6,17 @@ use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
     io,
-    sync::{Arc, PoisonError, mpsc},
+    sync::{PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGWINCH, SIGXFSZ};
+use signal_hook::consts::{SIGCONT, SIGINT, SIGWINCH};
 use signal_hook_mio::v1_0::Signals;
 
 mod connection;
+mod signals;
 mod stopped;
 
 pub use connection::{send_next, standpoint_of};
@@ -105,7 +106,7 @@ pub struct Session<'a> {
     /// The terminal before it was asked for a password, while it is.
     asked_terminal: Option<TerminalState>,
     leaving: Option<Leaving>,
-    /// How we are connected at first; told after the welcome to those who want to know.
+    /// How we are connected at first, for those who want to know.
     detail: Option<String>,
     began: Instant,
 }
@@ -117,21 +118,6 @@ enum Source {
     Asked(mpsc::Sender<()>),
     /// Nowhere any more.
     Ended,
-}
-
-/// The signals that a session hears of: those that end it, and those that change its terminal.
-fn listen_to_signals(takes_whole_terminal: bool, is_edited: bool) -> io::Result<Signals> {
-    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    if takes_whole_terminal {
-        signals.add_signal(SIGWINCH)?;
-    }
-    if is_edited {
-        signals.add_signal(SIGCONT)?;
-        terminal::take_stops(false);
-    }
-    // A write beyond the file size limit is an error then, and not the end.
-    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
-    Ok(signals)
 }
 
 struct Leaving {
@@ -161,7 +147,7 @@ impl<'a> Session<'a> {
         let style = manner::style_of(plan);
         let edited = (style == Style::Prompt).then(TerminalState::save).flatten();
         let mut signals =
-            listen_to_signals(takes_whole_terminal, edited.is_some()).map_err(system)?;
+            signals::listen(takes_whole_terminal, edited.is_some()).map_err(system)?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE).map_err(system)?;
         let screen = manner::screen_of(plan, style);
         let visible = style == Style::Verb && !plan.json && !plan.quiet;

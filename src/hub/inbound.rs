@@ -251,12 +251,10 @@ impl Hub {
                 }
                 Passed::Request => {}
             }
-            if dialect == Dialect::Json && !is_greeting {
-                let count = self.answer_quickly(id, rest);
-                if count > 0 {
-                    used += count;
-                    continue;
-                }
+            let is_quick = dialect == Dialect::Json && !is_greeting;
+            if is_quick && let count @ 1.. = self.answer_quickly(id, rest) {
+                used += count;
+                continue;
             }
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let mut place = std::mem::take(&mut session.input.place);
@@ -270,8 +268,7 @@ impl Hub {
             }
             match dialect.decode(rest, &mut place, max, scratch) {
                 Ok(None) if session.input.ended && session.is_json() && !rest.is_empty() => {
-                    let refusal = json::broken_off();
-                    self.on_labelled(id, is_greeting, &Label::NONE, Err(refusal));
+                    self.on_labelled(id, is_greeting, &Label::NONE, Err(json::broken_off()));
                     return bytes.len();
                 }
                 Ok(None) => {

@@ -43,8 +43,9 @@ impl Label<'_> {
 /// `place` remembers how far the end was searched for, and is fit for the next item after every
 /// one. An object of more than `object_max` bytes, one that nests too deeply, and bytes between
 /// objects that are no white space and no byte order mark are errors that end the connection:
-/// nobody can tell where the next request begins. White space is an item of its own, so that it cannot pile up, and so are the lines of a broken
-/// object that follow the one with which it was given up; of those `place` knows beyond the item.
+/// nobody can tell where the next request begins. White space is an item of its own, so that it
+/// cannot pile up, and so are the lines of a broken object that follow the one with which it was
+/// given up; of those `place` knows beyond the item.
 /// What has to be put together is put into `scratch`.
 pub fn decode<'a>(
     bytes: &'a [u8],

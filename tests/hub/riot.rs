@@ -30,7 +30,7 @@ const HONEST: [&str; 2] = ["alice", "bob"];
 
 /// Small, so that every bound is met.
 const SMALL: Limits = Limits {
-    sessions_max: 10,
+    sessions_max: 400,
     outbox_max_bytes: 4000,
     outbox_low_bytes: 700,
     outbox_pause_bytes: 1500,
