@@ -219,11 +219,11 @@ impl Server {
     /// Sends the party of a conversation to a worker, with what has come for it.
     fn move_exchange(&mut self, operation: OperationId) {
         let spare = self.exchanges.take_spare(operation);
-        if let Some((bytes, ended)) = self.hub.take_input(operation, spare) {
-            if let Err(refusal) = self.exchanges.go_on(operation, bytes, ended) {
-                self.exchanges.drop_exchange(operation);
-                self.end(operation, Outcome::Failed(refusal));
-            }
+        if let Some((bytes, ended)) = self.hub.take_input(operation, spare)
+            && let Err(refusal) = self.exchanges.go_on(operation, bytes, ended)
+        {
+            self.exchanges.drop_exchange(operation);
+            self.end(operation, Outcome::Failed(refusal));
         }
     }
 
