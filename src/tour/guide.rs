@@ -130,11 +130,18 @@ impl Guide {
     fn join(&mut self, name: &str, ip: IpAddr) -> Result<Program, Cut> {
         self.step(&format!("{name} joins over {ip}"), |guide| {
             let client = guide.client(ip, &["--user", name, "--verbose"])?;
-            let line = client.line()?;
-            match line.starts_with(&format!("welcome, {name}")) {
-                true => Ok((client, format!(": {line}"))),
-                false => Err(format!("instead of a welcome came {line:?}")),
+            // The greeting is output, the way that won is told beside it: either may come first.
+            let (mut greeting, mut way) = (None, None);
+            while greeting.is_none() || way.is_none() {
+                let line = client.line()?;
+                let place = match () {
+                    () if line.starts_with(&format!("welcome, {name}")) => &mut greeting,
+                    () if line.starts_with("connected to ") => &mut way,
+                    () => return Err(format!("instead of a welcome came {line:?}")),
+                };
+                *place = Some(line);
             }
+            Ok((client, format!(": {}", greeting.unwrap_or_default())))
         })
     }
 
