@@ -52,9 +52,11 @@ use replies::{Asked, Replies};
 use rights::Rights;
 use session::Column;
 pub use session::{Phase, Session};
+pub use shares::HubSource;
 use shares::Unfinished;
 use slab::Slab;
-use strangers::{SourceNet, Strangers};
+pub use strangers::SourceNet;
+use strangers::Strangers;
 pub use time::Time;
 use timers::{Alarm, Timers};
 
@@ -328,7 +330,7 @@ pub enum Effect {
         /// Whether something is held yet; where not, nobody looks any more.
         holds: bool,
     },
-    /// Close the listeners and open them again, on the same port.
+    /// Listen on, and open again what has failed.
     ListenAgain,
     /// Listen no more, and leave as soon as [`Hub::is_finished`].
     Quit,

@@ -16,7 +16,7 @@ const SHED_STEP_MS: u64 = 100;
 
 /// Whose something is, so that several connections of one count as one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum HubSource {
+pub enum HubSource {
     /// Whoever has shown this name's password.
     User(Name),
     /// Whoever comes from there: a name that nobody has to prove says nothing.
@@ -61,6 +61,11 @@ impl Unfinished {
 }
 
 impl Hub {
+    /// Whose a session is, where that is to be counted.
+    pub fn source(&self, id: SessionId) -> Option<HubSource> {
+        self.session(id).and_then(|session| self.source_of(session))
+    }
+
     /// Whose a session is; nobody shares where all belong to the server's own account.
     fn source_of(&self, session: &Session) -> Option<HubSource> {
         match (self.policy.mode, session.name()) {
