@@ -72,6 +72,21 @@ fn a_background_job_that_writes_for_ever_costs_little_and_ends_with_the_server()
 }
 
 #[test]
+fn commands_get_the_limit_of_open_files_that_the_server_was_started_with() {
+    let server = Server::start_after("ulimit -S -n 200");
+    for ip in FAMILIES {
+        let mut line = server.line(ip);
+        line.send("run ulimit -H -n");
+        assert_ne!(line.lines(2)[0], "200", "the server could raise nothing here");
+        // The second without a shell between it and the server.
+        for command in ["run ulimit -S -n", "Linux:ulimit -S -n"] {
+            line.send(command);
+            assert_eq!(line.lines(2), ["200", "[exit 0]"], "{command}");
+        }
+    }
+}
+
+#[test]
 fn a_command_that_is_ended_takes_its_background_with_it() {
     let server = Server::start();
     for ip in FAMILIES {

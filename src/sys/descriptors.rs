@@ -1,6 +1,6 @@
 //! How many descriptors the process may have, and what is done where there are none left.
 
-use std::{io, thread, time::Duration};
+use std::{io, sync::OnceLock, thread, time::Duration};
 
 use rustix::{
     io::Errno,
@@ -38,10 +38,20 @@ pub fn patiently<T, E>(
     step()
 }
 
-/// Raises the soft limit to the hard one, as far as that is of use, and tells what holds. Commands
-/// get the same: the kernel hands limits on.
+/// What held before [`raise_limit`]: the limit is of the whole process, and so is this.
+static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+
+/// What the programs that we start are to get, where the kernel would hand on something else.
+pub fn limit_of_children() -> Option<Rlimit> {
+    BEFORE.get().copied()
+}
+
+/// Raises the soft limit to the hard one, as far as that is of use, and tells what holds. Programs
+/// that we start get what held before: some close all numbers that there may be, and `select(2)`
+/// goes no further than 1,024.
 pub fn raise_limit() -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let before = getrlimit(Resource::Nofile);
+    let Rlimit { current, maximum } = before;
     let (current, maximum) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
     let wanted = maximum.min(ENOUGH);
     if current >= wanted {
@@ -50,7 +60,10 @@ pub fn raise_limit() -> u64 {
     let limit =
         Rlimit { current: Some(wanted), maximum: Some(maximum).filter(|it| *it < u64::MAX) };
     match setrlimit(Resource::Nofile, limit) {
-        Ok(()) => wanted,
+        Ok(()) => {
+            let _ = BEFORE.set(before);
+            wanted
+        }
         Err(error) => {
             log::warn!("the limit of open files stays at {current}: {error}");
             current

@@ -152,7 +152,7 @@ fn streams(stdin: bool) -> [StreamTo; 3] {
 }
 
 fn begin(launch: &Launch) -> io::Result<Process> {
-    // A missing folder and a missing program are the same error of posix_spawn: ask first.
+    // A missing folder and a missing program are the same error of execve: ask first.
     launch.directory.map_or(Ok(()), check_directory)?;
     let launched = launch.start().map_err(|error| {
         let program = Path::new(launch.program).display();

@@ -1,17 +1,22 @@
-//! Starting a program as the leader of a session of its own, by `posix_spawn(3)`.
+//! Starting a program as the leader of a session of its own, by `clone(2)`.
 //!
 //! A session of its own, and not only a process group, because a process without a controlling
 //! terminal cannot read from the terminal that we were started at, type into it (`TIOCSTI`), or be
 //! stopped by it for trying. Number of session, group and process are the same.
 //!
 //! std has no `setsid` but by `pre_exec`, and then it forks: 9 ms where we have 512 MiB in memory,
-//! and nobody else is served meanwhile. `posix_spawn` borrows our memory instead of copying its
-//! tables (`CLONE_VFORK`), so its cost does not grow with it.
+//! and nobody else is served meanwhile. A child that borrows our memory until its `execve`
+//! (`CLONE_VM`, `CLONE_VFORK`) costs the same however much that is. It is what `posix_spawn(3)` does,
+//! which cannot say one thing that is said here: that the limit of open files, which we have raised
+//! for ourselves, is again what it was. Said from outside (`prlimit(2)`), it would come too late for
+//! a short command; lowered in ourselves for the time of the start, it would fail whatever another
+//! thread opens just then; said by a program between us and the command, it would cost a second
+//! `execve` each time.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -21,6 +26,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use super::environment::Environment;
+use crate::sys::descriptors;
+
+/// The stack of a new process until its `execve`: the search of `PATH` takes the most of it.
+const STACK_BYTES: usize = 64 * 1024;
 
 /// What a program is started with.
 #[derive(Debug, Clone, Copy)]
@@ -85,29 +94,35 @@ impl Launch<'_> {
         });
         let variables = variables.collect::<io::Result<Vec<_>>>()?;
 
-        let mut theirs = Vec::new();
+        let mut theirs = [None, None, None];
         let mut pipes = [None, None, None];
-        let mut actions = FileActions::new()?;
-        for (number, (to, ours)) in (0..).zip(self.streams.into_iter().zip(&mut pipes)) {
-            let end = match to {
-                StreamTo::Same => continue,
-                StreamTo::Null => open_null()?,
+        for (number, to) in self.streams.into_iter().enumerate() {
+            theirs[number] = match to {
+                StreamTo::Same => None,
+                StreamTo::Null => Some(open_null()?),
                 StreamTo::Pipe => {
                     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
                     let (end, own) = if number == 0 { (reader, writer) } else { (writer, reader) };
-                    *ours = Some(own);
-                    end
+                    pipes[number] = Some(own);
+                    Some(end)
                 }
             };
-            actions.duplicate(&end, number)?;
-            theirs.push(end);
-        }
-        if let Some(directory) = &directory {
-            actions.change_directory(directory)?;
         }
         let arguments = pointers([&program].into_iter().chain(&arguments));
         let environment = pointers(self.environment.entries().iter().chain(&variables));
-        let pid = spawn(&program, &actions, &Attributes::new()?, &arguments, &environment)?;
+        let pid = spawn(Birth {
+            program: program.as_ptr(),
+            is_path: self.program.as_bytes().contains(&b'/'),
+            arguments: &arguments,
+            environment: &environment,
+            directory: directory.as_deref().map(CStr::as_ptr),
+            streams: theirs.each_ref().map(|end| end.as_ref().map(|end| end.as_raw_fd())),
+            open_files: descriptors::limit_of_children().map(|limit| libc::rlimit {
+                rlim_cur: limit.current.unwrap_or(libc::RLIM_INFINITY),
+                rlim_max: limit.maximum.unwrap_or(libc::RLIM_INFINITY),
+            }),
+            error: 0,
+        })?;
         Ok(Launched { pid, pipes })
     }
 }
@@ -119,113 +134,111 @@ fn open_null() -> io::Result<OwnedFd> {
 }
 
 /// A list as C wants it: addresses, and a null at the end.
-fn pointers<'a>(texts: impl Iterator<Item = &'a CString>) -> Vec<*mut libc::c_char> {
-    texts.map(|text| text.as_ptr().cast_mut()).chain([ptr::null_mut()]).collect()
+fn pointers<'a>(texts: impl Iterator<Item = &'a CString>) -> Vec<*const libc::c_char> {
+    texts.map(|text| text.as_ptr()).chain([ptr::null()]).collect()
 }
 
-/// What is done to the descriptors and the folder of the new process.
-struct FileActions(libc::posix_spawn_file_actions_t);
-
-/// What else the new process does not inherit: session, signals.
-struct Attributes(libc::posix_spawnattr_t);
-
-fn check(code: libc::c_int) -> io::Result<()> {
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+/// All that a new process does until its `execve`, in a form that takes no memory to read.
+struct Birth<'a> {
+    program: *const libc::c_char,
+    /// Whether the program has a slash in it; otherwise it is looked for.
+    is_path: bool,
+    arguments: &'a [*const libc::c_char],
+    environment: &'a [*const libc::c_char],
+    directory: Option<*const libc::c_char>,
+    /// What becomes descriptor 0, 1 and 2. None is one of the first three itself: the runtime of
+    /// Rust opens those before `main` where they are closed.
+    streams: [Option<RawFd>; 3],
+    open_files: Option<libc::rlimit>,
+    /// What failed, of those in errno(3).
+    error: libc::c_int,
 }
 
-#[allow(unsafe_code, reason = "C's interface to posix_spawn: no safe crate has setsid in it")]
-fn spawn(
-    program: &CStr,
-    actions: &FileActions,
-    attributes: &Attributes,
-    arguments: &[*mut libc::c_char],
-    environment: &[*mut libc::c_char],
-) -> io::Result<Pid> {
-    let mut pid = 0;
-    // SAFETY: all pointers are to what the caller holds until this returns; both lists end in a
-    // null; the strings are not written to. `posix_spawn` returns after the `execve`, or with its
-    // error, so that the new process no longer uses our memory.
-    let code = unsafe {
-        libc::posix_spawnp(
-            &mut pid,
-            program.as_ptr(),
-            &actions.0,
-            &attributes.0,
-            arguments.as_ptr(),
-            environment.as_ptr(),
-        )
+#[allow(unsafe_code, reason = "clone(2) has no safe form: the child borrows our memory")]
+fn spawn(mut birth: Birth<'_>) -> io::Result<Pid> {
+    // Where a program that is no binary is found by its name, the C library copies the arguments.
+    let size = STACK_BYTES + 2 * mem::size_of_val(birth.arguments);
+    let mut stack: Vec<u8> = Vec::with_capacity(size);
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the sets are initialised by the calls that cannot fail. The child runs on a stack of
+    // its own, whose end is aligned as every architecture wants it, and this thread waits
+    // (`CLONE_VFORK`) until it no longer uses our memory. No handler of ours runs in it, as all
+    // signals are blocked until it has put them back to their defaults.
+    let (pid, error) = unsafe {
+        let (mut all, mut before) = (mem::zeroed(), mem::zeroed());
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let end = stack.as_mut_ptr().add(size);
+        let end = end.sub(end as usize % 16);
+        let pid = libc::clone(become_program, end.cast(), flags, (&raw mut birth).cast());
+        let error = io::Error::last_os_error();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut());
+        (pid, error)
     };
-    check(code)?;
-    Ok(Pid::from_raw(pid).expect("a process that was started has a number"))
-}
-
-#[allow(unsafe_code, reason = "C's interface to posix_spawn: no safe crate has setsid in it")]
-impl FileActions {
-    fn new() -> io::Result<Self> {
-        let mut actions = MaybeUninit::uninit();
-        // SAFETY: it is initialised where the call succeeds, and not looked at where it fails.
-        check(unsafe { libc::posix_spawn_file_actions_init(actions.as_mut_ptr()) })?;
-        // SAFETY: the call has succeeded.
-        Ok(Self(unsafe { actions.assume_init() }))
-    }
-
-    /// `end` becomes the descriptor of this number. It is none of the first three itself: the
-    /// runtime of Rust opens those before `main` where they are closed.
-    fn duplicate(&mut self, end: &OwnedFd, number: RawFd) -> io::Result<()> {
-        // SAFETY: the object is initialised; the numbers are noted and not used before the start.
-        check(unsafe {
-            libc::posix_spawn_file_actions_adddup2(&mut self.0, end.as_raw_fd(), number)
-        })
-    }
-
-    fn change_directory(&mut self, directory: &CStr) -> io::Result<()> {
-        // SAFETY: the object is initialised; the path is copied.
-        check(unsafe {
-            libc::posix_spawn_file_actions_addchdir_np(&mut self.0, directory.as_ptr())
-        })
-    }
-}
-
-#[allow(unsafe_code, reason = "C's interface to posix_spawn: no safe crate has setsid in it")]
-impl Drop for FileActions {
-    fn drop(&mut self) {
-        // SAFETY: it was initialised, and is not used again.
-        unsafe { libc::posix_spawn_file_actions_destroy(&mut self.0) };
-    }
-}
-
-#[allow(unsafe_code, reason = "C's interface to posix_spawn: no safe crate has setsid in it")]
-impl Attributes {
-    fn new() -> io::Result<Self> {
-        let flags = libc::POSIX_SPAWN_SETSID as i32
-            | libc::POSIX_SPAWN_SETSIGMASK
-            | libc::POSIX_SPAWN_SETSIGDEF;
-        let (mut all, mut none) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        let mut attributes = MaybeUninit::uninit();
-        // SAFETY: both calls initialise the set that they are given, and cannot fail.
-        let (all, none) = unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::sigemptyset(none.as_mut_ptr());
-            (all.assume_init(), none.assume_init())
-        };
-        // SAFETY: it is initialised where the call succeeds, and not looked at where it fails.
-        check(unsafe { libc::posix_spawnattr_init(attributes.as_mut_ptr()) })?;
-        // SAFETY: the call has succeeded.
-        let mut attributes = Self(unsafe { attributes.assume_init() });
-        // SAFETY: the object is initialised, and so are the sets, which are copied.
-        unsafe {
-            check(libc::posix_spawnattr_setflags(&mut attributes.0, flags as libc::c_short))?;
-            check(libc::posix_spawnattr_setsigdefault(&mut attributes.0, &all))?;
-            check(libc::posix_spawnattr_setsigmask(&mut attributes.0, &none))?;
+    let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(error)?;
+    // SAFETY: it is ours. The child has written to it behind the compiler's back.
+    match unsafe { (&raw const birth.error).read_volatile() } {
+        0 => Ok(pid),
+        code => {
+            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+            Err(io::Error::from_raw_os_error(code))
         }
-        Ok(attributes)
     }
 }
 
-#[allow(unsafe_code, reason = "C's interface to posix_spawn: no safe crate has setsid in it")]
-impl Drop for Attributes {
-    fn drop(&mut self) {
-        // SAFETY: it was initialised, and is not used again.
-        unsafe { libc::posix_spawnattr_destroy(&mut self.0) };
+/// What the new process does first, in our memory and beside our other threads: system calls
+/// alone, and nothing that takes memory or a lock.
+#[allow(unsafe_code, reason = "clone(2) has no safe form: the child borrows our memory")]
+extern "C" fn become_program(birth: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: it is the `Birth` of the thread that waits for us, and of nobody else. All pointers
+    // in it are to what that thread holds until we are done; both lists end in a null.
+    unsafe {
+        let birth = &mut *birth.cast::<Birth<'_>>();
+        follow(birth);
+        let error = &raw mut birth.error;
+        error.write_volatile(*libc::__errno_location());
+        libc::_exit(127)
+    }
+}
+
+/// Comes back only where something has failed.
+///
+/// # Safety
+/// To be called in a process that is still to be given its program; see [`become_program`].
+#[allow(unsafe_code, reason = "clone(2) has no safe form: the child borrows our memory")]
+unsafe fn follow(birth: &Birth<'_>) {
+    // SAFETY: the structures are initialised, and all pointers are what `Birth` says.
+    unsafe {
+        let default: libc::sigaction = mem::zeroed();
+        for signal in 1..=libc::SIGRTMAX() {
+            // Refused for those that cannot be changed.
+            libc::sigaction(signal, &default, ptr::null_mut());
+        }
+        if libc::setsid() < 0 {
+            return;
+        }
+        for (number, end) in (0..).zip(birth.streams) {
+            if end.is_some_and(|end| libc::dup2(end, number) < 0) {
+                return;
+            }
+        }
+        if birth.directory.is_some_and(|directory| libc::chdir(directory) < 0) {
+            return;
+        }
+        // The last of all, as descriptors of ours may have higher numbers than it allows.
+        if let Some(limit) = &birth.open_files
+            && libc::setrlimit(libc::RLIMIT_NOFILE, limit) < 0
+        {
+            return;
+        }
+        let mut none = mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+        let (program, arguments) = (birth.program, birth.arguments.as_ptr());
+        let environment = birth.environment.as_ptr();
+        match birth.is_path {
+            true => libc::execve(program, arguments, environment),
+            false => libc::execvpe(program, arguments, environment),
+        };
     }
 }
