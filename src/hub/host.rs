@@ -35,7 +35,8 @@ impl Hub {
         self.say(id, &Event::End { tag, outcome: &Outcome::Done });
     }
 
-    /// Ends every session, that of who asked for it too, and has the shell listen again.
+    /// Ends every session, that of the one that asked for it too, and has the shell open again what
+    /// has failed of the listeners.
     fn on_reset(&mut self, id: SessionId, tag: Tag) {
         if self.stopping.is_some() {
             let refusal = Refusal::new(tag, ErrorCode::ShuttingDown, "the server is stopping");

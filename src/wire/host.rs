@@ -41,7 +41,7 @@ pub enum HostCall<'a> {
     Clear,
     /// End this session.
     Disconnect,
-    /// End every session, and listen again.
+    /// End every session; the server goes on.
     Reset,
     /// Stop the server.
     Kill,
