@@ -284,10 +284,8 @@ fn peers_that_vanish_without_a_word_keep_nothing_on_either_side() {
         let (code, said) = client.join().expect("it ends");
         assert_eq!(code, Some(255), "{said}");
         assert!(said.contains("does not answer"), "{said}");
-        while pids.iter().any(|pid| process::is_running(pid)) && cut.elapsed().as_secs() < 15 {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        assert!(!pids.iter().any(|pid| process::is_running(pid)), "a command runs for nobody");
+        let is_over = || !pids.iter().any(|pid| process::is_running(pid));
+        process::await_true("no command runs for nobody", is_over);
         assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
     });
     lines.kill().expect("it is ours");
