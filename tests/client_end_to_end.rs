@@ -4,7 +4,7 @@
 mod process;
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::IpAddr,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -221,14 +221,19 @@ fn a_time_limit_and_an_interrupt_end_the_command_and_keep_its_output() {
 #[test]
 fn a_second_interrupt_leaves_at_once() {
     let server = Server::start();
-    let mut client = Client::new(&server, FAMILIES[0], &["run", "trap '' TERM; echo up; sleep 60"]);
+    let mut client = Client::new(
+        &server,
+        FAMILIES[0],
+        &["run", "trap 'echo caught' TERM; echo up; while :; do sleep 0.05; done"],
+    );
     let mut child = client.start();
-    let mut head = [0; 3];
-    child.stdout.as_mut().expect("a pipe").read_exact(&mut head).expect("it is up");
+    let stdout = child.stdout.take().expect("a pipe");
+    let mut lines = BufReader::new(stdout).lines().map(|line| line.expect("text"));
+    assert_eq!(lines.next().as_deref(), Some("up"));
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::INT).expect("it runs");
     // Two signals that are not parted by anything become one.
-    thread::sleep(Duration::from_millis(100));
+    assert_eq!(lines.next().as_deref(), Some("caught"));
     kill_process(pid, Signal::INT).expect("it runs");
     assert_eq!(wait(child).status.code(), Some(130));
 }

@@ -9,12 +9,12 @@ use std::{
     fs,
     net::{Ipv4Addr, Ipv6Addr, UdpSocket},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use process::Server;
+use process::{Server, network::Machines};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use simple_dns::{
     CLASS, Packet, QTYPE, RCODE, ResourceRecord, TYPE,
@@ -50,24 +50,15 @@ type Knows = [Answers; 2];
 const LOOPBACKS: Knows = [Answers::V6(Ipv6Addr::LOCALHOST), Answers::V4(Ipv4Addr::LOCALHOST)];
 const SILENT: Knows = [Answers::Silence, Answers::Silence];
 
-/// A machine of its own; gone when dropped.
+/// A machine of its own with resolver settings; gone when dropped.
 struct Network {
-    name: String,
+    machine: Machines,
 }
 
 impl Network {
     /// `None`, with the reason printed, where this host does not allow it.
     fn new(purpose: &str) -> Option<Network> {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: only root may make network namespaces");
-            return None;
-        }
-        let network = Network { name: format!("sixfour-{purpose}-{}", std::process::id()) };
-        if let Err(why) = ip(&["netns", "add", &network.name]) {
-            println!("skipped: no network namespaces here ({why})");
-            return None;
-        }
-        ip(&["-n", &network.name, "link", "set", "lo", "up"]).expect("a machine of our own");
+        let network = Network { machine: Machines::new(purpose, &['m'])? };
         let servers = NAME_SERVERS.map(|server| format!("nameserver {server}\n")).concat();
         fs::create_dir_all(network.settings()).expect("root may");
         fs::write(network.settings().join("resolv.conf"), servers).expect("root may");
@@ -77,19 +68,13 @@ impl Network {
 
     /// What `ip netns exec` lays over /etc.
     fn settings(&self) -> PathBuf {
-        Path::new("/etc/netns").join(&self.name)
-    }
-
-    fn exec(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
-        command
+        Path::new("/etc/netns").join(self.machine.namespace('m'))
     }
 
     /// Starts both name servers. Their threads end with the test's process.
     fn answer(&self, knows: [Knows; 2]) {
         for (address, knows) in NAME_SERVERS.into_iter().zip(knows) {
-            let namespace = Path::new("/run/netns").join(&self.name);
+            let namespace = Path::new("/run/netns").join(self.machine.namespace('m'));
             let entered = thread::spawn(move || {
                 let namespace = fs::File::open(namespace).expect("it was made");
                 let kind = Some(LinkNameSpaceType::Network);
@@ -104,7 +89,7 @@ impl Network {
 
     /// Runs `client who` for the name and tells how long it took.
     fn who(&self, server: &Server) -> (Output, Duration) {
-        let mut command = self.exec(env!("CARGO_BIN_EXE_client"));
+        let mut command = self.machine.command('m', env!("CARGO_BIN_EXE_client"));
         command.args(["--ip", "lab.example", "--port", &server.port.to_string(), "who"]);
         command.args(["--connect-timeout", &format!("{}s", PATIENCE.as_secs())]);
         command.env("XDG_STATE_HOME", server.state()).stdin(Stdio::null());
@@ -114,7 +99,7 @@ impl Network {
     }
 
     fn server(&self) -> Server {
-        let mut command = self.exec(env!("CARGO_BIN_EXE_server"));
+        let mut command = self.machine.command('m', env!("CARGO_BIN_EXE_server"));
         command.args(["--port", "0", "--open"]);
         Server::start_command(command)
     }
@@ -122,18 +107,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let _ = ip(&["netns", "delete", &self.name]);
         let _ = fs::remove_dir_all(self.settings());
-    }
-}
-
-/// Runs `ip`; the error says why it could not.
-fn ip(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
     }
 }
 

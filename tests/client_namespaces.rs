@@ -8,13 +8,15 @@ mod process;
 use std::{
     io::{BufRead as _, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use process::{
-    Server, noise,
+    Server,
+    network::{End, Machines},
+    noise,
     place::{Place, await_bytes, end_of, unfinished},
 };
 
@@ -25,55 +27,24 @@ const SERVER: [[&str; 2]; 2] = [["2001:db8:a::1", "192.0.2.1"], ["2001:db8:b::1"
 
 /// A server between two clients, each with a line to it; gone when dropped.
 struct Network {
-    name: String,
+    machines: Machines,
 }
 
 impl Network {
     /// `None`, with the reason printed, where this host does not allow it.
     fn new(purpose: &str) -> Option<Network> {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: only root may make network namespaces");
-            return None;
-        }
-        let network = Network { name: format!("sixfour-{purpose}-{}", std::process::id()) };
-        for end in ['s', 'a', 'b'] {
-            if let Err(why) = ip(&["netns", "add", &network.inside(end)]) {
-                println!("skipped: no network namespaces here ({why})");
-                return None;
-            }
-        }
-        let server = network.inside('s');
-        for (end, [v6, v4]) in [('a', SERVER[0]), ('b', SERVER[1])] {
-            let (client, line) = (network.inside(end), format!("to-{end}"));
-            let pair = ["link", "add", &line, "netns", &server, "type", "veth"];
-            if let Err(why) = ip(&[&pair[..], &["peer", "name", "out", "netns", &client]].concat())
-            {
-                println!("skipped: no virtual interfaces here ({why})");
-                return None;
-            }
+        let machines = Machines::new(purpose, &['s', 'a', 'b'])?;
+        for (client, line, [v6, v4]) in [('a', "to-a", SERVER[0]), ('b', "to-b", SERVER[1])] {
             let other = |address: &str| address.strip_suffix('1').map(|it| format!("{it}2"));
             let (own6, own4) = (other(v6).expect("it ends so"), other(v4).expect("it ends so"));
-            for (namespace, device, v6, v4) in
-                [(&server, line.as_str(), v6, v4), (&client, "out", &own6, &own4)]
-            {
-                let (v6, v4) = (format!("{v6}/64"), format!("{v4}/24"));
-                network.set(namespace, &["address", "add", &v6, "dev", device, "nodad"]);
-                network.set(namespace, &["address", "add", &v4, "dev", device]);
-                network.set(namespace, &["link", "set", "lo", "up"]);
-                network.set(namespace, &["link", "set", device, "up"]);
-            }
-            network.set(&client, &["-6", "route", "add", "default", "via", v6]);
-            network.set(&client, &["route", "add", "default", "via", v4]);
+            machines.join([
+                End { machine: 's', interface: line, v6, v4 },
+                End { machine: client, interface: "out", v6: &own6, v4: &own4 },
+            ])?;
+            machines.set(client, &["-6", "route", "add", "default", "via", v6]);
+            machines.set(client, &["route", "add", "default", "via", v4]);
         }
-        Some(network)
-    }
-
-    fn inside(&self, end: char) -> String {
-        format!("{}-{end}", self.name)
-    }
-
-    fn set(&self, namespace: &str, arguments: &[&str]) {
-        ip(&[&["-n", namespace], arguments].concat()).expect("a network of our own");
+        Some(Network { machines })
     }
 
     /// Lets the clients reach each other by these families: IPv6, IPv4.
@@ -83,21 +54,20 @@ impl Network {
             "echo {v6} > /proc/sys/net/ipv6/conf/all/forwarding && \
              echo {v4} > /proc/sys/net/ipv4/ip_forward"
         );
-        let arguments = ["netns", "exec", &self.inside('s'), "sh", "-c", &script];
-        ip(&arguments).expect("settings of our own");
+        let status = self.machines.command('s', "sh").args(["-c", &script]).status();
+        assert!(status.expect("a shell").success(), "settings of our own");
     }
 
     /// The server's machine drops the UDP of others.
     fn block_udp(&self) {
         for family in ["-6", "-4"] {
             let rule = ["rule", "add", "pref", "10", "ipproto", "udp", "blackhole"];
-            self.set(&self.inside('s'), &[&[family], &rule[..]].concat());
+            self.machines.set('s', &[&[family], &rule[..]].concat());
         }
     }
 
     fn server(&self) -> Server {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.inside('s'), env!("CARGO_BIN_EXE_server")]);
+        let mut command = self.machines.command('s', env!("CARGO_BIN_EXE_server"));
         command.args(["--port", "0", "--open"]);
         Server::start_command(command)
     }
@@ -105,32 +75,13 @@ impl Network {
     /// A client in its namespace, which reaches the server by this family.
     fn client(&self, server: &Server, place: &Place, family: usize, words: &[&str]) -> Child {
         let at = if place.user == "alice" { 0 } else { 1 };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.inside(['a', 'b'][at])]);
-        command.args([env!("CARGO_BIN_EXE_client"), "--user", place.user]);
+        let mut command = self.machines.command(['a', 'b'][at], env!("CARGO_BIN_EXE_client"));
+        command.args(["--user", place.user]);
         command.args(["--ip", SERVER[at][family], "--port", &server.port.to_string()]);
         command.args(words).current_dir(place.folder.path());
         command.env("XDG_STATE_HOME", place.folder.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the client starts")
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for end in ['s', 'a', 'b'] {
-            let _ = ip(&["netns", "delete", &self.inside(end)]);
-        }
-    }
-}
-
-/// Runs `ip`; the error says why it could not.
-fn ip(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
     }
 }
 

@@ -29,6 +29,7 @@ fn judge(outcomes: &[Outcome; 2], says: [u64; 2]) {
         assert_eq!(outcome.ended, Ended::Done, "{outcome:?}");
         assert_eq!(outcome.heard_bytes, says[1 - at]);
         assert_eq!(outcome.heard, said(1 - at as u64, says[1 - at]), "other bytes came");
+        assert!(outcome.stayed < seconds(2), "it does not hear that the other knows: {outcome:?}");
     }
 }
 

@@ -322,6 +322,21 @@ fn a_machine_that_loses_power_at_any_step_leaves_whole_acts() {
 }
 
 #[test]
+fn what_was_finished_at_a_start_is_not_told_of_at_the_next() {
+    let mut told = 0;
+    at_every_step(Fault::Stop, |disk, _, what| {
+        let disk = disk.restart(Restart::Process);
+        let is_told = |text: &String| text.contains("are finished now");
+        told += usize::from(open(&disk).take_warnings().iter().any(is_told));
+        let journal = disk.content(".edge/journal");
+        let disk = disk.restart(Restart::Process);
+        assert_eq!(open(&disk).take_warnings(), [""; 0], "{what}");
+        assert_eq!(disk.content(".edge/journal"), journal, "{what}: a start alone adds nothing");
+    });
+    assert!(told > 10, "only {told} starts had something to finish");
+}
+
+#[test]
 fn a_recovery_that_is_interrupted_is_begun_again() {
     let mut dice = Dice(99);
     at_every_step(Fault::Stop, |disk, run, what| {

@@ -197,6 +197,32 @@ fn a_socket_may_take_nothing_for_60_seconds() {
 }
 
 #[test]
+fn what_is_left_for_somebody_who_has_gone_may_be_taken_slowly_and_after_a_fault_it_may_not() {
+    let mut table = Table::new();
+    let (alice, bob, carol) = (table.line("alice"), table.line("bob"), table.frame("carol"));
+    let line = format!("{}|bob,carol\n", "x".repeat(60_000));
+    table.get_stuck(bob);
+    table.get_stuck(carol);
+    (0..3).for_each(|_| assert_eq!(table.say(alice, &line), ""));
+    table.say(bob, "quit\n");
+    table.say(carol, frame_of(99, 0, b""));
+    table.now = 1_500;
+    table.input(Input::Sent { session: carol, count: 1000 });
+    table.at(1_999);
+    assert_eq!(table.closed(carol), None);
+    table.at(2_000);
+    assert_eq!(table.closed(carol), Some(CloseReason::Protocol));
+    for (now, count) in [(50_000, 1000), (100_000, 0)] {
+        table.now = now;
+        table.input(Input::Sent { session: bob, count });
+    }
+    table.at(109_999);
+    assert_eq!(table.closed(bob), None, "it has taken something less than 60 s ago");
+    table.at(110_000);
+    assert_eq!(table.closed(bob), Some(CloseReason::PeerLeft));
+}
+
+#[test]
 fn whoever_is_full_may_take_nothing_for_10_seconds() {
     let mut table = Table::new();
     let (alice, bob) = (table.line("alice"), table.line("bob"));
@@ -423,6 +449,24 @@ fn credit_bounds_the_output_and_the_input_of_a_command() {
     assert_eq!(table.send(alice, client::DATA, 1, b"5678"), [server::GOODBYE]);
     assert_eq!(table.closed(alice), Some(CloseReason::Protocol));
     assert!(table.effects.contains(&Effect::Stop { operation: run }));
+}
+
+#[test]
+fn a_command_that_closes_its_input_gives_back_what_it_has_not_taken_of_it() {
+    let mut table = Table::new();
+    let alice = table.frame("alice");
+    for (tag, held) in [(1, &b"123"[..]), (2, b"")] {
+        let request = br#"{"op": "run", "command": "true", "stdin": true}"#;
+        table.send(alice, client::REQUEST, tag, request);
+        let operation = table.started();
+        table.send(alice, client::DATA, tag, held);
+        table.forget([alice]);
+        table.input(Input::InputClosed { operation });
+        let credit = frame_of(server::CREDIT, tag, &(held.len() as u32).to_be_bytes());
+        // Nothing at all is not worth a frame.
+        let said = if held.is_empty() { vec![] } else { credit };
+        assert_eq!(table.heard_bytes(alice), said);
+    }
 }
 
 #[test]

@@ -10,12 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use process::Server;
+use process::{
+    Server,
+    network::{End, Machines},
+};
 use tempfile::TempDir;
 
-/// Two namespaces joined by a pair of virtual interfaces; gone when dropped.
+/// A machine for the server and one for a client, joined by a line; gone when dropped.
 struct Network {
-    name: String,
+    machines: Machines,
 }
 
 /// The addresses of the server's end of the pair, from the ranges for documentation and local use.
@@ -24,47 +27,22 @@ const SERVER: [&str; 2] = ["fd64:6464:6464::1", "192.0.2.1"];
 impl Network {
     /// `None`, with the reason printed, where this host does not allow it.
     fn new(purpose: &str) -> Option<Network> {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: only root may make network namespaces");
-            return None;
-        }
         let has_perl = Command::new("perl").args(["-MIO::Socket::IP", "-e", "1"]).status();
         if !has_perl.is_ok_and(|status| status.success()) {
             println!("skipped: no perl with IO::Socket::IP here");
             return None;
         }
-        let name = format!("sixfour-{purpose}-{}", std::process::id());
-        let network = Network { name: name.clone() };
-        let (server, client) = (format!("{name}-s"), format!("{name}-c"));
-        for namespace in [&server, &client] {
-            if let Err(why) = ip(&["netns", "add", namespace]) {
-                println!("skipped: no network namespaces here ({why})");
-                return None;
-            }
-        }
-        let pair = ["link", "add", "out", "netns", &server, "type", "veth"];
-        if let Err(why) = ip(&[&pair[..], &["peer", "name", "out", "netns", &client]].concat()) {
-            println!("skipped: no virtual interfaces here ({why})");
-            return None;
-        }
-        let ends = [(&server, "fd64:6464:6464::1/64", "192.0.2.1/24")];
-        let ends = ends.into_iter().chain([(&client, "fd64:6464:6464::2/64", "192.0.2.2/24")]);
-        for (namespace, v6, v4) in ends {
-            let set = |arguments: &[&str]| {
-                ip(&[&["-n", namespace], arguments].concat()).expect("an address of our own");
-            };
-            set(&["address", "add", v6, "dev", "out", "nodad"]);
-            set(&["address", "add", v4, "dev", "out"]);
-            set(&["link", "set", "lo", "up"]);
-            set(&["link", "set", "out", "up"]);
-        }
-        Some(network)
+        let machines = Machines::new(purpose, &['s', 'c'])?;
+        machines.join([
+            End { machine: 's', interface: "out", v6: SERVER[0], v4: SERVER[1] },
+            End { machine: 'c', interface: "out", v6: "fd64:6464:6464::2", v4: "192.0.2.2" },
+        ])?;
+        Some(Network { machines })
     }
 
-    /// A command line that runs what follows in the server's or the client's namespace.
-    fn inside(&self, end: char) -> [String; 4] {
-        let namespace = format!("{}-{end}", self.name);
-        ["ip".into(), "netns".into(), "exec".into(), namespace]
+    /// Takes the line between the two away.
+    fn cut(&self) {
+        self.machines.set('c', &["link", "set", "out", "down"]);
     }
 
     /// What the server at `address` answers to these bytes, sent from the client's namespace.
@@ -74,16 +52,16 @@ impl Network {
 
     /// The same from either end.
     fn ask_from(&self, end: char, address: &str, port: u16, bytes: &[u8]) -> Vec<u8> {
-        let inside = self.inside(end);
         // Perl's socket module is everywhere; `nc` has many dialects.
         let script = r#"
             use IO::Socket::IP; alarm 10;
             my $s = IO::Socket::IP->new(PeerHost => $ARGV[0], PeerPort => $ARGV[1]) or die $!;
             binmode STDIN; local $/; print $s scalar <STDIN>; $s->flush;
             binmode STDOUT; while (sysread($s, my $b, 65536)) { print $b; }"#;
-        let mut child = Command::new(&inside[0])
-            .args(&inside[1..])
-            .args(["perl", "-e", script, address, &port.to_string()])
+        let mut child = self
+            .machines
+            .command(end, "perl")
+            .args(["-e", script, address, &port.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -103,10 +81,8 @@ impl Network {
         let folder = process::folder();
         std::fs::write(folder.path().join("users"), "alice secret\nbob secret\ncarol secret\n")
             .expect("a file");
-        let prefix = self.inside('s');
-        let mut command = Command::new(&prefix[0]);
-        command.args(&prefix[1..]).args([env!("CARGO_BIN_EXE_server"), "--port", "0"]);
-        command.args(arguments).current_dir(folder.path());
+        let mut command = self.machines.command('s', env!("CARGO_BIN_EXE_server"));
+        command.args(["--port", "0"]).args(arguments).current_dir(folder.path());
         Server::start_sharing(folder, command)
     }
 
@@ -124,11 +100,12 @@ impl Network {
         port: u16,
         arguments: &[&str],
     ) -> (Option<i32>, String) {
-        let (inside, home) = (self.inside(end), TempDir::new().expect("a folder"));
-        let output = Command::new(&inside[0])
-            .args(&inside[1..])
+        let home = TempDir::new().expect("a folder");
+        let output = self
+            .machines
+            .command(end, env!("CARGO_BIN_EXE_client"))
             .env("XDG_STATE_HOME", home.path())
-            .args([env!("CARGO_BIN_EXE_client"), "--user", user, "--ip", address])
+            .args(["--user", user, "--ip", address])
             .args(["--port", &port.to_string()])
             .args(arguments)
             .env("SIXFOUR_PASSWORD", "secret")
@@ -140,28 +117,10 @@ impl Network {
     }
 }
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        for end in ["s", "c"] {
-            let _ = ip(&["netns", "delete", &format!("{}-{end}", self.name)]);
-        }
-    }
-}
-
-/// Runs `ip`; the error says why it could not.
-fn ip(arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new("ip").args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| error.to_string())?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-    }
-}
-
 #[test]
 fn a_peer_from_another_host_is_told_why_it_is_not_served_in_its_own_dialect() {
     let Some(network) = Network::new("far") else { return };
-    let server = Server::start_inside(&network.inside('s'));
+    let server = Server::start_inside(&network.machines.prefix('s'));
     for address in SERVER {
         let address_is_v6 = address.parse::<IpAddr>().expect("an address").is_ipv6();
         for request in ["run touch never\n", "user alice\n", "help\n", "PROXY TCP4 127.0.0.1 "] {
@@ -191,7 +150,7 @@ fn a_peer_from_another_host_is_told_why_it_is_not_served_in_its_own_dialect() {
 fn a_host_without_ipv6_is_served_on_ipv4_and_told_so() {
     let Some(network) = Network::new("without6") else { return };
     let switch_off = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && exec \"$0\" \"$@\"";
-    let mut prefix = network.inside('s').to_vec();
+    let mut prefix = network.machines.prefix('s').to_vec();
     prefix.extend(["sh", "-c", switch_off].map(str::to_owned));
     let server = Server::start_inside(&prefix);
     let said = network.ask("192.0.2.1", server.port, b"help\n");
@@ -202,7 +161,7 @@ fn a_host_without_ipv6_is_served_on_ipv4_and_told_so() {
 #[test]
 fn in_protected_mode_the_own_address_of_the_machine_is_not_loopback() {
     let Some(network) = Network::new("own") else { return };
-    let server = Server::start_inside(&network.inside('s'));
+    let server = Server::start_inside(&network.machines.prefix('s'));
     for address in SERVER {
         let said = network.ask_from('s', address, server.port, b"run touch never\n");
         assert!(said.starts_with(b"error denied: "), "{}", String::from_utf8_lossy(&said));
@@ -265,11 +224,11 @@ fn failures_add_up_over_all_addresses_of_both_families() {
 fn off_the_machine_the_client_speaks_tls_and_pins_the_key() {
     let Some(network) = Network::new("tls") else { return };
     let server = network.server(&["--credentials", "users"]);
-    let (inside, home) = (network.inside('c'), TempDir::new().expect("a folder"));
+    let home = TempDir::new().expect("a folder");
     let who = |address: &str, further: &[&str]| {
-        let output = Command::new(&inside[0])
-            .args(&inside[1..])
-            .args([env!("CARGO_BIN_EXE_client"), "--user", "alice", "--ip", address])
+        let mut client = network.machines.command('c', env!("CARGO_BIN_EXE_client"));
+        let output = client
+            .args(["--user", "alice", "--ip", address])
             .args(["--port", &server.port.to_string(), "who"])
             .args(further)
             .env("XDG_STATE_HOME", home.path())
@@ -299,15 +258,15 @@ fn peers_that_vanish_without_a_word_keep_nothing_on_either_side() {
     let Some(network) = Network::new("vanish") else { return };
     let server = network.server(&["--credentials", "users", "--plaintext", "--grant", "run"]);
     let (v6, v4) = (SERVER[0], SERVER[1]);
-    let inside = network.inside('c');
     let script = r#"
         use IO::Socket::IP;
         my $s = IO::Socket::IP->new(PeerHost => $ARGV[0], PeerPort => $ARGV[1]) or die $!;
         print $s "user bob secret\nrun echo \$\$ >lines; exec sleep 1000\n"; $s->flush;
         sleep 1000"#;
-    let mut lines = Command::new(&inside[0])
-        .args(&inside[1..])
-        .args(["perl", "-e", script, v6, &server.port.to_string()])
+    let mut lines = network
+        .machines
+        .command('c', "perl")
+        .args(["-e", script, v6, &server.port.to_string()])
         .spawn()
         .expect("perl starts");
     let pid_in = |file: &str| {
@@ -320,15 +279,13 @@ fn peers_that_vanish_without_a_word_keep_nothing_on_either_side() {
         let (network, port) = (&network, server.port);
         let client = scope.spawn(move || network.client(v4, port, &run));
         let pids = ["lines", "client"].map(pid_in);
-        ip(&["-n", &format!("{}-c", network.name), "link", "set", "out", "down"]).expect("a link");
+        network.cut();
         let cut = Instant::now();
         let (code, said) = client.join().expect("it ends");
         assert_eq!(code, Some(255), "{said}");
         assert!(said.contains("does not answer"), "{said}");
-        while pids.iter().any(|pid| process::is_running(pid)) && cut.elapsed().as_secs() < 15 {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        assert!(!pids.iter().any(|pid| process::is_running(pid)), "a command runs for nobody");
+        let is_over = || !pids.iter().any(|pid| process::is_running(pid));
+        process::await_true("no command runs for nobody", is_over);
         assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
     });
     lines.kill().expect("it is ours");
@@ -357,7 +314,7 @@ fn an_upload_goes_on_elsewhere_soon_after_its_first_peer_has_vanished() {
         let slow = ["--plaintext", "upload", "--limit", "300k", big];
         let first = scope.spawn(move || network.client(SERVER[0], port, &slow));
         process::await_true("some of it is there", || begun() > 0);
-        ip(&["-n", &format!("{}-c", network.name), "link", "set", "out", "down"]).expect("a link");
+        network.cut();
         let cut = Instant::now();
         let again = ["--plaintext", "upload", big];
         let said = loop {

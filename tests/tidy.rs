@@ -232,6 +232,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// What no source file may hold outside its tests, and what to write instead.
 const NEVER_IN_SOURCES: &[(&str, &str)] = &[
     (".unwrap()", "expect(\"the invariant that holds\")"),
+    ("::unwrap)", "expect(\"the invariant that holds\")"),
+    (".unwrap_err()", "expect_err(\"the invariant that holds\")"),
+    // Behind these the checks would not see who imports whom, or what is code.
+    ("crate as ", "the path itself"),
+    ("super as ", "the path itself"),
+    ("self::super", "super"),
+    ("self::crate", "super"),
+    ("crate::*", "what is imported, by its name"),
+    ("/*", "// in every line"),
     ("todo!", "the thing itself"),
     ("unimplemented!", "the thing itself"),
 ];
@@ -261,10 +270,10 @@ impl Source {
         {
             return Vec::new();
         }
-        let (mut in_string, mut skipped) = (false, None);
+        let (mut within, mut skipped) = (None, None);
         let mut found = Vec::new();
         for (index, line) in self.text.lines().enumerate() {
-            let code = without_words(line, &mut in_string);
+            let code = without_words(line, &mut within);
             let indent = line.len() - line.trim_start().len();
             match skipped {
                 None if code.trim() == "#[cfg(test)]" => skipped = Some(Skipped::Attributes),
@@ -322,22 +331,46 @@ enum Skipped {
     Body(usize),
 }
 
+/// A string literal that has begun.
+#[derive(Clone, Copy)]
+enum Literal {
+    Plain,
+    /// It ends with a quote and as many `#` as this.
+    Raw(usize),
+}
+
 /// The line without its comment and without what stands in string literals: prose may speak of
-/// anything. A literal may go on from line to line: `in_string` remembers that.
-fn without_words(line: &str, in_string: &mut bool) -> String {
+/// anything. A literal may go on from line to line: `within` remembers that.
+fn without_words(line: &str, within: &mut Option<Literal>) -> String {
     let mut code = String::new();
-    let mut chars = line.trim_start().chars().peekable();
+    let mut chars = line.trim_start().chars();
     while let Some(char) = chars.next() {
-        match char {
-            '\\' if *in_string => drop(chars.next()),
-            '"' => *in_string = !*in_string,
-            '\'' if !*in_string && chars.peek() == Some(&'"') => drop(chars.next()),
-            '/' if !*in_string && chars.peek() == Some(&'/') => break,
-            _ if *in_string => {}
-            _ => code.push(char),
+        let rest = chars.as_str();
+        match (char, *within) {
+            ('\\', Some(Literal::Plain)) => drop(chars.next()),
+            ('"', None) => *within = Some(literal_behind(&code)),
+            ('"', Some(Literal::Plain)) => *within = None,
+            ('"', Some(Literal::Raw(hashes))) if rest.starts_with(&"#".repeat(hashes)) => {
+                *within = None;
+                chars = rest[hashes..].chars();
+            }
+            ('\'', None) if rest.starts_with('"') => drop(chars.next()),
+            ('/', None) if rest.starts_with('/') => break,
+            (_, Some(_)) => {}
+            (char, None) => code.push(char),
         }
     }
     code
+}
+
+/// What a quote opens behind this code.
+fn literal_behind(code: &str) -> Literal {
+    let bare = code.trim_end_matches('#');
+    let word = bare.rsplit(|char: char| !char.is_alphanumeric() && char != '_').next();
+    match word {
+        Some("r" | "br" | "cr") => Literal::Raw(code.len() - bare.len()),
+        _ => Literal::Plain,
+    }
 }
 
 /// Whether `code` names `path` as a whole word: `mio` is not in `comio`, `std::io` not in
@@ -532,8 +565,12 @@ fn sources_hold_nothing_unfinished() {
     let mut faults = Vec::new();
     for source in sources("src") {
         for (number, code) in source.code() {
+            let code = source.resolved(&code);
             for (never, instead) in NEVER_IN_SOURCES.iter().filter(|it| code.contains(it.0)) {
                 faults.push(source.says(number, &format!("`{never}`: write {instead}")));
+            }
+            if code.contains("allow(unsafe_code") && !source.is_in("src/sys") {
+                faults.push(source.says(number, "`unsafe` outside of sys"));
             }
         }
         let lines = source.text.lines().count();
@@ -632,10 +669,18 @@ fn the_checks_see_what_they_look_for() {
     assert!(names("std::net::TcpStream", "std::net", &except));
     assert!(names("let now = Instant::now();", "Instant", &[]));
     assert!(!names("let permission = 1;", "mio", &[]) && !names("a.mio", "mio", &[]));
-    let mut in_string = false;
-    assert_eq!(without_words("let x = \"std::fs\"; // mio", &mut in_string), "let x = ; ");
-    assert_eq!(without_words("f(\"one \\", &mut in_string), "f(");
-    assert_eq!(without_words("mio\").await", &mut in_string), ").await");
+    let mut within = None;
+    for (line, code) in [
+        ("let x = \"std::fs\"; // mio", "let x = ; "),
+        ("f(\"one \\", "f("),
+        ("mio\").await", ").await"),
+        ("f(r#\"a \" mio\"#, '\"'); x", "f(r#, '); x"),
+        ("f(br\"mio\\\"); x", "f(br); x"),
+        ("f(r##\"mio \"# mio", "f(r##"),
+        ("mio\"##); x", "); x"),
+    ] {
+        assert_eq!(without_words(line, &mut within), code, "{line}");
+    }
     assert!(is_function("pub fn run() {") && !is_function("fn run();"));
 }
 

@@ -2,10 +2,11 @@
 //! the disk, and partners that lie.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     io,
     ops::Range,
+    rc::Rc,
 };
 
 use proptest::prelude::*;
@@ -32,6 +33,10 @@ struct MemorySource {
     has_holes: bool,
     skipped: Option<(u32, Vec<u8>)>,
     opened: usize,
+    /// What is remembered of every file.
+    known: Option<[u8; 32]>,
+    /// What was to be remembered.
+    noted: Rc<RefCell<Vec<[u8; 32]>>>,
 }
 
 struct MemoryFile {
@@ -41,6 +46,8 @@ struct MemoryFile {
     has_holes: bool,
     /// How often it was read from its beginning.
     readings: Cell<usize>,
+    known: Option<[u8; 32]>,
+    noted: Rc<RefCell<Vec<[u8; 32]>>>,
 }
 
 const BLOCK: usize = 4096;
@@ -65,6 +72,8 @@ impl Source for MemorySource {
             is_rewritten: self.is_rewritten && change.is_some(),
             has_holes: self.has_holes,
             readings: Cell::new(0),
+            known: self.known,
+            noted: self.noted.clone(),
         })
     }
 
@@ -91,6 +100,14 @@ impl SourceFile for MemoryFile {
 
     fn change(&self, _: u64) -> ContentChange {
         self.change
+    }
+
+    fn known_hash(&self) -> Option<[u8; 32]> {
+        self.known
+    }
+
+    fn note_hash(&self, hash: [u8; 32]) {
+        self.noted.borrow_mut().push(hash);
     }
 
     fn data_at(&self, offset: u64, end: u64) -> Range<u64> {
@@ -336,6 +353,19 @@ fn all_sizes_arrive_in_all_portions() {
         assert_eq!(ran.outcome, Ok(()));
         assert!(sink.files == files, "portions of {cut}");
         assert_eq!((stored(&ran.sent), stored(&ran.received)), (files.len(), files.len()));
+    }
+}
+
+#[test]
+fn a_hash_that_was_computed_is_to_be_remembered_and_one_that_was_known_is_not() {
+    let files = names_of(&[("a", 100_000)]);
+    let hash = *blake3::hash(&files[&b"a"[..]]).as_bytes();
+    for (known, noted) in [(None, vec![hash]), (Some(hash), vec![])] {
+        let source = MemorySource { known, ..source(&files) };
+        let seen = source.noted.clone();
+        let ran = run(source, &mut MemorySink::default(), usize::MAX, usize::MAX);
+        assert_eq!((ran.outcome, stored(&ran.received)), (Ok(()), 1));
+        assert_eq!(*seen.borrow(), noted);
     }
 }
 

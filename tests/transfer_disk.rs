@@ -661,6 +661,21 @@ fn what_a_user_sends_replaces_nothing_and_the_same_again_is_unchanged() {
 }
 
 #[test]
+fn a_numbered_name_counts_only_behind_the_name_itself_and_where_nothing_is_replaced() {
+    let (from, to) = (folder(), folder());
+    let old = |folder: &Path, name: &str, byte: u8| old_file(&folder.join(name), byte, 100);
+    old(from.path(), "plan", b'n');
+    old(to.path(), "alice_plan-2", b'n');
+    let got = moved(from.path(), &["plan"], from_user("alice", to.path(), Existing::Keep));
+    assert!(stored(&got).contains(&("alice_plan".into(), false)), "{got:?}");
+    put(to.path(), "client_plan", b"older");
+    old(to.path(), "client_plan-2", b'n');
+    let got = moved(from.path(), &["plan"], asked(to.path(), "plan"));
+    assert!(stored(&got).contains(&("client_plan".into(), false)), "{got:?}");
+    assert_eq!(read(to.path(), "client_plan"), [b'n'; 100]);
+}
+
+#[test]
 fn only_what_the_same_user_has_sent_is_overwritten_or_put_aside() {
     let (from, to) = (folder(), folder());
     put(from.path(), "lead_plan.txt", b"forged");

@@ -186,6 +186,11 @@ mod tests {
         let full: String = (0..10_000).map(|at| format!("u{at} x\n")).collect();
         assert!(edited(&full, "carol", None).expect_err("full").to_string().contains("10000"));
         assert!(edited(&full, "u7", None).is_ok());
+        let line = format!("carol {PHC}\n");
+        for (size, is_good) in [(FILE_MAX_BYTES, true), (FILE_MAX_BYTES + 1, false)] {
+            let before = format!("#{}\n", "-".repeat(size - line.len() - 2));
+            assert_eq!(edited(&before, "carol", None).is_ok(), is_good, "{size} bytes");
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Outcome {
     pub heard_bytes: u64,
     pub took: Duration,
     pub ended: Ended,
+    /// How long it stayed for the other to know that it goes.
+    pub stayed: Duration,
 }
 
 /// The addresses of this host's loopback.
@@ -163,6 +165,7 @@ fn talk(
         runner.turn(Duration::from_millis(200), work).expect("the sockets work");
     }
     let took = begin.elapsed();
+    let leaving = Instant::now();
     runner.leave(Duration::from_secs(5)).expect("the sockets work");
     Outcome {
         opened_after,
@@ -171,5 +174,6 @@ fn talk(
         heard_bytes: speaker.heard,
         took,
         ended: ended.expect("the loop has ended"),
+        stayed: leaving.elapsed(),
     }
 }

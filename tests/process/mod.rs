@@ -9,6 +9,7 @@ pub mod framed;
 pub mod identity;
 pub mod json;
 pub mod lines;
+pub mod network;
 pub mod place;
 pub mod secured;
 pub mod tap;
