@@ -567,13 +567,17 @@ fn a_server_whose_working_folder_holds_the_files_of_devices_shares_nothing_of_it
 fn older_files_in_the_working_folder_are_told_at_the_start_and_their_logs_not_served() {
     let root = TempDir::new().expect("a folder");
     std::fs::write(root.path().join("upload-log.txt"), "old\n").expect("a file");
+    std::fs::create_dir(root.path().join(".edge")).expect("a folder");
+    std::fs::write(root.path().join(".edge/journal"), "").expect("a file");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(["--port", "0"]).current_dir(root.path());
     let server = Server::start_sharing(root, command);
     assert!(server.log().contains("--data . and --root DIR"), "{}", server.log());
     let mut line = server.user(FAMILIES[0], "nina");
-    line.send("download upload-log.txt");
-    assert!(line.next().starts_with("error no-such-file: "));
+    for name in ["upload-log.txt", ".edge/journal"] {
+        line.send(&format!("download {name}"));
+        assert!(line.next().starts_with("error no-such-file: "), "{name}");
+    }
     line.send("edge.upload 1 5");
     assert!(line.next().ends_with("1 sample"));
     assert!(server.path("data/nina-1.txt").exists());

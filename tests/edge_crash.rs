@@ -376,6 +376,29 @@ fn a_step_that_fails_fails_its_act_and_nothing_else() {
 }
 
 #[test]
+fn an_act_that_fails_behind_others_of_its_batch_fails_alone() {
+    let mut alone = 0;
+    for step in 1.. {
+        let disk = SimDisk::new();
+        let mut folder = open(&disk);
+        let act = |(device, number)| {
+            deed(device, 1, Some("1\n"), None).act(&disk, number).expect("the disk is well")
+        };
+        let acts = [("a", 1), ("b", 2), ("c", 3)].map(act);
+        disk.fail_at(step, Fault::Error(ErrorKind::Other));
+        let done = folder.perform(acts.into(), TIME);
+        if !disk.has_failed() {
+            break;
+        }
+        let failed = done.iter().filter(|it| it.is_err()).count();
+        // Else it was what they have in common: the journal, a log, the folders.
+        assert!([0, 1, 3].contains(&failed), "step {step}: {done:?}");
+        alone += usize::from(failed == 1);
+    }
+    assert_eq!(alone, 2, "each but the first can fail alone");
+}
+
+#[test]
 fn a_full_disk_fails_what_needs_room_and_takes_it_back() {
     let mut all_failed = 0;
     at_every_step(Fault::Full, |disk, run, what| {

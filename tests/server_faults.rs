@@ -415,6 +415,24 @@ fn a_stopped_server_reads_what_waits_before_it_looks_at_the_clock() {
 
 #[test]
 #[ignore = "takes 11 s: cargo test --test server_faults -- --ignored"]
+fn a_server_that_was_stopped_beyond_a_deadline_reads_before_it_looks_at_the_clock() {
+    let mut server = Server::start();
+    let mut lines = FAMILIES.map(|ip| server.line(ip));
+    lines.iter_mut().for_each(|line| line.send_bytes(b"echo in "));
+    // They have come before these, and so their first requests are due in less than 10 s.
+    server.assert_alive();
+    server.signal(rustix::process::Signal::STOP);
+    lines.iter_mut().for_each(|line| line.send("time"));
+    thread::sleep(Duration::from_millis(10_500));
+    server.signal(rustix::process::Signal::CONT);
+    for line in &mut lines {
+        assert_eq!(line.next(), "in time");
+    }
+    server.assert_alive();
+}
+
+#[test]
+#[ignore = "takes 11 s: cargo test --test server_faults -- --ignored"]
 fn slow_beginners_are_cut_off_after_ten_seconds() {
     let mut server = Server::start();
     let canary = Canary::start(&server);

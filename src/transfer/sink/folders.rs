@@ -265,7 +265,19 @@ fn no_folder() -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transfer::EntryKind;
+    use crate::transfer::{EntryKind, sink::Naming};
+
+    #[test]
+    fn every_folder_that_something_is_put_into_is_swept_and_once() {
+        let root = tempfile::tempdir().expect("a folder");
+        let mut folders = Folders::new(std::fs::File::open(root.path()).expect("a folder").into());
+        let names = GivenNames::new(Naming::Within(Vec::new()));
+        for (path, swept) in [("a", 2), ("a/b", 3), ("c", 4), ("a", 4)] {
+            folders.open(&names, path.as_bytes(), FOLDER_MODE).expect("it is made");
+            folders.close_all();
+            assert_eq!(folders.swept.len(), swept, "with {path}");
+        }
+    }
 
     #[test]
     fn a_link_stays_within_what_is_sent() {
