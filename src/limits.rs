@@ -420,14 +420,18 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
+/// Of a memory that all share one source takes one part of so many, and what one session may have
+/// in any case: an address makes as many sessions as it likes.
+pub const SOURCE_PART: usize = 4;
+
 /// Sockets that wait for their peers to hang up, of so many descriptors: those beyond are closed
 /// at once.
 pub fn lingering_max(descriptors: u64) -> usize {
     usize::try_from(descriptors / 8).unwrap_or(usize::MAX).min(4096)
 }
 
-/// Outputs of ended commands that are read on for what these have left in the background, of so many
-/// descriptors. The oldest are closed for those beyond; a source has a quarter of them, and the two
+/// Outputs of ended commands that are read on for what these have left in the background, of so
+/// many descriptors. The oldest are closed for those beyond; a source has a quarter of them, and the two
 /// of one command in any case.
 pub fn leftovers_max(descriptors: u64) -> usize {
     usize::try_from(descriptors / 16).unwrap_or(usize::MAX).clamp(2, 512)
