@@ -475,7 +475,7 @@ impl World {
             }
             if std::mem::take(&mut peer.rude) && !peer.leaving && !peer.half_closed {
                 // The receipts that it owes are told as lost, or come late.
-                match self.rng.percent(50) && peer.welcomed {
+                match self.rng.percent(50) && peer.welcomed && !peer.awaits_answer() {
                     true => peer.leave(),
                     false => peer.acknowledge(),
                 }

@@ -320,6 +320,10 @@ impl World {
         let pick = self.rng.range(0, usize::MAX - 1);
         let kind = self.rng.range(0, 8);
         let now = Time(self.now);
+        // What is due at any input, such as the end of those that take nothing, is done before.
+        self.is_ticking = true;
+        self.input(Input::Tick);
+        self.is_ticking = false;
         if (kind < 4 || kind == 8) && !self.dead_sessions.is_empty() {
             let session = self.dead_sessions[pick % self.dead_sessions.len()];
             if kind == 8 && self.vault.is_checking(session) {
