@@ -357,7 +357,7 @@ pub struct Full;
 impl Hub {
     /// A hub without sessions. `name_key` must be random and secret in earnest: see [`Names`].
     pub fn new(limits: Limits, name_key: [u64; 2], policy: Policy) -> Hub {
-        limits.check();
+        assert_eq!(limits.check(), Ok(()), "whoever chooses limits has checked them");
         let attempts = match policy.mode {
             Mode::Credentials { attempts, .. } => attempts,
             Mode::Protected | Mode::Open { .. } => LOGIN_ATTEMPTS_DEFAULT,
