@@ -431,8 +431,8 @@ pub fn lingering_max(descriptors: u64) -> usize {
 }
 
 /// Outputs of ended commands that are read on for what these have left in the background, of so
-/// many descriptors. The oldest are closed for those beyond; a source has a quarter of them, and the two
-/// of one command in any case.
+/// many descriptors. The oldest are closed for those beyond; a source has a quarter of them, and
+/// the two of one command in any case.
 pub fn leftovers_max(descriptors: u64) -> usize {
     usize::try_from(descriptors / 16).unwrap_or(usize::MAX).clamp(2, 512)
 }

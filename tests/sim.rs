@@ -79,7 +79,8 @@ fn same_seed_same_trace() {
 fn every_kind_of_fault_effect_and_ending_occurs() {
     let seen = all_seeds();
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
-         ghost operation, away with input, input done, end of who gets, late result, stop, time passes, single byte, kernel full, letter, call, \
+         ghost operation, away with input, input done, end of who gets, late result, \
+         stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
          cancelled, nobody there, no such offer, too many offers, cut input, \
          truncated reply, content ahead, shrunk file, input closed, failed start, long pause, \

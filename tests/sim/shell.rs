@@ -237,16 +237,7 @@ impl World {
             What::Repeat => return self.repeat(at, room),
             What::Talk | What::Keep => return self.converse(at, room),
             What::Fetch { size } if from == size => self.end(operation, Outcome::Done),
-            What::Fetch { size } => {
-                let length = self.rng.range(1, room.min(size - from));
-                self.jobs[at].at += length;
-                let bytes: Vec<u8> = (from..from + length).map(|at| file_byte(size, at)).collect();
-                let chunk = match length % 2 {
-                    0 => Chunk::File { file: 0, offset: from as u64, length },
-                    _ => Chunk::Output { stream: Stream::Stdout, bytes: &bytes },
-                };
-                self.input(Input::Chunk { operation, chunk });
-            }
+            What::Fetch { size } => self.fetch(at, size, room),
             What::Sleep if job.terminated => {
                 self.end(operation, Outcome::Signal { number: 15, because: None });
             }
@@ -309,6 +300,19 @@ impl World {
             return false;
         }
         true
+    }
+
+    /// A party sends some of a file, as bytes or as a part of it.
+    fn fetch(&mut self, at: usize, size: usize, room: usize) {
+        let Job { id: operation, at: from, .. } = self.jobs[at];
+        let length = self.rng.range(1, room.min(size - from));
+        self.jobs[at].at += length;
+        let bytes: Vec<u8> = (from..from + length).map(|at| file_byte(size, at)).collect();
+        let chunk = match length % 2 {
+            0 => Chunk::File { file: 0, offset: from as u64, length },
+            _ => Chunk::Output { stream: Stream::Stdout, bytes: &bytes },
+        };
+        self.input(Input::Chunk { operation, chunk });
     }
 
     /// A party that has come home says what it has heard, and ends when that is all.
@@ -495,10 +499,7 @@ impl World {
                 }
             }
         }
-        for session in self.hub.sessions() {
-            let must_go = self.reset.contains(&session.id());
-            assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
-        }
+        self.check_reset();
         for operation in fed {
             self.feed(operation);
         }
@@ -506,6 +507,13 @@ impl World {
             if self.jobs.iter().any(|job| job.id == operation && is_cancelled_transfer(job)) {
                 self.end(operation, failed(ErrorCode::Cancelled));
             }
+        }
+    }
+
+    fn check_reset(&self) {
+        for session in self.hub.sessions() {
+            let must_go = self.reset.contains(&session.id());
+            assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
         }
     }
 
