@@ -5,8 +5,6 @@ mod process;
 use std::{
     net::{TcpListener, TcpStream},
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -154,46 +152,6 @@ fn outputs_that_are_closed_are_no_reason_not_to_serve() {
         kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
         assert_eq!(child.wait().expect("it ends").code(), Some(0), "{closed}");
     }
-}
-
-#[test]
-fn a_reset_keeps_both_ports_so_that_nobody_else_can_take_them() {
-    let server = Server::start();
-    let before = listening_inodes(server.port);
-    assert_eq!(before.len(), 2, "a socket for each family");
-    let is_over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for ip in FAMILIES {
-            let (server, is_over) = (&server, &is_over);
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    let stream = TcpStream::connect((ip, server.port));
-                    // So that no port of ours stays taken behind it.
-                    process::reset_on_close(&stream.expect("it listens all the time"));
-                }
-            });
-        }
-        for number in 0..20 {
-            let mut line = server.line(FAMILIES[number % 2]);
-            line.send("reset");
-            assert!(line.rest_text().contains("error reset"), "round {number}");
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
-    assert_eq!(listening_inodes(server.port), before);
-}
-
-/// The kernel's numbers of the sockets that listen on the port, of both families.
-fn listening_inodes(port: u16) -> Vec<String> {
-    let tables = ["/proc/net/tcp6", "/proc/net/tcp"].map(|path| {
-        let table = std::fs::read_to_string(path).expect("the kernel's table");
-        let rows = table.lines().map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
-        let suffix = format!(":{port:04X}");
-        // State 0A is LISTEN.
-        let own = rows.filter(|row| row[1].ends_with(&suffix) && row[3] == "0A");
-        own.map(|row| row[9].to_owned()).collect::<Vec<_>>()
-    });
-    tables.concat()
 }
 
 /// A port that was free a moment ago.

@@ -243,7 +243,7 @@ enum Verb {
     Os,
     /// Tell how busy the processors of the server's host are.
     Cpu,
-    /// End all sessions of the server, which goes on.
+    /// End all sessions of the server, and let it listen again.
     Reset,
     /// Stop the server.
     Kill,

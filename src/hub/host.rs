@@ -35,8 +35,7 @@ impl Hub {
         self.say(id, &Event::End { tag, outcome: &Outcome::Done });
     }
 
-    /// Ends every session, that of the one that asked for it too, and has the shell open again what
-    /// has failed of the listeners.
+    /// Ends every session, that of who asked for it too, and has the shell listen again.
     fn on_reset(&mut self, id: SessionId, tag: Tag) {
         if self.stopping.is_some() {
             let refusal = Refusal::new(tag, ErrorCode::ShuttingDown, "the server is stopping");

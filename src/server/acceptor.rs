@@ -14,8 +14,8 @@ use crate::sys::listen::{self, AcceptError, Families, Listeners};
 const PER_TURN: usize = 64;
 /// How long to wait before trying again where descriptors have run out, in milliseconds.
 const PAUSE_MS: u64 = 200;
-/// How long to wait before trying again to listen where a listener has failed, in milliseconds:
-/// somebody else may have taken the port meanwhile.
+/// How long to wait before trying again to listen, in milliseconds: somebody else may have taken
+/// the port in the moment in which nobody had it.
 const REOPEN_MS: u64 = 100;
 
 /// The listeners and whether they are being listened to.
@@ -23,7 +23,8 @@ pub struct Acceptor {
     v6: Listener,
     v4: Listener,
     port: u16,
-    /// When to open again what has failed.
+    families: Families,
+    /// When to try again to listen, where that has failed.
     reopen_at: Option<u64>,
     /// Until when nothing is accepted: there are no descriptors.
     paused_until: Option<u64>,
@@ -31,8 +32,6 @@ pub struct Acceptor {
 
 struct Listener {
     socket: Option<TcpListener>,
-    /// Whether there has been one, so that one that has failed is opened again.
-    wanted: bool,
     /// Whether connections may be waiting.
     ready: bool,
 }
@@ -40,29 +39,22 @@ struct Listener {
 impl Acceptor {
     /// Watches the listeners.
     pub fn new(listeners: Listeners, registry: &Registry) -> io::Result<Acceptor> {
-        let port = listeners.port;
-        let Listeners { v6, v4, .. } = listeners;
-        let mut acceptor = Acceptor {
-            v6: Listener { wanted: v6.is_some(), socket: v6, ready: false },
-            v4: Listener { wanted: v4.is_some(), socket: v4, ready: false },
-            port,
-            reopen_at: None,
-            paused_until: None,
-        };
-        acceptor.v6.watch(Source::ListenerV6, registry)?;
-        acceptor.v4.watch(Source::ListenerV4, registry)?;
-        Ok(acceptor)
+        let (port, families) = (listeners.port, listeners.families);
+        let (v6, v4) = watch(listeners, registry)?;
+        Ok(Acceptor { v6, v4, port, families, reopen_at: None, paused_until: None })
     }
 
-    /// Forgets pauses, and opens again what has failed; what listens goes on, so that nobody else
-    /// can take the port. Where that fails it is tried until it succeeds.
+    /// Closes the listeners and opens them again on the same port. Where that fails it is tried
+    /// until it succeeds.
     pub fn open_again(&mut self, now: u64, registry: &Registry) {
-        (self.paused_until, self.reopen_at) = (None, None);
-        for (listener, source, families) in [
-            (&mut self.v6, Source::ListenerV6, Families::V6Only),
-            (&mut self.v4, Source::ListenerV4, Families::V4Only),
-        ] {
-            if let Err(why) = listener.open_again(self.port, families, source, registry) {
+        self.close();
+        let listeners = listen::listen(self.port, self.families);
+        let watched = listeners
+            .map_err(|error| error.to_string())
+            .and_then(|listeners| watch(listeners, registry).map_err(|error| error.to_string()));
+        match watched {
+            Ok((v6, v4)) => (self.v6, self.v4) = (v6, v4),
+            Err(why) => {
                 log::error!("cannot listen again, trying on: {why}");
                 self.reopen_at = Some(now + REOPEN_MS);
             }
@@ -103,9 +95,6 @@ impl Acceptor {
         let mut starved = None;
         for listener in [&mut self.v6, &mut self.v4] {
             starved = listener.accept(&mut take).err().or(starved);
-            if listener.wanted && listener.socket.is_none() {
-                self.reopen_at.get_or_insert(now + REOPEN_MS);
-            }
         }
         match &starved {
             Some(error) => {
@@ -129,37 +118,24 @@ impl Acceptor {
     /// Stops listening.
     pub fn close(&mut self) {
         for listener in [&mut self.v6, &mut self.v4] {
-            *listener = Listener { socket: None, wanted: false, ready: false };
+            *listener = Listener { socket: None, ready: false };
         }
         (self.paused_until, self.reopen_at) = (None, None);
     }
 }
 
-impl Listener {
-    fn watch(&mut self, source: Source, registry: &Registry) -> io::Result<()> {
-        let Some(socket) = &mut self.socket else { return Ok(()) };
-        registry.register(socket, source.token(), Interest::READABLE)
-    }
-
-    fn open_again(
-        &mut self,
-        port: u16,
-        families: Families,
-        source: Source,
-        registry: &Registry,
-    ) -> Result<(), String> {
-        if !self.wanted || self.socket.is_some() {
-            return Ok(());
+fn watch(listeners: Listeners, registry: &Registry) -> io::Result<(Listener, Listener)> {
+    let Listeners { mut v6, mut v4, .. } = listeners;
+    for (socket, source) in [(&mut v6, Source::ListenerV6), (&mut v4, Source::ListenerV4)] {
+        if let Some(socket) = socket {
+            registry.register(socket, source.token(), Interest::READABLE)?;
         }
-        let Listeners { v6, v4, .. } =
-            listen::listen(port, families).map_err(|error| error.to_string())?;
-        self.socket = v6.or(v4);
-        self.watch(source, registry).map_err(|error| {
-            self.socket = None;
-            error.to_string()
-        })
     }
+    let listener = |socket| Listener { socket, ready: false };
+    Ok((listener(v6), listener(v4)))
+}
 
+impl Listener {
     /// Fails only where the system has no descriptors or memory; what waits then keeps waiting.
     fn accept(&mut self, take: &mut impl FnMut(TcpStream, SocketAddr)) -> io::Result<()> {
         let Some(socket) = self.socket.as_ref().filter(|_| self.ready) else { return Ok(()) };
@@ -175,7 +151,7 @@ impl Listener {
                     }
                     AcceptError::Fatal => {
                         log::error!("a listener failed and is closed: {error}");
-                        (self.socket, self.ready) = (None, false);
+                        *self = Listener { socket: None, ready: false };
                         return Ok(());
                     }
                 },

@@ -393,7 +393,7 @@ impl Server {
     /// After the end of all sessions: the listeners go on, and one that has failed is opened again.
     fn listen_again(&mut self) {
         if self.stop_by.is_none() {
-            log::info!("all sessions were ended by a reset; listening on");
+            log::info!("listening again");
             self.acceptor.open_again(self.now, self.poll.registry());
         }
     }

@@ -41,7 +41,7 @@ pub enum HostCall<'a> {
     Clear,
     /// End this session.
     Disconnect,
-    /// End every session; the server goes on.
+    /// End every session, and listen again.
     Reset,
     /// Stop the server.
     Kill,

@@ -191,7 +191,7 @@ pub const VERBS: &[Entry] = &[
         verb: Verb::Reset,
         word: "reset",
         usage: "reset",
-        about: "end all sessions; the server goes on",
+        about: "end all sessions and listen again",
     },
     Entry { verb: Verb::Kill, word: "kill", usage: "kill", about: "stop the server" },
     Entry { verb: Verb::Help, word: "help", usage: "help", about: "show this list" },
