@@ -430,13 +430,6 @@ pub fn lingering_max(descriptors: u64) -> usize {
     usize::try_from(descriptors / 8).unwrap_or(usize::MAX).min(4096)
 }
 
-/// Outputs of ended commands that are read on for what these have left in the background, of so
-/// many descriptors. The oldest are closed for those beyond; a source has a quarter of them, and
-/// the two of one command in any case.
-pub fn leftovers_max(descriptors: u64) -> usize {
-    usize::try_from(descriptors / 16).unwrap_or(usize::MAX).clamp(2, 512)
-}
-
 /// A client gives a server no larger window for the output of one operation: what has room is held
 /// in memory until its writer has taken it.
 pub const CLIENT_WINDOW_MAX_BYTES: u32 = 64 * 1024 * 1024;
@@ -514,8 +507,7 @@ impl Limits {
         const PER_OPERATION: usize = 4;
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
         let reserve = (all / 4).min(PER_OPERATION * self.operations_total_max);
-        let others = lingering_max(descriptors) + leftovers_max(descriptors);
-        let sessions = all.saturating_sub(OWN + reserve + others).max(4);
+        let sessions = all.saturating_sub(OWN + reserve + lingering_max(descriptors)).max(4);
         let operations_total_max = (reserve / PER_OPERATION).max(4);
         Limits {
             sessions_max: sessions.min(self.sessions_max),

@@ -38,40 +38,6 @@ fn what_a_command_leaves_in_the_background_goes_on_when_it_has_ended_by_itself()
 }
 
 #[test]
-fn what_a_background_job_writes_after_the_end_of_its_command_does_not_end_it() {
-    let server = Server::start();
-    server.fifo("go");
-    for ip in FAMILIES {
-        let mut user = server.framed(ip, "user");
-        // More than the pipes hold, on both outputs. A shell whose `echo` fails would say so.
-        let write = "head -c 1000000 /dev/zero && head -c 1000000 /dev/zero >&2";
-        let job = format!("(cat go >/dev/null; {write} && mkdir made) & exit 3");
-        user.run_to_end(1, &job).assert_exit(3);
-        // Nor does it take a connection that is still there.
-        user.reset();
-        fs::write(server.path("go"), "").expect("the job reads it");
-        await_true("the job has done its work", || server.path("made").exists());
-        fs::remove_dir(server.path("made")).expect("it was made");
-    }
-}
-
-#[test]
-fn a_background_job_that_writes_for_ever_costs_little_and_ends_with_the_server() {
-    let mut server = Server::start();
-    let mut user = server.framed(FAMILIES[0], "user");
-    let answer = user.run_to_end(1, "yes & echo $! >pid");
-    answer.assert_exit(0);
-    let pid = fs::read_to_string(server.path("pid")).expect("a number");
-    let mut line = server.line(FAMILIES[1]);
-    line.send("echo here");
-    assert_eq!(line.next(), "here");
-    assert!(is_running(pid.trim()));
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
-    await_true("the job has ended", || !is_running(pid.trim()));
-}
-
-#[test]
 fn commands_get_the_limit_of_open_files_that_the_server_was_started_with() {
     let server = Server::start_after("ulimit -S -n 200");
     for ip in FAMILIES {

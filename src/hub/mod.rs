@@ -331,7 +331,7 @@ pub enum Effect {
         /// Whether something is held yet; where not, nobody looks any more.
         holds: bool,
     },
-    /// Listen on, and open again what has failed.
+    /// Close the listeners and open them again, on the same port.
     ListenAgain,
     /// Listen no more, and leave as soon as [`Hub::is_finished`].
     Quit,

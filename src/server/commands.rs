@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A command is over when its shell has exited and both pipes are at their end. What it left in
-//! the background does not hold the answer: pipes that stay open for [`DRAIN_MS`] are left to
-//! `leftovers`, and it goes on.
+//! the background does not hold the answer: pipes that stay open are given up after [`DRAIN_MS`].
+//! It goes on, as with ssh, but for a write to a pipe that nobody reads any more.
 
 use std::{
     collections::HashMap,
@@ -59,8 +59,6 @@ pub struct Commands {
     endings: Endings,
     /// Commands whose shell has exited, and until when their pipes may stay open and silent.
     draining: Vec<(u64, OperationId)>,
-    /// Outputs that something in the background may still write to, and whose it was.
-    left: Vec<(SessionId, pipe::Receiver)>,
     guard: Guard,
     environment: Environment,
     /// Where `run cd` has led the sessions that used it.
@@ -122,7 +120,6 @@ impl Commands {
             groups: HashMap::new(),
             endings: Endings::default(),
             draining: Vec::new(),
-            left: Vec::new(),
             guard: setup.guard,
             environment: setup.environment,
             folders: HashMap::new(),
@@ -243,20 +240,13 @@ impl Commands {
 
     /// Lets go of a command that has come to its end by itself, and of all that it left behind.
     fn release(&mut self, id: OperationId) {
-        let Some(command) = self.running.get_mut(&id) else { return };
-        let Some(process) = command.process.take() else { return };
-        let pipes = [command.stdout.pipe.take(), command.stderr.pipe.take()];
-        self.left.extend(pipes.into_iter().flatten().map(|pipe| (command.session, pipe)));
+        let command = self.running.get_mut(&id);
+        let Some(process) = command.and_then(|command| command.process.take()) else { return };
         // Before the zombie goes: after that its number may have a new owner.
         self.guard.forget(process.group());
         if let Err(process) = process.reap() {
             self.endings.push(process, Instant::now());
         }
-    }
-
-    /// The outputs that commands have left open at their end, and whose they were.
-    pub fn take_left(&mut self) -> Vec<(SessionId, pipe::Receiver)> {
-        std::mem::take(&mut self.left)
     }
 
     /// Ends a command before its time; its output so far is kept.

@@ -19,7 +19,6 @@ mod edge;
 mod exchanges;
 mod identity;
 mod keys;
-mod leftovers;
 mod lingering;
 mod listings;
 mod passwd;
@@ -49,7 +48,6 @@ use edge::{Edge, Place};
 use exchanges::Exchanges;
 use identity::{Identity, Plan};
 use keys::Keys;
-use leftovers::Leftovers;
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
 pub use program::run;
@@ -60,7 +58,7 @@ use zeroize::Zeroize as _;
 
 use crate::{
     hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
-    limits::{Limits, leftovers_max, lingering_max},
+    limits::{Limits, lingering_max},
     sys::{
         clock::Clock,
         descriptors,
@@ -102,7 +100,6 @@ pub struct Server {
     pulse: PulseReader,
     lingering: Lingering,
     commands: Commands,
-    leftovers: Leftovers,
     transfers: Transfers,
     edge: Edge,
     questions: Questions,
@@ -188,7 +185,6 @@ impl Server {
             keys,
             waker,
             commands: Commands::new(root, setup),
-            leftovers: Leftovers::new(leftovers_max(descriptors)),
             fed: Vec::new(),
             todo: VecDeque::new(),
             starts_left: STARTS_PER_TURN,
@@ -271,7 +267,6 @@ impl Server {
         self.do_work();
         self.move_fed();
         self.lingering.expire(self.now);
-        self.leftovers.tick(self.now, &mut self.buffer);
         self.edge.tick(self.now);
         self.accept();
         Course::GoOn
@@ -289,7 +284,6 @@ impl Server {
             self.commands.next_timeout_ms(now),
             self.questions.next_deadline().map(at),
             self.lingering.next_deadline().map(at),
-            self.leftovers.next_deadline().map(at),
             self.acceptor.next_deadline().map(at),
             self.edge.next_deadline().map(at),
             self.stop_by.map(at),
@@ -312,9 +306,6 @@ impl Server {
             }
             Source::Lingering(slot) => {
                 self.lingering.drain(slot, &mut self.buffer, self.poll.registry());
-            }
-            Source::Leftover(serial) => {
-                self.leftovers.drain(serial, self.now, &mut self.buffer);
             }
             Source::Workers => {
                 self.take_results();
@@ -390,7 +381,7 @@ impl Server {
         self.questions.hurry(self.now);
     }
 
-    /// After the end of all sessions: the listeners go on, and one that has failed is opened again.
+    /// Closes the listeners and opens them again: who waits to be taken in is let go as well.
     fn listen_again(&mut self) {
         if self.stop_by.is_none() {
             log::info!("listening again");

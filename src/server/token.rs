@@ -13,8 +13,6 @@ pub enum Source {
     Command(OperationId, Pipe),
     /// A socket that is on its way out, by its slot.
     Lingering(usize),
-    /// An output that an ended command has left to its background, by its serial number.
-    Leftover(usize),
     /// The listener on `[::]`.
     ListenerV6,
     /// The listener on `0.0.0.0`.
@@ -51,7 +49,6 @@ impl Source {
             Source::Command(id, Pipe::Stdin) => (3, id.to_bits() as usize),
             Source::Command(id, Pipe::Exit) => (4, id.to_bits() as usize),
             Source::Lingering(slot) => (5, slot),
-            Source::Leftover(serial) => (7, serial),
             Source::ListenerV6 => (6, 0),
             Source::ListenerV4 => (6, 1),
             Source::Workers => (6, 2),
@@ -71,7 +68,6 @@ impl Source {
             (3, _) => command(Pipe::Stdin),
             (4, _) => command(Pipe::Exit),
             (5, slot) => Source::Lingering(slot),
-            (7, serial) => Source::Leftover(serial),
             (_, 0) => Source::ListenerV6,
             (_, 1) => Source::ListenerV4,
             (_, 2) => Source::Workers,
@@ -91,7 +87,6 @@ mod tests {
         let mut sources = vec![
             Source::Session(session),
             Source::Lingering(3),
-            Source::Leftover(1 << 40),
             Source::ListenerV6,
             Source::ListenerV4,
             Source::Workers,

@@ -282,7 +282,6 @@ impl Server {
         match self.commands.produce(operation, &mut self.buffer, room) {
             commands::Produced::Nothing => false,
             commands::Produced::Over(outcome) => {
-                self.keep_leftovers();
                 self.end(operation, outcome);
                 false
             }
