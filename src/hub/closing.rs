@@ -1,7 +1,7 @@
 //! How sessions end, and what time does.
 
 use super::{
-    Column, Effect, Hub, OperationState, Phase, Session, SessionId, Time,
+    Column, Effect, Hub, OperationKind, Phase, Session, SessionId, Time,
     ids::OperationId,
     outbox::{Pool, Posted},
     timers::Alarm,
@@ -219,14 +219,16 @@ impl Hub {
         let operations = std::mem::take(&mut session.operations);
         self.drop_offers_to(id, who);
         for operation_id in &operations {
-            let operation = self.operation_mut(*operation_id).expect("sessions own live ones");
-            if operation.file_pieces > 0 && haste == Haste::SendQueued {
-                operation.state = OperationState::Ending;
+            let Some(operation) = self.operation_mut(*operation_id) else { continue };
+            if haste == Haste::SendQueued && operation.drain() {
                 continue;
             }
-            match self.operations.remove(operation_id.slot()).end {
-                Some(end) => self.on_end_lost(*operation_id, &end, who),
-                None => self.effects.push_back(Effect::Stop { operation: *operation_id }),
+            match self.operations.remove(operation_id.slot()).kind {
+                OperationKind::Shell(_) => {
+                    self.effects.push_back(Effect::Stop { operation: *operation_id });
+                }
+                OperationKind::Offer(offer) => self.on_offer_lost(*operation_id, &offer, who),
+                OperationKind::Pipe(end) => self.on_end_lost(&end, who),
             }
         }
         if haste == Haste::SendQueued {

@@ -29,8 +29,7 @@ impl Hub {
     }
 
     fn owner_of(&self, id: OperationId) -> Option<SessionId> {
-        let operation = self.operations.get(id.slot()).filter(|operation| operation.id == id)?;
-        Some(operation.owner)
+        self.listener(id).map(|(session, _)| session)
     }
 
     /// Ends a session that has met a fault, with a word to it where `is_told`. To be called once

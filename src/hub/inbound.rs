@@ -3,7 +3,7 @@
 use zeroize::Zeroize as _;
 
 use super::{
-    CloseReason, Hub, OperationId, Phase, SessionId,
+    CloseReason, Hub, OperationKind, Phase, SessionId,
     rights::Right,
     session::{Inbound, Raw},
 };
@@ -94,11 +94,12 @@ impl Hub {
         self.unfinished.set(id, 0);
         let Some(session) = self.session_mut(id) else { return };
         let taker = session.operations.first().copied();
-        let is_end = |id: &OperationId| self.operations[id.slot()].end.is_some();
-        match taker.filter(is_end) {
-            Some(end) => self.on_end_input_cut(end),
+        let taker = taker.and_then(|taker| self.operation(taker));
+        match taker.map(|taker| (taker.id(), &taker.kind)) {
+            Some((offer, OperationKind::Offer(_))) => self.on_offer_cut(offer),
+            Some((end, OperationKind::Pipe(_))) => self.on_pipe_cut(end),
             // Whoever writes it finds that out.
-            None => self.end_raw(id, raw),
+            Some((_, OperationKind::Shell(_))) | None => self.end_raw(id, raw),
         }
     }
 

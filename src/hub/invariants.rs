@@ -1,8 +1,8 @@
 //! What must hold between the tables of the hub after every input, for tests and simulations.
 
 use super::{
-    Column, Hub, Operation, OperationState, Phase, Session, Time,
-    pipe::{End, Role, Stage},
+    Column, Hub, Operation, OperationId, OperationKind, Phase, Session, Time,
+    pipe::{Flow, Offer, OpenOffer, PipeEnd, Role},
     session::Receipt,
     timers::Alarm,
 };
@@ -64,21 +64,29 @@ impl Hub {
 
     fn check_operations(&self) {
         for (slot, operation) in &self.operations {
-            let id = operation.id;
+            let id = operation.id();
             assert_eq!(id.slot(), slot, "an operation knows where it lies");
-            let owner = self.session(operation.owner).expect("operations have owners");
+            let owner = self.session_of(operation.owner()).and_then(|id| self.session(id));
+            let owner = owner.expect("the session of an operation is there");
             let entries = owner.operations.iter().filter(|other| **other == id).count();
             assert_eq!(entries, 1, "{id:?} is listed once with its owner");
             let replies = owner.replies.as_deref();
             let queued = owner.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
-            assert_eq!(operation.file_pieces, queued, "{id:?} counts its pieces of files");
-            // A conversation names its files by itself; it is what takes input meanwhile.
-            let is_named = operation.announced || operation.input.is_some();
-            assert!(queued == 0 || is_named, "{id:?} sends a file without a name");
-            assert!(!owner.is_closing() || operation.state == OperationState::Ending);
-            self.check_operation_state(operation, owner);
-            if let Some(end) = &operation.end {
-                self.check_end(operation, owner, end);
+            assert_eq!(operation.file_pieces(), queued, "{id:?} counts its pieces of files");
+            assert!(!owner.is_closing() || operation.is_draining());
+            self.check_turn(operation, owner);
+            let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { 0 };
+            match &operation.kind {
+                OperationKind::Shell(shell) => {
+                    let is_named = shell.may_send_files();
+                    assert!(queued == 0 || is_named, "{id:?} sends a file without a name");
+                    shell.intake().inspect(|intake| intake.check(whole));
+                }
+                OperationKind::Offer(offer) => self.check_offer(operation, owner, offer),
+                OperationKind::Pipe(end) => self.check_end(operation, owner, end),
+            }
+            if let Some(flow) = operation.flow() {
+                self.check_flow(id, owner, flow);
             }
         }
         let offers: usize = self.sessions().map(|session| session.offers.len()).sum();
@@ -89,78 +97,71 @@ impl Hub {
         assert!(listed <= self.limits.operations_total_max);
     }
 
-    fn check_operation_state(&self, operation: &Operation, owner: &Session) {
-        let id = operation.id;
+    fn check_turn(&self, operation: &Operation, owner: &Session) {
+        let id = operation.id();
         let turns = owner.waiting.iter().filter(|other| **other == id).count();
-        match operation.state {
-            OperationState::Running { blocked } => {
-                assert_eq!(turns, blocked as usize, "{id:?} waits exactly while it is blocked");
-                // Who is given its bytes by the hub has another turn when the outbox moves.
-                let has_turn = operation.end.is_some() && !owner.outbox.is_empty();
-                let may_speak = self.has_room(id) && !has_turn;
-                assert!(!(blocked && may_speak), "{id:?} is blocked although there is room");
-            }
-            OperationState::Ending => {
-                assert!(operation.file_pieces > 0, "{id:?} has nothing left to send");
-                assert_eq!(turns, 0, "{id:?} is over and waits to speak");
-            }
+        if operation.is_draining() {
+            assert!(operation.file_pieces() > 0, "{id:?} has nothing left to send");
+            assert_eq!(turns, 0, "{id:?} is over and waits to speak");
         }
-        if let Some(input) = &operation.input {
-            let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { 0 };
-            assert!(input.bytes.len() <= whole.max(input.window), "{id:?} holds too much input");
-            assert!(input.bytes.is_empty() || !input.closed, "{id:?} keeps what nobody takes");
-        }
-        let has_same_tag = |other: &&super::OperationId| {
-            operation.tag != 0 && self.operations[other.slot()].tag == operation.tag
-        };
-        assert!(owner.operations.iter().filter(has_same_tag).count() <= 1, "tags are unique");
+        let is_blocked = operation.is_blocked();
+        assert_eq!(turns, is_blocked as usize, "{id:?} waits exactly while it is blocked");
+        // An operation that is given its bytes by the hub has another turn when the outbox moves.
+        let has_turn = operation.shell().is_none() && !owner.outbox.is_empty();
+        let may_speak = self.has_room(id) && !has_turn;
+        assert!(!(is_blocked && may_speak), "{id:?} is blocked although there is room");
+        let tag = operation.tag();
+        let others = owner.operations.iter().filter_map(|other| self.operation(*other));
+        let count = others.filter(|other| tag != 0 && other.tag() == tag).count();
+        assert!(count <= 1, "tags are unique");
     }
 
-    /// Each end has another one that is alive and knows it; what came is what went and what waits.
-    fn check_end(&self, operation: &Operation, owner: &Session, end: &End) {
-        let id = operation.id;
-        assert!(operation.input.is_none(), "{id:?} has no process to feed");
-        assert_eq!(end.came, end.went + end.held.length() as u64, "{id:?} has lost bytes");
+    /// What came is what went and what waits.
+    fn check_flow(&self, id: OperationId, owner: &Session, flow: &Flow) {
+        assert_eq!(flow.came(), flow.went() + flow.held_bytes() as u64, "{id:?} has lost bytes");
         let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { REQUEST_BODY_MAX_BYTES };
         let most = whole.max(self.limits.input_window_bytes as usize);
-        assert!(end.held.length() <= most, "{id:?} holds too much");
-        assert!(end.owed <= self.limits.input_window_bytes, "{id:?} keeps its credit back");
-        match &end.stage {
-            Stage::Offered { to, number, .. } => {
-                let receiver = self.session(*to).expect("offers are made to somebody");
-                assert!(receiver.name().is_some() && receiver.id != owner.id);
-                let is_it = |it: &&super::pipe::Waiting| (it.number, it.offer) == (*number, id);
-                assert_eq!(receiver.offers.iter().filter(is_it).count(), 1, "{id:?} is listed");
-                assert_eq!(operation.state, OperationState::Running { blocked: false });
-                assert_eq!(end.went, 0);
+        assert!(flow.held_bytes() <= most, "{id:?} holds too much");
+        assert!(flow.owed() <= self.limits.input_window_bytes, "{id:?} keeps its credit back");
+    }
+
+    /// Each offer stands in the list of its receiver.
+    fn check_offer(&self, operation: &Operation, owner: &Session, offer: &Offer) {
+        let id = operation.id();
+        let receiver = self.session(offer.to()).expect("offers are made to somebody");
+        assert!(receiver.name().is_some() && receiver.id != owner.id);
+        let is_it = |it: &&OpenOffer| (it.number, it.offer) == (offer.number(), id);
+        assert_eq!(receiver.offers.iter().filter(is_it).count(), 1, "{id:?} is listed");
+        assert!(!operation.is_blocked(), "{id:?} has nothing to wait for");
+        assert_eq!(offer.flow().went(), 0);
+    }
+
+    /// Each end has another one that is alive and knows it.
+    fn check_end(&self, operation: &Operation, owner: &Session, end: &PipeEnd) {
+        let (id, role) = (operation.id(), end.role());
+        let is_last = operation.is_draining();
+        let Some(other) = self.operation(end.other()) else {
+            return assert!(is_last && role == Role::Gets, "{id:?} has no other end");
+        };
+        assert_ne!(self.session_of(other.owner()), Some(owner.id), "{id:?} leads to its owner");
+        let others = other.pipe().expect("both are joined");
+        assert_eq!(others.other(), id, "{id:?} leads to somebody else's");
+        assert_ne!(end.watches(), others.watches(), "one of them has the alarm");
+        match role {
+            Role::Sends { size } => {
+                assert_eq!(others.role(), Role::Gets);
+                assert!(end.flow().is_some_and(|flow| flow.came() <= size));
             }
-            Stage::Joined { other: other_id, role } => {
-                let other = self.operations.get(other_id.slot()).filter(|it| it.id == *other_id);
-                let Some(other) = other else {
-                    let is_last = operation.state == OperationState::Ending;
-                    return assert!(is_last && *role == Role::Gets, "{id:?} has no other end");
-                };
-                assert_ne!(other.owner, owner.id, "{id:?} leads from one to the same");
-                let others = other.end.as_deref().expect("the other end is an end");
-                let (back, others_role) = others.joint().expect("both are joined");
-                assert_eq!(back, id, "{id:?} leads to somebody else's");
-                assert_ne!(end.watches, others.watches, "one of them has the alarm");
-                match role {
-                    Role::Sends { size } => {
-                        assert!(others_role == Role::Gets && end.came <= *size);
-                    }
-                    Role::Gets => {
-                        assert!(matches!(others_role, Role::Sends { .. }) && end.came == 0);
-                        assert!(operation.announced);
-                    }
-                    Role::Talks => assert_eq!(others_role, Role::Talks),
-                }
-                let waits = OperationState::Running { blocked: !others.held.is_empty() };
-                let is_last = operation.state == OperationState::Ending;
-                assert!(operation.state == waits || is_last && others.told, "{id:?} waits");
-                assert!(!(end.ended && end.held.is_empty()) || end.told, "{id:?} has said all");
-            }
+            Role::Gets => assert!(matches!(others.role(), Role::Sends { .. })),
+            Role::Talks => assert_eq!(others.role(), Role::Talks),
         }
+        let waits = others.flow().is_some_and(|flow| flow.held_bytes() > 0);
+        let is_told = others.flow().is_some_and(Flow::is_told);
+        let is_right = if is_last { is_told } else { operation.is_blocked() == waits };
+        assert!(is_right, "{id:?} waits exactly while something is there for it");
+        let said_all = |flow: &Flow| flow.is_ended() && flow.held_bytes() == 0;
+        let has_said = end.flow().is_none_or(|flow| !said_all(flow) || flow.is_told());
+        assert!(has_said, "{id:?} has said all");
     }
 
     fn check_state(&self, session: &Session) {
@@ -170,8 +171,8 @@ impl Hub {
         assert!(session.offers.len() <= self.limits.offers_max);
         assert!(session.offers.is_empty() || session.name().is_some(), "{id:?} has a name");
         for waiting in &session.offers {
-            let offer = self.operations.get(waiting.offer.slot()).expect("its offers are there");
-            assert_eq!(offer.id, waiting.offer, "{id:?} was offered something that is gone");
+            let offer = self.operation(waiting.offer);
+            assert!(offer.is_some(), "{id:?} was offered something that is gone");
         }
         let speaks_lines = session.dialect() == Some(Dialect::Line);
         assert!(session.input.raw.is_none() || session.is_closing() || speaks_lines);
@@ -237,10 +238,9 @@ impl Hub {
             assert!(inputs <= limits.inputs_total_max_bytes, "{inputs} bytes of input wait");
             assert!(held <= limits.replies_session_max_bytes + beyond, "{held} bytes are held");
             let mut tags: Vec<_> = tags.collect();
-            let own = |id: &super::OperationId| &self.operations[id.slot()];
-            let is_open = |it: &&Operation| it.state != OperationState::Ending;
-            let open = session.operations.iter().map(own).filter(is_open);
-            let mut operations: Vec<_> = open.map(|operation| operation.tag).collect();
+            let own = session.operations.iter().filter_map(|id| self.operation(*id));
+            let open = own.filter(|operation| !operation.is_draining());
+            let mut operations: Vec<_> = open.map(Operation::tag).collect();
             tags.sort_unstable();
             operations.sort_unstable();
             assert_eq!(tags, operations, "{:?}: replies and operations", session.id);

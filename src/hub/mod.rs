@@ -44,7 +44,8 @@ use lockout::Lockout;
 use logins::Logins;
 pub use logins::Verdict;
 use names::{Keyed, Names};
-pub use operation::{Operation, Program, State as OperationState, Work};
+use operation::{Operation, OperationKind, OperationOwner};
+pub use operation::{Program, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 pub use record::Closes;
@@ -512,7 +513,7 @@ impl Hub {
 
     /// How many operations of the shell are under way: those that had their [`Effect::Start`].
     pub fn operations_count(&self) -> usize {
-        self.operations.iter().filter(|(_, operation)| operation.end.is_none()).count()
+        self.operations.iter().filter(|(_, operation)| operation.shell().is_some()).count()
     }
 
     /// How many operations are ends of something between two users.
@@ -554,10 +555,6 @@ impl Hub {
         self.sessions.get_mut(id.slot()).filter(|session| session.id == id)
     }
 
-    fn operation_mut(&mut self, id: OperationId) -> Option<&mut Operation> {
-        self.operations.get_mut(id.slot()).filter(|operation| operation.id == id)
-    }
-
     fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
@@ -582,7 +579,7 @@ impl Hub {
                 Alarm::Session(id) => {
                     sessions.get(id.slot()).is_some_and(|it| it.id == id && it.armed == due)
                 }
-                Alarm::Operation(id) => operations.get(id.slot()).is_some_and(|it| it.id == id),
+                Alarm::Operation(id) => operations.get(id.slot()).is_some_and(|it| it.id() == id),
                 Alarm::Logins | Alarm::Shutdown => true,
             });
         }

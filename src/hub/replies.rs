@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
 };
 
-use super::{Column, Effect, Hub, OperationId, Session, SessionId};
+use super::{Column, Effect, Hub, Operation, OperationId, Session, SessionId};
 use crate::{
     limits::Limits,
     wire::{
@@ -405,7 +405,7 @@ impl Hub {
     /// Ends an operation whose reply can hold no more.
     fn cut_off(&mut self, id: SessionId, tag: Tag) {
         if let Some(operation) = self.operation_of(id, tag) {
-            let operation = operation.id;
+            let operation = operation.id();
             self.terminate(operation, Ended::OutputLimit);
         }
     }
@@ -519,7 +519,9 @@ impl Hub {
         self.replies_bytes -= replies.held_bytes;
         // The files are not there as a whole if the replies that say so are not.
         for operation in replies.ready.into_iter().flat_map(|ready| ready.passed) {
-            self.operation_mut(operation).expect("it waits for its mark").file_pieces = 0;
+            if let Some(end) = self.operation_mut(operation).and_then(Operation::pipe_mut) {
+                end.drop_mark();
+            }
         }
     }
 
@@ -554,8 +556,7 @@ impl Hub {
     /// Whether the pieces of the operation's file are to be handed in as bytes, and not as places
     /// in it.
     pub fn wants_content(&self, id: OperationId) -> bool {
-        let operation = self.operations.get(id.slot()).filter(|operation| operation.id == id);
-        let owner = operation.and_then(|operation| self.session(operation.owner));
+        let owner = self.listener(id).and_then(|(owner, _)| self.session(owner));
         owner.is_some_and(Session::is_json)
     }
 }

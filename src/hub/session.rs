@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::{
     CloseReason, Held, OperationId, Outbox, Replies, SessionId, Time,
     admission::{Origin, Policy},
-    pipe::Waiting,
+    pipe::OpenOffer,
     rights::Rights,
 };
 use crate::{
@@ -50,7 +50,7 @@ pub struct Session {
     /// Frames alone: messages whose acknowledgement somebody waits for.
     pub(super) awaiting: Option<Box<Awaiting>>,
     /// What it was offered and has not answered, oldest first.
-    pub(super) offers: Vec<Waiting>,
+    pub(super) offers: Vec<OpenOffer>,
     /// The number of the last offer.
     pub(super) offers_made: u32,
     /// Where it takes files straight from others.

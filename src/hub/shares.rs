@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CloseReason, Hub, OperationId, OperationState, Session, SessionId, SourceNet, Time,
-    admission::Mode, operation::Operation, timers::Alarm,
+    CloseReason, Hub, OperationId, Session, SessionId, SourceNet, Time,
+    admission::Mode,
+    operation::{Intake, Operation},
+    timers::Alarm,
 };
 use crate::{
     limits::Limits,
@@ -89,7 +91,7 @@ impl Hub {
             return Ok(());
         };
         let is_own = |operation: &Operation| {
-            let owner = self.session(operation.owner);
+            let owner = self.session_of(operation.owner()).and_then(|id| self.session(id));
             owner.is_some_and(|owner| self.source_of(owner) == Some(source))
         };
         let own = self.operations.iter().filter(|(_, operation)| is_own(operation)).count();
@@ -103,11 +105,10 @@ impl Hub {
     pub(super) fn end_idle_uploads(&mut self) {
         let (now, limit) = (self.now, self.limits.upload_idle_timeout);
         let is_idle = |operation: &Operation| {
-            let is_running = matches!(operation.state, OperationState::Running { .. });
-            is_running && operation.waits_since().is_some_and(|since| since + limit <= now)
+            operation.waits_since().is_some_and(|since| since + limit <= now)
         };
         let idle = self.operations.iter().filter(|(_, operation)| is_idle(operation));
-        let idle: Vec<_> = idle.map(|(_, operation)| operation.id).collect();
+        let idle: Vec<_> = idle.map(|(_, operation)| operation.id()).collect();
         let text = format!("nothing has come for {} s, and others need its place", limit.as_secs());
         for id in idle {
             let refusal = Refusal::new(0, ErrorCode::TimedOut, text.clone());
@@ -119,11 +120,11 @@ impl Hub {
     /// may be many, and nobody can be asked why.
     pub(super) fn bound_upload(&mut self, id: OperationId) {
         let (now, limit) = (self.now, self.limits.upload_idle_timeout);
-        let Some(operation) = self.operation_mut(id) else { return };
+        let Some(operation) = self.operation(id) else { return };
         let since = operation.waits_since();
-        let is_upload = operation.input.as_ref().is_some_and(|input| input.is_upload);
-        let owner = operation.owner;
-        let source = self.session(owner).and_then(|session| self.source_of(session));
+        let is_upload = operation.intake().is_some_and(Intake::is_upload);
+        let owner = self.session_of(operation.owner());
+        let source = owner.and_then(|owner| self.source(owner));
         if !is_upload || !matches!(source, Some(HubSource::Network(_))) {
             return;
         }
