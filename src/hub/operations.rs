@@ -6,7 +6,6 @@ use super::{
     operation::{Intake, Operation, ShellOperation, Work},
     outbox::FilePiece,
     rights::{Right, Rights, need_of_call},
-    session::Raw,
     timers::Alarm,
 };
 use crate::wire::{
@@ -19,7 +18,6 @@ use crate::wire::{
 impl Hub {
     /// Starts what `call` asks for, or says why not.
     pub(super) fn on_start(&mut self, id: SessionId, tag: Tag, call: Call<'_>) {
-        let raw_bytes = self.raw_bytes_of(id, &call);
         if let Err(refusal) = self.may_start(id, tag) {
             return self.refuse_call(id, &call, refusal);
         }
@@ -69,8 +67,6 @@ impl Hub {
             self.set_alarm(deadline, Alarm::Operation(operation));
         }
         self.bound_upload(operation);
-        let session = self.session_mut(id).expect("its request is at hand");
-        session.input.raw = raw_bytes.map(|left| Raw { left, refusal: None });
         self.effects.push_back(Effect::Start { operation, session: id, work });
         // Everybody knows of the smaller window; the rest of a larger one is granted at once.
         self.grant(id, tag, (window - limits.input_window_bytes) as usize);
@@ -100,21 +96,12 @@ impl Hub {
         operation
     }
 
-    /// Bytes that follow the call and are no requests.
-    fn raw_bytes_of(&self, id: SessionId, call: &Call<'_>) -> Option<u64> {
-        let is_line = self.session(id).and_then(Session::dialect) == Some(Dialect::Line);
-        match *call {
-            Call::Upload { size, .. } if is_line => Some(size),
-            _ => None,
-        }
-    }
-
-    /// Answers a call that is not to start with its end. Bytes that follow it all the same are
-    /// taken first: none of them is a request.
+    /// Answers a call that is not to start with its end: at once, but to an upload behind the bytes
+    /// that follow it all the same, where its client looks for the answer.
     pub(super) fn refuse_call(&mut self, id: SessionId, call: &Call<'_>, refusal: Refusal) {
-        if let Some(left) = self.raw_bytes_of(id, call) {
-            let session = self.session_mut(id).expect("its request is at hand");
-            session.input.raw = Some(Raw { left, refusal: Some(Box::new(refusal)) });
+        let raw = self.session_mut(id).and_then(|session| session.input.raw.as_mut());
+        if let (Call::Upload { .. }, Some(raw)) = (call, raw) {
+            raw.refusal = Some(Box::new(refusal));
             return;
         }
         let tag = refusal.tag;

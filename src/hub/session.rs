@@ -154,7 +154,7 @@ pub struct Inbound {
 pub struct Raw {
     /// Bytes still to come.
     pub(super) left: u64,
-    /// What is said after them, where nobody takes them.
+    /// What is said after them, where nobody takes them and it was not said at once.
     pub(super) refusal: Option<Box<Refusal>>,
 }
 
