@@ -2,9 +2,9 @@
 
 use super::{
     Column, Effect, Hub, Phase, Session, SessionId,
-    held::HeldPost,
     outbox::{Pool, Posted},
     session::Receipt,
+    voice::held::HeldPost,
 };
 use crate::{
     limits::{Limits, RECIPIENTS_MAX},

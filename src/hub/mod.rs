@@ -7,7 +7,6 @@ pub mod admission;
 mod closing;
 mod debts;
 mod faults;
-mod held;
 mod host;
 mod ids;
 mod inbound;
@@ -24,7 +23,6 @@ mod outbox;
 mod pipe;
 mod pipes;
 mod record;
-mod replies;
 mod requests;
 pub mod rights;
 mod session;
@@ -32,13 +30,13 @@ mod shares;
 mod strangers;
 mod time;
 mod timers;
+mod voice;
 mod watching;
 
 use std::collections::VecDeque;
 
 use admission::{Mode, Origin, Policy};
 pub use closing::CloseReason;
-use held::Held;
 pub use ids::{OperationId, SessionId};
 use lockout::Lockout;
 use logins::Logins;
@@ -49,7 +47,6 @@ pub use operation::{Program, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 pub use record::Closes;
-use replies::{Asked, Replies};
 use rights::Rights;
 use session::Column;
 pub use session::{Phase, Session};
@@ -60,6 +57,10 @@ pub use strangers::SourceNet;
 use strangers::Strangers;
 pub use time::Time;
 use timers::{Alarm, Timers};
+use voice::{
+    held::Held,
+    replies::{Asked, Replies},
+};
 
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LOGIN_ATTEMPTS_DEFAULT, Limits},

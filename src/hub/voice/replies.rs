@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
 };
 
-use super::{Column, Effect, Hub, Operation, OperationId, Session, SessionId};
+use super::super::{Column, Effect, Hub, Operation, OperationId, Session, SessionId};
 use crate::{
     limits::Limits,
     wire::{
@@ -95,24 +95,24 @@ impl Replies {
     }
 
     /// Whether nothing is owed but what comes unasked, and the answer to a login.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::hub) fn is_empty(&self) -> bool {
         let is_login = |open: &OpenReply| open.answered_by == AnsweredBy::Login;
         self.open.iter().all(is_login) && self.ready.is_empty()
     }
 
     /// Bytes that all of them hold.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(in crate::hub) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
     /// Whether a reply waits for the socket.
-    pub(super) fn is_backed_up(&self) -> bool {
+    pub(in crate::hub) fn is_backed_up(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// Whether more can be kept for the request `tag`. Where all of them hold too much, the
     /// largest goes on, so that one at least comes to its end; then the peer has to take it.
-    pub(super) fn has_room(&self, tag: Tag, is_low: bool, limits: &Limits) -> bool {
+    pub(in crate::hub) fn has_room(&self, tag: Tag, is_low: bool, limits: &Limits) -> bool {
         let Some(open) = self.open.iter().find(|open| open.tag == tag) else { return false };
         if open.reply.is_truncated() {
             return false;
@@ -131,13 +131,13 @@ impl Replies {
     }
 
     /// Puts a mark behind the last reply that waits; false where none does.
-    pub(super) fn mark_last(&mut self, operation: OperationId) -> bool {
+    pub(in crate::hub) fn mark_last(&mut self, operation: OperationId) -> bool {
         let last = self.ready.back_mut();
         last.map(|last| last.passed.push(operation)).is_some()
     }
 
     /// Marks for this operation.
-    pub(super) fn marks(&self, operation: OperationId) -> usize {
+    pub(in crate::hub) fn marks(&self, operation: OperationId) -> usize {
         let marks = self.ready.iter().flat_map(|ready| &ready.passed);
         marks.filter(|id| **id == operation).count()
     }
@@ -153,7 +153,7 @@ impl Replies {
 
     /// Panics where the count of what is held is not that of its parts; the numbers of the
     /// operations for which it keeps something, and the count.
-    pub(super) fn check(&self) -> (impl Iterator<Item = Tag>, usize) {
+    pub(in crate::hub) fn check(&self) -> (impl Iterator<Item = Tag>, usize) {
         let ready = self.ready.iter().map(|ready| &ready.reply);
         let held = self.open.iter().map(|open| &open.reply).chain(ready);
         assert_eq!(held.map(Reply::held_bytes).sum::<usize>(), self.held_bytes);
@@ -164,7 +164,7 @@ impl Replies {
 
 impl Hub {
     /// Executes a request of a JSON session, or tells why it is none.
-    pub(super) fn on_labelled(
+    pub(in crate::hub) fn on_labelled(
         &mut self,
         id: SessionId,
         is_greeting: bool,
@@ -217,7 +217,7 @@ impl Hub {
 
     /// Answers the requests at the head of `bytes` that need nothing but their own bytes, as many
     /// as there is room for; how many bytes they had.
-    pub(super) fn answer_quickly(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+    pub(in crate::hub) fn answer_quickly(&mut self, id: SessionId, bytes: &[u8]) -> usize {
         let Hub { sessions, limits, pool, effects, .. } = self;
         let session = sessions.get_mut(id.slot()).expect("the caller has it");
         let is_full = session.operations.len() >= limits.operations_max;
@@ -275,7 +275,7 @@ impl Hub {
     }
 
     /// Whether the request has to wait until one of the session's operations has ended.
-    pub(super) fn awaits_slot(
+    pub(in crate::hub) fn awaits_slot(
         &mut self,
         id: SessionId,
         request: &Result<Request<'_>, Refusal>,
@@ -290,7 +290,7 @@ impl Hub {
 
     /// Keeps what is said to a JSON session until its request is answered, or writes it in a form
     /// of its own; false where it is to be encoded as it is.
-    pub(super) fn answer(&mut self, id: SessionId, event: &Event<'_>) -> bool {
+    pub(in crate::hub) fn answer(&mut self, id: SessionId, event: &Event<'_>) -> bool {
         match event {
             Event::Message { .. } | Event::Ping { .. } | Event::Goodbye(Some(_)) => return false,
             Event::Offer { .. } | Event::OfferWithdrawn { .. } => return false,
@@ -411,7 +411,7 @@ impl Hub {
     }
 
     /// The request `tag` is done: its reply is written, as far as there is room for it.
-    pub(super) fn end_reply(
+    pub(in crate::hub) fn end_reply(
         &mut self,
         id: SessionId,
         tag: Tag,
@@ -475,7 +475,7 @@ impl Hub {
     }
 
     /// Writes of the replies that are ready what there is room for.
-    pub(super) fn pump(&mut self, id: SessionId) {
+    pub(in crate::hub) fn pump(&mut self, id: SessionId) {
         let limits = self.limits;
         let mut is_freed = false;
         loop {
@@ -513,7 +513,7 @@ impl Hub {
     }
 
     /// Forgets what a session is owed, before its operations end.
-    pub(super) fn drop_replies(&mut self, id: SessionId) {
+    pub(in crate::hub) fn drop_replies(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         let Some(replies) = session.replies.take() else { return };
         self.replies_bytes -= replies.held_bytes;
@@ -526,7 +526,7 @@ impl Hub {
     }
 
     /// A recipient has got the message of the request at hand; its receipt is to come.
-    pub(super) fn note_receipt(&mut self, sender: SessionId) {
+    pub(in crate::hub) fn note_receipt(&mut self, sender: SessionId) {
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.session == sender) {
             asked.receipts += 1;
         }
@@ -595,12 +595,12 @@ fn is_meant(tag: Tag, answered_by: AnsweredBy, event: &Event<'_>) -> bool {
 }
 
 impl Session {
-    pub(super) fn is_json(&self) -> bool {
+    pub(in crate::hub) fn is_json(&self) -> bool {
         self.dialect() == Some(Dialect::Json)
     }
 
     /// Whether something is under way for it, or waits to be said.
-    pub(super) fn has_work(&self) -> bool {
+    pub(in crate::hub) fn has_work(&self) -> bool {
         let is_owed = self.replies.as_ref().is_some_and(|replies| !replies.is_empty());
         !self.operations.is_empty() || is_owed
     }

@@ -1,0 +1,4 @@
+//! What only one dialect needs.
+
+pub(super) mod held;
+pub(super) mod replies;
