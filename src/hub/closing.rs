@@ -1,15 +1,16 @@
 //! How sessions end, and what time does.
 
 use super::{
-    Column, Effect, Hub, OperationKind, Phase, Session, SessionId, Time,
+    Effect, Hub, OperationKind, Phase, Session, SessionId, Time,
     ids::OperationId,
     outbox::{Pool, Posted},
     timers::Alarm,
+    voice::{Voice, json::JsonVoice},
 };
 use crate::{
     limits::Limits,
     wire::{
-        Dialect, ErrorCode, Event, Name, Refusal, Tag,
+        ErrorCode, Event, Name, Refusal, Tag,
         dialect::{self, Sniffed},
     },
 };
@@ -63,7 +64,7 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let reader = session.reader();
+        let reader = session.reader().zip(session.voice.as_ref().map(Voice::dialect));
         let (mut files, mut posts) = (Vec::new(), Vec::new());
         let on_post = |posted: Posted| {
             if posted.receipt != 0 {
@@ -118,13 +119,14 @@ impl Hub {
     pub(super) fn close_if_finished(&mut self, id: SessionId) {
         let Some(session) = self.session(id) else { return };
         let input = &session.input;
-        let is_checked = matches!(session.phase, Phase::Verifying { .. });
+        let is_checked = matches!(session.phase, Phase::Verifying);
         let is_busy = input.paused || is_checked || session.has_work();
         let is_done = input.ended && !is_busy;
         if !is_done || session.is_closing() {
             return;
         }
-        match self.session_mut(id).and_then(|session| session.input.nonsense.take()) {
+        let json = self.session_mut(id).and_then(Session::json_mut);
+        match json.and_then(JsonVoice::take_nonsense) {
             Some(refusal) => self.close(id, CloseReason::Protocol, Some(&refusal)),
             None => self.shut(id, CloseReason::PeerLeft),
         }
@@ -137,8 +139,7 @@ impl Hub {
         if session.is_closing() {
             return;
         }
-        // Within a file or an object there is no place for words.
-        if !matches!(session.column, Column::InFile | Column::InObject) {
+        if !session.voice.as_ref().is_some_and(Voice::is_wordless) {
             self.finish_line(id);
             self.release_held(id);
             self.say(id, &Event::Goodbye(why));
@@ -148,11 +149,10 @@ impl Hub {
 
     /// The same with last words that are no event.
     pub(super) fn close_with(&mut self, id: SessionId, reason: CloseReason, words: &[u8]) {
-        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+        if self.session(id).is_none() {
             return;
-        };
-        session.outbox.write(&mut self.pool, |out| out.extend_from_slice(words));
-        self.effects.push_back(Effect::Flush { session: id });
+        }
+        self.put(id, |out| out.extend_from_slice(words));
         self.shut(id, reason);
     }
 
@@ -201,11 +201,11 @@ impl Hub {
         let mut session = self.sessions.remove(id.slot());
         self.strangers.remove(id, session.origin.source());
         self.unproven.remove(id, session.origin.source());
-        self.closes.tell(&session, was.map(|(name, _)| name), reason);
+        self.closes.tell(&session, was, reason);
         self.unfinished.set(id, 0);
         self.effects.push_back(Effect::Close { session: id, reason });
         let lost = session.abandon(&mut self.pool);
-        if let Some((name, _)) = was {
+        if let Some(name) = was {
             self.report_lost(name, lost);
         }
     }
@@ -215,7 +215,7 @@ impl Hub {
     fn stop_operations(&mut self, id: SessionId, haste: Haste) {
         let session = self.session_mut(id).expect("the caller has it");
         session.waiting.clear();
-        let who = session.reader().map(|(name, _)| name);
+        let who = session.reader();
         let operations = std::mem::take(&mut session.operations);
         self.drop_offers_to(id, who);
         for operation_id in &operations {
@@ -239,12 +239,12 @@ impl Hub {
     }
 
     /// Makes the name free and says whose session it was.
-    fn release_name(&mut self, id: SessionId) -> Option<(Name, Dialect)> {
+    fn release_name(&mut self, id: SessionId) -> Option<Name> {
         let session = self.session(id).expect("the caller has it");
         match session.phase {
-            Phase::Ready { dialect, name: Some(name) } => {
+            Phase::Ready { name: Some(name) } => {
                 self.names.release(&name);
-                Some((name, dialect))
+                Some(name)
             }
             Phase::Closing { was, .. } => was,
             _ => None,
@@ -287,7 +287,7 @@ impl Hub {
                 self.close(id, CloseReason::FirstRequestTimeout, Some(&too_late(&limits)));
             }
             Phase::Closing { reason, .. } => self.remove(id, reason),
-            Phase::Verifying { .. } => {}
+            Phase::Verifying => {}
             Phase::Ready { .. } if session.login_by.is_some_and(|by| by <= now) => {
                 self.close(id, CloseReason::LoginTimeout, Some(&no_login(&limits)));
             }
@@ -392,11 +392,12 @@ impl Session {
     fn abandon(&mut self, pool: &mut Pool) -> Vec<(SessionId, Tag)> {
         let queued = self.outbox.abandon(pool).into_iter().map(|it| (it.sender, it.receipt));
         let mut lost: Vec<_> = queued.collect();
-        if let Some(held) = self.held.take() {
+        let mut voice = self.voice.take();
+        if let Some(held) = voice.as_mut().and_then(Voice::take_held) {
             lost.extend(held.posts.iter().map(|post| (post.sender, post.receipt)));
         }
-        if let Some(awaiting) = self.awaiting.take() {
-            lost.extend(awaiting.receipts.iter().map(|it| (it.sender, it.tag)));
+        if let Some(Voice::Frame(frame)) = &voice {
+            lost.extend(frame.promises().map(|it| (it.sender, it.tag)));
         }
         lost.retain(|(sender, _)| *sender != SessionId::NOBODY);
         lost

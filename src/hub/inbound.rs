@@ -3,14 +3,17 @@
 use zeroize::Zeroize as _;
 
 use super::{
-    CloseReason, Hub, OperationKind, Phase, SessionId,
+    CloseReason, Hub, Phase, SessionId,
     rights::Right,
-    session::{Inbound, Raw},
+    voice::{
+        Voice,
+        json::JsonVoice,
+        line::{Raw, is_blank, more_than_announced},
+    },
 };
 use crate::wire::{
-    Dialect, ErrorCode, Event, Item, Outcome, Refusal, Request,
+    Dialect, ErrorCode, Event, Item, Refusal, Request,
     dialect::{self, Sniffed},
-    frame,
     json::{self, Label},
 };
 
@@ -28,7 +31,7 @@ enum GoesOn {
 }
 
 /// What became of bytes that may be no request.
-enum Passed {
+pub(super) enum Passed {
     /// They are one, or its beginning.
     Request,
     /// So many of them are passed on.
@@ -40,17 +43,6 @@ enum Passed {
 /// Whether a first line with this fault is that of somebody who speaks no dialect of ours.
 fn is_foreign(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownCommand | ErrorCode::BadText)
-}
-
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.trim_ascii_start().is_empty()
-}
-
-/// What is said where the file is longer than its announcement: it has grown since it was measured,
-/// and what has been added could read like a request.
-fn more_than_announced() -> Refusal {
-    let text = "more bytes came than were announced; the next request goes behind the answer";
-    Refusal::new(0, ErrorCode::Protocol, text)
 }
 
 impl Hub {
@@ -67,7 +59,7 @@ impl Hub {
         if session.is_closing() {
             return;
         }
-        if session.input.nonsense.is_some() {
+        if session.json().is_some_and(JsonVoice::has_met_nonsense) {
             return self.close_if_finished(id);
         }
         if session.input.rest.is_empty() {
@@ -78,29 +70,6 @@ impl Hub {
         }
         self.note_cut_input(id);
         self.close_if_finished(id);
-    }
-
-    /// Sees to it that nobody waits for raw bytes that cannot come any more.
-    fn note_cut_input(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id) else { return };
-        let input = &mut session.input;
-        let rest = input.rest.len() as u64;
-        let is_cut = |raw: &mut Raw| raw.left > rest;
-        if !input.ended {
-            return;
-        }
-        let Some(raw) = input.raw.take_if(is_cut) else { return };
-        (input.rest, input.paused) = (Vec::new(), false);
-        self.unfinished.set(id, 0);
-        let Some(session) = self.session_mut(id) else { return };
-        let taker = session.operations.first().copied();
-        let taker = taker.and_then(|taker| self.operation(taker));
-        match taker.map(|taker| (taker.id(), &taker.kind)) {
-            Some((offer, OperationKind::Offer(_))) => self.on_offer_cut(offer),
-            Some((end, OperationKind::Pipe(_))) => self.on_pipe_cut(end),
-            // Whoever writes it finds that out.
-            Some((_, OperationKind::Shell(_))) | None => self.end_raw(id, raw),
-        }
     }
 
     /// Joins the rest with just so much of the news as makes it a request, and goes on with what
@@ -120,13 +89,12 @@ impl Hub {
         }
         loop {
             let missing = self.session(id).and_then(|session| {
-                let input = &session.input;
+                let voice = session.served_voice()?;
                 // What is no request is taken as it comes, and is never put together.
-                let is_loose = input.raw.is_some() || input.data.is_some();
-                let dialect = session.dialect().filter(|_| !is_loose);
-                let missing =
-                    dialect.and_then(|dialect| dialect.missing(&joined, bytes, input.place));
-                missing.or(is_loose.then_some(0))
+                match voice.is_loose() {
+                    true => Some(0),
+                    false => voice.dialect().missing(&joined, bytes, session.input.place),
+                }
             });
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
@@ -161,28 +129,20 @@ impl Hub {
     pub(super) fn on_end_of_input(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
         session.input.ended = true;
-        match session.phase {
-            Phase::Closing { .. } => {}
-            // Frames have a goodbye. Whoever leaves without it did not mean to.
-            Phase::Greeting { dialect: Dialect::Frame, .. }
-            | Phase::Verifying { dialect: Dialect::Frame }
-            | Phase::Ready { dialect: Dialect::Frame, .. } => {
-                self.remove(id, CloseReason::PeerGone);
-            }
-            // A few bytes that could still have become another dialect are a line after all.
-            Phase::Greeting { dialect: Dialect::Json, .. }
-            | Phase::Verifying { dialect: Dialect::Json }
-            | Phase::Ready { dialect: Dialect::Json, .. } => self.on_bytes(id, b""),
-            Phase::Sniffing { .. }
-            | Phase::Greeting { .. }
-            | Phase::Verifying { .. }
-            | Phase::Ready { .. } => {
-                let Inbound { rest, raw, .. } = &session.input;
-                let raw_left = raw.as_ref().map_or(0, |raw| raw.left);
-                let is_in_line = rest.len() as u64 > raw_left && rest.last() != Some(&b'\n');
-                self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
-            }
+        if session.is_closing() {
+            return;
         }
+        let raw_left = match &session.voice {
+            // Frames have a goodbye. A peer that leaves without it did not mean to.
+            Some(Voice::Frame(_)) => return self.remove(id, CloseReason::PeerGone),
+            Some(Voice::Json(_)) => return self.on_bytes(id, b""),
+            Some(Voice::Line(line)) => line.raw().map_or(0, Raw::left),
+            // A few bytes that could still have become another dialect are a line after all.
+            None => 0,
+        };
+        let rest = &session.input.rest;
+        let is_in_line = rest.len() as u64 > raw_left && rest.last() != Some(&b'\n');
+        self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
     }
 
     pub(super) fn on_cut_off(&mut self, id: SessionId) {
@@ -190,8 +150,8 @@ impl Hub {
         if session.dialect() == Some(Dialect::Frame) {
             return self.on_end_of_input(id);
         }
-        // Who speaks lines gets the answers to the whole ones. Half of a command could be quite
-        // another command.
+        // A peer that speaks lines gets the answers to the whole ones. Half of a command could be
+        // quite another command.
         session.input.ended = true;
         self.on_bytes(id, b"");
     }
@@ -227,24 +187,24 @@ impl Hub {
         loop {
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let rest = &bytes[used..];
-            let (dialect, is_greeting) = match session.phase {
-                Phase::Closing { .. } => return bytes.len(),
-                Phase::Sniffing { .. } => match self.sniff(id, rest) {
+            let is_greeting = matches!(session.phase, Phase::Greeting { .. });
+            let dialect = match &session.voice {
+                _ if session.is_closing() => return bytes.len(),
+                Some(voice) => voice.dialect(),
+                None => match self.sniff(id, rest) {
                     Some(skipped) => {
                         used += skipped;
                         continue;
                     }
                     None => return used,
                 },
-                Phase::Greeting { dialect, .. } => (dialect, true),
-                Phase::Verifying { dialect } | Phase::Ready { dialect, .. } => (dialect, false),
             };
             match self.may_go_on(id, rest) {
                 GoesOn::Yes => {}
                 GoesOn::Later => return used,
                 GoesOn::Never => return bytes.len(),
             }
-            match self.pass_on(id, dialect, is_greeting, rest) {
+            match self.pass_on(id, is_greeting, rest) {
                 Passed::Wait => return used,
                 Passed::Some(count) => {
                     used += count;
@@ -284,7 +244,7 @@ impl Hub {
                     if !place.is_fresh() {
                         self.session_mut(id).expect("its request is at hand").input.place = place;
                     }
-                    self.note_what_follows(id, dialect, &request);
+                    self.note_what_follows(id, &request);
                     match label {
                         Some(label) => self.on_labelled(id, is_greeting, &label, request),
                         None => self.on_item(id, dialect, is_greeting, request),
@@ -303,10 +263,12 @@ impl Hub {
     fn may_go_on(&mut self, id: SessionId, rest: &[u8]) -> GoesOn {
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return GoesOn::Never };
-        if session.input.answer_due && session.operations.is_empty() {
-            session.input.answer_due = false;
-        }
-        if session.input.answer_due && !is_blank(rest) {
+        let operations = session.operations.len();
+        let is_answer_due = match &mut session.voice {
+            Some(Voice::Line(line)) => line.awaits_answer(operations),
+            _ => false,
+        };
+        if is_answer_due && !is_blank(rest) {
             self.on_nonsense(id, more_than_announced());
             return GoesOn::Never;
         }
@@ -314,33 +276,31 @@ impl Hub {
             session.input.paused = true;
             return GoesOn::Later;
         }
-        if session.input.answer_due { GoesOn::Never } else { GoesOn::Yes }
+        if is_answer_due { GoesOn::Never } else { GoesOn::Yes }
     }
 
     /// Takes no more of a session after bytes that cannot be understood. The JSON requests before
     /// them were good: each has its reply before the connection ends.
-    fn on_nonsense(&mut self, id: SessionId, refusal: Refusal) {
+    pub(super) fn on_nonsense(&mut self, id: SessionId, refusal: Refusal) {
         let Some(session) = self.session_mut(id) else { return };
-        if session.is_json() && session.has_work() {
-            session.input.ended = true;
-            session.input.nonsense = Some(Box::new(refusal));
-        } else {
-            self.close(id, CloseReason::Protocol, Some(&refusal));
+        let has_work = session.has_work();
+        match session.json_mut().filter(|_| has_work) {
+            Some(json) => {
+                json.keep_nonsense(refusal);
+                session.input.ended = true;
+            }
+            None => self.close(id, CloseReason::Protocol, Some(&refusal)),
         }
     }
 
     /// Notes what is to be known of the bytes of a request before it is executed.
     #[inline]
-    fn note_what_follows(
-        &mut self,
-        id: SessionId,
-        dialect: Dialect,
-        request: &Result<Request<'_>, Refusal>,
-    ) {
+    fn note_what_follows(&mut self, id: SessionId, request: &Result<Request<'_>, Refusal>) {
         let raw = request.as_ref().ok().and_then(Request::raw_bytes);
-        if let Some(left) = raw.filter(|_| dialect == Dialect::Line) {
-            let session = self.session_mut(id).expect("its request is at hand");
-            session.input.raw = Some(Raw { left, refusal: None });
+        if let Some(left) = raw
+            && let Some(line) = self.line_mut(id)
+        {
+            line.begin_raw(left);
         }
         if let Ok(Request::Login { password: Some(_), .. }) = request {
             self.heard_secret = true;
@@ -355,8 +315,8 @@ impl Hub {
         request: Result<Request<'_>, Refusal>,
     ) {
         match request {
-            Ok(request) if is_greeting => self.on_first(id, dialect, request),
-            Ok(request) => self.on_request(id, dialect, request),
+            Ok(request) if is_greeting => self.on_first(id, request),
+            Ok(request) => self.on_request(id, request),
             Err(_) if is_greeting && dialect == Dialect::Frame => {
                 let refusal = super::requests::hello_first();
                 self.close(id, CloseReason::Protocol, Some(&refusal));
@@ -370,83 +330,11 @@ impl Hub {
     }
 
     /// Passes bytes on that are no request, as they come.
-    fn pass_on(&mut self, id: SessionId, dialect: Dialect, is_early: bool, rest: &[u8]) -> Passed {
-        let session = self.session_mut(id).expect("the caller has it");
-        if session.input.raw.is_some() {
-            return self.consume_raw(id, rest).map_or(Passed::Wait, Passed::Some);
-        }
-        if dialect != Dialect::Frame || is_early {
-            return Passed::Request;
-        }
-        if let Some((tag, left)) = session.input.data {
-            let part = &rest[..rest.len().min(left)];
-            session.input.data = (part.len() < left).then_some((tag, left - part.len()));
-            if part.is_empty() {
-                return Passed::Wait;
-            }
-            self.on_input(id, tag, part);
-            return Passed::Some(part.len());
-        }
-        match frame::begun_data(rest) {
-            Some(begun) => {
-                session.input.data = Some(begun);
-                Passed::Some(frame::HEADER_BYTES)
-            }
-            None => Passed::Request,
-        }
-    }
-
-    /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
-    fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
-        let window = self.limits.input_window_bytes;
-        let taker = self.operation_of(id, 0);
-        let has_taker = taker.is_some();
-        let room = taker.and_then(|operation| operation.input_room(window));
-        let session = self.session_mut(id).expect("the caller has it");
-        let mut raw = session.input.raw.take().expect("the caller has looked");
-        let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
-        let left = usize::try_from(raw.left).unwrap_or(usize::MAX);
-        let count = bytes.len().min(left).min(room);
-        raw.left -= count as u64;
-        let is_end = raw.left == 0;
-        if count == 0 && !is_end {
-            session.input.paused = !bytes.is_empty();
-            session.input.raw = Some(raw);
-            return None;
-        }
-        let is_wanted = raw.refusal.is_none();
-        let is_taken = is_wanted && has_taker;
-        if is_end && is_taken && !is_blank(&bytes[count..]) {
-            self.on_nonsense(id, more_than_announced());
-            return Some(bytes.len());
-        }
-        match is_end {
-            true => {
-                if is_taken {
-                    self.session_mut(id).expect("its operation is at hand").input.answer_due = true;
-                }
-                if is_wanted && count > 0 {
-                    self.on_input(id, 0, &bytes[..count]);
-                }
-                self.end_raw(id, raw);
-            }
-            false => {
-                session.input.raw = Some(raw);
-                if is_wanted {
-                    self.on_input(id, 0, &bytes[..count]);
-                }
-            }
-        }
-        Some(count)
-    }
-
-    fn end_raw(&mut self, id: SessionId, raw: Raw) {
-        match raw.refusal {
-            Some(refusal) => {
-                let outcome = Outcome::Failed(*refusal);
-                self.say(id, &Event::End { tag: 0, outcome: &outcome });
-            }
-            None => self.on_input_end(id, 0, None),
+    fn pass_on(&mut self, id: SessionId, is_early: bool, rest: &[u8]) -> Passed {
+        match self.session(id).and_then(|session| session.voice.as_ref()) {
+            Some(Voice::Line(line)) if line.raw().is_some() => self.consume_raw(id, rest),
+            Some(Voice::Frame(_)) if !is_early => self.pass_data_on(id, rest),
+            _ => Passed::Request,
         }
     }
 
@@ -475,7 +363,8 @@ impl Hub {
         let (reason, refusal) = match (sniffed, admitted) {
             (Sniffed::Speaks(dialect, skipped), Ok(())) => {
                 let session = self.session_mut(id).expect("the caller has it");
-                session.phase = Phase::Greeting { dialect, deadline };
+                session.voice = Some(Voice::new(dialect));
+                session.phase = Phase::Greeting { deadline };
                 return Some(skipped);
             }
             (_, Err(refused)) => refused,

@@ -1,15 +1,12 @@
 //! What must hold between the tables of the hub after every input, for tests and simulations.
 
 use super::{
-    Column, Hub, Operation, OperationId, OperationKind, Phase, Session, Time,
+    Hub, Operation, OperationId, OperationKind, Phase, Session, Time,
     pipe::{Flow, Offer, OpenOffer, PipeEnd, Role},
-    session::Receipt,
     timers::Alarm,
+    voice::{Voice, frame::Receipt},
 };
-use crate::{
-    limits::{OBJECT_MAX_BYTES, REQUEST_BODY_MAX_BYTES},
-    wire::Dialect,
-};
+use crate::limits::{OBJECT_MAX_BYTES, REQUEST_BODY_MAX_BYTES};
 
 impl Hub {
     /// Panics where two tables disagree or a bound is passed: a fault of ours. It looks at
@@ -52,7 +49,7 @@ impl Hub {
         let (paced, waiting, running) = self.logins.counts(self.limits.unknown_names_max);
         assert!(waiting <= self.limits.logins_waiting_max);
         assert!(running <= self.limits.verifications_max);
-        let checked = |session: &&Session| matches!(session.phase, Phase::Verifying { .. });
+        let checked = |session: &&Session| matches!(session.phase, Phase::Verifying);
         for session in self.sessions().filter(checked) {
             assert!(self.logins.has(session.id), "{:?} waits for no check", session.id);
         }
@@ -70,7 +67,7 @@ impl Hub {
             let owner = owner.expect("the session of an operation is there");
             let entries = owner.operations.iter().filter(|other| **other == id).count();
             assert_eq!(entries, 1, "{id:?} is listed once with its owner");
-            let replies = owner.replies.as_deref();
+            let replies = owner.replies();
             let queued = owner.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
             assert_eq!(operation.file_pieces(), queued, "{id:?} counts its pieces of files");
             assert!(!owner.is_closing() || operation.is_draining());
@@ -174,30 +171,34 @@ impl Hub {
             let offer = self.operation(waiting.offer);
             assert!(offer.is_some(), "{id:?} was offered something that is gone");
         }
-        let speaks_lines = session.dialect() == Some(Dialect::Line);
-        assert!(session.input.raw.is_none() || session.is_closing() || speaks_lines);
         match session.phase {
-            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => {
+            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying => {
                 assert_eq!(operations, 0, "{id:?} has said nothing valid and started something");
             }
             Phase::Ready { name: None, .. } if session.login_by.is_some() => {
                 assert_eq!(operations, 0, "{id:?} has not logged in and started something");
             }
-            Phase::Ready { dialect: Dialect::Line, .. } => {
-                assert!(operations <= 1, "lines wait for the operation before");
-            }
-            Phase::Ready { dialect: Dialect::Json, .. } => {}
-            Phase::Ready { dialect: Dialect::Frame, name } => {
-                assert!(name.is_some(), "frames begin with a name");
-                assert!(session.login_by.is_none(), "{id:?} is in without a login");
-                assert_eq!(session.column, Column::LineStart, "frames have no columns");
-            }
+            Phase::Ready { name } => match session.voice {
+                Some(Voice::Line(_)) => {
+                    assert!(operations <= 1, "lines wait for the operation before");
+                }
+                Some(Voice::Json(_)) => {}
+                Some(Voice::Frame(_)) => {
+                    assert!(name.is_some(), "frames begin with a name");
+                    assert!(session.login_by.is_none(), "{id:?} is in without a login");
+                }
+                None => panic!("{id:?} is served and has not shown its dialect"),
+            },
             Phase::Closing { .. } => {
                 assert!(!session.outbox.is_empty(), "{id:?} has nothing to wait for");
                 assert!(session.input.rest.is_empty(), "nothing is read of {id:?} any more");
             }
         }
-        if session.column != Column::LineStart && !session.is_closing() && !session.is_json() {
+        let is_sniffing = matches!(session.phase, Phase::Sniffing { .. });
+        assert!(!is_sniffing || session.voice.is_none(), "{id:?} has shown its dialect");
+        if let Some(Voice::Line(line)) = session.served_voice()
+            && !line.is_at_start()
+        {
             assert_eq!(operations, 1, "{id:?} is within the output of nothing");
         }
     }
@@ -212,8 +213,9 @@ impl Hub {
         let most = 2 * self.limits.outbox_max_bytes + self.limits.chunk_max_bytes;
         let waiting = session.waiting_bytes();
         assert!(waiting <= most, "{waiting} bytes wait for {id:?}, more than {most}");
-        if let Some(held) = &session.held {
-            assert_ne!(session.column, Column::LineStart, "{id:?} holds back lines for nothing");
+        let voice = session.voice.as_ref();
+        if let Some(held) = voice.and_then(Voice::held) {
+            assert!(voice.is_some_and(|it| !it.is_at_start()), "{id:?} holds back for nothing");
             assert!(!held.bytes.is_empty());
             assert!(held.posts.is_sorted_by_key(|post| post.end));
             assert!(held.posts.last().is_none_or(|post| post.end <= held.bytes.len()));
@@ -229,7 +231,7 @@ impl Hub {
         let own = (limits.sessions_max * 64).max(4096);
         let beyond = limits.reply_max_bytes + limits.chunk_max_bytes + own;
         for session in self.sessions() {
-            let Some(replies) = &session.replies else { continue };
+            let Some(replies) = session.replies() else { continue };
             assert!(session.is_json(), "{:?} has no replies", session.id);
             let (tags, held) = replies.check();
             total += held;
@@ -244,7 +246,7 @@ impl Hub {
             tags.sort_unstable();
             operations.sort_unstable();
             assert_eq!(tags, operations, "{:?}: replies and operations", session.id);
-            let is_within = session.column == Column::InObject;
+            let is_within = session.json().is_some_and(|json| json.is_within_object());
             assert!(!is_within || replies.is_backed_up(), "{:?} is within nothing", session.id);
         }
         assert_eq!(total, self.replies_bytes, "the total is that of all sessions");
@@ -252,13 +254,12 @@ impl Hub {
     }
 
     fn check_promises(&self, session: &Session) {
-        let Some(awaiting) = &session.awaiting else { return };
-        let receipts = &awaiting.receipts;
-        assert!(receipts.len() <= self.limits.receipts_max, "{:?} owes too much", session.id);
+        let Some(Voice::Frame(frame)) = &session.voice else { return };
+        let count = frame.promises().count();
+        assert!(count <= self.limits.receipts_max, "{:?} owes too much", session.id);
         let is_good = |it: &Receipt| it.serial != 0 && it.tag != 0;
-        assert!(receipts.iter().all(is_good), "receipts have numbers");
-        let reader = session.reader();
-        assert!(matches!(reader, Some((_, Dialect::Frame))), "only frames acknowledge");
+        assert!(frame.promises().all(is_good), "receipts have numbers");
+        assert!(count == 0 || session.reader().is_some(), "{:?} has no name", session.id);
     }
 
     /// Every session that is due has an alarm set for no later than that; stale alarms are few.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    CloseReason, Effect, Hub, Phase, SessionId, SourceNet, Time,
+    CloseReason, Effect, Hub, Phase, Session, SessionId, SourceNet, Time,
     admission::Mode,
     debts::Debts,
     lockout::{Failed, Lockout, Standing},
@@ -23,10 +23,11 @@ use super::{
     record,
     rights::Rights,
     timers::Alarm,
+    voice::Voice,
 };
 use crate::{
     limits::{LOGIN_FAILURES_MAX, PASSWORD_MAX_BYTES, PEER_SILENT_MAX},
-    wire::{Dialect, ErrorCode::*, Event, Name, Refusal, Secret},
+    wire::{ErrorCode::*, Event, Name, Refusal, Secret},
 };
 
 const WRONG: &str = "Invalid Password. Please try again";
@@ -118,23 +119,17 @@ impl Logins {
 }
 
 impl Hub {
-    pub(super) fn on_login(
-        &mut self,
-        id: SessionId,
-        dialect: Dialect,
-        name: Name,
-        password: Option<Secret<'_>>,
-    ) {
+    pub(super) fn on_login(&mut self, id: SessionId, name: Name, password: Option<Secret<'_>>) {
         let session = self.session(id).expect("its request is at hand");
         if let Some(own) = session.name() {
             let text = format!("you are {own}; to be somebody else, connect again");
             return self.refuse(id, 0, AlreadyNamed, text);
         }
         if !self.policy.asks_for_passwords() {
-            return self.log_in_by_name(id, dialect, name);
+            return self.log_in_by_name(id, name);
         }
         let Some(password) = password.filter(|password| !password.reveal().is_empty()) else {
-            let usage = dialect.login_usage();
+            let usage = self.session(id).map_or("", Session::login_usage);
             let text = format!(
                 "this server asks for a password: {usage}, or a client that prompts for it"
             );
@@ -154,7 +149,7 @@ impl Hub {
         if !wait.is_zero() {
             let due = self.now + wait;
             let session = self.session_mut(id).expect("its request is at hand");
-            session.phase = Phase::Verifying { dialect };
+            session.phase = Phase::Verifying;
             self.logins.paced.insert((due, id), login);
             return self.arm_paced();
         }
@@ -162,7 +157,7 @@ impl Hub {
             return self.refuse_busy(login.session);
         }
         let session = self.session_mut(id).expect("its request is at hand");
-        session.phase = Phase::Verifying { dialect };
+        session.phase = Phase::Verifying;
         self.start_checks();
     }
 
@@ -217,26 +212,25 @@ impl Hub {
     }
 
     /// Without passwords the first one of a name has it, as long as there is anybody.
-    fn log_in_by_name(&mut self, id: SessionId, dialect: Dialect, name: Name) {
+    fn log_in_by_name(&mut self, id: SessionId, name: Name) {
         if let Some(other) = self.names.get(name.as_bytes())
             && !self.is_half_open(other)
         {
             self.probe(other);
             let text = format!("somebody called {name} is here; choose another name");
-            return match dialect {
-                Dialect::Line | Dialect::Json => self.refuse(id, 0, NameTaken, text),
-                // The first frame decides: there is nothing a nameless client could do.
-                Dialect::Frame => {
+            return match self.session(id).is_some_and(Session::has_one_login) {
+                false => self.refuse(id, 0, NameTaken, text),
+                true => {
                     let refusal = Refusal::new(0, NameTaken, text);
                     self.close(id, CloseReason::NameTaken, Some(&refusal));
                 }
             };
         }
-        self.enter(id, dialect, name, self.policy.rights_of_anybody());
+        self.enter(id, name, self.policy.rights_of_anybody());
     }
 
     /// Gives the name to the session, whoever had it.
-    fn enter(&mut self, id: SessionId, dialect: Dialect, name: Name, rights: Rights) {
+    fn enter(&mut self, id: SessionId, name: Name, rights: Rights) {
         if let Some(other) = self.names.get(name.as_bytes()) {
             let address = self.session(id).expect("the caller has it").origin.address();
             let text = format!("replaced by a login from {address}");
@@ -245,11 +239,11 @@ impl Hub {
         let is_free = self.names.claim(name, id);
         assert!(is_free, "whoever had the name was closed");
         let session = self.session_mut(id).expect("the caller has it");
-        session.phase = Phase::Ready { dialect, name: Some(name) };
+        session.phase = Phase::Ready { name: Some(name) };
         session.rights = rights;
         session.login_by = None;
         let source = session.origin.source();
-        record::logged_in(session, &name, dialect);
+        record::logged_in(session, &name);
         self.strangers.remove(id, source);
         if matches!(self.policy.mode, Mode::Open { .. }) {
             self.unproven.insert(id, source);
@@ -274,7 +268,8 @@ impl Hub {
     fn probe(&mut self, id: SessionId) {
         let (now, doubt) = (self.now, PEER_SILENT_MAX + 2 * self.limits.watch_every);
         let session = self.session_mut(id).expect("a taken name belongs to a session");
-        let is_asked = session.pinged.is_some() || session.dialect() != Some(Dialect::Frame);
+        let has_pings = matches!(session.served_voice(), Some(Voice::Frame(_)));
+        let is_asked = session.pinged.is_some() || !has_pings;
         session.doubted_until = now + doubt;
         // Who has spoken just now is there.
         if !is_asked && session.heard < now {
@@ -294,11 +289,11 @@ impl Hub {
         match session.phase {
             Phase::Closing { .. } => {}
             _ if is_enough => self.close(id, CloseReason::NotLoggedIn, Some(&refusal)),
-            _ if session.dialect() == Some(Dialect::Frame) => {
+            _ if session.has_one_login() => {
                 self.close(id, CloseReason::NotLoggedIn, Some(&refusal));
             }
-            Phase::Verifying { dialect } => {
-                session.phase = Phase::Ready { dialect, name: None };
+            Phase::Verifying => {
+                session.phase = Phase::Ready { name: None };
                 self.arm(id);
                 self.say(id, &Event::Error(&refusal));
             }
@@ -364,14 +359,13 @@ impl Hub {
 
     /// Lets in whoever has given the right password, if there is still anybody.
     fn admit(&mut self, id: SessionId, name: Name) {
-        let Some(Phase::Verifying { dialect }) = self.session(id).map(|it| &it.phase) else {
+        if !self.session(id).is_some_and(|it| matches!(it.phase, Phase::Verifying)) {
             return;
-        };
-        let dialect = *dialect;
+        }
         match self.logins.accounts.get(&name) {
             Some(rights) => {
                 let rights = rights.union(self.policy.granted());
-                self.enter(id, dialect, name, rights);
+                self.enter(id, name, rights);
             }
             // It was taken away since the check began.
             None => self.refuse_login(id, Refusal::new(0, LoginFailed, WRONG)),

@@ -1,10 +1,9 @@
 //! Messages from session to session: the hot path, and what is owed when they do not arrive.
 
 use super::{
-    Column, Effect, Hub, Phase, Session, SessionId,
+    Effect, Hub, Session, SessionId,
     outbox::{Pool, Posted},
-    session::Receipt,
-    voice::held::HeldPost,
+    voice::{Voice, held::HeldPost},
 };
 use crate::{
     limits::{Limits, RECIPIENTS_MAX},
@@ -129,9 +128,8 @@ impl Hub {
     pub(super) fn on_acknowledge(&mut self, id: SessionId, serial: u32) {
         let Some(session) = self.session_mut(id) else { return };
         let Some(name) = session.name() else { return };
-        let Some(awaiting) = session.awaiting.as_mut() else { return };
-        let found = awaiting.receipts.iter().position(|receipt| receipt.serial == serial);
-        let Some(receipt) = found.and_then(|at| awaiting.receipts.remove(at)) else { return };
+        let Some(Voice::Frame(frame)) = &mut session.voice else { return };
+        let Some(receipt) = frame.take_promise(serial) else { return };
         let by = Witness::Client;
         self.say(receipt.sender, &Event::Delivered { tag: receipt.tag, to: name, by });
     }
@@ -175,42 +173,33 @@ impl Session {
         pool: &mut Pool,
         limits: &Limits,
     ) -> Result<(), ErrorCode> {
-        let Phase::Ready { dialect, .. } = self.phase else {
-            unreachable!("only ready sessions have names")
-        };
         if self.waiting_bytes() + letter.text.len() > limits.outbox_max_bytes {
             self.overflowed = true;
             return Err(PeerBusy);
         }
-        let mut serial = 0;
-        if letter.tag != 0 && dialect == Dialect::Frame {
-            serial = self.promise(letter, limits)?;
-        }
+        let voice = self.voice.as_mut().expect("only peers that have said something have names");
+        let dialect = voice.dialect();
+        let serial = match voice {
+            Voice::Frame(frame) if letter.tag != 0 => {
+                frame.promise(letter.sender, letter.tag, limits)?
+            }
+            _ => 0,
+        };
         let message = Event::Message { from: &letter.from, text: letter.text, serial };
-        if self.column == Column::LineStart {
-            let write = |out: &mut Vec<u8>| dialect.encode(&message, out);
-            // A receipt that waits for an acknowledgement is kept elsewhere.
-            let receipt = if serial == 0 { letter.tag } else { 0 };
-            let sender = if serial == 0 { letter.sender } else { SessionId::NOBODY };
-            self.outbox.post(pool, sender, receipt, write);
-        } else {
-            let held = self.held.get_or_insert_default();
-            dialect.encode(&message, &mut held.bytes);
-            let (end, sender, receipt) = (held.bytes.len(), letter.sender, letter.tag);
-            held.posts.push(HeldPost { end, sender, receipt });
+        match voice.hold() {
+            None => {
+                let write = |out: &mut Vec<u8>| dialect.encode(&message, out);
+                // A receipt that waits for an acknowledgement is kept elsewhere.
+                let receipt = if serial == 0 { letter.tag } else { 0 };
+                let sender = if serial == 0 { letter.sender } else { SessionId::NOBODY };
+                self.outbox.post(pool, sender, receipt, write);
+            }
+            Some(held) => {
+                dialect.encode(&message, &mut held.bytes);
+                let (end, sender, receipt) = (held.bytes.len(), letter.sender, letter.tag);
+                held.posts.push(HeldPost { end, sender, receipt });
+            }
         }
         Ok(())
-    }
-
-    /// Notes that the sender wants to hear of the acknowledgement; returns its number.
-    fn promise(&mut self, letter: &Letter<'_>, limits: &Limits) -> Result<u32, ErrorCode> {
-        let awaiting = self.awaiting.get_or_insert_default();
-        if awaiting.receipts.len() >= limits.receipts_max {
-            return Err(PeerBusy);
-        }
-        awaiting.serial = awaiting.serial.checked_add(1).unwrap_or(1);
-        let (serial, sender, tag) = (awaiting.serial, letter.sender, letter.tag);
-        awaiting.receipts.push_back(Receipt { serial, sender, tag });
-        Ok(serial)
     }
 }

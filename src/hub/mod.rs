@@ -48,7 +48,6 @@ use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 pub use record::Closes;
 use rights::Rights;
-use session::Column;
 pub use session::{Phase, Session};
 pub use shares::HubSource;
 use shares::Unfinished;
@@ -57,10 +56,7 @@ pub use strangers::SourceNet;
 use strangers::Strangers;
 pub use time::Time;
 use timers::{Alarm, Timers};
-use voice::{
-    held::Held,
-    replies::{Asked, Replies},
-};
+use voice::replies::Asked;
 
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LOGIN_ATTEMPTS_DEFAULT, Limits},
@@ -604,24 +600,30 @@ impl Hub {
         self.put_words(id, |out| dialect.encode(event, out));
     }
 
+    /// Writes to a session at once, and has it sent where nothing waited before.
+    fn put(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            return;
+        };
+        let was_empty = session.outbox.is_empty();
+        session.outbox.write(&mut self.pool, write);
+        if was_empty && !session.outbox.is_empty() {
+            self.effects.push_back(Effect::Flush { session: id });
+        }
+    }
+
     /// Appends words that must not come within others, such as the bytes of a file.
     fn put_words(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        if session.column != Column::LineStart {
-            write(&mut session.held.get_or_insert_default().bytes);
-            // Lines have no word for some events.
-            session.held.take_if(|held| held.bytes.is_empty());
-        } else {
-            let was_empty = session.outbox.is_empty();
-            session.outbox.write(&mut self.pool, write);
-            if was_empty && !session.outbox.is_empty() {
-                self.effects.push_back(Effect::Flush { session: id });
-            }
+        match session.voice.as_mut().filter(|voice| !voice.is_at_start()) {
+            Some(voice) => voice.hold_words(write),
+            None => self.put(id, write),
         }
         // Requests wait for room; only news that nobody asked for can come this far.
-        if session.waiting_bytes() > 2 * self.limits.outbox_max_bytes {
+        let waiting = self.session(id).map_or(0, Session::waiting_bytes);
+        if waiting > 2 * self.limits.outbox_max_bytes {
             self.doomed.push((id, CloseReason::SlowConsumer));
         }
     }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     limits::INTRODUCTION_MAX_BYTES,
     wire::{
-        Dialect, Event, Form, Name, Outcome, Parcel, Proposal, Refusal, Tag,
+        Event, Form, Name, Outcome, Parcel, Proposal, Refusal, Tag,
         error::{ErrorCode, ErrorCode::*},
         escape::escape_bytes,
         event::Object,
@@ -51,7 +51,7 @@ impl Hub {
         self.check_offers_to(id, target, tag, to)?;
         let limits = self.limits;
         let receiver = self.session_mut(target).expect("named sessions are there");
-        if receiver.dialect() != Some(Dialect::Frame) && !parcel.can_be_raw() {
+        if !receiver.can_converse() && !parcel.can_be_raw() {
             let text = format!("{to} speaks a dialect that takes single files of a known size");
             return refuse(Refused, text);
         }
@@ -159,7 +159,7 @@ impl Hub {
         self.may_start(id, tag)?;
         let session = self.session(id).expect("its request is at hand");
         let by = session.name().expect("offers are made to names");
-        let can_talk = form == Form::Conversation && session.dialect() == Some(Dialect::Frame);
+        let can_talk = form == Form::Conversation && session.can_converse();
         let parcel = self.offer_of(sender).ok_or_else(gone)?.parcel();
         let form = if can_talk { parcel.form } else { Form::Raw };
         if form == Form::Raw && !parcel.can_be_raw() {

@@ -1,15 +1,16 @@
 //! Starting operations, letting them speak when there is room, and ending them.
 
 use super::{
-    Chunk, CloseReason, Column, Effect, Hub, OperationId, OperationKind, OperationOwner, Session,
+    Chunk, CloseReason, Effect, Hub, OperationId, OperationKind, OperationOwner, Session,
     SessionId, Time, host,
     operation::{Intake, Operation, ShellOperation, Work},
     outbox::FilePiece,
     rights::{Right, Rights, need_of_call},
     timers::Alarm,
+    voice::Voice,
 };
 use crate::wire::{
-    Call, Dialect, Event, Outcome, Stream, Tag,
+    Call, Event, Outcome, Stream, Tag,
     error::{ErrorCode::*, Refusal},
     event::Ended,
     frame,
@@ -22,7 +23,8 @@ impl Hub {
             return self.refuse_call(id, &call, refusal);
         }
         let session = self.session(id).expect("its request is at hand");
-        let verified = session.dialect() != Some(Dialect::Line);
+        let plain = session.is_plain();
+        let verified = !plain;
         let right = need_of_call(&call).right();
         let limits = self.limits;
         let store_window = limits.store_window_bytes.max(limits.input_window_bytes);
@@ -43,7 +45,6 @@ impl Hub {
                 (Work::Run { command: command.into_owned(), stdin }, stdin, timeout_ms)
             }
             Call::Edge(call) => {
-                let plain = session.dialect() == Some(Dialect::Line);
                 let takes_input = call.takes_input();
                 (Work::Edge { device: session.name(), call, plain }, takes_input, 0)
             }
@@ -81,11 +82,8 @@ impl Hub {
         kind: OperationKind,
     ) -> OperationId {
         let session = self.session(id).expect("its request is at hand");
-        let window_bytes = match session.dialect() {
-            Some(Dialect::Frame) => u64::from(self.limits.output_window_bytes),
-            // Lines have no credit; the connection itself holds them back. Replies have a bound.
-            _ => u64::MAX,
-        };
+        let voice = session.voice.as_ref();
+        let window_bytes = voice.map_or(0, |voice| voice.output_window_bytes(&self.limits));
         let serial = self.next_serial();
         let entry = self.operations.vacant_entry();
         let operation = OperationId::new(entry.key(), serial);
@@ -99,11 +97,14 @@ impl Hub {
     /// Answers a call that is not to start with its end: at once, but to an upload behind the bytes
     /// that follow it all the same, where its client looks for the answer.
     pub(super) fn refuse_call(&mut self, id: SessionId, call: &Call<'_>, refusal: Refusal) {
-        let raw = self.session_mut(id).and_then(|session| session.input.raw.as_mut());
-        if let (Call::Upload { .. }, Some(raw)) = (call, raw) {
-            raw.refusal = Some(Box::new(refusal));
-            return;
-        }
+        let line = self.line_mut(id).filter(|_| matches!(call, Call::Upload { .. }));
+        let refusal = match line {
+            Some(line) => match line.refuse_behind(refusal) {
+                Ok(()) => return,
+                Err(refusal) => refusal,
+            },
+            None => refusal,
+        };
         let tag = refusal.tag;
         self.say(id, &Event::End { tag, outcome: &Outcome::Failed(refusal) });
     }
@@ -191,7 +192,7 @@ impl Hub {
         let owner = self.session_of(operation.owner());
         let Some(session) = owner.and_then(|owner| self.session(owner)) else { return false };
         let is_low = session.outbox.unsent_bytes() < self.limits.outbox_low_bytes;
-        let is_free = match &session.replies {
+        let is_free = match session.replies() {
             Some(replies) => replies.has_room(operation.tag(), is_low, &self.limits),
             None => is_low,
         };
@@ -217,7 +218,7 @@ impl Hub {
     pub(super) fn pull(&mut self, id: SessionId) {
         let low = self.limits.outbox_low_bytes;
         let Some(session) = self.session_mut(id) else { return };
-        let is_json = session.replies.is_some();
+        let is_json = session.replies().is_some();
         let is_full = session.outbox.unsent_bytes() >= low && !is_json;
         if session.waiting.is_empty() || is_full {
             return;
@@ -265,9 +266,8 @@ impl Hub {
     pub(super) fn announce_file(&mut self, id: OperationId, name: &[u8], size: u64, modified: i64) {
         let Some((owner, tag)) = self.listener(id) else { return };
         self.say(owner, &Event::File { tag, name, size, modified });
-        let session = self.session_mut(owner);
-        if let Some(session) = session.filter(|it| it.dialect() == Some(Dialect::Line)) {
-            session.column = Column::InFile;
+        if let Some(line) = self.line_mut(owner) {
+            line.begin_file();
         }
     }
 
@@ -293,19 +293,15 @@ impl Hub {
 
     fn put_output(&mut self, owner: SessionId, tag: Tag, stream: Stream, bytes: &[u8]) {
         let Some(&last) = bytes.last() else { return };
-        let Some(session) = self.session_mut(owner) else { return };
-        if session.is_json() {
-            return self.say(owner, &Event::Output { tag, stream, bytes });
+        if let Some(line) = self.line_mut(owner) {
+            line.begin_output();
         }
-        // This is what the column tells of; it need not wait for the start of a line.
-        session.column = Column::LineStart;
-        let is_line = session.dialect() == Some(Dialect::Line);
         self.say(owner, &Event::Output { tag, stream, bytes });
-        if is_line && last != b'\n' {
-            if let Some(session) = self.session_mut(owner) {
-                session.column = Column::MidLine;
-            }
-        } else {
+        if let Some(line) = self.line_mut(owner) {
+            line.end_output(last);
+        }
+        let voice = self.session(owner).and_then(|session| session.voice.as_ref());
+        if voice.is_some_and(Voice::is_at_start) {
             self.release_held(owner);
         }
     }
@@ -319,7 +315,7 @@ impl Hub {
         shell.note_piece();
         assert!(!session.is_json(), "it wants the content");
         let was_empty = session.outbox.is_empty();
-        if session.dialect() == Some(Dialect::Frame) {
+        if matches!(session.voice, Some(Voice::Frame(_))) {
             let header = |out: &mut Vec<u8>| {
                 frame::put_header(out, frame::server::DATA, tag, length);
             };
@@ -377,7 +373,7 @@ impl Hub {
         }
         let Some(session) = self.session_mut(owner) else { return };
         session.waiting.retain(|other| *other != id);
-        if end.owes_bytes && session.dialect() == Some(Dialect::Line) {
+        if end.owes_bytes && session.is_plain() {
             // Its size was announced, and nothing but the end can say that it does not come.
             return self.remove(owner, CloseReason::BrokenFile);
         }
@@ -396,49 +392,9 @@ impl Hub {
     /// frames the hash has told or will tell; with lines nothing but the end of all can.
     fn on_late_failure(&mut self, owner: SessionId, outcome: &Outcome) {
         let Some(session) = self.session(owner) else { return };
-        let can_tell = matches!(session.reader(), Some((_, Dialect::Frame)));
+        let can_tell = matches!(session.voice, Some(Voice::Frame(_)));
         if matches!(outcome, Outcome::Failed(_)) && !can_tell {
             self.remove(owner, CloseReason::BrokenFile);
-        }
-    }
-
-    /// Brings the output of a line session to the start of a line. An object ends by itself.
-    pub(super) fn finish_line(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
-            return;
-        };
-        if session.column == Column::InObject {
-            return;
-        }
-        if session.column == Column::MidLine {
-            let was_empty = session.outbox.is_empty();
-            session.outbox.write(&mut self.pool, |out| out.push(b'\n'));
-            if was_empty {
-                self.effects.push_back(Effect::Flush { session: id });
-            }
-        }
-        session.column = Column::LineStart;
-    }
-
-    /// Lets go what was held back until the start of a line.
-    pub(super) fn release_held(&mut self, id: SessionId) {
-        let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
-        if session.column == Column::InObject {
-            return;
-        }
-        let Some(held) = session.held.take() else { return };
-        let was_empty = session.outbox.is_empty();
-        let mut start = 0;
-        for post in &held.posts {
-            let bytes = &held.bytes[start..post.end];
-            let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
-            session.outbox.post(&mut self.pool, post.sender, post.receipt, write);
-            start = post.end;
-        }
-        let rest = &held.bytes[start..];
-        session.outbox.write(&mut self.pool, |out| out.extend_from_slice(rest));
-        if was_empty && !session.outbox.is_empty() {
-            self.effects.push_back(Effect::Flush { session: id });
         }
     }
 

@@ -6,7 +6,7 @@
 //! session that is to get them: see [`Hub::pull`].
 
 use super::{
-    CloseReason, Effect, Hub, OperationId, SessionId, Time,
+    CloseReason, Hub, OperationId, Session, SessionId, Time,
     offers::{self, NOT_ACCEPTED},
     operation::Operation,
     pipe::{Flow, FlowState, PipeEnd, Role},
@@ -115,7 +115,7 @@ impl Hub {
     /// The user on whose behalf an operation runs.
     pub(super) fn owner_name(&self, id: OperationId) -> String {
         let owner = self.listener(id).and_then(|(owner, _)| self.session(owner));
-        let name = owner.and_then(super::Session::name);
+        let name = owner.and_then(Session::name);
         name.map_or("the other user".to_owned(), |name| name.to_string())
     }
 
@@ -179,18 +179,11 @@ impl Hub {
         let Some((owner, tag)) = self.listener(id) else { return };
         let Some(operation) = self.operation_mut(id) else { return };
         operation.spend(bytes.len());
-        let Some(session) = self.sessions.get_mut(owner.slot()) else { return };
         let event = Event::Data { tag, bytes };
-        match session.dialect() {
+        match self.session(owner).and_then(Session::dialect) {
             // It was asked whether there is room, so nothing stands in between.
             None | Some(Dialect::Json) => self.say(owner, &event),
-            Some(dialect) => {
-                let was_empty = session.outbox.is_empty();
-                session.outbox.write(&mut self.pool, |out| dialect.encode(&event, out));
-                if was_empty {
-                    self.effects.push_back(Effect::Flush { session: owner });
-                }
-            }
+            Some(dialect) => self.put(owner, |out| dialect.encode(&event, out)),
         }
     }
 
@@ -244,7 +237,7 @@ impl Hub {
         self.finish_line(owner);
         self.say(owner, &Event::End { tag, outcome: &outcome });
         let Some(session) = self.sessions.get_mut(owner.slot()) else { return };
-        let awaits_reply = session.replies.as_mut().is_some_and(|replies| replies.mark_last(id));
+        let awaits_reply = session.replies_mut().is_some_and(|replies| replies.mark_last(id));
         if session.outbox.is_empty() && !awaits_reply {
             self.on_file_passed(id);
         } else if !awaits_reply {
@@ -272,8 +265,7 @@ impl Hub {
     fn end_with(&mut self, id: OperationId, outcome: &Outcome) {
         let gets = matches!(self.joint(id), Some((_, Role::Gets)));
         let Some((owner, tag)) = self.drop_end(id) else { return };
-        let is_line = self.session(owner).is_some_and(|it| it.dialect() == Some(Dialect::Line));
-        if gets && is_line {
+        if gets && self.session(owner).is_some_and(Session::is_plain) {
             // Its size was announced, and nothing but the end can say that it does not come.
             return self.doomed.push((owner, CloseReason::BrokenFile));
         }

@@ -39,12 +39,13 @@ pub(super) fn begun(id: SessionId, peer: SocketAddr) {
     log::debug!("event=begin session={id} address={peer}");
 }
 
-pub(super) fn logged_in(session: &Session, name: &Name, dialect: Dialect) {
+pub(super) fn logged_in(session: &Session, name: &Name) {
     let (id, peer) = (session.id, session.origin.peer());
-    let dialect = match dialect {
-        Dialect::Line => "lines",
-        Dialect::Json => "json",
-        Dialect::Frame => "frames",
+    let dialect = match session.dialect() {
+        Some(Dialect::Line) => "lines",
+        Some(Dialect::Json) => "json",
+        Some(Dialect::Frame) => "frames",
+        None => "none",
     };
     log::info!("event=login user={name} session={id} address={peer} dialect={dialect}");
 }

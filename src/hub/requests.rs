@@ -3,6 +3,7 @@
 use super::{
     CloseReason, Hub, Phase, SessionId,
     rights::{Need, need_of},
+    voice::Voice,
 };
 use crate::wire::{
     Call, Dialect, EdgeCall, Event, Name, Outcome, Request, Tag,
@@ -17,21 +18,19 @@ const NAMES_PER_EVENT: usize = 512;
 impl Hub {
     /// The first good request of a session. Frames begin with who one is; lines and JSON may begin
     /// with anything, and have no name until they say one.
-    pub(super) fn on_first(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
+    pub(super) fn on_first(&mut self, id: SessionId, request: Request<'_>) {
         if request == Request::Nothing {
             return;
         }
-        match dialect {
-            Dialect::Frame if !matches!(request, Request::Login { .. }) => {
+        let Some(session) = self.session_mut(id) else { return };
+        match session.voice {
+            Some(Voice::Frame(_)) if !matches!(request, Request::Login { .. }) => {
                 return self.close(id, CloseReason::Protocol, Some(&hello_first()));
             }
-            Dialect::Frame => {}
-            Dialect::Line | Dialect::Json => {
-                let session = self.session_mut(id).expect("its request is at hand");
-                session.phase = Phase::Ready { dialect, name: None };
-            }
+            Some(Voice::Frame(_)) | None => {}
+            Some(Voice::Line(_) | Voice::Json(_)) => session.phase = Phase::Ready { name: None },
         }
-        self.on_request(id, dialect, request);
+        self.on_request(id, request);
     }
 
     /// Where those of these users take files straight who have said so.
@@ -43,13 +42,13 @@ impl Hub {
         names.iter().filter_map(of).collect()
     }
 
-    pub(super) fn on_request(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
+    pub(super) fn on_request(&mut self, id: SessionId, request: Request<'_>) {
         if let Err(refusal) = self.may(id, &request) {
             return self.deny(id, &request, refusal);
         }
         match request {
             Request::Message { tag, to, text } => self.on_message(id, tag, to, text),
-            Request::Login { name, password } => self.on_login(id, dialect, name, password),
+            Request::Login { name, password } => self.on_login(id, name, password),
             Request::Call { tag, call } => self.on_call(id, tag, call),
             Request::Input { tag, bytes } => self.on_input(id, tag, bytes),
             Request::InputEnd { tag, hash } => self.on_input_end(id, tag, hash),

@@ -5,16 +5,15 @@
 use std::collections::VecDeque;
 
 use super::{
-    CloseReason, Held, OperationId, Outbox, Replies, SessionId, Time,
+    CloseReason, OperationId, Outbox, SessionId, Time,
     admission::{Origin, Policy},
     pipe::OpenOffer,
     rights::Rights,
+    voice::{Standing, Voice, json::JsonVoice},
 };
 use crate::{
-    limits::{
-        LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, Limits, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES,
-    },
-    wire::{Dialect, Name, Refusal, Tag, json::scan::Place},
+    limits::{LINE_FIRST_MAX_BYTES, Limits},
+    wire::{Dialect, Name, json::scan::Place},
 };
 
 /// One connection.
@@ -41,14 +40,8 @@ pub struct Session {
     /// Those of them that have something to say and must wait, in the order of their turns: see
     /// [`Hub::block`](super::Hub).
     pub(super) waiting: VecDeque<OperationId>,
-    /// Lines and JSON: where the output stands, and what must not come in between.
-    pub(super) column: Column,
-    /// Messages that came while the output stood elsewhere than at a line's start.
-    pub(super) held: Option<Box<Held>>,
-    /// JSON alone: what it is owed for its requests.
-    pub(super) replies: Option<Box<Replies>>,
-    /// Frames alone: messages whose acknowledgement somebody waits for.
-    pub(super) awaiting: Option<Box<Awaiting>>,
+    /// What its dialect needs; `None` until that is known.
+    pub(super) voice: Option<Voice>,
     /// What it was offered and has not answered, oldest first.
     pub(super) offers: Vec<OpenOffer>,
     /// The number of the last offer.
@@ -94,20 +87,13 @@ pub enum Phase {
     },
     /// The dialect is known, and nothing valid was said in it.
     Greeting {
-        /// What it speaks.
-        dialect: Dialect,
         /// Until when a valid request is due.
         deadline: Time,
     },
     /// The password that it has given is being checked; its next requests wait.
-    Verifying {
-        /// What it speaks.
-        dialect: Dialect,
-    },
+    Verifying,
     /// Requests are served.
     Ready {
-        /// What it speaks.
-        dialect: Dialect,
         /// Who it is; somebody with lines may ask without a name.
         name: Option<Name>,
     },
@@ -115,8 +101,8 @@ pub enum Phase {
     Closing {
         /// Why.
         reason: CloseReason,
-        /// Who it was, and what it spoke.
-        was: Option<(Name, Dialect)>,
+        /// Who it was.
+        was: Option<Name>,
         /// Until when they may take.
         deadline: Time,
     },
@@ -129,63 +115,10 @@ pub struct Inbound {
     pub(super) rest: Vec<u8>,
     /// How far they were searched for the end of the request.
     pub(super) place: Place,
-    /// Frames alone: the data frame that has begun, and how many bytes of it are still to come.
-    /// They are passed on as they come, and never put together.
-    pub(super) data: Option<(Tag, usize)>,
-    /// Lines alone: so many bytes that come are no requests but a file's, for the operation under
-    /// way or, where that was refused, for nobody.
-    pub(super) raw: Option<Raw>,
-    /// Lines alone: all bytes of a file have come, and until its operation is answered no request
-    /// may: what comes is taken for more of the file.
-    pub(super) answer_due: bool,
     /// The peer has said that no more requests come.
     pub(super) ended: bool,
     /// Reading was put off until there is room.
     pub(super) paused: bool,
-    /// JSON alone: the next request waits for the end of an operation.
-    pub(super) awaits_slot: bool,
-    /// JSON alone: bytes have come that are no request, nothing is taken after them, and this is
-    /// said once all is answered.
-    pub(super) nonsense: Option<Box<Refusal>>,
-}
-
-/// Bytes of a file among lines.
-#[derive(Debug)]
-pub struct Raw {
-    /// Bytes still to come.
-    pub(super) left: u64,
-    /// What is said after them, where nobody takes them and it was not said at once.
-    pub(super) refusal: Option<Box<Refusal>>,
-}
-
-/// Where the output of a session stands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Column {
-    /// At the start of a line or of an object: anything may follow.
-    LineStart,
-    /// Within a line of a command's output.
-    MidLine,
-    /// Among the bytes of a file.
-    InFile,
-    /// Within a JSON object.
-    InObject,
-}
-
-/// Messages whose acknowledgement somebody waits for.
-#[derive(Debug, Default)]
-pub struct Awaiting {
-    /// In the order in which they were sent.
-    pub(super) receipts: VecDeque<Receipt>,
-    /// Of the message sent last; never 0.
-    pub(super) serial: u32,
-}
-
-/// One promise to tell a sender.
-#[derive(Clone, Copy, Debug)]
-pub struct Receipt {
-    pub(super) serial: u32,
-    pub(super) sender: SessionId,
-    pub(super) tag: Tag,
 }
 
 impl Session {
@@ -207,10 +140,7 @@ impl Session {
             outbox: Outbox::default(),
             operations: Vec::new(),
             waiting: VecDeque::new(),
-            column: Column::LineStart,
-            held: None,
-            replies: None,
-            awaiting: None,
+            voice: None,
             offers: Vec::new(),
             offers_made: 0,
             udp_port: None,
@@ -248,17 +178,64 @@ impl Session {
 
     /// The language it speaks, once that is known and while it is served.
     pub fn dialect(&self) -> Option<Dialect> {
-        match self.phase {
-            Phase::Greeting { dialect, .. }
-            | Phase::Verifying { dialect }
-            | Phase::Ready { dialect, .. } => Some(dialect),
-            Phase::Sniffing { .. } | Phase::Closing { .. } => None,
-        }
+        self.served_voice().map(Voice::dialect)
+    }
+
+    /// The same with what it needs.
+    pub(super) fn served_voice(&self) -> Option<&Voice> {
+        self.voice.as_ref().filter(|_| !self.is_closing())
     }
 
     /// How it says who it is.
     pub(super) fn name_usage(&self) -> &'static str {
         self.dialect().map_or("", Dialect::name_usage)
+    }
+
+    /// How it logs in with a password.
+    pub(super) fn login_usage(&self) -> &'static str {
+        self.dialect().map_or("", Dialect::login_usage)
+    }
+
+    /// Whether its first request decides who it is: there is nothing that a nameless client with
+    /// frames could do.
+    pub(super) fn has_one_login(&self) -> bool {
+        matches!(self.served_voice(), Some(Voice::Frame(_)))
+    }
+
+    /// What it needs for JSON, while that is what it speaks.
+    pub(super) fn json(&self) -> Option<&JsonVoice> {
+        match self.served_voice() {
+            Some(Voice::Json(json)) => Some(json),
+            _ => None,
+        }
+    }
+
+    pub(super) fn json_mut(&mut self) -> Option<&mut JsonVoice> {
+        let is_closing = self.is_closing();
+        match &mut self.voice {
+            Some(Voice::Json(json)) if !is_closing => Some(json),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.json().is_some()
+    }
+
+    /// Whether it can take part in the conversation of transfers.
+    pub(super) fn can_converse(&self) -> bool {
+        matches!(self.served_voice(), Some(Voice::Frame(_)))
+    }
+
+    /// Whether a person reads what it gets, so that answers are lines of text.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.served_voice(), Some(Voice::Line(_)))
+    }
+
+    /// Whether something is under way for it, or waits to be said.
+    pub(super) fn has_work(&self) -> bool {
+        let is_owed = self.json().is_some_and(JsonVoice::is_owed);
+        !self.operations.is_empty() || is_owed
     }
 
     /// Who it is, once it has said so.
@@ -274,10 +251,10 @@ impl Session {
         matches!(&self.phase, Phase::Ready { name: Some(own), .. } if own.as_bytes() == name)
     }
 
-    /// Who reads what is sent to it, and in which language.
-    pub(super) fn reader(&self) -> Option<(Name, Dialect)> {
+    /// Who reads what is sent to it.
+    pub(super) fn reader(&self) -> Option<Name> {
         match self.phase {
-            Phase::Ready { dialect, name } => name.map(|name| (name, dialect)),
+            Phase::Ready { name } => name,
             Phase::Closing { was, .. } => was,
             _ => None,
         }
@@ -285,7 +262,8 @@ impl Session {
 
     /// Bytes that wait for the socket or for the start of a line.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.outbox.unsent_bytes() + self.held.as_ref().map_or(0, |held| held.bytes.len())
+        let held = self.voice.as_ref().and_then(Voice::held);
+        self.outbox.unsent_bytes() + held.map_or(0, |held| held.bytes.len())
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -296,49 +274,36 @@ impl Session {
     pub(super) fn is_nobody(&self) -> bool {
         match self.phase {
             Phase::Ready { .. } => self.login_by.is_some(),
-            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => true,
+            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying => true,
             Phase::Closing { .. } => false,
         }
     }
 
     /// The longest request that it may send: a line, an object, or the body of a frame.
     pub(super) fn request_max_bytes(&self) -> usize {
-        match self.phase {
-            // Who needs no login may do anything at once, and cost as much.
-            Phase::Greeting { dialect: Dialect::Json, .. }
-            | Phase::Ready { dialect: Dialect::Json, .. }
-                if self.login_by.is_none() =>
-            {
-                OBJECT_MAX_BYTES
-            }
-            Phase::Ready { .. } if self.login_by.is_none() => LINE_MAX_BYTES,
-            _ if self.is_json() => OBJECT_FIRST_MAX_BYTES,
-            _ => LINE_FIRST_MAX_BYTES,
-        }
+        let standing = match self.phase {
+            Phase::Greeting { .. } if self.login_by.is_none() => Standing::New,
+            Phase::Ready { .. } if self.login_by.is_none() => Standing::Served,
+            _ => Standing::Untrusted,
+        };
+        let voice = self.served_voice();
+        voice.map_or(LINE_FIRST_MAX_BYTES, |voice| voice.request_max_bytes(standing))
     }
 
-    /// Whether its next request must wait: for its answers to leave; for its password to be
-    /// checked; with lines, for the end of the request before; with JSON, for one operation to end
-    /// where no more may be under way.
+    /// Whether its next request must wait: for its answers to leave, for its password to be
+    /// checked, or for what its dialect lets it wait.
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
         // Bytes that are no requests have no answers that could fill its queue, and as many are
         // taken as there is room for.
-        if self.input.raw.is_some() {
+        if self.voice.as_ref().is_some_and(Voice::takes_raw) {
             return false;
         }
-        let is_checked = matches!(self.phase, Phase::Verifying { .. });
+        let is_checked = matches!(self.phase, Phase::Verifying);
         if is_checked || self.outbox.unsent_bytes() >= self.pause_bytes(limits) {
             return true;
         }
-        match self.dialect() {
-            Some(Dialect::Line) => !self.operations.is_empty() && !self.input.answer_due,
-            Some(Dialect::Json) => {
-                let is_full = self.operations.len() >= limits.operations_max;
-                let is_backed_up = self.replies.as_ref().is_some_and(|it| it.is_backed_up());
-                is_backed_up || is_full && self.input.awaits_slot
-            }
-            _ => false,
-        }
+        let voice = self.served_voice();
+        voice.is_some_and(|voice| voice.must_wait(self.operations.len(), limits))
     }
 
     /// Bytes waiting for it from which on its next request waits.
@@ -351,19 +316,19 @@ impl Session {
 
     /// When something has to be done about it if nothing happens.
     pub(super) fn due(&self, limits: &Limits) -> Time {
-        let dialect = match self.phase {
+        match self.phase {
             Phase::Sniffing { deadline } | Phase::Greeting { deadline, .. } => return deadline,
             Phase::Closing { deadline, .. } => return deadline,
             // A check takes its time, and is always answered.
-            Phase::Verifying { .. } => return Time::NEVER,
-            Phase::Ready { dialect, .. } => dialect,
-        };
+            Phase::Verifying => return Time::NEVER,
+            Phase::Ready { .. } => {}
+        }
         let stalled = self.stalled.map_or(Time::NEVER, |since| since + self.patience(limits));
-        let silent = match dialect {
+        let silent = match (&self.voice, self.pinged) {
+            (Some(Voice::Frame(_)), Some(_)) => self.heard + limits.gone_after,
+            (Some(Voice::Frame(_)), None) => self.heard + limits.ping_after,
             // There the kernel alone asks.
-            Dialect::Line | Dialect::Json => Time::NEVER,
-            Dialect::Frame if self.pinged.is_some() => self.heard + limits.gone_after,
-            Dialect::Frame => self.heard + limits.ping_after,
+            _ => Time::NEVER,
         };
         let watched = self.watched.unwrap_or(Time::NEVER);
         stalled.min(silent).min(watched).min(self.login_by.unwrap_or(Time::NEVER))
@@ -384,6 +349,7 @@ mod tests {
         super::admission::{Mode, Owner},
         *,
     };
+    use crate::limits::{LINE_MAX_BYTES, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES};
 
     #[test]
     fn who_has_to_log_in_may_send_little_before() {
@@ -400,9 +366,10 @@ mod tests {
                 let policy = Policy { mode, plaintext: false };
                 let (id, now) = (SessionId::new(0, 1), Time(0));
                 let mut session = Session::new(id, now, origin, &policy, &Limits::default());
-                session.phase = Phase::Greeting { dialect, deadline: now };
+                session.voice = Some(Voice::new(dialect));
+                session.phase = Phase::Greeting { deadline: now };
                 assert_eq!(session.request_max_bytes(), begin, "{dialect:?}");
-                session.phase = Phase::Ready { dialect, name: None };
+                session.phase = Phase::Ready { name: None };
                 assert_eq!(session.request_max_bytes(), ready, "{dialect:?}");
                 session.login_by = None;
                 assert_eq!(session.request_max_bytes(), later, "{dialect:?}");

@@ -181,6 +181,6 @@ impl Session {
 
     /// What it holds of the memory of all.
     fn memory_bytes(&self) -> usize {
-        self.outbox.memory_bytes() + self.replies.as_ref().map_or(0, |it| it.held_bytes())
+        self.outbox.memory_bytes() + self.replies().map_or(0, |it| it.held_bytes())
     }
 }

@@ -143,7 +143,7 @@ impl Hub {
         };
         let oldest = || ids.into_iter().flatten().take(LOOKED_AT_MAX).copied();
         let is_idle = |id: &SessionId| self.session(*id).is_some_and(|it| !it.has_work());
-        let is_checked = |session: &Session| matches!(session.phase, Phase::Verifying { .. });
+        let is_checked = |session: &Session| matches!(session.phase, Phase::Verifying);
         let is_of_no_use =
             |id: &SessionId| self.session(*id).is_some_and(|it| it.is_nobody() && !is_checked(it));
         let chosen = oldest().find(is_of_no_use).or_else(|| oldest().find(is_idle));

@@ -5,7 +5,7 @@
 //! host that looks like one which still reads. JSON has white space for it: a space between two
 //! objects means nothing to a program that reads, and brings back a reset where none does.
 
-use super::{Column, Effect, Hub, Phase, Session, SessionId, Time};
+use super::{Effect, Hub, Phase, Session, SessionId, Time, voice::Voice};
 
 impl Hub {
     /// Something is held for the session from now on: it is looked at soon, and again and again.
@@ -24,8 +24,8 @@ impl Hub {
         let session = self.session_mut(id).expect("the caller has it");
         let holds = session.holds_something(now);
         session.watched = holds.then_some(next);
-        let is_silent = session.outbox.is_empty() && session.column == Column::LineStart;
-        let may_have_closed = session.input.ended && session.is_json() && is_silent;
+        let is_between = session.json().is_some_and(|json| !json.is_within_object());
+        let may_have_closed = session.input.ended && is_between && session.outbox.is_empty();
         self.effects.push_back(Effect::Watch { session: id, holds });
         if holds && may_have_closed {
             self.put_words(id, |out| out.push(b' '));
@@ -35,8 +35,9 @@ impl Hub {
 
 impl Session {
     fn holds_something(&self, now: Time) -> bool {
-        let waits_for_it = !self.offers.is_empty()
-            || self.awaiting.as_ref().is_some_and(|awaiting| !awaiting.receipts.is_empty());
+        let is_awaited =
+            matches!(&self.voice, Some(Voice::Frame(frame)) if frame.promises().next().is_some());
+        let waits_for_it = !self.offers.is_empty() || is_awaited;
         self.has_work() || waits_for_it || !self.outbox.is_empty() || now < self.doubted_until
     }
 }

@@ -16,11 +16,15 @@ use std::{
     collections::{BTreeMap, VecDeque},
 };
 
-use super::super::{Column, Effect, Hub, Operation, OperationId, Session, SessionId};
+use super::{
+    super::{Effect, Hub, Operation, OperationId, Session, SessionId},
+    Voice,
+    json::JsonVoice,
+};
 use crate::{
     limits::Limits,
     wire::{
-        Dialect, Event, Outcome, Refusal, Request, Tag,
+        Event, Outcome, Refusal, Request, Tag,
         error::ErrorCode::TooMany,
         event::Ended,
         json::{self, Label, Reply},
@@ -34,8 +38,8 @@ pub struct Replies {
     last_tag: Tag,
     /// Of requests under way, in the order in which they came.
     open: Vec<OpenReply>,
-    /// These wait for the socket. Invariant: part of the first is written exactly while the column
-    /// of the session says so.
+    /// These wait for the socket. Invariant: part of the first is written exactly while the
+    /// session is within an object.
     ready: VecDeque<Ready>,
     /// Messages whose delivery is to be told, by their numbers.
     receipts: BTreeMap<Tag, Expected>,
@@ -172,8 +176,8 @@ impl Hub {
         mut request: Result<Request<'_>, Refusal>,
     ) {
         let limits = self.limits;
-        let session = self.session_mut(id).expect("its request is at hand");
-        let replies = session.replies.get_or_insert_default();
+        let Some(json) = self.session_mut(id).and_then(Session::json_mut) else { return };
+        let replies = json.replies.get_or_insert_default();
         let tag = replies.next_tag();
         // In its place, as requests are large.
         match &mut request {
@@ -201,8 +205,8 @@ impl Hub {
         self.asked = Some(Asked { session: id, tag, answered_by, receipts: 0 });
         self.reply.begin(label.id);
         match request {
-            Ok(request) if is_greeting => self.on_first(id, Dialect::Json, request),
-            Ok(request) => self.on_request(id, Dialect::Json, request),
+            Ok(request) if is_greeting => self.on_first(id, request),
+            Ok(request) => self.on_request(id, request),
             Err(refusal) => self.reply.fail(refusal),
         }
         if let Some(input) = &label.input {
@@ -221,7 +225,8 @@ impl Hub {
         let Hub { sessions, limits, pool, effects, .. } = self;
         let session = sessions.get_mut(id.slot()).expect("the caller has it");
         let is_full = session.operations.len() >= limits.operations_max;
-        if is_full || !session.input.place.is_fresh() || session.column != Column::LineStart {
+        let is_between = session.json().is_some_and(|json| !json.is_within_object());
+        if is_full || !is_between || !session.input.place.is_fresh() {
             return 0;
         }
         let object_max = session.request_max_bytes();
@@ -258,7 +263,7 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(replies) = session.replies.as_mut() else { return };
+        let Some(replies) = session.replies_mut() else { return };
         if asked.receipts > 0 {
             let expected = Expected { id: label.into(), count: asked.receipts };
             replies.receipts.insert(asked.tag, expected);
@@ -281,11 +286,14 @@ impl Hub {
         request: &Result<Request<'_>, Refusal>,
     ) -> bool {
         let max = self.limits.operations_max;
-        let session = self.session_mut(id).expect("its request is at hand");
+        let Some(session) = self.session_mut(id) else { return false };
         let is_full = session.operations.len() >= max;
-        session.input.awaits_slot = is_full && matches!(request, Ok(Request::Call { .. }));
-        session.input.paused |= session.input.awaits_slot;
-        session.input.awaits_slot
+        let awaits_slot = is_full && matches!(request, Ok(Request::Call { .. }));
+        session.input.paused |= awaits_slot;
+        if let Some(json) = session.json_mut() {
+            json.awaits_slot = awaits_slot;
+        }
+        awaits_slot
     }
 
     /// Keeps what is said to a JSON session until its request is answered, or writes it in a form
@@ -309,7 +317,7 @@ impl Hub {
         }
         let Some(session) = self.session(id) else { return true };
         let is_meant = |open: &OpenReply| is_meant(open.tag, open.answered_by, event);
-        let mut open = session.replies.iter().flat_map(|replies| &replies.open);
+        let mut open = session.replies().into_iter().flat_map(|replies| &replies.open);
         match (open.position(is_meant), event) {
             (Some(at), _) => self.answer_open(id, at, event),
             (None, Event::Error(refusal)) => {
@@ -350,8 +358,9 @@ impl Hub {
 
     fn answer_open(&mut self, id: SessionId, at: usize, event: &Event<'_>) {
         let limits = self.limits;
-        let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
-        let replies = session.replies.as_mut().expect("the caller has looked");
+        let session = self.sessions.get_mut(id.slot());
+        let Some(Session { outbox, voice: Some(Voice::Json(json)), .. }) = session else { return };
+        let Some(replies) = &mut json.replies else { return };
         let OpenReply { tag, answered_by, reply } = &mut replies.open[at];
         let (tag, before) = (*tag, reply.held_bytes());
         match event {
@@ -364,8 +373,8 @@ impl Hub {
             Event::Output { bytes, .. } | Event::Data { bytes, .. } if reply.goes_ahead() => {
                 // It was asked whether there is room, so nothing stands in between.
                 let write = |out: &mut Vec<u8>| reply.put_ahead(bytes, out);
-                let was_empty = session.outbox.is_empty();
-                session.outbox.write(&mut self.pool, write);
+                let was_empty = outbox.is_empty();
+                outbox.write(&mut self.pool, write);
                 if was_empty {
                     self.effects.push_back(Effect::Flush { session: id });
                 }
@@ -421,7 +430,7 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(replies) = session.replies.as_mut() else { return };
+        let Some(replies) = session.replies_mut() else { return };
         let Some(at) = replies.open.iter().position(|open| open.tag == tag) else { return };
         let mut reply = replies.take_open(at);
         let before = reply.held_bytes();
@@ -429,16 +438,18 @@ impl Hub {
         let limits = &self.limits;
         let is_low = session.outbox.unsent_bytes() < limits.outbox_low_bytes;
         if is_low && session.takes_whole(&reply, limits) {
-            let replies = session.replies.as_mut().expect("it was there");
-            replies.held_bytes -= before;
+            if let Some(replies) = session.replies_mut() {
+                replies.held_bytes -= before;
+            }
             self.replies_bytes -= before;
             self.put_reply(id, &mut reply);
         } else {
             let after = reply.held_bytes();
-            let replies = session.replies.as_mut().expect("it was there");
-            replies.held_bytes = replies.held_bytes - before + after;
+            if let Some(replies) = session.replies_mut() {
+                replies.held_bytes = replies.held_bytes - before + after;
+                replies.keep_ready(reply);
+            }
             self.replies_bytes = self.replies_bytes - before + after;
-            replies.keep_ready(reply);
             self.pump(id);
         }
         // What was held back may go on.
@@ -455,7 +466,7 @@ impl Hub {
         if session.takes_whole(&reply, &self.limits) {
             self.put_reply(id, &mut reply);
             self.reply = reply;
-        } else if let Some(replies) = session.replies.as_mut() {
+        } else if let Some(replies) = session.replies_mut() {
             replies.held_bytes += reply.held_bytes();
             self.replies_bytes += reply.held_bytes();
             replies.keep_ready(reply);
@@ -464,14 +475,9 @@ impl Hub {
     }
 
     fn put_reply(&mut self, id: SessionId, reply: &mut Reply) {
-        let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
-        let was_empty = session.outbox.is_empty();
-        session.outbox.write(&mut self.pool, |out| {
+        self.put(id, |out| {
             reply.put(usize::MAX, out);
         });
-        if was_empty {
-            self.effects.push_back(Effect::Flush { session: id });
-        }
     }
 
     /// Writes of the replies that are ready what there is room for.
@@ -479,30 +485,31 @@ impl Hub {
         let limits = self.limits;
         let mut is_freed = false;
         loop {
-            let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            let session = self.sessions.get_mut(id.slot()).filter(|it| it.id == id);
+            let Some(Session { outbox, voice: Some(Voice::Json(json)), .. }) = session else {
                 return;
             };
-            let Some(replies) = session.replies.as_mut() else { return };
-            let is_low = session.outbox.unsent_bytes() < limits.outbox_low_bytes;
+            let Some(replies) = &mut json.replies else { return };
+            let is_low = outbox.unsent_bytes() < limits.outbox_low_bytes;
             let Some(Ready { reply, .. }) = replies.ready.front_mut().filter(|_| is_low) else {
                 break;
             };
-            let was_empty = session.outbox.is_empty();
+            let was_empty = outbox.is_empty();
             let mut is_whole = false;
-            session.outbox.write(&mut self.pool, |out| {
+            outbox.write(&mut self.pool, |out| {
                 is_whole = reply.put(limits.chunk_max_bytes, out);
             });
             if was_empty {
                 self.effects.push_back(Effect::Flush { session: id });
             }
-            session.column = Column::InObject;
+            json.is_within_object = true;
             if is_whole {
                 let Ready { reply, passed } = replies.ready.pop_front().expect("it was written");
-                passed.into_iter().for_each(|operation| session.outbox.put_mark(operation));
+                passed.into_iter().for_each(|operation| outbox.put_mark(operation));
                 let held = reply.held_bytes();
                 replies.held_bytes -= held;
                 self.replies_bytes -= held;
-                session.column = Column::LineStart;
+                json.is_within_object = false;
                 self.release_held(id);
                 is_freed = true;
             }
@@ -514,8 +521,8 @@ impl Hub {
 
     /// Forgets what a session is owed, before its operations end.
     pub(in crate::hub) fn drop_replies(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id) else { return };
-        let Some(replies) = session.replies.take() else { return };
+        let Some(json) = self.session_mut(id).and_then(Session::json_mut) else { return };
+        let Some(replies) = json.replies.take() else { return };
         self.replies_bytes -= replies.held_bytes;
         // The files are not there as a whole if the replies that say so are not.
         for operation in replies.ready.into_iter().flat_map(|ready| ready.passed) {
@@ -534,7 +541,7 @@ impl Hub {
 
     /// News of the message `tag` have come, one of those that were promised; its id.
     fn use_receipt(&mut self, id: SessionId, tag: Tag) -> Option<Box<str>> {
-        let replies = self.session_mut(id)?.replies.as_mut()?;
+        let replies = self.session_mut(id)?.replies_mut()?;
         let expected = replies.receipts.get_mut(&tag)?;
         expected.count -= 1;
         match expected.count {
@@ -546,7 +553,7 @@ impl Hub {
     /// Cancels all that was asked for with this id; returns how many those were.
     fn cancel_all(&mut self, id: SessionId, target: &str) -> u64 {
         let Some(session) = self.session(id) else { return 0 };
-        let open = session.replies.iter().flat_map(|replies| &replies.open);
+        let open = session.replies().into_iter().flat_map(|replies| &replies.open);
         let meant = open.filter(|open| open.reply.id() == target).map(|open| open.tag);
         let tags: Vec<Tag> = meant.collect();
         tags.iter().for_each(|tag| self.on_cancel(id, *tag));
@@ -595,19 +602,24 @@ fn is_meant(tag: Tag, answered_by: AnsweredBy, event: &Event<'_>) -> bool {
 }
 
 impl Session {
-    pub(in crate::hub) fn is_json(&self) -> bool {
-        self.dialect() == Some(Dialect::Json)
+    /// What it is owed for its requests.
+    pub(in crate::hub) fn replies(&self) -> Option<&Replies> {
+        match &self.voice {
+            Some(Voice::Json(json)) => json.replies.as_deref(),
+            _ => None,
+        }
     }
 
-    /// Whether something is under way for it, or waits to be said.
-    pub(in crate::hub) fn has_work(&self) -> bool {
-        let is_owed = self.replies.as_ref().is_some_and(|replies| !replies.is_empty());
-        !self.operations.is_empty() || is_owed
+    pub(in crate::hub) fn replies_mut(&mut self) -> Option<&mut Replies> {
+        match &mut self.voice {
+            Some(Voice::Json(json)) => json.replies.as_deref_mut(),
+            _ => None,
+        }
     }
 
     /// Whether a reply can be written at once and as a whole.
     fn takes_whole(&self, reply: &Reply, limits: &Limits) -> bool {
-        let is_free = self.replies.as_ref().is_none_or(|replies| !replies.is_backed_up());
-        is_free && self.column == Column::LineStart && reply.held_bytes() <= limits.chunk_max_bytes
+        let is_free = |json: &JsonVoice| !json.is_backed_up() && !json.is_within_object();
+        self.json().is_some_and(is_free) && reply.held_bytes() <= limits.chunk_max_bytes
     }
 }
