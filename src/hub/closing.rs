@@ -1,7 +1,7 @@
 //! How sessions end, and what time does.
 
 use super::{
-    Effect, Hub, OperationKind, Phase, Session, SessionId, Time,
+    Connection, Effect, Hub, OperationKind, Phase, Session, SessionId, Time,
     ids::OperationId,
     outbox::{Pool, Posted},
     timers::Alarm,
@@ -64,24 +64,24 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let reader = session.reader().zip(session.voice.as_ref().map(Voice::dialect));
+        let reader = session.reader().zip(session.connection.voice.as_ref().map(Voice::dialect));
         let (mut files, mut posts) = (Vec::new(), Vec::new());
         let on_post = |posted: Posted| {
             if posted.receipt != 0 {
                 posts.push(posted);
             }
         };
-        session.outbox.consume(&mut self.pool, count, |file| files.push(file), on_post);
-        if session.outbox.is_empty() {
-            session.stalled = None;
-            session.overflowed = false;
-        } else if count > 0 || session.stalled.is_none() {
-            session.stalled = Some(now);
+        session.connection.outbox.consume(&mut self.pool, count, |file| files.push(file), on_post);
+        if session.connection.outbox.is_empty() {
+            session.connection.stalled = None;
+            session.connection.overflowed = false;
+        } else if count > 0 || session.connection.stalled.is_none() {
+            session.connection.stalled = Some(now);
             // A socket that takes more of a backlog has a peer that takes it. Its answer to a
             // ping may lie unread meanwhile, since its requests wait for room.
             if count > 0 {
-                session.heard = now;
-                session.pinged = None;
+                session.connection.heard = now;
+                session.connection.pinged = None;
             }
         }
         if let Some((name, dialect)) = reader {
@@ -93,14 +93,14 @@ impl Hub {
 
     fn after_sent(&mut self, id: SessionId, count: usize) {
         let Some(session) = self.session(id) else { return };
-        let is_empty = session.outbox.is_empty();
-        if let Phase::Closing { reason, .. } = session.phase {
+        let is_empty = session.connection.outbox.is_empty();
+        if let Phase::Closing { reason, .. } = session.connection.phase {
             if is_empty {
                 self.remove(id, reason);
             } else if count > 0 && reason == CloseReason::PeerLeft {
                 let later = self.closing_deadline(reason);
                 let session = self.session_mut(id).expect("it was there");
-                if let Phase::Closing { deadline, .. } = &mut session.phase {
+                if let Phase::Closing { deadline, .. } = &mut session.connection.phase {
                     *deadline = later;
                 }
             }
@@ -118,14 +118,14 @@ impl Hub {
     /// Closes a session whose peer has said its last request, once all is answered.
     pub(super) fn close_if_finished(&mut self, id: SessionId) {
         let Some(session) = self.session(id) else { return };
-        let input = &session.input;
-        let is_checked = matches!(session.phase, Phase::Verifying);
+        let input = &session.connection.input;
+        let is_checked = matches!(session.connection.phase, Phase::Verifying);
         let is_busy = input.paused || is_checked || session.has_work();
         let is_done = input.ended && !is_busy;
-        if !is_done || session.is_closing() {
+        if !is_done || session.connection.is_closing() {
             return;
         }
-        let json = self.session_mut(id).and_then(Session::json_mut);
+        let json = self.connection_mut(id).and_then(Connection::json_mut);
         match json.and_then(JsonVoice::take_nonsense) {
             Some(refusal) => self.close(id, CloseReason::Protocol, Some(&refusal)),
             None => self.shut(id, CloseReason::PeerLeft),
@@ -136,10 +136,10 @@ impl Hub {
     /// told or has had its time.
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, why: Option<&Refusal>) {
         let Some(session) = self.session(id) else { return };
-        if session.is_closing() {
+        if session.connection.is_closing() {
             return;
         }
-        if !session.voice.as_ref().is_some_and(Voice::is_wordless) {
+        if !session.connection.voice.as_ref().is_some_and(Voice::is_wordless) {
             self.finish_line(id);
             self.release_held(id);
             self.say(id, &Event::Goodbye(why));
@@ -161,14 +161,14 @@ impl Hub {
         self.drop_replies(id);
         self.stop_operations(id, Haste::SendQueued);
         self.logins.forget(id);
-        let was = self.release_name(id);
+        self.release_name(id);
         let deadline = self.closing_deadline(reason);
         let session = self.session_mut(id).expect("the caller has it");
-        session.phase = Phase::Closing { reason, was, deadline };
-        session.input.rest = Vec::new();
+        session.connection.phase = Phase::Closing { reason, deadline };
+        session.connection.input.rest = Vec::new();
         self.unfinished.set(id, 0);
         let session = self.session(id).expect("it was there");
-        if session.outbox.is_empty() {
+        if session.connection.outbox.is_empty() {
             self.remove(id, reason);
         } else {
             self.arm(id);
@@ -199,12 +199,12 @@ impl Hub {
         self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
-        self.strangers.remove(id, session.origin.source());
-        self.unproven.remove(id, session.origin.source());
+        self.strangers.remove(id, session.connection.origin.source());
+        self.unproven.remove(id, session.connection.origin.source());
         self.closes.tell(&session, was, reason);
         self.unfinished.set(id, 0);
         self.effects.push_back(Effect::Close { session: id, reason });
-        let lost = session.abandon(&mut self.pool);
+        let lost = session.connection.abandon(&mut self.pool);
         if let Some(name) = was {
             self.report_lost(name, lost);
         }
@@ -241,14 +241,11 @@ impl Hub {
     /// Makes the name free and says whose session it was.
     fn release_name(&mut self, id: SessionId) -> Option<Name> {
         let session = self.session(id).expect("the caller has it");
-        match session.phase {
-            Phase::Ready { name: Some(name) } => {
-                self.names.release(&name);
-                Some(name)
-            }
-            Phase::Closing { was, .. } => was,
-            _ => None,
+        let name = session.reader()?;
+        if !session.connection.is_closing() {
+            self.names.release(&name);
         }
+        Some(name)
     }
 
     pub(super) fn on_tick(&mut self) {
@@ -264,11 +261,12 @@ impl Hub {
 
     fn on_session_alarm(&mut self, id: SessionId, due: Time) {
         let (now, limits) = (self.now, self.limits);
-        let Some(session) = self.session_mut(id).filter(|session| session.armed == due) else {
+        let Some(session) = self.session_mut(id).filter(|session| session.connection.armed == due)
+        else {
             return;
         };
-        session.armed = Time::NEVER;
-        if session.due(&limits) <= now {
+        session.connection.armed = Time::NEVER;
+        if session.connection.due(&limits) <= now {
             self.on_due(id);
         }
         self.arm(id);
@@ -278,7 +276,7 @@ impl Hub {
     fn on_due(&mut self, id: SessionId) {
         let (now, limits) = (self.now, self.limits);
         let session = self.session_mut(id).expect("the caller has it");
-        match session.phase {
+        match session.connection.phase {
             Phase::Sniffing { .. } => {
                 let words = dialect::farewell(Sniffed::Undecided, &too_late(&limits));
                 self.close_with(id, CloseReason::FirstRequestTimeout, &words);
@@ -288,23 +286,25 @@ impl Hub {
             }
             Phase::Closing { reason, .. } => self.remove(id, reason),
             Phase::Verifying => {}
-            Phase::Ready { .. } if session.login_by.is_some_and(|by| by <= now) => {
+            Phase::Ready if session.connection.login_by.is_some_and(|by| by <= now) => {
                 self.close(id, CloseReason::LoginTimeout, Some(&no_login(&limits)));
             }
-            Phase::Ready { .. } if session.watched.is_some_and(|at| at <= now) => self.look_at(id),
-            Phase::Ready { .. } => {
-                let patience = session.patience(&limits);
-                if session.stalled.is_some_and(|since| since + patience <= now) {
-                    let reason = match session.overflowed {
+            Phase::Ready if session.connection.watched.is_some_and(|at| at <= now) => {
+                self.look_at(id)
+            }
+            Phase::Ready => {
+                let patience = session.connection.patience(&limits);
+                if session.connection.stalled.is_some_and(|since| since + patience <= now) {
+                    let reason = match session.connection.overflowed {
                         true => CloseReason::SlowConsumer,
                         false => CloseReason::Stalled,
                     };
                     return self.remove(id, reason);
                 }
-                if session.pinged.is_some() {
+                if session.connection.pinged.is_some() {
                     return self.remove(id, CloseReason::Silent);
                 }
-                session.pinged = Some(now);
+                session.connection.pinged = Some(now);
                 self.say(id, &Event::Ping { number: now.0 as u32 });
             }
         }
@@ -337,7 +337,7 @@ impl Hub {
         let Some(end) = self.stopping else { return };
         let last = end + self.limits.closing_timeout;
         let session = self.session_mut(id).expect("the caller has it");
-        if let Phase::Closing { deadline, .. } = &mut session.phase {
+        if let Phase::Closing { deadline, .. } = &mut session.connection.phase {
             *deadline = last.min(*deadline);
             self.arm(id);
         }
@@ -387,7 +387,7 @@ fn no_login(limits: &Limits) -> Refusal {
     Refusal::new(0, ErrorCode::TimedOut, text)
 }
 
-impl Session {
+impl Connection {
     /// Gives up all that waits for it; returns whose messages are lost, and their receipts.
     fn abandon(&mut self, pool: &mut Pool) -> Vec<(SessionId, Tag)> {
         let queued = self.outbox.abandon(pool).into_iter().map(|it| (it.sender, it.receipt));

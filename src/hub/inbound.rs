@@ -50,19 +50,19 @@ impl Hub {
         let now = self.now;
         let Some(session) = self.session_mut(id) else { return };
         if !bytes.is_empty() {
-            session.heard = now;
-            if session.pinged.take().is_some() {
+            session.connection.heard = now;
+            if session.connection.pinged.take().is_some() {
                 self.arm(id);
             }
         }
         let Some(session) = self.session_mut(id) else { return };
-        if session.is_closing() {
+        if session.connection.is_closing() {
             return;
         }
-        if session.json().is_some_and(JsonVoice::has_met_nonsense) {
+        if session.connection.json().is_some_and(JsonVoice::has_met_nonsense) {
             return self.close_if_finished(id);
         }
-        if session.input.rest.is_empty() {
+        if session.connection.input.rest.is_empty() {
             let used = self.consume(id, bytes);
             self.keep(id, &bytes[used..]);
         } else {
@@ -78,7 +78,7 @@ impl Hub {
         let mut joined = std::mem::take(&mut self.joined);
         joined.clear();
         let session = self.session_mut(id).expect("the caller has it");
-        let rest = &mut session.input.rest;
+        let rest = &mut session.connection.input.rest;
         let is_large = rest.len() > LARGE_REST_BYTES;
         if is_large {
             std::mem::swap(&mut joined, rest);
@@ -89,11 +89,13 @@ impl Hub {
         }
         loop {
             let missing = self.session(id).and_then(|session| {
-                let voice = session.served_voice()?;
+                let voice = session.connection.served_voice()?;
                 // What is no request is taken as it comes, and is never put together.
                 match voice.is_loose() {
                     true => Some(0),
-                    false => voice.dialect().missing(&joined, bytes, session.input.place),
+                    false => {
+                        voice.dialect().missing(&joined, bytes, session.connection.input.place)
+                    }
                 }
             });
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
@@ -121,18 +123,22 @@ impl Hub {
 
     pub(super) fn on_secured(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        let is_new = matches!(session.phase, Phase::Sniffing { .. } | Phase::Closing { .. });
-        assert!(is_new && session.input.rest.is_empty(), "TLS begins with the first byte");
-        session.secured = true;
+        let is_new =
+            matches!(session.connection.phase, Phase::Sniffing { .. } | Phase::Closing { .. });
+        assert!(
+            is_new && session.connection.input.rest.is_empty(),
+            "TLS begins with the first byte"
+        );
+        session.connection.secured = true;
     }
 
     pub(super) fn on_end_of_input(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        session.input.ended = true;
-        if session.is_closing() {
+        session.connection.input.ended = true;
+        if session.connection.is_closing() {
             return;
         }
-        let raw_left = match &session.voice {
+        let raw_left = match &session.connection.voice {
             // Frames have a goodbye. A peer that leaves without it did not mean to.
             Some(Voice::Frame(_)) => return self.remove(id, CloseReason::PeerGone),
             Some(Voice::Json(_)) => return self.on_bytes(id, b""),
@@ -140,19 +146,19 @@ impl Hub {
             // A few bytes that could still have become another dialect are a line after all.
             None => 0,
         };
-        let rest = &session.input.rest;
+        let rest = &session.connection.input.rest;
         let is_in_line = rest.len() as u64 > raw_left && rest.last() != Some(&b'\n');
         self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
     }
 
     pub(super) fn on_cut_off(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        if session.dialect() == Some(Dialect::Frame) {
+        if session.connection.dialect() == Some(Dialect::Frame) {
             return self.on_end_of_input(id);
         }
         // A peer that speaks lines gets the answers to the whole ones. Half of a command could be
         // quite another command.
-        session.input.ended = true;
+        session.connection.input.ended = true;
         self.on_bytes(id, b"");
     }
 
@@ -160,10 +166,11 @@ impl Hub {
     pub(super) fn resume(&mut self, id: SessionId) {
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return };
-        if session.input.paused && !session.must_pause(&limits) {
-            session.input.paused = false;
+        if session.connection.input.paused && !session.must_pause(&limits) {
+            session.connection.input.paused = false;
             self.on_bytes(id, b"");
-            let still_on = self.session(id).is_some_and(|it| !it.input.paused && !it.is_closing());
+            let still_on =
+                self.connection(id).is_some_and(|it| !it.input.paused && !it.is_closing());
             if still_on {
                 self.effects.push_back(super::Effect::Resume { session: id });
             }
@@ -187,9 +194,9 @@ impl Hub {
         loop {
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let rest = &bytes[used..];
-            let is_greeting = matches!(session.phase, Phase::Greeting { .. });
-            let dialect = match &session.voice {
-                _ if session.is_closing() => return bytes.len(),
+            let is_greeting = matches!(session.connection.phase, Phase::Greeting { .. });
+            let dialect = match &session.connection.voice {
+                _ if session.connection.is_closing() => return bytes.len(),
                 Some(voice) => voice.dialect(),
                 None => match self.sniff(id, rest) {
                     Some(skipped) => {
@@ -218,8 +225,8 @@ impl Hub {
                 continue;
             }
             let Some(session) = self.session_mut(id) else { return bytes.len() };
-            let mut place = std::mem::take(&mut session.input.place);
-            let max = session.request_max_bytes();
+            let mut place = std::mem::take(&mut session.connection.input.place);
+            let max = session.connection.request_max_bytes();
             // Without the right the long way is taken, at whose end it is denied.
             let may_post = !is_greeting && session.rights.has(Right::Message);
             if may_post && let Some(post) = dialect.post(rest, place, max) {
@@ -228,12 +235,16 @@ impl Hub {
                 continue;
             }
             match dialect.decode(rest, &mut place, max, scratch) {
-                Ok(None) if session.input.ended && session.is_json() && !rest.is_empty() => {
+                Ok(None)
+                    if session.connection.input.ended
+                        && session.connection.is_json()
+                        && !rest.is_empty() =>
+                {
                     self.on_labelled(id, is_greeting, &Label::NONE, Err(json::broken_off()));
                     return bytes.len();
                 }
                 Ok(None) => {
-                    session.input.place = place;
+                    session.connection.input.place = place;
                     return used;
                 }
                 Ok(Some(Item { request, consumed, label })) => {
@@ -242,7 +253,8 @@ impl Hub {
                     }
                     used += consumed;
                     if !place.is_fresh() {
-                        self.session_mut(id).expect("its request is at hand").input.place = place;
+                        self.connection_mut(id).expect("its request is at hand").input.place =
+                            place;
                     }
                     self.note_what_follows(id, &request);
                     match label {
@@ -264,7 +276,7 @@ impl Hub {
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return GoesOn::Never };
         let operations = session.operations.len();
-        let is_answer_due = match &mut session.voice {
+        let is_answer_due = match &mut session.connection.voice {
             Some(Voice::Line(line)) => line.awaits_answer(operations),
             _ => false,
         };
@@ -273,7 +285,7 @@ impl Hub {
             return GoesOn::Never;
         }
         if session.must_pause(&limits) {
-            session.input.paused = true;
+            session.connection.input.paused = true;
             return GoesOn::Later;
         }
         if is_answer_due { GoesOn::Never } else { GoesOn::Yes }
@@ -284,10 +296,10 @@ impl Hub {
     pub(super) fn on_nonsense(&mut self, id: SessionId, refusal: Refusal) {
         let Some(session) = self.session_mut(id) else { return };
         let has_work = session.has_work();
-        match session.json_mut().filter(|_| has_work) {
+        match session.connection.json_mut().filter(|_| has_work) {
             Some(json) => {
                 json.keep_nonsense(refusal);
-                session.input.ended = true;
+                session.connection.input.ended = true;
             }
             None => self.close(id, CloseReason::Protocol, Some(&refusal)),
         }
@@ -331,7 +343,7 @@ impl Hub {
 
     /// Passes bytes on that are no request, as they come.
     fn pass_on(&mut self, id: SessionId, is_early: bool, rest: &[u8]) -> Passed {
-        match self.session(id).and_then(|session| session.voice.as_ref()) {
+        match self.session(id).and_then(|session| session.connection.voice.as_ref()) {
             Some(Voice::Line(line)) if line.raw().is_some() => self.consume_raw(id, rest),
             Some(Voice::Frame(_)) if !is_early => self.pass_data_on(id, rest),
             _ => Passed::Request,
@@ -341,18 +353,18 @@ impl Hub {
     /// Decides the dialect, if the bytes suffice, and returns how many introduced it.
     fn sniff(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
         let session = self.session_mut(id).expect("the caller has it");
-        let Phase::Sniffing { deadline } = session.phase else {
+        let Phase::Sniffing { deadline } = session.connection.phase else {
             unreachable!("the caller has looked")
         };
         let sniffed = match dialect::sniff(bytes) {
-            Sniffed::Undecided if session.input.ended && !bytes.is_empty() => {
+            Sniffed::Undecided if session.connection.input.ended && !bytes.is_empty() => {
                 Sniffed::Speaks(Dialect::Line, 0)
             }
             Sniffed::Undecided => return None,
             Sniffed::Blank(count) => return Some(count),
             sniffed => sniffed,
         };
-        let (origin, secured) = (session.origin, session.secured);
+        let (origin, secured) = (session.connection.origin, session.connection.secured);
         let admitted = match dialect::unserved(sniffed) {
             Some(refusal) => Err((CloseReason::NotServed, refusal)),
             None => self
@@ -363,8 +375,8 @@ impl Hub {
         let (reason, refusal) = match (sniffed, admitted) {
             (Sniffed::Speaks(dialect, skipped), Ok(())) => {
                 let session = self.session_mut(id).expect("the caller has it");
-                session.voice = Some(Voice::new(dialect));
-                session.phase = Phase::Greeting { deadline };
+                session.connection.voice = Some(Voice::new(dialect));
+                session.connection.phase = Phase::Greeting { deadline };
                 return Some(skipped);
             }
             (_, Err(refused)) => refused,
@@ -376,10 +388,10 @@ impl Hub {
 
     /// The same for bytes that have a buffer of their own.
     fn keep_joined(&mut self, id: SessionId, joined: &mut Vec<u8>) {
-        match self.session_mut(id).filter(|session| !session.is_closing()) {
+        match self.session_mut(id).filter(|session| !session.connection.is_closing()) {
             Some(session) if joined.len() > LARGE_REST_BYTES => {
-                session.input.rest = std::mem::take(joined);
-                let bytes = session.input.rest.len();
+                session.connection.input.rest = std::mem::take(joined);
+                let bytes = session.connection.input.rest.len();
                 self.bound_unfinished(id, bytes);
             }
             _ => self.keep(id, joined),
@@ -388,13 +400,13 @@ impl Hub {
 
     fn keep(&mut self, id: SessionId, rest: &[u8]) {
         let Some(session) = self.session_mut(id) else { return };
-        if session.is_closing() || rest.is_empty() {
+        if session.connection.is_closing() || rest.is_empty() {
             // An idle session owns no buffer.
-            session.input.rest = Vec::new();
+            session.connection.input.rest = Vec::new();
         } else {
-            session.input.rest = rest.to_vec();
+            session.connection.input.rest = rest.to_vec();
         }
-        let bytes = session.input.rest.len();
+        let bytes = session.connection.input.rest.len();
         self.bound_unfinished(id, bytes);
     }
 }

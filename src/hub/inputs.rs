@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::{
-    CloseReason, Effect, Hub, Operation, OperationId, OperationKind, Session, SessionId,
+    CloseReason, Connection, Effect, Hub, Operation, OperationId, OperationKind, SessionId,
     operation::{Intake, Taken},
     pipe::Flow,
 };
@@ -150,7 +150,7 @@ impl Hub {
             let bytes = operation.held_input_bytes();
             let owner = self.session_of(operation.owner()).filter(|_| bytes > 0);
             if let Some(owner) = owner
-                && self.session(owner).is_some_and(Session::is_json)
+                && self.connection(owner).is_some_and(Connection::is_json)
             {
                 total += bytes;
                 own += if owner == id { bytes } else { 0 };

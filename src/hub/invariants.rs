@@ -23,13 +23,14 @@ impl Hub {
             self.check_state(session);
             self.check_queues(session);
             self.check_promises(session);
-            let source = session.origin.source();
+            let source = session.connection.origin.source();
             let is_stranger = self.strangers.check(session.id, source);
             assert!(!is_stranger || session.name().is_none(), "{:?} has a name", session.id);
             let is_unproven = self.unproven.check(session.id, source);
             assert!(!(is_stranger && is_unproven), "{:?} is counted twice", session.id);
         }
-        let waiting: usize = self.sessions().map(|session| session.outbox.memory_bytes()).sum();
+        let waiting: usize =
+            self.sessions().map(|session| session.connection.outbox.memory_bytes()).sum();
         assert_eq!(waiting, self.pool.waiting_bytes(), "what waits is counted");
         self.check_unfinished();
         self.check_replies();
@@ -49,7 +50,7 @@ impl Hub {
         let (paced, waiting, running) = self.logins.counts(self.limits.unknown_names_max);
         assert!(waiting <= self.limits.logins_waiting_max);
         assert!(running <= self.limits.verifications_max);
-        let checked = |session: &&Session| matches!(session.phase, Phase::Verifying);
+        let checked = |session: &&Session| matches!(session.connection.phase, Phase::Verifying);
         for session in self.sessions().filter(checked) {
             assert!(self.logins.has(session.id), "{:?} waits for no check", session.id);
         }
@@ -67,12 +68,13 @@ impl Hub {
             let owner = owner.expect("the session of an operation is there");
             let entries = owner.operations.iter().filter(|other| **other == id).count();
             assert_eq!(entries, 1, "{id:?} is listed once with its owner");
-            let replies = owner.replies();
-            let queued = owner.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
+            let replies = owner.connection.replies();
+            let queued =
+                owner.connection.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
             assert_eq!(operation.file_pieces(), queued, "{id:?} counts its pieces of files");
-            assert!(!owner.is_closing() || operation.is_draining());
+            assert!(!owner.connection.is_closing() || operation.is_draining());
             self.check_turn(operation, owner);
-            let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { 0 };
+            let whole = if owner.connection.is_json() { OBJECT_MAX_BYTES } else { 0 };
             match &operation.kind {
                 OperationKind::Shell(shell) => {
                     let is_named = shell.may_send_files();
@@ -104,7 +106,7 @@ impl Hub {
         let is_blocked = operation.is_blocked();
         assert_eq!(turns, is_blocked as usize, "{id:?} waits exactly while it is blocked");
         // An operation that is given its bytes by the hub has another turn when the outbox moves.
-        let has_turn = operation.shell().is_none() && !owner.outbox.is_empty();
+        let has_turn = operation.shell().is_none() && !owner.connection.outbox.is_empty();
         let may_speak = self.has_room(id) && !has_turn;
         assert!(!(is_blocked && may_speak), "{id:?} is blocked although there is room");
         let tag = operation.tag();
@@ -116,7 +118,8 @@ impl Hub {
     /// What came is what went and what waits.
     fn check_flow(&self, id: OperationId, owner: &Session, flow: &Flow) {
         assert_eq!(flow.came(), flow.went() + flow.held_bytes() as u64, "{id:?} has lost bytes");
-        let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { REQUEST_BODY_MAX_BYTES };
+        let whole =
+            if owner.connection.is_json() { OBJECT_MAX_BYTES } else { REQUEST_BODY_MAX_BYTES };
         let most = whole.max(self.limits.input_window_bytes as usize);
         assert!(flow.held_bytes() <= most, "{id:?} holds too much");
         assert!(flow.owed() <= self.limits.input_window_bytes, "{id:?} keeps its credit back");
@@ -171,32 +174,35 @@ impl Hub {
             let offer = self.operation(waiting.offer);
             assert!(offer.is_some(), "{id:?} was offered something that is gone");
         }
-        match session.phase {
+        match session.connection.phase {
             Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying => {
                 assert_eq!(operations, 0, "{id:?} has said nothing valid and started something");
             }
-            Phase::Ready { name: None, .. } if session.login_by.is_some() => {
+            Phase::Ready if session.name.is_none() && session.connection.login_by.is_some() => {
                 assert_eq!(operations, 0, "{id:?} has not logged in and started something");
             }
-            Phase::Ready { name } => match session.voice {
+            Phase::Ready => match session.connection.voice {
                 Some(Voice::Line(_)) => {
                     assert!(operations <= 1, "lines wait for the operation before");
                 }
                 Some(Voice::Json(_)) => {}
                 Some(Voice::Frame(_)) => {
-                    assert!(name.is_some(), "frames begin with a name");
-                    assert!(session.login_by.is_none(), "{id:?} is in without a login");
+                    assert!(session.name.is_some(), "frames begin with a name");
+                    assert!(session.connection.login_by.is_none(), "{id:?} is in without a login");
                 }
                 None => panic!("{id:?} is served and has not shown its dialect"),
             },
             Phase::Closing { .. } => {
-                assert!(!session.outbox.is_empty(), "{id:?} has nothing to wait for");
-                assert!(session.input.rest.is_empty(), "nothing is read of {id:?} any more");
+                assert!(!session.connection.outbox.is_empty(), "{id:?} has nothing to wait for");
+                assert!(
+                    session.connection.input.rest.is_empty(),
+                    "nothing is read of {id:?} any more"
+                );
             }
         }
-        let is_sniffing = matches!(session.phase, Phase::Sniffing { .. });
-        assert!(!is_sniffing || session.voice.is_none(), "{id:?} has shown its dialect");
-        if let Some(Voice::Line(line)) = session.served_voice()
+        let is_sniffing = matches!(session.connection.phase, Phase::Sniffing { .. });
+        assert!(!is_sniffing || session.connection.voice.is_none(), "{id:?} has shown its dialect");
+        if let Some(Voice::Line(line)) = session.connection.served_voice()
             && !line.is_at_start()
         {
             assert_eq!(operations, 1, "{id:?} is within the output of nothing");
@@ -209,18 +215,21 @@ impl Hub {
     /// outbox's own size, and escaping makes four bytes of one at most.
     fn check_queues(&self, session: &Session) {
         let id = session.id;
-        session.outbox.check();
+        session.connection.outbox.check();
         let most = 2 * self.limits.outbox_max_bytes + self.limits.chunk_max_bytes;
-        let waiting = session.waiting_bytes();
+        let waiting = session.connection.waiting_bytes();
         assert!(waiting <= most, "{waiting} bytes wait for {id:?}, more than {most}");
-        let voice = session.voice.as_ref();
+        let voice = session.connection.voice.as_ref();
         if let Some(held) = voice.and_then(Voice::held) {
             assert!(voice.is_some_and(|it| !it.is_at_start()), "{id:?} holds back for nothing");
             assert!(!held.bytes.is_empty());
             assert!(held.posts.is_sorted_by_key(|post| post.end));
             assert!(held.posts.last().is_none_or(|post| post.end <= held.bytes.len()));
         }
-        assert!(!session.outbox.is_empty() || session.stalled.is_none(), "{id:?} has no stall");
+        assert!(
+            !session.connection.outbox.is_empty() || session.connection.stalled.is_none(),
+            "{id:?} has no stall"
+        );
     }
 
     /// What is kept for JSON sessions belongs to what they have asked, and is bounded: each of
@@ -231,8 +240,8 @@ impl Hub {
         let own = (limits.sessions_max * 64).max(4096);
         let beyond = limits.reply_max_bytes + limits.chunk_max_bytes + own;
         for session in self.sessions() {
-            let Some(replies) = session.replies() else { continue };
-            assert!(session.is_json(), "{:?} has no replies", session.id);
+            let Some(replies) = session.connection.replies() else { continue };
+            assert!(session.connection.is_json(), "{:?} has no replies", session.id);
             let (tags, held) = replies.check();
             total += held;
             let (input, inputs) = self.whole_input_bytes(session.id);
@@ -246,7 +255,7 @@ impl Hub {
             tags.sort_unstable();
             operations.sort_unstable();
             assert_eq!(tags, operations, "{:?}: replies and operations", session.id);
-            let is_within = session.json().is_some_and(|json| json.is_within_object());
+            let is_within = session.connection.json().is_some_and(|json| json.is_within_object());
             assert!(!is_within || replies.is_backed_up(), "{:?} is within nothing", session.id);
         }
         assert_eq!(total, self.replies_bytes, "the total is that of all sessions");
@@ -254,7 +263,7 @@ impl Hub {
     }
 
     fn check_promises(&self, session: &Session) {
-        let Some(Voice::Frame(frame)) = &session.voice else { return };
+        let Some(Voice::Frame(frame)) = &session.connection.voice else { return };
         let count = frame.promises().count();
         assert!(count <= self.limits.receipts_max, "{:?} owes too much", session.id);
         let is_good = |it: &Receipt| it.serial != 0 && it.tag != 0;
@@ -265,15 +274,18 @@ impl Hub {
     /// Every session that is due has an alarm set for no later than that; stale alarms are few.
     fn check_alarms(&self) {
         let is_valid = |due: Time, alarm: Alarm| match alarm {
-            Alarm::Session(id) => self.session(id).is_some_and(|session| session.armed == due),
+            Alarm::Session(id) => {
+                self.session(id).is_some_and(|session| session.connection.armed == due)
+            }
             Alarm::Operation(_) | Alarm::Logins | Alarm::Shutdown => false,
         };
         let valid = self.timers.iter().filter(|(due, alarm)| is_valid(*due, *alarm)).count();
-        let armed = self.sessions().filter(|session| session.armed != Time::NEVER).count();
+        let armed =
+            self.sessions().filter(|session| session.connection.armed != Time::NEVER).count();
         assert!(valid >= armed, "{armed} sessions rely on {valid} alarms");
         for session in self.sessions() {
-            let due = session.due(&self.limits);
-            assert!(session.armed <= due, "{:?} sleeps beyond {due:?}", session.id);
+            let due = session.connection.due(&self.limits);
+            assert!(session.connection.armed <= due, "{:?} sleeps beyond {due:?}", session.id);
         }
         let most = self.stale_alarms_max() + 1;
         assert!(self.timers.len() <= most, "{} alarms, more than {most}", self.timers.len());
@@ -281,7 +293,8 @@ impl Hub {
 
     fn check_unfinished(&self) {
         for session in self.sessions() {
-            let (noted, rest) = (self.unfinished.of(session.id), session.input.rest.len());
+            let (noted, rest) =
+                (self.unfinished.of(session.id), session.connection.input.rest.len());
             assert!(noted == rest || noted == 0, "{:?} has {rest} bytes unfinished", session.id);
         }
         self.unfinished.check();

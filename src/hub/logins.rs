@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    CloseReason, Effect, Hub, Phase, Session, SessionId, SourceNet, Time,
+    CloseReason, Connection, Effect, Hub, Phase, SessionId, SourceNet, Time,
     admission::Mode,
     debts::Debts,
     lockout::{Failed, Lockout, Standing},
@@ -129,7 +129,7 @@ impl Hub {
             return self.log_in_by_name(id, name);
         }
         let Some(password) = password.filter(|password| !password.reveal().is_empty()) else {
-            let usage = self.session(id).map_or("", Session::login_usage);
+            let usage = self.connection(id).map_or("", Connection::login_usage);
             let text = format!(
                 "this server asks for a password: {usage}, or a client that prompts for it"
             );
@@ -143,13 +143,13 @@ impl Hub {
             self.logins.lockout.count_refused(&name);
             return self.refuse_login(id, Refusal::new(0, Blocked, BLOCKED));
         }
-        let peer = self.session(id).expect("its request is at hand").origin.peer();
+        let peer = self.session(id).expect("its request is at hand").origin().peer();
         let login = Waiting { session: id, name, password: password.into_owned(), peer };
         let wait = self.logins.debts.wait(login.source(), self.now);
         if !wait.is_zero() {
             let due = self.now + wait;
             let session = self.session_mut(id).expect("its request is at hand");
-            session.phase = Phase::Verifying;
+            session.connection.phase = Phase::Verifying;
             self.logins.paced.insert((due, id), login);
             return self.arm_paced();
         }
@@ -157,7 +157,7 @@ impl Hub {
             return self.refuse_busy(login.session);
         }
         let session = self.session_mut(id).expect("its request is at hand");
-        session.phase = Phase::Verifying;
+        session.connection.phase = Phase::Verifying;
         self.start_checks();
     }
 
@@ -218,7 +218,7 @@ impl Hub {
         {
             self.probe(other);
             let text = format!("somebody called {name} is here; choose another name");
-            return match self.session(id).is_some_and(Session::has_one_login) {
+            return match self.connection(id).is_some_and(Connection::has_one_login) {
                 false => self.refuse(id, 0, NameTaken, text),
                 true => {
                     let refusal = Refusal::new(0, NameTaken, text);
@@ -232,17 +232,18 @@ impl Hub {
     /// Gives the name to the session, whoever had it.
     fn enter(&mut self, id: SessionId, name: Name, rights: Rights) {
         if let Some(other) = self.names.get(name.as_bytes()) {
-            let address = self.session(id).expect("the caller has it").origin.address();
+            let address = self.session(id).expect("the caller has it").origin().address();
             let text = format!("replaced by a login from {address}");
             self.close(other, CloseReason::Replaced, Some(&Refusal::new(0, Replaced, text)));
         }
         let is_free = self.names.claim(name, id);
         assert!(is_free, "whoever had the name was closed");
         let session = self.session_mut(id).expect("the caller has it");
-        session.phase = Phase::Ready { name: Some(name) };
+        session.connection.phase = Phase::Ready;
+        session.name = Some(name);
         session.rights = rights;
-        session.login_by = None;
-        let source = session.origin.source();
+        session.connection.login_by = None;
+        let source = session.connection.origin.source();
         record::logged_in(session, &name);
         self.strangers.remove(id, source);
         if matches!(self.policy.mode, Mode::Open { .. }) {
@@ -257,23 +258,27 @@ impl Hub {
     fn is_half_open(&self, id: SessionId) -> bool {
         let session = self.session(id).expect("a taken name belongs to a session");
         let passed = |since: Time, time| since + time <= self.now;
-        let is_stalled = session.stalled.is_some_and(|since| {
+        let is_stalled = session.connection.stalled.is_some_and(|since| {
             let patience = self.limits.slow_consumer_timeout;
-            passed(since, patience) && passed(session.heard, patience)
+            passed(since, patience) && passed(session.connection.heard, patience)
         });
-        is_stalled || session.pinged.is_some_and(|since| passed(since, self.limits.half_open_after))
+        is_stalled
+            || session
+                .connection
+                .pinged
+                .is_some_and(|since| passed(since, self.limits.half_open_after))
     }
 
     /// Asks a session whether it is there, ahead of time: somebody wants its name.
     fn probe(&mut self, id: SessionId) {
         let (now, doubt) = (self.now, PEER_SILENT_MAX + 2 * self.limits.watch_every);
         let session = self.session_mut(id).expect("a taken name belongs to a session");
-        let has_pings = matches!(session.served_voice(), Some(Voice::Frame(_)));
-        let is_asked = session.pinged.is_some() || !has_pings;
-        session.doubted_until = now + doubt;
+        let has_pings = matches!(session.connection.served_voice(), Some(Voice::Frame(_)));
+        let is_asked = session.connection.pinged.is_some() || !has_pings;
+        session.connection.doubted_until = now + doubt;
         // Who has spoken just now is there.
-        if !is_asked && session.heard < now {
-            session.pinged = Some(now);
+        if !is_asked && session.connection.heard < now {
+            session.connection.pinged = Some(now);
             self.say(id, &Event::Ping { number: now.0 as u32 });
         }
         self.watch(id);
@@ -284,16 +289,16 @@ impl Hub {
     fn refuse_login(&mut self, id: SessionId, refusal: Refusal) {
         let Some(session) = self.session_mut(id) else { return };
         let has_failed = matches!(refusal.code, LoginFailed | Blocked);
-        session.login_failures += u8::from(has_failed);
-        let is_enough = session.login_failures >= LOGIN_FAILURES_MAX;
-        match session.phase {
+        session.connection.login_failures += u8::from(has_failed);
+        let is_enough = session.connection.login_failures >= LOGIN_FAILURES_MAX;
+        match session.connection.phase {
             Phase::Closing { .. } => {}
             _ if is_enough => self.close(id, CloseReason::NotLoggedIn, Some(&refusal)),
-            _ if session.has_one_login() => {
+            _ if session.connection.has_one_login() => {
                 self.close(id, CloseReason::NotLoggedIn, Some(&refusal));
             }
             Phase::Verifying => {
-                session.phase = Phase::Ready { name: None };
+                session.connection.phase = Phase::Ready;
                 self.arm(id);
                 self.say(id, &Event::Error(&refusal));
             }
@@ -359,7 +364,7 @@ impl Hub {
 
     /// Lets in whoever has given the right password, if there is still anybody.
     fn admit(&mut self, id: SessionId, name: Name) {
-        if !self.session(id).is_some_and(|it| matches!(it.phase, Phase::Verifying)) {
+        if !self.connection(id).is_some_and(|it| matches!(it.phase, Phase::Verifying)) {
             return;
         }
         match self.logins.accounts.get(&name) {

@@ -1,7 +1,7 @@
 //! Messages from session to session: the hot path, and what is owed when they do not arrive.
 
 use super::{
-    Effect, Hub, Session, SessionId,
+    Connection, Effect, Hub, Session, SessionId,
     outbox::{Pool, Posted},
     voice::{Voice, held::HeldPost},
 };
@@ -22,7 +22,7 @@ impl Hub {
         text: Text<'_>,
     ) {
         let Some(from) = self.session(id).and_then(Session::name) else {
-            let usage = self.session(id).map_or("", Session::name_usage);
+            let usage = self.connection(id).map_or("", Connection::name_usage);
             let text = format!("say {usage} first, so that others know who writes");
             return self.refuse(id, tag, NotNamed, text);
         };
@@ -84,11 +84,11 @@ impl Hub {
     /// Puts the letter into the recipient's queue, or tells the sender why not.
     fn hand_over(&mut self, letter: &Letter<'_>, target: SessionId) {
         let recipient = self.sessions.get_mut(target.slot()).expect("named sessions are there");
-        let was_empty = recipient.outbox.is_empty();
-        match recipient.take_in(letter, &mut self.pool, &self.limits) {
+        let was_empty = recipient.connection.outbox.is_empty();
+        match recipient.connection.take_in(letter, &mut self.pool, &self.limits) {
             Ok(()) => {
                 self.messages += 1;
-                if was_empty && !recipient.outbox.is_empty() {
+                if was_empty && !recipient.connection.outbox.is_empty() {
                     self.effects.push_back(Effect::Flush { session: target });
                 }
                 if letter.tag != 0 {
@@ -128,7 +128,7 @@ impl Hub {
     pub(super) fn on_acknowledge(&mut self, id: SessionId, serial: u32) {
         let Some(session) = self.session_mut(id) else { return };
         let Some(name) = session.name() else { return };
-        let Some(Voice::Frame(frame)) = &mut session.voice else { return };
+        let Some(Voice::Frame(frame)) = &mut session.connection.voice else { return };
         let Some(receipt) = frame.take_promise(serial) else { return };
         let by = Witness::Client;
         self.say(receipt.sender, &Event::Delivered { tag: receipt.tag, to: name, by });
@@ -166,7 +166,7 @@ pub(super) struct Letter<'a> {
     text: Text<'a>,
 }
 
-impl Session {
+impl Connection {
     fn take_in(
         &mut self,
         letter: &Letter<'_>,

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod closing;
+mod connection;
 mod debts;
 mod faults;
 mod host;
@@ -37,6 +38,7 @@ use std::collections::VecDeque;
 
 use admission::{Mode, Origin, Policy};
 pub use closing::CloseReason;
+pub use connection::{Connection, Phase};
 pub use ids::{OperationId, SessionId};
 use lockout::Lockout;
 use logins::Logins;
@@ -48,7 +50,7 @@ use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 pub use record::Closes;
 use rights::Rights;
-pub use session::{Phase, Session};
+pub use session::Session;
 pub use shares::HubSource;
 use shares::Unfinished;
 use slab::Slab;
@@ -469,12 +471,12 @@ impl Hub {
 
     /// What the socket of the session is to send next.
     pub fn piece(&self, session: SessionId) -> Option<Piece<'_>> {
-        self.session(session)?.outbox.piece()
+        self.connection(session)?.outbox.piece()
     }
 
     /// Bytes that wait for the socket of the session.
     pub fn unsent_bytes(&self, session: SessionId) -> usize {
-        self.session(session).map_or(0, |session| session.outbox.unsent_bytes())
+        self.session(session).map_or(0, |session| session.connection.outbox.unsent_bytes())
     }
 
     /// Whether there was a password among the bytes handed in since it was last asked: then
@@ -487,7 +489,7 @@ impl Hub {
     /// rest of them, which is kept, is small.
     pub fn input_max_bytes(&self, session: SessionId) -> usize {
         match self.session(session) {
-            Some(session) if session.is_nobody() => LINE_FIRST_MAX_BYTES,
+            Some(session) if session.connection.is_nobody() => LINE_FIRST_MAX_BYTES,
             _ => usize::MAX,
         }
     }
@@ -496,11 +498,12 @@ impl Hub {
     pub fn wants_input(&mut self, id: SessionId) -> bool {
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return false };
-        if session.is_closing() {
+        if session.connection.is_closing() {
             return false;
         }
-        session.input.paused = session.input.paused || session.must_pause(&limits);
-        !session.input.paused
+        session.connection.input.paused =
+            session.connection.input.paused || session.must_pause(&limits);
+        !session.connection.input.paused
     }
 
     /// All sessions.
@@ -552,6 +555,15 @@ impl Hub {
         self.sessions.get_mut(id.slot()).filter(|session| session.id == id)
     }
 
+    /// The connection of a session.
+    fn connection(&self, id: SessionId) -> Option<&Connection> {
+        self.session(id).map(|session| &session.connection)
+    }
+
+    fn connection_mut(&mut self, id: SessionId) -> Option<&mut Connection> {
+        self.session_mut(id).map(|session| &mut session.connection)
+    }
+
     fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
@@ -561,9 +573,9 @@ impl Hub {
     fn arm(&mut self, id: SessionId) {
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return };
-        let due = session.due(&limits);
-        if due < session.armed {
-            session.armed = due;
+        let due = session.connection.due(&limits);
+        if due < session.connection.armed {
+            session.connection.armed = due;
             self.set_alarm(due, Alarm::Session(id));
         }
     }
@@ -573,9 +585,9 @@ impl Hub {
         if self.timers.len() >= self.stale_alarms_max() {
             let (sessions, operations) = (&self.sessions, &self.operations);
             self.timers.retain(|due, alarm| match alarm {
-                Alarm::Session(id) => {
-                    sessions.get(id.slot()).is_some_and(|it| it.id == id && it.armed == due)
-                }
+                Alarm::Session(id) => sessions
+                    .get(id.slot())
+                    .is_some_and(|it| it.id == id && it.connection.armed == due),
                 Alarm::Operation(id) => operations.get(id.slot()).is_some_and(|it| it.id() == id),
                 Alarm::Logins | Alarm::Shutdown => true,
             });
@@ -593,7 +605,7 @@ impl Hub {
     /// waits for the next start of a line or of an object.
     fn say(&mut self, id: SessionId, event: &Event<'_>) {
         let Some(session) = self.session(id) else { return };
-        let Some(dialect) = session.dialect() else { return };
+        let Some(dialect) = session.connection.dialect() else { return };
         if dialect == Dialect::Json && self.answer(id, event) {
             return;
         }
@@ -605,9 +617,9 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let was_empty = session.outbox.is_empty();
-        session.outbox.write(&mut self.pool, write);
-        if was_empty && !session.outbox.is_empty() {
+        let was_empty = session.connection.outbox.is_empty();
+        session.connection.outbox.write(&mut self.pool, write);
+        if was_empty && !session.connection.outbox.is_empty() {
             self.effects.push_back(Effect::Flush { session: id });
         }
     }
@@ -617,12 +629,12 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        match session.voice.as_mut().filter(|voice| !voice.is_at_start()) {
+        match session.connection.voice.as_mut().filter(|voice| !voice.is_at_start()) {
             Some(voice) => voice.hold_words(write),
             None => self.put(id, write),
         }
         // Requests wait for room; only news that nobody asked for can come this far.
-        let waiting = self.session(id).map_or(0, Session::waiting_bytes);
+        let waiting = self.connection(id).map_or(0, Connection::waiting_bytes);
         if waiting > 2 * self.limits.outbox_max_bytes {
             self.doomed.push((id, CloseReason::SlowConsumer));
         }

@@ -1,7 +1,7 @@
 //! Offers from user to user: made, answered, withdrawn.
 
 use super::{
-    Hub, OperationId, OperationKind, Session, SessionId,
+    Connection, Hub, OperationId, OperationKind, Session, SessionId,
     pipe::{Offer, OpenOffer, PipeEnd, Role},
     rights::Right,
     timers::Alarm,
@@ -35,7 +35,7 @@ impl Hub {
         let refuse = |code: ErrorCode, text: String| Err(Refusal::new(tag, code, text));
         let Proposal { to, parcel, data } = proposal;
         let Some(from) = self.session(id).and_then(Session::name) else {
-            let usage = self.session(id).map_or("", Session::name_usage);
+            let usage = self.connection(id).map_or("", Connection::name_usage);
             let text = format!("say {usage} first, so that others know who sends");
             return refuse(NotNamed, text);
         };
@@ -51,7 +51,7 @@ impl Hub {
         self.check_offers_to(id, target, tag, to)?;
         let limits = self.limits;
         let receiver = self.session_mut(target).expect("named sessions are there");
-        if !receiver.can_converse() && !parcel.can_be_raw() {
+        if !receiver.connection.can_converse() && !parcel.can_be_raw() {
             let text = format!("{to} speaks a dialect that takes single files of a known size");
             return refuse(Refused, text);
         }
@@ -59,8 +59,8 @@ impl Hub {
             let text = format!("{to} has {} offers to answer; try later", receiver.offers.len());
             return refuse(PeerBusy, text);
         }
-        if receiver.waiting_bytes() + news_max_bytes(&parcel) > limits.outbox_max_bytes {
-            receiver.overflowed = true;
+        if receiver.connection.waiting_bytes() + news_max_bytes(&parcel) > limits.outbox_max_bytes {
+            receiver.connection.overflowed = true;
             self.arm(target);
             return refuse(PeerBusy, format!("{to} does not keep up; try later"));
         }
@@ -127,7 +127,7 @@ impl Hub {
     /// Where a session comes from, for a peer to whom it has introduced itself.
     fn address_of(&self, id: SessionId, is_introduced: bool) -> Option<String> {
         let session = self.session(id).filter(|_| is_introduced)?;
-        Some(session.origin.peer().to_string())
+        Some(session.connection.origin.peer().to_string())
     }
 
     /// Joins the sender of an offer and its receiver, or says why not.
@@ -159,7 +159,7 @@ impl Hub {
         self.may_start(id, tag)?;
         let session = self.session(id).expect("its request is at hand");
         let by = session.name().expect("offers are made to names");
-        let can_talk = form == Form::Conversation && session.can_converse();
+        let can_talk = form == Form::Conversation && session.connection.can_converse();
         let parcel = self.offer_of(sender).ok_or_else(gone)?.parcel();
         let form = if can_talk { parcel.form } else { Form::Raw };
         if form == Form::Raw && !parcel.can_be_raw() {

@@ -23,7 +23,7 @@ impl Hub {
             return self.refuse_call(id, &call, refusal);
         }
         let session = self.session(id).expect("its request is at hand");
-        let plain = session.is_plain();
+        let plain = session.connection.is_plain();
         let verified = !plain;
         let right = need_of_call(&call).right();
         let limits = self.limits;
@@ -82,7 +82,7 @@ impl Hub {
         kind: OperationKind,
     ) -> OperationId {
         let session = self.session(id).expect("its request is at hand");
-        let voice = session.voice.as_ref();
+        let voice = session.connection.voice.as_ref();
         let window_bytes = voice.map_or(0, |voice| voice.output_window_bytes(&self.limits));
         let serial = self.next_serial();
         let entry = self.operations.vacant_entry();
@@ -191,8 +191,8 @@ impl Hub {
         let Some(operation) = self.operation(id) else { return false };
         let owner = self.session_of(operation.owner());
         let Some(session) = owner.and_then(|owner| self.session(owner)) else { return false };
-        let is_low = session.outbox.unsent_bytes() < self.limits.outbox_low_bytes;
-        let is_free = match session.replies() {
+        let is_low = session.connection.outbox.unsent_bytes() < self.limits.outbox_low_bytes;
+        let is_free = match session.connection.replies() {
             Some(replies) => replies.has_room(operation.tag(), is_low, &self.limits),
             None => is_low,
         };
@@ -218,8 +218,8 @@ impl Hub {
     pub(super) fn pull(&mut self, id: SessionId) {
         let low = self.limits.outbox_low_bytes;
         let Some(session) = self.session_mut(id) else { return };
-        let is_json = session.replies().is_some();
-        let is_full = session.outbox.unsent_bytes() >= low && !is_json;
+        let is_json = session.connection.replies().is_some();
+        let is_full = session.connection.outbox.unsent_bytes() >= low && !is_json;
         if session.waiting.is_empty() || is_full {
             return;
         }
@@ -300,7 +300,7 @@ impl Hub {
         if let Some(line) = self.line_mut(owner) {
             line.end_output(last);
         }
-        let voice = self.session(owner).and_then(|session| session.voice.as_ref());
+        let voice = self.session(owner).and_then(|session| session.connection.voice.as_ref());
         if voice.is_some_and(Voice::is_at_start) {
             self.release_held(owner);
         }
@@ -313,16 +313,16 @@ impl Hub {
         let shell = operations.get_mut(id.slot()).and_then(Operation::shell_mut);
         let (Some(shell), Some(session)) = (shell, sessions.get_mut(owner.slot())) else { return };
         shell.note_piece();
-        assert!(!session.is_json(), "it wants the content");
-        let was_empty = session.outbox.is_empty();
-        if matches!(session.voice, Some(Voice::Frame(_))) {
+        assert!(!session.connection.is_json(), "it wants the content");
+        let was_empty = session.connection.outbox.is_empty();
+        if matches!(session.connection.voice, Some(Voice::Frame(_))) {
             let header = |out: &mut Vec<u8>| {
                 frame::put_header(out, frame::server::DATA, tag, length);
             };
-            session.outbox.write(pool, header);
+            session.connection.outbox.write(pool, header);
         }
         let piece = FilePiece { operation: id, file, offset, length };
-        session.outbox.put_file(pool, piece);
+        session.connection.outbox.put_file(pool, piece);
         if was_empty {
             effects.push_back(Effect::Flush { session: owner });
         }
@@ -373,11 +373,11 @@ impl Hub {
         }
         let Some(session) = self.session_mut(owner) else { return };
         session.waiting.retain(|other| *other != id);
-        if end.owes_bytes && session.is_plain() {
+        if end.owes_bytes && session.connection.is_plain() {
             // Its size was announced, and nothing but the end can say that it does not come.
             return self.remove(owner, CloseReason::BrokenFile);
         }
-        if session.is_json() {
+        if session.connection.is_json() {
             self.end_reply(owner, tag, &end.outcome, end.because);
         } else {
             self.finish_line(owner);
@@ -392,7 +392,7 @@ impl Hub {
     /// frames the hash has told or will tell; with lines nothing but the end of all can.
     fn on_late_failure(&mut self, owner: SessionId, outcome: &Outcome) {
         let Some(session) = self.session(owner) else { return };
-        let can_tell = matches!(session.voice, Some(Voice::Frame(_)));
+        let can_tell = matches!(session.connection.voice, Some(Voice::Frame(_)));
         if matches!(outcome, Outcome::Failed(_)) && !can_tell {
             self.remove(owner, CloseReason::BrokenFile);
         }

@@ -6,7 +6,7 @@
 //! session that is to get them: see [`Hub::pull`].
 
 use super::{
-    CloseReason, Hub, OperationId, Session, SessionId, Time,
+    CloseReason, Connection, Hub, OperationId, Session, SessionId, Time,
     offers::{self, NOT_ACCEPTED},
     operation::Operation,
     pipe::{Flow, FlowState, PipeEnd, Role},
@@ -180,7 +180,7 @@ impl Hub {
         let Some(operation) = self.operation_mut(id) else { return };
         operation.spend(bytes.len());
         let event = Event::Data { tag, bytes };
-        match self.session(owner).and_then(Session::dialect) {
+        match self.connection(owner).and_then(Connection::dialect) {
             // It was asked whether there is room, so nothing stands in between.
             None | Some(Dialect::Json) => self.say(owner, &event),
             Some(dialect) => self.put(owner, |out| dialect.encode(&event, out)),
@@ -237,11 +237,12 @@ impl Hub {
         self.finish_line(owner);
         self.say(owner, &Event::End { tag, outcome: &outcome });
         let Some(session) = self.sessions.get_mut(owner.slot()) else { return };
-        let awaits_reply = session.replies_mut().is_some_and(|replies| replies.mark_last(id));
-        if session.outbox.is_empty() && !awaits_reply {
+        let awaits_reply =
+            session.connection.replies_mut().is_some_and(|replies| replies.mark_last(id));
+        if session.connection.outbox.is_empty() && !awaits_reply {
             self.on_file_passed(id);
         } else if !awaits_reply {
-            session.outbox.put_mark(id);
+            session.connection.outbox.put_mark(id);
         }
         self.release_held(owner);
     }
@@ -265,7 +266,7 @@ impl Hub {
     fn end_with(&mut self, id: OperationId, outcome: &Outcome) {
         let gets = matches!(self.joint(id), Some((_, Role::Gets)));
         let Some((owner, tag)) = self.drop_end(id) else { return };
-        if gets && self.session(owner).is_some_and(Session::is_plain) {
+        if gets && self.connection(owner).is_some_and(Connection::is_plain) {
             // Its size was announced, and nothing but the end can say that it does not come.
             return self.doomed.push((owner, CloseReason::BrokenFile));
         }

@@ -23,12 +23,12 @@ impl Hub {
             return;
         }
         let Some(session) = self.session_mut(id) else { return };
-        match session.voice {
+        match session.connection.voice {
             Some(Voice::Frame(_)) if !matches!(request, Request::Login { .. }) => {
                 return self.close(id, CloseReason::Protocol, Some(&hello_first()));
             }
             Some(Voice::Frame(_)) | None => {}
-            Some(Voice::Line(_) | Voice::Json(_)) => session.phase = Phase::Ready { name: None },
+            Some(Voice::Line(_) | Voice::Json(_)) => session.connection.phase = Phase::Ready,
         }
         self.on_request(id, request);
     }
@@ -67,8 +67,8 @@ impl Hub {
         let session = self.session(id).expect("its request is at hand");
         match need_of(request) {
             Need::Nothing => Ok(()),
-            _ if session.login_by.is_some() => {
-                let usage = session.dialect().map_or("", Dialect::login_usage);
+            _ if session.connection.login_by.is_some() => {
+                let usage = session.connection.dialect().map_or("", Dialect::login_usage);
                 let text =
                     format!("log in first: {usage}; until then there are help, echo and quit");
                 Err(Refusal::new(0, LoginRequired, text))
@@ -115,7 +115,7 @@ impl Hub {
             Call::Announce { udp_port } => {
                 let session = self.session_mut(id).expect("its request is at hand");
                 session.udp_port = (udp_port > 0).then_some(udp_port);
-                let seen = session.origin.peer().to_string();
+                let seen = session.connection.origin.peer().to_string();
                 self.answer_text(id, tag, &seen);
             }
             Call::Host(call) => self.on_host_call(id, tag, call),
@@ -143,7 +143,7 @@ impl Hub {
     fn on_edge(&mut self, id: SessionId, tag: Tag, call: EdgeCall) {
         let session = self.session(id).expect("its request is at hand");
         if session.name().is_none() && call != EdgeCall::List {
-            let usage = session.name_usage();
+            let usage = session.connection.name_usage();
             let text = format!("a device has a name: say {usage} first");
             let outcome = Outcome::Failed(Refusal::new(tag, NotNamed, text));
             return self.say(id, &Event::End { tag, outcome: &outcome });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CloseReason, Hub, OperationId, Session, SessionId, SourceNet, Time,
+    CloseReason, Connection, Hub, OperationId, Session, SessionId, SourceNet, Time,
     admission::Mode,
     operation::{Intake, Operation},
     timers::Alarm,
@@ -73,7 +73,7 @@ impl Hub {
         match (self.policy.mode, session.name()) {
             (Mode::Protected, _) => None,
             (Mode::Credentials { .. }, Some(name)) => Some(HubSource::User(name)),
-            _ => Some(HubSource::Network(session.origin.source())),
+            _ => Some(HubSource::Network(session.connection.origin.source())),
         }
     }
 
@@ -149,8 +149,8 @@ impl Hub {
         let mut idle: Vec<_> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.takes_nothing(now, &limits))
-            .map(|(_, session)| (session.memory_bytes(), session.id))
+            .filter(|(_, session)| session.connection.takes_nothing(now, &limits))
+            .map(|(_, session)| (session.connection.memory_bytes(), session.id))
             .collect();
         idle.sort_unstable();
         while let Some((bytes, id)) = idle.pop().filter(|_| total > most) {
@@ -173,7 +173,7 @@ impl Hub {
     }
 }
 
-impl Session {
+impl Connection {
     /// Whether something waits of which the socket has taken nothing for a moment.
     fn takes_nothing(&self, now: Time, limits: &Limits) -> bool {
         self.stalled.is_some_and(|since| since + limits.waiting_patience <= now)

@@ -12,8 +12,9 @@ impl Hub {
     pub(super) fn watch(&mut self, id: SessionId) {
         let next = self.now + self.limits.watch_every;
         let Some(session) = self.session_mut(id) else { return };
-        if session.watched.is_none() && matches!(session.phase, Phase::Ready { .. }) {
-            session.watched = Some(next);
+        if session.connection.watched.is_none() && matches!(session.connection.phase, Phase::Ready)
+        {
+            session.connection.watched = Some(next);
             self.arm(id);
         }
     }
@@ -23,9 +24,10 @@ impl Hub {
         let (now, next) = (self.now, self.now + self.limits.watch_every);
         let session = self.session_mut(id).expect("the caller has it");
         let holds = session.holds_something(now);
-        session.watched = holds.then_some(next);
-        let is_between = session.json().is_some_and(|json| !json.is_within_object());
-        let may_have_closed = session.input.ended && is_between && session.outbox.is_empty();
+        session.connection.watched = holds.then_some(next);
+        let is_between = session.connection.json().is_some_and(|json| !json.is_within_object());
+        let may_have_closed =
+            session.connection.input.ended && is_between && session.connection.outbox.is_empty();
         self.effects.push_back(Effect::Watch { session: id, holds });
         if holds && may_have_closed {
             self.put_words(id, |out| out.push(b' '));
@@ -35,9 +37,11 @@ impl Hub {
 
 impl Session {
     fn holds_something(&self, now: Time) -> bool {
-        let is_awaited =
-            matches!(&self.voice, Some(Voice::Frame(frame)) if frame.promises().next().is_some());
+        let is_awaited = matches!(&self.connection.voice, Some(Voice::Frame(frame)) if frame.promises().next().is_some());
         let waits_for_it = !self.offers.is_empty() || is_awaited;
-        self.has_work() || waits_for_it || !self.outbox.is_empty() || now < self.doubted_until
+        self.has_work()
+            || waits_for_it
+            || !self.connection.outbox.is_empty()
+            || now < self.connection.doubted_until
     }
 }

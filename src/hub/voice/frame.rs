@@ -81,7 +81,9 @@ impl Hub {
     /// Passes data on, as it comes.
     pub(in crate::hub) fn pass_data_on(&mut self, id: SessionId, rest: &[u8]) -> Passed {
         let session = self.session_mut(id);
-        let Some(Voice::Frame(voice)) = session.and_then(|session| session.voice.as_mut()) else {
+        let Some(Voice::Frame(voice)) =
+            session.and_then(|session| session.connection.voice.as_mut())
+        else {
             return Passed::Request;
         };
         let Some((tag, left)) = voice.data else {

@@ -162,7 +162,7 @@ pub(in crate::hub) fn more_than_announced() -> Refusal {
 
 impl Hub {
     pub(in crate::hub) fn line_mut(&mut self, id: SessionId) -> Option<&mut LineVoice> {
-        match &mut self.session_mut(id)?.voice {
+        match &mut self.connection_mut(id)?.voice {
             Some(Voice::Line(line)) => Some(line),
             _ => None,
         }
@@ -170,16 +170,17 @@ impl Hub {
 
     /// Sees to it that nobody waits for raw bytes that cannot come any more.
     pub(in crate::hub) fn note_cut_input(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id).filter(|session| session.input.ended) else {
+        let Some(session) = self.session_mut(id).filter(|session| session.connection.input.ended)
+        else {
             return;
         };
-        let rest = session.input.rest.len() as u64;
-        let Some(Voice::Line(line)) = &mut session.voice else { return };
+        let rest = session.connection.input.rest.len() as u64;
+        let Some(Voice::Line(line)) = &mut session.connection.voice else { return };
         if !line.raw().is_some_and(|raw| raw.left > rest) {
             return;
         }
         let Some(raw) = line.end_raw(Coming::Requests) else { return };
-        (session.input.rest, session.input.paused) = (Vec::new(), false);
+        (session.connection.input.rest, session.connection.input.paused) = (Vec::new(), false);
         let taker = session.operations.first().copied();
         self.unfinished.set(id, 0);
         let taker = taker.and_then(|taker| self.operation(taker));
@@ -208,7 +209,7 @@ impl Hub {
         let is_end = raw.left == 0;
         if count == 0 && !is_end {
             if let Some(session) = self.session_mut(id) {
-                session.input.paused = !bytes.is_empty();
+                session.connection.input.paused = !bytes.is_empty();
             }
             return Passed::Wait;
         }
@@ -248,7 +249,7 @@ impl Hub {
     /// Brings the output of a line session to the start of a line. An object ends by itself.
     pub(in crate::hub) fn finish_line(&mut self, id: SessionId) {
         let session = self.session_mut(id);
-        let voice = session.and_then(|session| session.voice.as_mut());
+        let voice = session.and_then(|session| session.connection.voice.as_mut());
         if voice.is_some_and(Voice::finish_line) {
             self.put(id, |out| out.push(b'\n'));
         }
@@ -259,18 +260,18 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(held) = session.voice.as_mut().and_then(Voice::release) else { return };
-        let was_empty = session.outbox.is_empty();
+        let Some(held) = session.connection.voice.as_mut().and_then(Voice::release) else { return };
+        let was_empty = session.connection.outbox.is_empty();
         let mut start = 0;
         for post in &held.posts {
             let bytes = &held.bytes[start..post.end];
             let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
-            session.outbox.post(&mut self.pool, post.sender, post.receipt, write);
+            session.connection.outbox.post(&mut self.pool, post.sender, post.receipt, write);
             start = post.end;
         }
         let rest = &held.bytes[start..];
-        session.outbox.write(&mut self.pool, |out| out.extend_from_slice(rest));
-        if was_empty && !session.outbox.is_empty() {
+        session.connection.outbox.write(&mut self.pool, |out| out.extend_from_slice(rest));
+        if was_empty && !session.connection.outbox.is_empty() {
             self.effects.push_back(Effect::Flush { session: id });
         }
     }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{
-    super::{Effect, Hub, Operation, OperationId, Session, SessionId},
+    super::{Connection, Effect, Hub, Operation, OperationId, SessionId},
     Voice,
     json::JsonVoice,
 };
@@ -176,7 +176,7 @@ impl Hub {
         mut request: Result<Request<'_>, Refusal>,
     ) {
         let limits = self.limits;
-        let Some(json) = self.session_mut(id).and_then(Session::json_mut) else { return };
+        let Some(json) = self.connection_mut(id).and_then(Connection::json_mut) else { return };
         let replies = json.replies.get_or_insert_default();
         let tag = replies.next_tag();
         // In its place, as requests are large.
@@ -225,16 +225,16 @@ impl Hub {
         let Hub { sessions, limits, pool, effects, .. } = self;
         let session = sessions.get_mut(id.slot()).expect("the caller has it");
         let is_full = session.operations.len() >= limits.operations_max;
-        let is_between = session.json().is_some_and(|json| !json.is_within_object());
-        if is_full || !is_between || !session.input.place.is_fresh() {
+        let is_between = session.connection.json().is_some_and(|json| !json.is_within_object());
+        if is_full || !is_between || !session.connection.input.place.is_fresh() {
             return 0;
         }
-        let object_max = session.request_max_bytes();
+        let object_max = session.connection.request_max_bytes();
         let Some(mut quick) = json::quick(bytes, object_max) else { return 0 };
-        let waiting = session.outbox.unsent_bytes();
-        let room = session.pause_bytes(limits).saturating_sub(waiting);
+        let waiting = session.connection.outbox.unsent_bytes();
+        let room = session.connection.pause_bytes(limits).saturating_sub(waiting);
         let mut used = 0;
-        session.outbox.write(pool, |out| {
+        session.connection.outbox.write(pool, |out| {
             let most = out.len() + room;
             loop {
                 used += quick.consumed;
@@ -263,7 +263,7 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(replies) = session.replies_mut() else { return };
+        let Some(replies) = session.connection.replies_mut() else { return };
         if asked.receipts > 0 {
             let expected = Expected { id: label.into(), count: asked.receipts };
             replies.receipts.insert(asked.tag, expected);
@@ -289,8 +289,8 @@ impl Hub {
         let Some(session) = self.session_mut(id) else { return false };
         let is_full = session.operations.len() >= max;
         let awaits_slot = is_full && matches!(request, Ok(Request::Call { .. }));
-        session.input.paused |= awaits_slot;
-        if let Some(json) = session.json_mut() {
+        session.connection.input.paused |= awaits_slot;
+        if let Some(json) = session.connection.json_mut() {
             json.awaits_slot = awaits_slot;
         }
         awaits_slot
@@ -317,7 +317,7 @@ impl Hub {
         }
         let Some(session) = self.session(id) else { return true };
         let is_meant = |open: &OpenReply| is_meant(open.tag, open.answered_by, event);
-        let mut open = session.replies().into_iter().flat_map(|replies| &replies.open);
+        let mut open = session.connection.replies().into_iter().flat_map(|replies| &replies.open);
         match (open.position(is_meant), event) {
             (Some(at), _) => self.answer_open(id, at, event),
             (None, Event::Error(refusal)) => {
@@ -358,8 +358,10 @@ impl Hub {
 
     fn answer_open(&mut self, id: SessionId, at: usize, event: &Event<'_>) {
         let limits = self.limits;
-        let session = self.sessions.get_mut(id.slot());
-        let Some(Session { outbox, voice: Some(Voice::Json(json)), .. }) = session else { return };
+        let session = self.sessions.get_mut(id.slot()).map(|it| &mut it.connection);
+        let Some(Connection { outbox, voice: Some(Voice::Json(json)), .. }) = session else {
+            return;
+        };
         let Some(replies) = &mut json.replies else { return };
         let OpenReply { tag, answered_by, reply } = &mut replies.open[at];
         let (tag, before) = (*tag, reply.held_bytes());
@@ -430,22 +432,22 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(replies) = session.replies_mut() else { return };
+        let Some(replies) = session.connection.replies_mut() else { return };
         let Some(at) = replies.open.iter().position(|open| open.tag == tag) else { return };
         let mut reply = replies.take_open(at);
         let before = reply.held_bytes();
         reply.finish(outcome, because);
         let limits = &self.limits;
-        let is_low = session.outbox.unsent_bytes() < limits.outbox_low_bytes;
-        if is_low && session.takes_whole(&reply, limits) {
-            if let Some(replies) = session.replies_mut() {
+        let is_low = session.connection.outbox.unsent_bytes() < limits.outbox_low_bytes;
+        if is_low && session.connection.takes_whole(&reply, limits) {
+            if let Some(replies) = session.connection.replies_mut() {
                 replies.held_bytes -= before;
             }
             self.replies_bytes -= before;
             self.put_reply(id, &mut reply);
         } else {
             let after = reply.held_bytes();
-            if let Some(replies) = session.replies_mut() {
+            if let Some(replies) = session.connection.replies_mut() {
                 replies.held_bytes = replies.held_bytes - before + after;
                 replies.keep_ready(reply);
             }
@@ -463,10 +465,10 @@ impl Hub {
             return;
         };
         let mut reply = std::mem::take(&mut self.reply);
-        if session.takes_whole(&reply, &self.limits) {
+        if session.connection.takes_whole(&reply, &self.limits) {
             self.put_reply(id, &mut reply);
             self.reply = reply;
-        } else if let Some(replies) = session.replies_mut() {
+        } else if let Some(replies) = session.connection.replies_mut() {
             replies.held_bytes += reply.held_bytes();
             self.replies_bytes += reply.held_bytes();
             replies.keep_ready(reply);
@@ -485,8 +487,12 @@ impl Hub {
         let limits = self.limits;
         let mut is_freed = false;
         loop {
-            let session = self.sessions.get_mut(id.slot()).filter(|it| it.id == id);
-            let Some(Session { outbox, voice: Some(Voice::Json(json)), .. }) = session else {
+            let session = self
+                .sessions
+                .get_mut(id.slot())
+                .filter(|it| it.id == id)
+                .map(|it| &mut it.connection);
+            let Some(Connection { outbox, voice: Some(Voice::Json(json)), .. }) = session else {
                 return;
             };
             let Some(replies) = &mut json.replies else { return };
@@ -521,7 +527,7 @@ impl Hub {
 
     /// Forgets what a session is owed, before its operations end.
     pub(in crate::hub) fn drop_replies(&mut self, id: SessionId) {
-        let Some(json) = self.session_mut(id).and_then(Session::json_mut) else { return };
+        let Some(json) = self.connection_mut(id).and_then(Connection::json_mut) else { return };
         let Some(replies) = json.replies.take() else { return };
         self.replies_bytes -= replies.held_bytes;
         // The files are not there as a whole if the replies that say so are not.
@@ -541,7 +547,7 @@ impl Hub {
 
     /// News of the message `tag` have come, one of those that were promised; its id.
     fn use_receipt(&mut self, id: SessionId, tag: Tag) -> Option<Box<str>> {
-        let replies = self.session_mut(id)?.replies_mut()?;
+        let replies = self.connection_mut(id)?.replies_mut()?;
         let expected = replies.receipts.get_mut(&tag)?;
         expected.count -= 1;
         match expected.count {
@@ -553,7 +559,7 @@ impl Hub {
     /// Cancels all that was asked for with this id; returns how many those were.
     fn cancel_all(&mut self, id: SessionId, target: &str) -> u64 {
         let Some(session) = self.session(id) else { return 0 };
-        let open = session.replies().into_iter().flat_map(|replies| &replies.open);
+        let open = session.connection.replies().into_iter().flat_map(|replies| &replies.open);
         let meant = open.filter(|open| open.reply.id() == target).map(|open| open.tag);
         let tags: Vec<Tag> = meant.collect();
         tags.iter().for_each(|tag| self.on_cancel(id, *tag));
@@ -563,8 +569,8 @@ impl Hub {
     /// Whether the pieces of the operation's file are to be handed in as bytes, and not as places
     /// in it.
     pub fn wants_content(&self, id: OperationId) -> bool {
-        let owner = self.listener(id).and_then(|(owner, _)| self.session(owner));
-        owner.is_some_and(Session::is_json)
+        let owner = self.listener(id).and_then(|(owner, _)| self.connection(owner));
+        owner.is_some_and(Connection::is_json)
     }
 }
 
@@ -601,7 +607,7 @@ fn is_meant(tag: Tag, answered_by: AnsweredBy, event: &Event<'_>) -> bool {
     }
 }
 
-impl Session {
+impl Connection {
     /// What it is owed for its requests.
     pub(in crate::hub) fn replies(&self) -> Option<&Replies> {
         match &self.voice {
