@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{CloseReason, Connection, Hub, Phase, SessionId, names::Keyed};
+use super::{CloseReason, Connection, Hub, Phase, SessionId, directory::Keyed};
 use crate::limits::Limits;
 
 /// Where connections come from, as far as one owner can choose: a customer of a network provider
