@@ -243,7 +243,7 @@ impl Hub {
         let session = self.session(id).expect("the caller has it");
         let name = session.reader()?;
         if !session.connection.is_closing() {
-            self.names.release(&name);
+            self.directory.release(&name);
         }
         Some(name)
     }

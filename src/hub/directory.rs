@@ -1,4 +1,4 @@
-//! Who is where: the index from user names to sessions.
+//! What the names lead to.
 
 use std::{
     collections::HashMap,
@@ -7,17 +7,28 @@ use std::{
 
 use siphasher::sip::SipHasher13;
 
-use super::SessionId;
-use crate::wire::Name;
+use super::{Hub, SessionId};
+use crate::wire::{Name, Refusal, error::ErrorCode::NoSuchUser, escape::escape_bytes};
 
-/// The sessions by the names of their users.
+/// Everything that has a name.
 ///
 /// Peers choose the names, so the hash is keyed, and the key comes from outside: a simulation
 /// hands in a constant and sees the same order every time.
 #[derive(Debug)]
-pub struct Names {
-    sessions: HashMap<Name, SessionId, Keyed>,
+pub struct Directory {
+    targets: HashMap<Name, Target, Keyed>,
 }
+
+/// What a name leads to. Whatever else may have one is a variant here, and an arm wherever
+/// something is sent to a name: [`Hub::send_to`] and [`Hub::on_send`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// The session of the user of that name.
+    Session(SessionId),
+}
+
+/// How much of a name is shown that nobody has.
+const SHOWN_NAME_CHARS: usize = 40;
 
 /// The secret key of such a hash.
 #[derive(Clone, Copy, Debug)]
@@ -47,23 +58,30 @@ impl Hasher for Hash13 {
     }
 }
 
-impl Names {
-    /// An empty index under a secret key.
-    pub fn new(key: Keyed) -> Names {
-        Names { sessions: HashMap::with_hasher(key) }
+impl Directory {
+    /// An empty directory under a secret key.
+    pub fn new(key: Keyed) -> Directory {
+        Directory { targets: HashMap::with_hasher(key) }
     }
 
-    /// The session of the user whose name is `name`; bytes that are no name find nobody.
-    pub fn get(&self, name: &[u8]) -> Option<SessionId> {
-        self.sessions.get(name).copied()
+    /// What has this name; bytes that are no name find nothing.
+    pub fn get(&self, name: &[u8]) -> Option<Target> {
+        self.targets.get(name).copied()
+    }
+
+    /// The session of the user of this name, while they have one.
+    pub fn session(&self, name: &Name) -> Option<SessionId> {
+        match self.get(name.as_bytes())? {
+            Target::Session(id) => Some(id),
+        }
     }
 
     /// Gives the name to the session; false where somebody has it.
     pub fn claim(&mut self, name: Name, session: SessionId) -> bool {
-        match self.sessions.entry(name) {
+        match self.targets.entry(name) {
             std::collections::hash_map::Entry::Occupied(_) => false,
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(session);
+                entry.insert(Target::Session(session));
                 true
             }
         }
@@ -71,23 +89,41 @@ impl Names {
 
     /// Makes the name free.
     pub fn release(&mut self, name: &Name) {
-        self.sessions.remove(name.as_bytes());
+        self.targets.remove(name.as_bytes());
     }
 
-    /// Everybody, in the order of the names.
+    /// All users who are here, in the order of their names.
     pub fn sorted(&self) -> Vec<Name> {
-        let mut names: Vec<Name> = self.sessions.keys().copied().collect();
+        let mut names: Vec<Name> = self.sessions().map(|(name, _)| *name).collect();
         names.sort_unstable();
         names
     }
 
-    /// All pairs, in no order that means anything.
-    pub fn iter(&self) -> impl Iterator<Item = (&Name, SessionId)> {
-        self.sessions.iter().map(|(name, session)| (name, *session))
+    /// All users who are here and their sessions, in no order that means anything.
+    pub fn sessions(&self) -> impl Iterator<Item = (&Name, SessionId)> {
+        self.targets.iter().map(|(name, target)| match target {
+            Target::Session(id) => (name, *id),
+        })
     }
 
-    /// How many names are taken.
-    pub fn len(&self) -> usize {
-        self.sessions.len()
+    /// How many users are here.
+    pub fn users_count(&self) -> usize {
+        self.targets.len()
+    }
+}
+
+impl Hub {
+    /// What a sender means by this name, or that there is nothing: the one place that says so.
+    /// `purpose` is what it would be here for, if that is to be said.
+    pub(super) fn look_up(&self, name: &[u8], purpose: &str) -> Result<Target, Refusal> {
+        self.directory.get(name).ok_or_else(|| {
+            let name = escape_bytes(name);
+            let mut shown: String = name.chars().take(SHOWN_NAME_CHARS).collect();
+            if shown.len() < name.len() {
+                shown.push_str("...");
+            }
+            let text = format!("nobody called `{shown}` is here{purpose}; `who` lists the users");
+            Refusal::new(0, NoSuchUser, text)
+        })
     }
 }

@@ -38,12 +38,12 @@ impl Hub {
     }
 
     fn check_names(&self) {
-        for (name, id) in self.names.iter() {
+        for (name, id) in self.directory.sessions() {
             let session = self.session(id).expect("a taken name belongs to a session");
             assert_eq!(session.name(), Some(*name), "{id:?} has another name than the index");
         }
         let named = self.sessions().filter(|session| session.name().is_some()).count();
-        assert_eq!(named, self.names.len(), "every named session is in the index");
+        assert_eq!(named, self.directory.users_count(), "every named session is in the index");
     }
 
     fn check_logins(&self) {

@@ -213,7 +213,7 @@ impl Hub {
 
     /// Without passwords the first one of a name has it, as long as there is anybody.
     fn log_in_by_name(&mut self, id: SessionId, name: Name) {
-        if let Some(other) = self.names.get(name.as_bytes())
+        if let Some(other) = self.directory.session(&name)
             && !self.is_half_open(other)
         {
             self.probe(other);
@@ -231,12 +231,12 @@ impl Hub {
 
     /// Gives the name to the session, whoever had it.
     fn enter(&mut self, id: SessionId, name: Name, rights: Rights) {
-        if let Some(other) = self.names.get(name.as_bytes()) {
+        if let Some(other) = self.directory.session(&name) {
             let address = self.session(id).expect("the caller has it").origin().address();
             let text = format!("replaced by a login from {address}");
             self.close(other, CloseReason::Replaced, Some(&Refusal::new(0, Replaced, text)));
         }
-        let is_free = self.names.claim(name, id);
+        let is_free = self.directory.claim(name, id);
         assert!(is_free, "whoever had the name was closed");
         let session = self.session_mut(id).expect("the caller has it");
         session.connection.phase = Phase::Ready;
@@ -404,7 +404,7 @@ impl Hub {
             return;
         }
         let granted = self.policy.granted();
-        let named: Vec<_> = self.names.iter().map(|(name, id)| (*name, id)).collect();
+        let named: Vec<_> = self.directory.sessions().map(|(name, id)| (*name, id)).collect();
         for (name, id) in named {
             match self.logins.accounts.get(&name) {
                 Some(rights) if !changed.contains(&name) => {

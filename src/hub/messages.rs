@@ -2,6 +2,7 @@
 
 use super::{
     Connection, Effect, Hub, Session, SessionId,
+    directory::Target,
     outbox::{Pool, Posted},
     voice::{Voice, held::HeldPost},
 };
@@ -29,7 +30,7 @@ impl Hub {
         let letter = Letter { sender: id, from, tag, text };
         if to.is_everybody() {
             self.send_to_everybody(&letter);
-            if self.names.len() == 1 {
+            if self.directory.users_count() == 1 {
                 self.refuse(id, tag, NoSuchUser, "nobody else is here");
             }
         } else if let Some(name) = to.single() {
@@ -50,8 +51,12 @@ impl Hub {
     }
 
     fn send_to(&mut self, letter: &Letter<'_>, name: &[u8]) {
-        let Some(target) = self.find(letter.sender, name) else {
-            return self.refuse_name(letter, name);
+        let target = match self.find(letter.sender, name) {
+            Ok(Target::Session(target)) => target,
+            Err(refusal) => {
+                let refusal = Refusal { tag: letter.tag, ..refusal };
+                return self.say(letter.sender, &Event::Error(&refusal));
+            }
         };
         if target == letter.sender {
             return self.refuse(letter.sender, letter.tag, BadArguments, "that is your own name");
@@ -59,15 +64,18 @@ impl Hub {
         self.hand_over(letter, target);
     }
 
-    /// The session of this name. People talk: whoever was written to last is looked at first.
-    fn find(&mut self, sender: SessionId, name: &[u8]) -> Option<SessionId> {
-        let last = self.session(sender)?.last_target;
+    /// What has this name. People talk: whoever was written to last is looked at first.
+    fn find(&mut self, sender: SessionId, name: &[u8]) -> Result<Target, Refusal> {
+        let last = self.session(sender).map_or(SessionId::NOBODY, |session| session.last_target);
         if self.session(last).is_some_and(|session| session.is_named(name)) {
-            return Some(last);
+            return Ok(Target::Session(last));
         }
-        let target = self.names.get(name)?;
-        self.session_mut(sender)?.last_target = target;
-        Some(target)
+        let found = self.look_up(name, "")?;
+        let Target::Session(target) = found;
+        if let Some(session) = self.session_mut(sender) {
+            session.last_target = target;
+        }
+        Ok(found)
     }
 
     fn send_to_everybody(&mut self, letter: &Letter<'_>) {
@@ -103,16 +111,6 @@ impl Hub {
                 self.refuse(letter.sender, letter.tag, code, text);
             }
         }
-    }
-
-    fn refuse_name(&mut self, letter: &Letter<'_>, name: &[u8]) {
-        let name = crate::wire::escape::escape_bytes(name);
-        let mut shown: String = name.chars().take(40).collect();
-        if shown.len() < name.len() {
-            shown.push_str("...");
-        }
-        let text = format!("nobody called `{shown}` is here; `who` lists the users");
-        self.refuse(letter.sender, letter.tag, NoSuchUser, text);
     }
 
     pub(super) fn refuse(

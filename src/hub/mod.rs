@@ -39,7 +39,7 @@ use std::collections::VecDeque;
 use admission::{Mode, Origin, Policy};
 pub use closing::CloseReason;
 pub use connection::{Connection, Phase};
-use directory::{Keyed, Names};
+use directory::{Directory, Keyed};
 pub use ids::{OperationId, SessionId};
 use lockout::Lockout;
 use logins::Logins;
@@ -81,7 +81,7 @@ pub struct Hub {
     policy: Policy,
     now: Time,
     sessions: Slab<Session>,
-    names: Names,
+    directory: Directory,
     logins: Logins,
     strangers: Strangers,
     /// Those with a name that anybody could have taken.
@@ -354,7 +354,7 @@ pub struct Counts {
 pub struct Full;
 
 impl Hub {
-    /// A hub without sessions. `name_key` must be random and secret in earnest: see [`Names`].
+    /// A hub without sessions. `name_key` must be random and secret: see [`Directory`].
     pub fn new(limits: Limits, name_key: [u64; 2], policy: Policy) -> Hub {
         limits.check();
         let attempts = match policy.mode {
@@ -368,7 +368,7 @@ impl Hub {
             policy,
             now: Time(0),
             sessions: Slab::new(),
-            names: Names::new(key),
+            directory: Directory::new(key),
             logins: Logins::new(lockout, key),
             strangers: Strangers::new(key),
             unproven: Strangers::new(key),
@@ -525,7 +525,7 @@ impl Hub {
     pub fn counts(&self) -> Counts {
         Counts {
             sessions: self.sessions.len(),
-            users: self.names.len(),
+            users: self.directory.users_count(),
             operations: self.operations.len(),
             messages: self.messages,
         }

@@ -2,6 +2,7 @@
 
 use super::{
     Connection, Hub, OperationId, OperationKind, Session, SessionId,
+    directory::Target,
     pipe::{Offer, OpenOffer, PipeEnd, Role},
     rights::Right,
     timers::Alarm,
@@ -40,9 +41,9 @@ impl Hub {
             return refuse(NotNamed, text);
         };
         self.may_start(id, tag)?;
-        let Some(target) = self.names.get(to.as_bytes()) else {
-            let text = format!("nobody called `{to}` is here to take it; `who` lists the users");
-            return refuse(NoSuchUser, text);
+        let target = match self.look_up(to.as_bytes(), " to take it") {
+            Ok(Target::Session(target)) => target,
+            Err(refusal) => return Err(Refusal { tag, ..refusal }),
         };
         if target == id {
             return refuse(BadArguments, "that is your own name; nothing was offered".into());

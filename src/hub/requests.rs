@@ -36,7 +36,7 @@ impl Hub {
     /// Where those of these users take files straight who have said so.
     fn udp_ports(&self, names: &[Name]) -> Vec<UdpPort> {
         let of = |user: &Name| {
-            let session = self.names.get(user.as_bytes()).and_then(|id| self.session(id));
+            let session = self.directory.session(user).and_then(|id| self.session(id));
             session?.udp_port.map(|port| UdpPort { user: *user, port })
         };
         names.iter().filter_map(of).collect()
@@ -102,7 +102,7 @@ impl Hub {
             Call::Echo { text } => self.answer_text(id, tag, &text),
             Call::Help => self.answer_text(id, tag, &verbs::help()),
             Call::Who => {
-                let names = self.names.sorted();
+                let names = self.directory.sorted();
                 for names in names.chunks(NAMES_PER_EVENT) {
                     self.say(id, &Event::Users { tag, names });
                 }
