@@ -3,14 +3,15 @@
 use super::{
     Connection, Effect, Hub, OperationKind, Phase, Session, SessionId, Time,
     ids::OperationId,
-    outbox::{Pool, Posted},
+    outbox::Pool,
+    receipts::Receipt,
     timers::Alarm,
     voice::{Voice, json::JsonVoice},
 };
 use crate::{
     limits::Limits,
     wire::{
-        ErrorCode, Event, Name, Refusal, Tag,
+        ErrorCode, Event, Name, Refusal,
         dialect::{self, Sniffed},
     },
 };
@@ -64,11 +65,11 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let reader = session.reader().zip(session.connection.voice.as_ref().map(Voice::dialect));
+        let reader = session.reader();
         let (mut files, mut posts) = (Vec::new(), Vec::new());
-        let on_post = |posted: Posted| {
-            if posted.receipt != 0 {
-                posts.push(posted);
+        let on_post = |receipt: Receipt| {
+            if receipt.tag != 0 {
+                posts.push(receipt);
             }
         };
         session.connection.outbox.consume(&mut self.pool, count, |file| files.push(file), on_post);
@@ -84,8 +85,8 @@ impl Hub {
                 session.connection.pinged = None;
             }
         }
-        if let Some((name, dialect)) = reader {
-            posts.into_iter().for_each(|posted| self.on_posted(name, dialect, posted));
+        if let Some(name) = reader {
+            posts.into_iter().for_each(|receipt| self.on_posted(name, receipt));
         }
         files.into_iter().for_each(|file| self.on_file_sent(file));
         self.after_sent(id, count);
@@ -389,17 +390,16 @@ fn no_login(limits: &Limits) -> Refusal {
 
 impl Connection {
     /// Gives up all that waits for it; returns whose messages are lost, and their receipts.
-    fn abandon(&mut self, pool: &mut Pool) -> Vec<(SessionId, Tag)> {
-        let queued = self.outbox.abandon(pool).into_iter().map(|it| (it.sender, it.receipt));
-        let mut lost: Vec<_> = queued.collect();
+    fn abandon(&mut self, pool: &mut Pool) -> Vec<Receipt> {
+        let mut lost = self.outbox.abandon(pool);
         let mut voice = self.voice.take();
         if let Some(held) = voice.as_mut().and_then(Voice::take_held) {
-            lost.extend(held.posts.iter().map(|post| (post.sender, post.receipt)));
+            lost.extend(held.posts.iter().map(|(_, receipt)| receipt));
         }
         if let Some(Voice::Frame(frame)) = &voice {
-            lost.extend(frame.promises().map(|it| (it.sender, it.tag)));
+            lost.extend(frame.promises().map(|(_, receipt)| receipt));
         }
-        lost.retain(|(sender, _)| *sender != SessionId::NOBODY);
+        lost.retain(|receipt| *receipt != Receipt::ELSEWHERE);
         lost
     }
 }

@@ -3,8 +3,9 @@
 use super::{
     Hub, Operation, OperationId, OperationKind, Phase, Session, Time,
     pipe::{Flow, Offer, OpenOffer, PipeEnd, Role},
+    receipts::Receipt,
     timers::Alarm,
-    voice::{Voice, frame::Receipt},
+    voice::Voice,
 };
 use crate::limits::{OBJECT_MAX_BYTES, REQUEST_BODY_MAX_BYTES};
 
@@ -223,8 +224,7 @@ impl Hub {
         if let Some(held) = voice.and_then(Voice::held) {
             assert!(voice.is_some_and(|it| !it.is_at_start()), "{id:?} holds back for nothing");
             assert!(!held.bytes.is_empty());
-            assert!(held.posts.is_sorted_by_key(|post| post.end));
-            assert!(held.posts.last().is_none_or(|post| post.end <= held.bytes.len()));
+            held.posts.check(0, held.bytes.len() as u64);
         }
         assert!(
             !session.connection.outbox.is_empty() || session.connection.stalled.is_none(),
@@ -266,7 +266,7 @@ impl Hub {
         let Some(Voice::Frame(frame)) = &session.connection.voice else { return };
         let count = frame.promises().count();
         assert!(count <= self.limits.receipts_max, "{:?} owes too much", session.id);
-        let is_good = |it: &Receipt| it.serial != 0 && it.tag != 0;
+        let is_good = |(serial, receipt): (u64, Receipt)| serial != 0 && receipt.tag != 0;
         assert!(frame.promises().all(is_good), "receipts have numbers");
         assert!(count == 0 || session.reader().is_some(), "{:?} has no name", session.id);
     }

@@ -1,16 +1,13 @@
 //! Messages from session to session: the hot path, and what is owed when they do not arrive.
 
 use super::{
-    Connection, Effect, Hub, Session, SessionId,
-    directory::Target,
-    outbox::{Pool, Posted},
-    voice::{Voice, held::HeldPost},
+    Connection, Effect, Hub, Session, SessionId, directory::Target, outbox::Pool,
+    receipts::Receipt, voice::Voice,
 };
 use crate::{
     limits::{Limits, RECIPIENTS_MAX},
     wire::{
-        Dialect, ErrorCode, Event, Name, Recipients, Refusal, Tag, Text, error::ErrorCode::*,
-        event::Witness,
+        ErrorCode, Event, Name, Recipients, Refusal, Tag, Text, error::ErrorCode::*, event::Witness,
     },
 };
 
@@ -133,19 +130,16 @@ impl Hub {
     }
 
     /// Lines and JSON have no acknowledgement: that the connection took the bytes must do.
-    pub(super) fn on_posted(&mut self, recipient: Name, dialect: Dialect, posted: Posted) {
-        if posted.receipt != 0 && dialect != Dialect::Frame {
-            let by = Witness::Connection;
-            let event = Event::Delivered { tag: posted.receipt, to: recipient, by };
-            self.say(posted.sender, &event);
-        }
+    pub(super) fn on_posted(&mut self, recipient: Name, receipt: Receipt) {
+        let by = Witness::Connection;
+        self.say(receipt.sender, &Event::Delivered { tag: receipt.tag, to: recipient, by });
     }
 
     /// Tells the senders what of theirs has not arrived with `name`, whose session is over.
-    pub(super) fn report_lost(&mut self, name: Name, mut lost: Vec<(SessionId, Tag)>) {
-        lost.sort_unstable();
-        for mine in lost.chunk_by(|a, b| a.0 == b.0 && a.1 == 0 && b.1 == 0) {
-            let (sender, tag) = mine[0];
+    pub(super) fn report_lost(&mut self, name: Name, mut lost: Vec<Receipt>) {
+        lost.sort_unstable_by_key(|it| (it.sender, it.tag));
+        for mine in lost.chunk_by(|a, b| a.sender == b.sender && a.tag == 0 && b.tag == 0) {
+            let Receipt { sender, tag } = mine[0];
             let what = match mine.len() {
                 1 => "a message".to_string(),
                 count => format!("{count} messages"),
@@ -175,28 +169,20 @@ impl Connection {
             self.overflowed = true;
             return Err(PeerBusy);
         }
+        let receipt = Receipt { sender: letter.sender, tag: letter.tag };
         let voice = self.voice.as_mut().expect("only peers that have said something have names");
         let dialect = voice.dialect();
         let serial = match voice {
-            Voice::Frame(frame) if letter.tag != 0 => {
-                frame.promise(letter.sender, letter.tag, limits)?
-            }
+            Voice::Frame(frame) if letter.tag != 0 => frame.promise(receipt, limits)?,
             _ => 0,
         };
         let message = Event::Message { from: &letter.from, text: letter.text, serial };
+        let write = |out: &mut Vec<u8>| dialect.encode(&message, out);
+        // A receipt that waits for an acknowledgement is kept with those.
+        let receipt = if serial == 0 { receipt } else { Receipt::ELSEWHERE };
         match voice.hold() {
-            None => {
-                let write = |out: &mut Vec<u8>| dialect.encode(&message, out);
-                // A receipt that waits for an acknowledgement is kept elsewhere.
-                let receipt = if serial == 0 { letter.tag } else { 0 };
-                let sender = if serial == 0 { letter.sender } else { SessionId::NOBODY };
-                self.outbox.post(pool, sender, receipt, write);
-            }
-            Some(held) => {
-                dialect.encode(&message, &mut held.bytes);
-                let (end, sender, receipt) = (held.bytes.len(), letter.sender, letter.tag);
-                held.posts.push(HeldPost { end, sender, receipt });
-            }
+            None => self.outbox.post(pool, receipt, write),
+            Some(held) => held.post(receipt, write),
         }
         Ok(())
     }

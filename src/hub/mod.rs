@@ -23,6 +23,7 @@ mod operations;
 mod outbox;
 mod pipe;
 mod pipes;
+mod receipts;
 mod record;
 mod requests;
 pub mod rights;

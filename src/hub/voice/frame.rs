@@ -1,9 +1,11 @@
 //! Frames: data that has begun, and messages that are to be acknowledged.
 
-use std::collections::VecDeque;
-
 use super::{
-    super::{Hub, SessionId, inbound::Passed},
+    super::{
+        Hub, SessionId,
+        inbound::Passed,
+        receipts::{Receipt, Receipts},
+    },
     Voice,
 };
 use crate::{
@@ -28,18 +30,10 @@ pub(in crate::hub) struct FrameVoice {
 /// Messages whose acknowledgement somebody waits for.
 #[derive(Debug, Default)]
 struct Awaiting {
-    /// In the order in which they were sent.
-    receipts: VecDeque<Receipt>,
+    /// By their numbers.
+    receipts: Receipts,
     /// Of the message sent last; never 0.
     serial: u32,
-}
-
-/// One promise to tell a sender.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::hub) struct Receipt {
-    pub(in crate::hub) serial: u32,
-    pub(in crate::hub) sender: SessionId,
-    pub(in crate::hub) tag: Tag,
 }
 
 impl FrameVoice {
@@ -50,8 +44,7 @@ impl FrameVoice {
     /// Notes that a sender wants to hear of the acknowledgement of a message; returns its number.
     pub(in crate::hub) fn promise(
         &mut self,
-        sender: SessionId,
-        tag: Tag,
+        receipt: Receipt,
         limits: &Limits,
     ) -> Result<u32, ErrorCode> {
         let awaiting = self.awaiting.get_or_insert_default();
@@ -59,21 +52,18 @@ impl FrameVoice {
             return Err(PeerBusy);
         }
         awaiting.serial = awaiting.serial.checked_add(1).unwrap_or(1);
-        let serial = awaiting.serial;
-        awaiting.receipts.push_back(Receipt { serial, sender, tag });
-        Ok(serial)
+        awaiting.receipts.push(u64::from(awaiting.serial), receipt);
+        Ok(awaiting.serial)
     }
 
     /// The promise of the message with this number, which is acknowledged.
     pub(in crate::hub) fn take_promise(&mut self, serial: u32) -> Option<Receipt> {
-        let receipts = &mut self.awaiting.as_mut()?.receipts;
-        let at = receipts.iter().position(|receipt| receipt.serial == serial)?;
-        receipts.remove(at)
+        self.awaiting.as_mut()?.receipts.take(u64::from(serial))
     }
 
-    /// Those that are still to be acknowledged.
-    pub(in crate::hub) fn promises(&self) -> impl Iterator<Item = &Receipt> {
-        self.awaiting.iter().flat_map(|awaiting| &awaiting.receipts)
+    /// Those that are still to be acknowledged, with their numbers.
+    pub(in crate::hub) fn promises(&self) -> impl Iterator<Item = (u64, Receipt)> {
+        self.awaiting.iter().flat_map(|awaiting| awaiting.receipts.iter())
     }
 }
 

@@ -262,15 +262,7 @@ impl Hub {
         };
         let Some(held) = session.connection.voice.as_mut().and_then(Voice::release) else { return };
         let was_empty = session.connection.outbox.is_empty();
-        let mut start = 0;
-        for post in &held.posts {
-            let bytes = &held.bytes[start..post.end];
-            let write = |out: &mut Vec<u8>| out.extend_from_slice(bytes);
-            session.connection.outbox.post(&mut self.pool, post.sender, post.receipt, write);
-            start = post.end;
-        }
-        let rest = &held.bytes[start..];
-        session.connection.outbox.write(&mut self.pool, |out| out.extend_from_slice(rest));
+        held.release(&mut session.connection.outbox, &mut self.pool);
         if was_empty && !session.connection.outbox.is_empty() {
             self.effects.push_back(Effect::Flush { session: id });
         }

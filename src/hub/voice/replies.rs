@@ -11,13 +11,10 @@
 //! than a chunk, or finds no room, is written a portion at a time as the socket takes it, and
 //! nothing else comes in between.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, VecDeque},
-};
+use std::{cmp::Reverse, collections::VecDeque};
 
 use super::{
-    super::{Connection, Effect, Hub, Operation, OperationId, SessionId},
+    super::{Connection, Effect, Hub, Operation, OperationId, SessionId, receipts::Expected},
     Voice,
     json::JsonVoice,
 };
@@ -42,7 +39,7 @@ pub struct Replies {
     /// session is within an object.
     ready: VecDeque<Ready>,
     /// Messages whose delivery is to be told, by their numbers.
-    receipts: BTreeMap<Tag, Expected>,
+    receipts: Expected,
     /// Bytes that all of `open` and `ready` hold.
     held_bytes: usize,
 }
@@ -60,13 +57,6 @@ struct Ready {
     reply: Reply,
     /// Files of other users that are there as a whole when it is: these get a mark behind it.
     passed: Vec<OperationId>,
-}
-
-/// Receipts that are still to come for one message.
-#[derive(Debug)]
-struct Expected {
-    id: Box<str>,
-    count: usize,
 }
 
 /// The request of a JSON session that is executed right now; its reply is in [`Hub::reply`].
@@ -264,10 +254,7 @@ impl Hub {
             return;
         };
         let Some(replies) = session.connection.replies_mut() else { return };
-        if asked.receipts > 0 {
-            let expected = Expected { id: label.into(), count: asked.receipts };
-            replies.receipts.insert(asked.tag, expected);
-        }
+        replies.receipts.add(asked.tag, label, asked.receipts);
         if matches!(asked.answered_by, AnsweredBy::End | AnsweredBy::Login) {
             let reply = std::mem::take(&mut self.reply);
             replies.held_bytes += reply.held_bytes();
@@ -547,13 +534,7 @@ impl Hub {
 
     /// News of the message `tag` have come, one of those that were promised; its id.
     fn use_receipt(&mut self, id: SessionId, tag: Tag) -> Option<Box<str>> {
-        let replies = self.connection_mut(id)?.replies_mut()?;
-        let expected = replies.receipts.get_mut(&tag)?;
-        expected.count -= 1;
-        match expected.count {
-            0 => replies.receipts.remove(&tag).map(|expected| expected.id),
-            _ => Some(expected.id.clone()),
-        }
+        self.connection_mut(id)?.replies_mut()?.receipts.take(tag)
     }
 
     /// Cancels all that was asked for with this id; returns how many those were.
