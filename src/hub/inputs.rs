@@ -82,9 +82,11 @@ impl Hub {
 
     pub(super) fn on_input_done(&mut self, id: OperationId, count: usize) {
         let Some((owner, tag)) = self.listener(id) else { return };
-        let Some(intake) = self.operation_mut(id).and_then(Operation::intake_mut) else { return };
-        intake.note_done(count);
-        self.grant(owner, tag, count);
+        // Behind its end nothing more is said of an operation, though its file is still on its way.
+        if let Some(intake) = self.operation_mut(id).and_then(Operation::intake_mut) {
+            intake.note_done(count);
+            self.grant(owner, tag, count);
+        }
         self.resume(owner);
     }
 
@@ -127,6 +129,7 @@ impl Hub {
         }
         let limits = &self.limits;
         let (own, total) = self.whole_input_bytes(id);
+        let all_max = limits.inputs_total_max_bytes;
         let refuse = |whose: &str, held: usize, most: usize| {
             let text = format!(
                 "{bytes} bytes of input come, {held} of {whose} still wait to be taken, and \
@@ -137,26 +140,33 @@ impl Hub {
         if own + bytes > limits.inputs_session_max_bytes {
             return refuse("yours", own, limits.inputs_session_max_bytes);
         }
-        if total + bytes > limits.inputs_total_max_bytes {
-            return refuse("all users", total, limits.inputs_total_max_bytes);
+        if let Some(source) = self.source(id) {
+            let most = source.part_of(all_max, limits.inputs_session_max_bytes);
+            let held = self.whole_input_bytes_of(|owner| self.source(owner) == Some(source));
+            if held + bytes > most {
+                return refuse("all your connections", held, most);
+            }
+        }
+        if total + bytes > all_max {
+            return refuse("all users", total, all_max);
         }
         Ok(())
     }
 
     /// Bytes of input that wait for the session, and for all that speak JSON.
     pub(super) fn whole_input_bytes(&self, id: SessionId) -> (usize, usize) {
-        let (mut own, mut total) = (0, 0);
-        for (_, operation) in &self.operations {
-            let bytes = operation.held_input_bytes();
-            let owner = self.session_of(operation.owner()).filter(|_| bytes > 0);
-            if let Some(owner) = owner
-                && self.connection(owner).is_some_and(Connection::is_json)
-            {
-                total += bytes;
-                own += if owner == id { bytes } else { 0 };
-            }
-        }
-        (own, total)
+        (self.whole_input_bytes_of(|owner| owner == id), self.whole_input_bytes_of(|_| true))
+    }
+
+    /// The same for those whose owners are `meant`.
+    fn whole_input_bytes_of(&self, meant: impl Fn(SessionId) -> bool) -> usize {
+        let operations = self.operations.iter().map(|(_, operation)| operation);
+        let held = operations.filter(|it| it.held_input_bytes() > 0);
+        let is_of_json = |id: SessionId| self.connection(id).is_some_and(Connection::is_json);
+        let is_meant = |it: &&Operation| {
+            self.session_of(it.owner()).is_some_and(|owner| meant(owner) && is_of_json(owner))
+        };
+        held.filter(is_meant).map(Operation::held_input_bytes).sum()
     }
 
     /// Takes in all of an operation's input at once.

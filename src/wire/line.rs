@@ -278,7 +278,7 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
             let path = SharePath::parse(bare.as_bytes());
             Call::Download { path: path.map_err(|fault| bad_path(fault.to_string()))? }
         }
-        Verb::Upload => parse_upload(bare).ok_or_else(|| {
+        Verb::Upload => parse_upload(bare)?.ok_or_else(|| {
             let text = format!("no size is told, so nobody knows where the bytes end; {usage}");
             Refusal::new(0, BadArguments, text)
         })?,
@@ -316,12 +316,15 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
 }
 
 /// A size in plain decimals and a name; `None` where the size is none.
-fn parse_upload(rest: &str) -> Option<Call<'_>> {
+///
+/// # Errors
+/// See [`raw_size`].
+fn parse_upload(rest: &str) -> Result<Option<Call<'_>>, Refusal> {
     let (size, name) = rest.split_once(' ').unwrap_or((rest, ""));
-    let is_plain = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_digit());
-    let size = size.parse().ok().filter(|_| is_plain)?;
+    let Some(size) = raw_size(size)? else { return Ok(None) };
     let path = SharePath::parse(name.trim_ascii_start().as_bytes());
-    Some(Call::Upload { path: path.map_err(|fault| bad_path(fault.to_string())), size })
+    let path = path.map_err(|fault| bad_path(fault.to_string()));
+    Ok(Some(Call::Upload { path, size }))
 }
 
 fn parse_user(rest: &str) -> Result<Request<'_>, Refusal> {
@@ -364,7 +367,7 @@ fn parse_send<'a>(rest: &str, usage: fmt::Arguments<'_>) -> Result<Request<'a>, 
 fn raw_behind(line: &[u8]) -> Result<Option<u64>, Refusal> {
     let line = line.trim_ascii_start();
     let word = first_word(line);
-    if verbs::find(word) != Some(Verb::Send) {
+    if !matches!(verbs::find(word), Some(Verb::Send | Verb::Upload)) {
         return Ok(None);
     }
     let rest = line[word.len()..].trim_ascii_start();

@@ -344,7 +344,7 @@ impl Hub {
     }
 
     fn answer_open(&mut self, id: SessionId, at: usize, event: &Event<'_>) {
-        let limits = self.limits;
+        let (limits, room) = (self.limits, self.replies_room(id));
         let session = self.sessions.get_mut(id.slot()).map(|it| &mut it.connection);
         let Some(Connection { outbox, voice: Some(Voice::Json(json)), .. }) = session else {
             return;
@@ -370,9 +370,7 @@ impl Hub {
                 return;
             }
             Event::Output { stream, bytes, .. } => {
-                let most = limits.reply_max_bytes.saturating_sub(before);
-                let most =
-                    most.min(limits.replies_total_max_bytes.saturating_sub(self.replies_bytes));
+                let most = limits.reply_max_bytes.saturating_sub(before).min(room);
                 let kept = &bytes[..bytes.len().min(most)];
                 reply.take_in(&Event::Output { tag, stream: *stream, bytes: kept });
                 if kept.len() < bytes.len() {
@@ -389,6 +387,7 @@ impl Hub {
         replies.held_bytes += grown;
         self.replies_bytes += grown;
         if reply.held_bytes() > limits.reply_max_bytes
+            || grown > room
             || self.replies_bytes > limits.replies_total_max_bytes
         {
             reply.truncate();
