@@ -1,5 +1,6 @@
 //! One connection: where its conversation stands, its half-read input, its unsent output, and the
-//! deadlines of its socket. Who is at its other end is the affair of its [`Session`](super::Session).
+//! deadlines of its socket. Who is at the other end is the affair of its
+//! [`Session`](super::Session).
 
 use super::{
     CloseReason, Outbox, Time,

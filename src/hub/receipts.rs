@@ -6,8 +6,8 @@
 //!   anywhere: its reader has gone --> told that it is lost
 //! ```
 //!
-//! At each of these places is one queue of [`Receipts`]. What a sender with JSON is still to hear is
-//! counted in [`Expected`], as it names its messages by ids of its own.
+//! At each of these places is one queue of [`Receipts`]. What a sender with JSON is still to hear
+//! is counted in [`Expected`], as it names its messages by ids of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -37,7 +37,8 @@ impl Hub {
 
 impl Session {
     fn holds_something(&self, now: Time) -> bool {
-        let is_awaited = matches!(&self.connection.voice, Some(Voice::Frame(frame)) if frame.promises().next().is_some());
+        let voice = &self.connection.voice;
+        let is_awaited = matches!(voice, Some(Voice::Frame(it)) if it.promises().next().is_some());
         let waits_for_it = !self.offers.is_empty() || is_awaited;
         self.has_work()
             || waits_for_it
