@@ -42,7 +42,7 @@ use post::Office;
 use rng::Rng;
 use sixfour::{
     hub::{
-        Hub, Input, OperationId, Phase, SessionId, Time,
+        ConnectionId, Hub, Input, OperationId, Phase, SessionId, Time,
         admission::{Mode, Origin, Owner, Policy},
         rights::Rights,
     },
@@ -129,8 +129,9 @@ pub struct World {
     vault: Vault,
     /// Ids that are no longer alive: news of them may still be on its way.
     dead_sessions: Vec<SessionId>,
+    dead_connections: Vec<ConnectionId>,
     dead_operations: Vec<OperationId>,
-    closed: BTreeSet<SessionId>,
+    closed: BTreeSet<ConnectionId>,
     lives: u32,
     seen: Seen,
     /// Hash of every input and effect, where it is wanted.
@@ -138,7 +139,7 @@ pub struct World {
     is_tracing: bool,
     stopped: Option<u64>,
     /// Whom the last reset has met.
-    reset: BTreeSet<SessionId>,
+    reset: BTreeSet<ConnectionId>,
     /// Whoever is closed now is out of time, and cut off.
     is_ticking: bool,
     chances: Chances,
@@ -225,6 +226,7 @@ impl World {
             jobs: Vec::new(),
             office: Office::default(),
             dead_sessions: Vec::new(),
+            dead_connections: Vec::new(),
             dead_operations: Vec::new(),
             closed: BTreeSet::new(),
             lives: 0,
@@ -377,7 +379,7 @@ impl World {
         match self.rng.range(0, 5) {
             0 if self.rng.percent(reset) => {
                 self.saw("reset");
-                self.input(Input::Gone { session });
+                self.input(Input::Gone { connection: session });
             }
             1 if self.rng.percent(reset) && !self.peers[at].is_stranger => {
                 self.saw("half close");
@@ -481,9 +483,9 @@ impl World {
                 assert!(deadline.0 > self.now, "{session:?} has outlived its deadline");
             }
         }
-        let is_ready = |id: SessionId| {
+        let is_ready = |id: ConnectionId| {
             let mut sessions = self.hub.sessions();
-            sessions.any(|it| it.id() == id && matches!(it.phase(), Phase::Ready { .. }))
+            sessions.any(|it| it.connection() == id && matches!(it.phase(), Phase::Ready { .. }))
         };
         let late = |since: u64, limit: Duration| since + limit.as_millis() as u64 <= self.now;
         for peer in &self.peers {

@@ -204,7 +204,11 @@ impl Hub {
         self.unproven.remove(id, session.connection.origin.source());
         self.closes.tell(&session, was, reason);
         self.unfinished.set(id, 0);
-        self.effects.push_back(Effect::Close { session: id, reason });
+        // A session ends with its connection: here alone.
+        let connection = session.connection.id;
+        self.attached.remove(connection.slot());
+        self.effects.push_back(Effect::Forget { session: id });
+        self.effects.push_back(Effect::Close { connection, reason });
         let lost = session.connection.abandon(&mut self.pool);
         if let Some(name) = was {
             self.report_lost(name, lost);

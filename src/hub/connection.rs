@@ -3,7 +3,7 @@
 //! [`Session`](super::Session).
 
 use super::{
-    CloseReason, Outbox, Time,
+    CloseReason, ConnectionId, Outbox, Time,
     admission::{Origin, Policy},
     voice::{Standing, Voice, json::JsonVoice},
 };
@@ -15,6 +15,8 @@ use crate::{
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
+    /// Its own id.
+    pub(super) id: ConnectionId,
     /// Where the conversation stands.
     pub(super) phase: Phase,
     /// Where the peer is.
@@ -96,8 +98,15 @@ pub struct Inbound {
 }
 
 impl Connection {
-    pub(super) fn new(now: Time, origin: Origin, policy: &Policy, limits: &Limits) -> Connection {
+    pub(super) fn new(
+        id: ConnectionId,
+        now: Time,
+        origin: Origin,
+        policy: &Policy,
+        limits: &Limits,
+    ) -> Connection {
         Connection {
+            id,
             phase: Phase::Sniffing { deadline: now + limits.first_request_timeout },
             origin,
             secured: false,
@@ -294,8 +303,8 @@ mod tests {
                 [(credentials, first, first), (Mode::Protected, trusted, later)]
             {
                 let policy = Policy { mode, plaintext: false };
-                let now = Time(0);
-                let mut connection = Connection::new(now, origin, &policy, &Limits::default());
+                let (id, now) = (ConnectionId::new(0, 1), Time(0));
+                let mut connection = Connection::new(id, now, origin, &policy, &Limits::default());
                 connection.voice = Some(Voice::new(dialect));
                 connection.phase = Phase::Greeting { deadline: now };
                 assert_eq!(connection.request_max_bytes(), begin, "{dialect:?}");

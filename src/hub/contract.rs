@@ -1,6 +1,6 @@
 //! What goes in and out between the hub and its shell.
 
-use super::{CloseReason, OperationId, SessionId, Verdict, Work, rights::Rights};
+use super::{CloseReason, ConnectionId, OperationId, SessionId, Verdict, Work, rights::Rights};
 use crate::wire::{
     Name, Outcome, Secret, Stream,
     event::{Entry, Object},
@@ -12,35 +12,35 @@ pub enum Input<'a> {
     /// The peer's bytes, in any portions.
     Bytes {
         /// From whom.
-        session: SessionId,
+        connection: ConnectionId,
         /// Not kept longer than this call but for an incomplete rest.
         bytes: &'a [u8],
     },
     /// Its bytes are protected by TLS from now on. Nothing was read of it before that but TLS.
     Secured {
         /// Whose.
-        session: SessionId,
+        connection: ConnectionId,
     },
     /// The peer will say no more, and may still listen.
     EndOfInput {
         /// Who.
-        session: SessionId,
+        connection: ConnectionId,
     },
     /// The peer's bytes have ended, and with TLS that was not said as it should be: perhaps it was
     /// somebody on the way who cut them off. What is not complete is not done.
     CutOff {
         /// Whose.
-        session: SessionId,
+        connection: ConnectionId,
     },
     /// The socket failed.
     Gone {
         /// Whose.
-        session: SessionId,
+        connection: ConnectionId,
     },
     /// The socket was offered [`Hub::piece`](super::Hub::piece) and took so many bytes, perhaps 0.
     Sent {
         /// Whose socket.
-        session: SessionId,
+        connection: ConnectionId,
         /// Bytes.
         count: usize,
     },
@@ -149,17 +149,22 @@ pub enum Effect {
     /// [`Hub::piece`](super::Hub::piece) has become something: write until it is `None`.
     Flush {
         /// Whose.
-        session: SessionId,
+        connection: ConnectionId,
     },
     /// Reading goes on where [`Hub::wants_input`](super::Hub::wants_input) had said no.
     Resume {
         /// Whose.
-        session: SessionId,
+        connection: ConnectionId,
     },
-    /// The session is over. What was to be said is sent, or nobody is there to hear it.
-    Close {
+    /// The session is over: nothing is kept for it any more. With it goes its connection.
+    Forget {
         /// Which.
         session: SessionId,
+    },
+    /// The connection is over. What was to be said is sent, or nobody is there to hear it.
+    Close {
+        /// Which.
+        connection: ConnectionId,
         /// Why.
         reason: CloseReason,
     },
@@ -211,7 +216,7 @@ pub enum Effect {
     /// held for it, or was until now.
     Watch {
         /// Whose.
-        session: SessionId,
+        connection: ConnectionId,
         /// Whether something is held yet; where not, nobody looks any more.
         holds: bool,
     },

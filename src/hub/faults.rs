@@ -11,13 +11,13 @@ impl Hub {
     /// Whose input this is; `None` where it is nobody's, as that of time.
     pub fn culprit(&self, input: &Input<'_>) -> Option<SessionId> {
         match *input {
-            Input::Bytes { session, .. }
-            | Input::Secured { session }
-            | Input::EndOfInput { session }
-            | Input::CutOff { session }
-            | Input::Gone { session }
-            | Input::Sent { session, .. }
-            | Input::Verified { session, .. } => Some(session),
+            Input::Bytes { connection, .. }
+            | Input::Secured { connection }
+            | Input::EndOfInput { connection }
+            | Input::CutOff { connection }
+            | Input::Gone { connection }
+            | Input::Sent { connection, .. } => self.session_at(connection),
+            Input::Verified { session, .. } => Some(session),
             Input::Opened { operation, .. }
             | Input::Chunk { operation, .. }
             | Input::InputTaken { operation, .. }

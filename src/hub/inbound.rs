@@ -3,7 +3,7 @@
 use zeroize::Zeroize as _;
 
 use super::{
-    CloseReason, Hub, Phase, SessionId,
+    CloseReason, Connection, Effect, Hub, Phase, SessionId,
     rights::Right,
     voice::{
         Voice,
@@ -169,10 +169,9 @@ impl Hub {
         if session.connection.input.paused && !session.must_pause(&limits) {
             session.connection.input.paused = false;
             self.on_bytes(id, b"");
-            let still_on =
-                self.connection(id).is_some_and(|it| !it.input.paused && !it.is_closing());
-            if still_on {
-                self.effects.push_back(super::Effect::Resume { session: id });
+            let is_on = |it: &&Connection| !it.input.paused && !it.is_closing();
+            if let Some(connection) = self.connection(id).filter(is_on).map(|it| it.id) {
+                self.effects.push_back(Effect::Resume { connection });
             }
         } else {
             self.close_if_finished(id);

@@ -19,7 +19,14 @@ impl Hub {
         self.check_names();
         self.check_logins();
         self.check_operations();
+        assert_eq!(self.attached.len(), self.sessions.len(), "each connection has a session");
         for (slot, session) in &self.sessions {
+            let connection = session.connection.id;
+            assert_eq!(
+                self.session_at(connection),
+                Some(session.id),
+                "{connection:?} is another's"
+            );
             assert_eq!(session.id.slot(), slot, "a session knows where it lies");
             self.check_state(session);
             self.check_queues(session);

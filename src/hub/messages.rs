@@ -94,7 +94,7 @@ impl Hub {
             Ok(()) => {
                 self.messages += 1;
                 if was_empty && !recipient.connection.outbox.is_empty() {
-                    self.effects.push_back(Effect::Flush { session: target });
+                    self.effects.push_back(Effect::Flush { connection: recipient.connection.id });
                 }
                 if letter.tag != 0 {
                     self.note_receipt(letter.sender);

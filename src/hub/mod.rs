@@ -43,7 +43,7 @@ pub use closing::CloseReason;
 pub use connection::{Connection, Phase};
 pub use contract::{Chunk, Counts, ENTRIES_MAX, Effect, Full, Input};
 use directory::{Directory, Keyed};
-pub use ids::{OperationId, SessionId};
+pub use ids::{ConnectionId, OperationId, SessionId};
 use lockout::Lockout;
 use logins::Logins;
 pub use logins::Verdict;
@@ -67,17 +67,27 @@ use crate::{
     wire::{Dialect, Event, json::Reply},
 };
 
+/// A connection, and the session that is heard and answered through it.
+#[derive(Debug)]
+struct Attached {
+    connection: ConnectionId,
+    session: SessionId,
+}
+
 /// The server without its sockets.
 ///
 /// Contract: after every call of [`Hub::open`] and [`Hub::handle`], drain [`Hub::poll_effect`]
 /// until it returns `None`, then wait no longer than until [`Hub::poll_timeout`]. `Hub` asserts
 /// it. Every [`Hub::open`] that succeeds is answered by exactly one [`Effect::Close`]; the shell
-/// drops a socket there and nowhere else. Every [`Effect::Start`] is followed by exactly one
+/// drops a socket there and nowhere else. Every session ends with one [`Effect::Forget`], behind
+/// all of its [`Effect::Stop`]s. Every [`Effect::Start`] is followed by exactly one
 /// [`Effect::Stop`] or [`Effect::Release`].
 pub struct Hub {
     limits: Limits,
     policy: Policy,
     now: Time,
+    /// Which session is heard and answered through each connection.
+    attached: Slab<Attached>,
     sessions: Slab<Session>,
     directory: Directory,
     logins: Logins,
@@ -135,6 +145,7 @@ impl Hub {
             limits,
             policy,
             now: Time(0),
+            attached: Slab::new(),
             sessions: Slab::new(),
             directory: Directory::new(key),
             logins: Logins::new(lockout, key),
@@ -165,7 +176,7 @@ impl Hub {
     }
 
     /// Takes in a connection, in whose favour one may have to go that has no name.
-    pub fn open(&mut self, now: Time, origin: Origin) -> Result<SessionId, Full> {
+    pub fn open(&mut self, now: Time, origin: Origin) -> Result<ConnectionId, Full> {
         self.begin(now);
         let source = origin.source();
         if self.stopping.is_some() || !self.admits(source) {
@@ -174,23 +185,28 @@ impl Hub {
         let serial = self.next_serial();
         let entry = self.sessions.vacant_entry();
         let id = SessionId::new(entry.key(), serial);
-        entry.insert(Session::new(id, now, origin, &self.policy, &self.limits));
+        let attached = self.attached.vacant_entry();
+        let connection = ConnectionId::new(attached.key(), serial);
+        attached.insert(Attached { connection, session: id });
+        let connection = Connection::new(connection, now, origin, &self.policy, &self.limits);
+        let at = connection.id;
+        entry.insert(Session::new(id, connection, self.policy.rights_of_anybody()));
         self.strangers.insert(id, source);
         record::begun(id, origin.peer());
         self.arm(id);
-        Ok(id)
+        Ok(at)
     }
 
     /// Takes in what has happened.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
         self.begin(now);
         match input {
-            Input::Bytes { session, bytes } => self.on_bytes(session, bytes),
-            Input::Secured { session } => self.on_secured(session),
-            Input::EndOfInput { session } => self.on_end_of_input(session),
-            Input::CutOff { session } => self.on_cut_off(session),
-            Input::Gone { session } => self.remove(session, CloseReason::PeerGone),
-            Input::Sent { session, count } => self.on_sent(session, count),
+            Input::Bytes { connection, bytes } => self.on_bytes(self.at(connection), bytes),
+            Input::Secured { connection } => self.on_secured(self.at(connection)),
+            Input::EndOfInput { connection } => self.on_end_of_input(self.at(connection)),
+            Input::CutOff { connection } => self.on_cut_off(self.at(connection)),
+            Input::Gone { connection } => self.remove(self.at(connection), CloseReason::PeerGone),
+            Input::Sent { connection, count } => self.on_sent(self.at(connection), count),
             Input::Verified { session, verdict } => self.on_verified(session, verdict),
             Input::Accounts { accounts, changed } => self.on_accounts(accounts, changed),
             Input::Opened { operation, name, size, modified } => {
@@ -237,14 +253,14 @@ impl Hub {
         self.timers.next()
     }
 
-    /// What the socket of the session is to send next.
-    pub fn piece(&self, session: SessionId) -> Option<Piece<'_>> {
-        self.connection(session)?.outbox.piece()
+    /// What the socket of the connection is to send next.
+    pub fn piece(&self, connection: ConnectionId) -> Option<Piece<'_>> {
+        self.connection(self.at(connection))?.outbox.piece()
     }
 
-    /// Bytes that wait for the socket of the session.
-    pub fn unsent_bytes(&self, session: SessionId) -> usize {
-        self.session(session).map_or(0, |session| session.connection.outbox.unsent_bytes())
+    /// Bytes that wait for the socket of the connection.
+    pub fn unsent_bytes(&self, connection: ConnectionId) -> usize {
+        self.connection(self.at(connection)).map_or(0, |it| it.outbox.unsent_bytes())
     }
 
     /// Whether there was a password among the bytes handed in since it was last asked: then
@@ -253,19 +269,19 @@ impl Hub {
         std::mem::take(&mut self.heard_secret)
     }
 
-    /// Bytes of the session that may be read at once: few while it is a nobody's, so that the
+    /// Bytes of the connection that may be read at once: few while it is a nobody's, so that the
     /// rest of them, which is kept, is small.
-    pub fn input_max_bytes(&self, session: SessionId) -> usize {
-        match self.session(session) {
-            Some(session) if session.connection.is_nobody() => LINE_FIRST_MAX_BYTES,
+    pub fn input_max_bytes(&self, connection: ConnectionId) -> usize {
+        match self.connection(self.at(connection)) {
+            Some(connection) if connection.is_nobody() => LINE_FIRST_MAX_BYTES,
             _ => usize::MAX,
         }
     }
 
-    /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
-    pub fn wants_input(&mut self, id: SessionId) -> bool {
+    /// Whether bytes of the connection may be read now. Where not, [`Effect::Resume`] follows.
+    pub fn wants_input(&mut self, connection: ConnectionId) -> bool {
         let limits = self.limits;
-        let Some(session) = self.session_mut(id) else { return false };
+        let Some(session) = self.session_mut(self.at(connection)) else { return false };
         if session.connection.is_closing() {
             return false;
         }
@@ -321,6 +337,22 @@ impl Hub {
 
     fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.sessions.get_mut(id.slot()).filter(|session| session.id == id)
+    }
+
+    /// The session that is heard through a connection; nobody's where that is gone.
+    fn at(&self, connection: ConnectionId) -> SessionId {
+        self.session_at(connection).unwrap_or(SessionId::NOBODY)
+    }
+
+    /// The session that is heard through a connection.
+    pub fn session_at(&self, connection: ConnectionId) -> Option<SessionId> {
+        let attached = self.attached.get(connection.slot());
+        attached.filter(|it| it.connection == connection).map(|it| it.session)
+    }
+
+    /// The connection through which a session is heard.
+    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.connection(session).map(|connection| connection.id)
     }
 
     /// The connection of a session.
@@ -388,7 +420,7 @@ impl Hub {
         let was_empty = session.connection.outbox.is_empty();
         session.connection.outbox.write(&mut self.pool, write);
         if was_empty && !session.connection.outbox.is_empty() {
-            self.effects.push_back(Effect::Flush { session: id });
+            self.effects.push_back(Effect::Flush { connection: session.connection.id });
         }
     }
 

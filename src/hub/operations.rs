@@ -233,7 +233,8 @@ impl Hub {
                 return true;
             }
             if operation.shell().is_none() {
-                let gets = self.unsent_bytes(id) + promised < low && self.give(*waiting_id);
+                let waits = self.connection(id).map_or(0, |it| it.outbox.unsent_bytes());
+                let gets = waits + promised < low && self.give(*waiting_id);
                 given.extend(gets.then_some(*waiting_id));
                 return !gets;
             }
@@ -324,7 +325,7 @@ impl Hub {
         let piece = FilePiece { operation: id, file, offset, length };
         session.connection.outbox.put_file(pool, piece);
         if was_empty {
-            effects.push_back(Effect::Flush { session: owner });
+            effects.push_back(Effect::Flush { connection: session.connection.id });
         }
     }
 

@@ -5,11 +5,8 @@
 use std::collections::VecDeque;
 
 use super::{
-    Connection, OperationId, Outbox, Phase, SessionId, Time,
-    admission::{Origin, Policy},
-    pipe::OpenOffer,
-    rights::Rights,
-    voice::json::JsonVoice,
+    Connection, ConnectionId, OperationId, Outbox, Phase, SessionId, admission::Origin,
+    pipe::OpenOffer, rights::Rights, voice::json::JsonVoice,
 };
 use crate::{limits::Limits, wire::Name};
 
@@ -41,18 +38,12 @@ pub struct Session {
 }
 
 impl Session {
-    pub(super) fn new(
-        id: SessionId,
-        now: Time,
-        origin: Origin,
-        policy: &Policy,
-        limits: &Limits,
-    ) -> Session {
+    pub(super) fn new(id: SessionId, connection: Connection, rights: Rights) -> Session {
         Session {
             id,
-            connection: Connection::new(now, origin, policy, limits),
+            connection,
             name: None,
-            rights: policy.rights_of_anybody(),
+            rights,
             operations: Vec::new(),
             waiting: VecDeque::new(),
             offers: Vec::new(),
@@ -65,6 +56,11 @@ impl Session {
     /// Its own id.
     pub fn id(&self) -> SessionId {
         self.id
+    }
+
+    /// Through which it is heard and answered.
+    pub fn connection(&self) -> ConnectionId {
+        self.connection.id
     }
 
     /// Where it comes from.

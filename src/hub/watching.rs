@@ -28,7 +28,8 @@ impl Hub {
         let is_between = session.connection.json().is_some_and(|json| !json.is_within_object());
         let may_have_closed =
             session.connection.input.ended && is_between && session.connection.outbox.is_empty();
-        self.effects.push_back(Effect::Watch { session: id, holds });
+        let connection = session.connection.id;
+        self.effects.push_back(Effect::Watch { connection, holds });
         if holds && may_have_closed {
             self.put_words(id, |out| out.push(b' '));
         }

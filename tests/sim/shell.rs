@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use sixfour::{
     hub::{
-        Chunk, CloseReason, Effect, FilePiece, Input, OperationId, Phase, Piece, SessionId, Time,
-        Verdict,
+        Chunk, CloseReason, ConnectionId, Effect, FilePiece, Input, OperationId, Phase, Piece,
+        Time, Verdict,
     },
     wire::{
         Dialect, ErrorCode, Outcome, Refusal, Stream,
@@ -36,7 +36,7 @@ impl World {
         }
         if peer.to_hub.is_empty() {
             peer.end_read = true;
-            return self.input(Input::EndOfInput { session });
+            return self.input(Input::EndOfInput { connection: session });
         }
         let count = self.rng.portion(peer.to_hub.len());
         let bytes: Vec<u8> = peer.to_hub.drain(..count).collect();
@@ -44,7 +44,7 @@ impl World {
         if count == 1 {
             self.saw("single byte");
         }
-        self.input(Input::Bytes { session, bytes: &bytes });
+        self.input(Input::Bytes { connection: session, bytes: &bytes });
     }
 
     /// Offers the kernel what waits for a peer.
@@ -68,7 +68,7 @@ impl World {
             if count == 0 {
                 (peer.to_write, peer.kernel_full, peer.refused) = (false, true, self.now);
                 self.saw("kernel full");
-                return self.input(Input::Sent { session, count });
+                return self.input(Input::Sent { connection: session, count });
             }
             match (file, piece) {
                 (None, Piece::Bytes { bytes, .. }) => peer.to_peer.extend(&bytes[..count]),
@@ -80,7 +80,7 @@ impl World {
                 _ => unreachable!("it is one or the other"),
             }
             self.peers[at].taken = self.now;
-            self.input(Input::Sent { session, count });
+            self.input(Input::Sent { connection: session, count });
         }
     }
 
@@ -389,19 +389,21 @@ impl World {
         self.input(Input::Tick);
         self.is_ticking = false;
         if (kind < 4 || kind == 8) && !self.dead_sessions.is_empty() {
-            let session = self.dead_sessions[pick % self.dead_sessions.len()];
+            let pick = pick % self.dead_sessions.len();
+            let (session, connection) = (self.dead_sessions[pick], self.dead_connections[pick]);
             if kind == 8 && self.vault.is_checking(session) {
                 return;
             }
-            assert!(self.hub.piece(session).is_none() && !self.hub.wants_input(session));
+            assert!(self.hub.piece(connection).is_none() && !self.hub.wants_input(connection));
+            assert_eq!(self.hub.connection_of(session), None);
             self.hub.handle(
                 now,
                 match kind {
-                    0 => Input::Bytes { session, bytes: b"user ghost\n" },
-                    1 => Input::Sent { session, count: 0 },
-                    2 => Input::EndOfInput { session },
+                    0 => Input::Bytes { connection, bytes: b"user ghost\n" },
+                    1 => Input::Sent { connection, count: 0 },
+                    2 => Input::EndOfInput { connection },
                     8 => Input::Verified { session, verdict: Verdict::Right },
-                    _ => Input::Gone { session },
+                    _ => Input::Gone { connection },
                 },
             );
             self.saw("ghost session");
@@ -439,16 +441,21 @@ impl World {
         while let Some(effect) = self.hub.poll_effect() {
             self.note(&effect);
             match effect {
-                Effect::Flush { session } => {
+                Effect::Flush { connection } => {
                     self.saw("Flush");
-                    self.peer_of(session).to_write = true;
+                    self.peer_of(connection).to_write = true;
                 }
-                Effect::Resume { session } => {
+                Effect::Resume { connection } => {
                     self.saw("Resume");
-                    self.peer_of(session).parked = false;
+                    self.peer_of(connection).parked = false;
                 }
                 Effect::Watch { .. } => self.saw("Watch"),
-                Effect::Close { session, reason } => self.close(session, reason),
+                Effect::Forget { session } => {
+                    let is_its = |job: &Job| job.session == session;
+                    assert!(!self.jobs.iter().any(is_its), "a job has no owner left");
+                    self.dead_sessions.push(session);
+                }
+                Effect::Close { connection, reason } => self.close(connection, reason),
                 Effect::Verify { session, name, password } => {
                     self.saw("Verify");
                     self.begin_check(session, name, password.reveal());
@@ -512,7 +519,7 @@ impl World {
 
     fn check_reset(&self) {
         for session in self.hub.sessions() {
-            let must_go = self.reset.contains(&session.id());
+            let must_go = self.reset.contains(&session.connection());
             assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
         }
     }
@@ -535,11 +542,10 @@ impl World {
         self.dead_operations.push(id);
     }
 
-    fn close(&mut self, session: SessionId, reason: CloseReason) {
+    fn close(&mut self, session: ConnectionId, reason: CloseReason) {
         self.saw("Close");
         self.saw(&format!("close {reason:?}"));
         assert!(self.closed.insert(session), "closed twice");
-        assert!(self.jobs.iter().all(|job| job.session != session), "a job has no owner left");
         self.judge_reason(session, reason);
         let at = self.peers.iter().position(|peer| peer.session == Some(session));
         let peer = &mut self.peers[at.expect("effects name live sessions")];
@@ -547,11 +553,11 @@ impl World {
         let dialect = peer.dialect;
         let name = peer.name;
         *peer = Peer::new(name, dialect);
-        self.dead_sessions.push(session);
+        self.dead_connections.push(session);
     }
 
     /// Nobody may be closed without cause.
-    fn judge_reason(&mut self, session: SessionId, reason: CloseReason) {
+    fn judge_reason(&mut self, session: ConnectionId, reason: CloseReason) {
         let (now, is_stopping) = (self.now, self.stopped.is_some());
         let was_reset = self.reset.contains(&session);
         let is_closed = self.vault.is_closed;
@@ -587,7 +593,7 @@ impl World {
         assert!(is_just, "{session:?} was closed as {reason:?} without cause");
     }
 
-    fn peer_of(&mut self, session: SessionId) -> &mut Peer {
+    fn peer_of(&mut self, session: ConnectionId) -> &mut Peer {
         let mut peers = self.peers.iter_mut();
         peers.find(|peer| peer.session == Some(session)).expect("effects name live sessions")
     }

@@ -264,7 +264,7 @@ impl Hub {
         let was_empty = session.connection.outbox.is_empty();
         held.release(&mut session.connection.outbox, &mut self.pool);
         if was_empty && !session.connection.outbox.is_empty() {
-            self.effects.push_back(Effect::Flush { session: id });
+            self.effects.push_back(Effect::Flush { connection: session.connection.id });
         }
     }
 }

@@ -237,7 +237,7 @@ impl Hub {
             }
         });
         if waiting == 0 {
-            effects.push_back(Effect::Flush { session: id });
+            effects.push_back(Effect::Flush { connection: session.connection.id });
         }
         used
     }
@@ -346,7 +346,8 @@ impl Hub {
     fn answer_open(&mut self, id: SessionId, at: usize, event: &Event<'_>) {
         let (limits, room) = (self.limits, self.replies_room(id));
         let session = self.sessions.get_mut(id.slot()).map(|it| &mut it.connection);
-        let Some(Connection { outbox, voice: Some(Voice::Json(json)), .. }) = session else {
+        let Some(Connection { id: own, outbox, voice: Some(Voice::Json(json)), .. }) = session
+        else {
             return;
         };
         let Some(replies) = &mut json.replies else { return };
@@ -365,7 +366,7 @@ impl Hub {
                 let was_empty = outbox.is_empty();
                 outbox.write(&mut self.pool, write);
                 if was_empty {
-                    self.effects.push_back(Effect::Flush { session: id });
+                    self.effects.push_back(Effect::Flush { connection: *own });
                 }
                 return;
             }
@@ -478,7 +479,8 @@ impl Hub {
                 .get_mut(id.slot())
                 .filter(|it| it.id == id)
                 .map(|it| &mut it.connection);
-            let Some(Connection { outbox, voice: Some(Voice::Json(json)), .. }) = session else {
+            let Some(Connection { id: own, outbox, voice: Some(Voice::Json(json)), .. }) = session
+            else {
                 return;
             };
             let Some(replies) = &mut json.replies else { return };
@@ -492,7 +494,7 @@ impl Hub {
                 is_whole = reply.put(limits.chunk_max_bytes, out);
             });
             if was_empty {
-                self.effects.push_back(Effect::Flush { session: id });
+                self.effects.push_back(Effect::Flush { connection: *own });
             }
             json.is_within_object = true;
             if is_whole {
