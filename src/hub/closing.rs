@@ -100,7 +100,7 @@ impl Hub {
                 self.remove(id, reason);
             } else if count > 0 && reason == CloseReason::PeerLeft {
                 let later = self.closing_deadline(reason);
-                let session = self.session_mut(id).expect("it was there");
+                let Some(session) = self.session_mut(id) else { return };
                 if let Phase::Closing { deadline, .. } = &mut session.connection.phase {
                     *deadline = later;
                 }
@@ -164,11 +164,11 @@ impl Hub {
         self.logins.forget(id);
         self.release_name(id);
         let deadline = self.closing_deadline(reason);
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         session.connection.phase = Phase::Closing { reason, deadline };
         session.connection.input.rest = Vec::new();
         self.unfinished.set(id, 0);
-        let session = self.session(id).expect("it was there");
+        let Some(session) = self.session(id) else { return };
         if session.connection.outbox.is_empty() {
             self.remove(id, reason);
         } else {
@@ -218,7 +218,7 @@ impl Hub {
     /// Ends what the session has under way. What is queued of files can be sent yet, unless the
     /// session goes at once.
     fn stop_operations(&mut self, id: SessionId, haste: Haste) {
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         session.waiting.clear();
         let who = session.reader();
         let operations = std::mem::take(&mut session.operations);
@@ -245,7 +245,7 @@ impl Hub {
 
     /// Makes the name free and says whose session it was.
     fn release_name(&mut self, id: SessionId) -> Option<Name> {
-        let session = self.session(id).expect("the caller has it");
+        let Some(session) = self.session(id) else { return None };
         let name = session.reader()?;
         if !session.connection.is_closing() {
             self.directory.release(&name);
@@ -280,7 +280,7 @@ impl Hub {
     /// Does what the passing of time demands of a session.
     fn on_due(&mut self, id: SessionId) {
         let (now, limits) = (self.now, self.limits);
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         match session.connection.phase {
             Phase::Sniffing { .. } => {
                 let words = dialect::farewell(Sniffed::Undecided, &too_late(&limits));
@@ -341,7 +341,7 @@ impl Hub {
     pub(super) fn hasten(&mut self, id: SessionId) {
         let Some(end) = self.stopping else { return };
         let last = end + self.limits.closing_timeout;
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         if let Phase::Closing { deadline, .. } = &mut session.connection.phase {
             *deadline = last.min(*deadline);
             self.arm(id);

@@ -77,7 +77,7 @@ impl Hub {
     fn complete_rest(&mut self, id: SessionId, mut bytes: &[u8]) {
         let mut joined = std::mem::take(&mut self.joined);
         joined.clear();
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         let rest = &mut session.connection.input.rest;
         let is_large = rest.len() > LARGE_REST_BYTES;
         if is_large {
@@ -351,7 +351,7 @@ impl Hub {
 
     /// Decides the dialect, if the bytes suffice, and returns how many introduced it.
     fn sniff(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return None };
         let Phase::Sniffing { deadline } = session.connection.phase else {
             unreachable!("the caller has looked")
         };
@@ -373,7 +373,7 @@ impl Hub {
         };
         let (reason, refusal) = match (sniffed, admitted) {
             (Sniffed::Speaks(dialect, skipped), Ok(())) => {
-                let session = self.session_mut(id).expect("the caller has it");
+                let Some(session) = self.session_mut(id) else { return None };
                 session.connection.voice = Some(Voice::new(dialect));
                 session.connection.phase = Phase::Greeting { deadline };
                 return Some(skipped);

@@ -13,9 +13,8 @@ impl Hub {
     /// Panics where two tables disagree or a bound is passed: a fault of ours. It looks at
     /// everything once, so a simulation can afford it after every step.
     pub fn check_invariants(&self) {
-        assert!(self.doomed.is_empty(), "whoever is doomed is removed within the same input");
+        assert!(self.later.is_empty(), "what is due for others is done within the same input");
         assert!(self.asked.is_none(), "a request is executed within the same input");
-        assert!(self.freed.is_empty(), "whoever can go on does so within the same input");
         self.check_names();
         self.check_logins();
         self.check_operations();

@@ -130,7 +130,7 @@ impl Logins {
 
 impl Hub {
     pub(super) fn on_login(&mut self, id: SessionId, name: Name, password: Option<Secret<'_>>) {
-        let session = self.session(id).expect("its request is at hand");
+        let Some(session) = self.session(id) else { return };
         if let Some(own) = session.name() {
             let text = format!("you are {own}; to be somebody else, connect again");
             return self.refuse(id, 0, AlreadyNamed, text);
@@ -158,7 +158,7 @@ impl Hub {
         let wait = self.logins.debts.wait(login.source(), self.now);
         if !wait.is_zero() {
             let due = self.now + wait;
-            let session = self.session_mut(id).expect("its request is at hand");
+            let Some(session) = self.session_mut(id) else { return };
             session.connection.phase = Phase::Verifying;
             self.logins.paced.insert((due, id), login);
             return self.arm_paced();
@@ -166,7 +166,7 @@ impl Hub {
         if let Err(login) = self.queue(login) {
             return self.refuse_busy(login.session);
         }
-        let session = self.session_mut(id).expect("its request is at hand");
+        let Some(session) = self.session_mut(id) else { return };
         session.connection.phase = Phase::Verifying;
         self.start_checks();
     }
@@ -184,7 +184,7 @@ impl Hub {
             let Some(at) = self.logins.last_of_many(own() + 1) else { return Err(login) };
             let other = self.logins.waiting.remove(at).expect("it was found there");
             self.refuse_busy(other.session);
-            self.freed.push(other.session);
+            self.later.go_on(other.session);
         }
         self.logins.waiting.push_back(login);
         Ok(())
@@ -253,7 +253,7 @@ impl Hub {
         }
         let is_free = self.directory.claim(name, id);
         assert!(is_free, "whoever had the name was closed");
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         session.connection.phase = Phase::Ready;
         session.name = Some(name);
         session.rights = rights;
@@ -271,7 +271,7 @@ impl Hub {
     /// Whether the session is most likely one whose peer has vanished: it was asked whether it is
     /// there and has not answered, or has for long said nothing and taken nothing of what waits.
     fn is_half_open(&self, id: SessionId) -> bool {
-        let session = self.session(id).expect("a taken name belongs to a session");
+        let Some(session) = self.session(id) else { return false };
         let passed = |since: Time, time| since + time <= self.now;
         let is_stalled = session.connection.stalled.is_some_and(|since| {
             let patience = self.limits.slow_consumer_timeout;
@@ -287,7 +287,7 @@ impl Hub {
     /// Asks a session whether it is there, ahead of time: somebody wants its name.
     fn probe(&mut self, id: SessionId) {
         let (now, doubt) = (self.now, PEER_SILENT_MAX + 2 * self.limits.watch_every);
-        let session = self.session_mut(id).expect("a taken name belongs to a session");
+        let Some(session) = self.session_mut(id) else { return };
         let has_pings = matches!(session.connection.served_voice(), Some(Voice::Frame(_)));
         let is_asked = session.connection.pinged.is_some() || !has_pings;
         session.connection.doubted_until = now + doubt;

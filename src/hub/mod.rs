@@ -15,6 +15,7 @@ mod ids;
 mod inbound;
 mod inputs;
 mod invariants;
+mod later;
 mod lockout;
 mod logins;
 mod messages;
@@ -44,6 +45,7 @@ pub use connection::{Connection, Phase};
 pub use contract::{Chunk, Counts, ENTRIES_MAX, Effect, Full, Input};
 use directory::{Directory, Keyed};
 pub use ids::{ConnectionId, OperationId, SessionId};
+use later::{Due, Later};
 use lockout::Lockout;
 use logins::Logins;
 pub use logins::Verdict;
@@ -115,10 +117,8 @@ pub struct Hub {
     messages: u64,
     /// When the time is over that a stopping server gives its operations.
     stopping: Option<Time>,
-    /// Sessions that must go once the input at hand is dealt with.
-    doomed: Vec<(SessionId, CloseReason)>,
-    /// Sessions that may be able to go on then: what others did has made room for them.
-    freed: Vec<SessionId>,
+    /// What is due for others once the input at hand is dealt with.
+    later: Later,
     /// Offers that nobody has answered.
     offers_count: usize,
     /// Large requests that have begun and not ended.
@@ -165,8 +165,7 @@ impl Hub {
             serial: 0,
             messages: 0,
             stopping: None,
-            doomed: Vec::new(),
-            freed: Vec::new(),
+            later: Later::default(),
             offers_count: 0,
             unfinished: Unfinished::default(),
             shed_from: [Time(0); 2],
@@ -223,22 +222,18 @@ impl Hub {
         self.settle();
     }
 
-    /// Does what an input has made due for others. One at a time and not from within each other:
-    /// each may tell others, who may be full too.
+    /// Does what an input has made due for others.
     fn settle(&mut self) {
         self.shed();
-        loop {
-            if let Some((session, reason)) = self.doomed.pop() {
-                match reason {
-                    // What was said before its bytes may still be heard.
-                    CloseReason::BrokenFile => self.close(session, reason, None),
-                    _ => self.remove(session, reason),
+        while let Some(due) = self.later.next() {
+            match due {
+                // What was said before its bytes may still be heard.
+                Due::Close(id, reason @ CloseReason::BrokenFile) => self.close(id, reason, None),
+                Due::Close(id, reason) => self.remove(id, reason),
+                Due::GoOn(id) => {
+                    self.close_if_stopping(id);
+                    self.resume(id);
                 }
-            } else if let Some(session) = self.freed.pop() {
-                self.close_if_stopping(session);
-                self.resume(session);
-            } else {
-                break;
             }
         }
     }
@@ -414,13 +409,20 @@ impl Hub {
 
     /// Writes to a session at once, and has it sent where nothing waited before.
     fn put(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.put_with(id, |connection, pool| connection.outbox.write(pool, write));
+    }
+
+    /// Lets `fill` put something into the outbox of a session, and has it sent where nothing
+    /// waited before.
+    fn put_with(&mut self, id: SessionId, fill: impl FnOnce(&mut Connection, &mut Pool)) {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let was_empty = session.connection.outbox.is_empty();
-        session.connection.outbox.write(&mut self.pool, write);
-        if was_empty && !session.connection.outbox.is_empty() {
-            self.effects.push_back(Effect::Flush { connection: session.connection.id });
+        let connection = &mut session.connection;
+        let was_empty = connection.outbox.is_empty();
+        fill(connection, &mut self.pool);
+        if was_empty && !connection.outbox.is_empty() {
+            self.effects.push_back(Effect::Flush { connection: connection.id });
         }
     }
 
@@ -436,7 +438,7 @@ impl Hub {
         // Requests wait for room; only news that nobody asked for can come this far.
         let waiting = self.connection(id).map_or(0, Connection::waiting_bytes);
         if waiting > 2 * self.limits.outbox_max_bytes {
-            self.doomed.push((id, CloseReason::SlowConsumer));
+            self.later.close(id, CloseReason::SlowConsumer);
         }
     }
 }

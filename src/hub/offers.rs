@@ -186,7 +186,7 @@ impl Hub {
         self.say(owner, &Event::Accepted { tag, by, form, introduction, address });
         self.begin_to_get(receiver, owner, form, &parcel);
         self.begin_to_pass(sender);
-        self.freed.push(owner);
+        self.later.go_on(owner);
         Ok(())
     }
 
@@ -313,7 +313,7 @@ impl Hub {
 
     /// Those who have offered something to a session that goes hear of it.
     pub(super) fn drop_offers_to(&mut self, id: SessionId, who: Option<Name>) {
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         for waiting in std::mem::take(&mut session.offers) {
             self.offers_count -= 1;
             self.end_end(waiting.offer, PeerGone, gone(who));

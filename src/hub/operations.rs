@@ -22,7 +22,7 @@ impl Hub {
         if let Err(refusal) = self.may_start(id, tag) {
             return self.refuse_call(id, &call, refusal);
         }
-        let session = self.session(id).expect("its request is at hand");
+        let Some(session) = self.session(id) else { return };
         let plain = session.connection.is_plain();
         let verified = !plain;
         let right = need_of_call(&call).right();
@@ -310,23 +310,20 @@ impl Hub {
     fn put_file(&mut self, id: OperationId, file: u32, offset: u64, length: usize) {
         assert!(length > 0, "a piece of a file has bytes");
         let Some((owner, tag)) = self.listener(id) else { return };
-        let Hub { sessions, operations, pool, effects, .. } = self;
-        let shell = operations.get_mut(id.slot()).and_then(Operation::shell_mut);
-        let (Some(shell), Some(session)) = (shell, sessions.get_mut(owner.slot())) else { return };
+        let shell = self.operation_mut(id).and_then(Operation::shell_mut);
+        let Some(shell) = shell else { return };
         shell.note_piece();
-        assert!(!session.connection.is_json(), "it wants the content");
-        let was_empty = session.connection.outbox.is_empty();
-        if matches!(session.connection.voice, Some(Voice::Frame(_))) {
-            let header = |out: &mut Vec<u8>| {
-                frame::put_header(out, frame::server::DATA, tag, length);
-            };
-            session.connection.outbox.write(pool, header);
-        }
-        let piece = FilePiece { operation: id, file, offset, length };
-        session.connection.outbox.put_file(pool, piece);
-        if was_empty {
-            effects.push_back(Effect::Flush { connection: session.connection.id });
-        }
+        self.put_with(owner, |connection, pool| {
+            assert!(!connection.is_json(), "it wants the content");
+            if matches!(connection.voice, Some(Voice::Frame(_))) {
+                let header = |out: &mut Vec<u8>| {
+                    frame::put_header(out, frame::server::DATA, tag, length);
+                };
+                connection.outbox.write(pool, header);
+            }
+            let piece = FilePiece { operation: id, file, offset, length };
+            connection.outbox.put_file(pool, piece);
+        });
     }
 
     /// A piece of its file is sent, or a mark is reached.

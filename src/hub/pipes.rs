@@ -168,7 +168,7 @@ impl Hub {
         let Some((other, _)) = self.joint(id) else { return };
         self.grant_owed(other);
         if let Some((owner, _)) = self.listener(other) {
-            self.freed.push(owner);
+            self.later.go_on(owner);
             self.finish(other);
         }
     }
@@ -268,7 +268,7 @@ impl Hub {
         let Some((owner, tag)) = self.drop_end(id) else { return };
         if gets && self.connection(owner).is_some_and(Connection::is_plain) {
             // Its size was announced, and nothing but the end can say that it does not come.
-            return self.doomed.push((owner, CloseReason::BrokenFile));
+            return self.later.close(owner, CloseReason::BrokenFile);
         }
         self.finish_line(owner);
         self.say(owner, &Event::End { tag, outcome });
@@ -279,7 +279,9 @@ impl Hub {
     fn drop_end(&mut self, id: OperationId) -> Option<(SessionId, Tag)> {
         let listener = self.listener(id);
         self.take_operation(id);
-        self.freed.extend(listener.map(|(owner, _)| owner));
+        if let Some((owner, _)) = listener {
+            self.later.go_on(owner);
+        }
         listener
     }
 

@@ -113,7 +113,7 @@ impl Hub {
                 self.say(id, &Event::End { tag, outcome: &outcome });
             }
             Call::Announce { udp_port } => {
-                let session = self.session_mut(id).expect("its request is at hand");
+                let Some(session) = self.session_mut(id) else { return };
                 session.udp_port = (udp_port > 0).then_some(udp_port);
                 let seen = session.connection.origin.peer().to_string();
                 self.answer_text(id, tag, &seen);
@@ -141,7 +141,7 @@ impl Hub {
 
     /// A device is known by its name; who is active may be asked by anybody.
     fn on_edge(&mut self, id: SessionId, tag: Tag, call: EdgeCall) {
-        let session = self.session(id).expect("its request is at hand");
+        let Some(session) = self.session(id) else { return };
         if session.name().is_none() && call != EdgeCall::List {
             let usage = session.connection.name_usage();
             let text = format!("a device has a name: say {usage} first");

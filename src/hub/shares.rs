@@ -174,7 +174,7 @@ impl Hub {
         let mut idle: Vec<_> = idle.map(|(_, session)| of(session)).collect();
         idle.sort_unstable_by_key(|(bytes, id, _)| (*bytes, *id));
         let doomed = choose(idle, by_source, total, &limits);
-        self.doomed.extend(doomed.into_iter().map(|id| (id, CloseReason::SlowConsumer)));
+        doomed.into_iter().for_each(|id| self.later.close(id, CloseReason::SlowConsumer));
     }
 
     /// Where all requests that have begun are too large together, or those of one source, the

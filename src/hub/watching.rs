@@ -22,7 +22,7 @@ impl Hub {
     /// Has the shell look at it, for the last time where nothing is held any more.
     pub(super) fn look_at(&mut self, id: SessionId) {
         let (now, next) = (self.now, self.now + self.limits.watch_every);
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         let holds = session.holds_something(now);
         session.connection.watched = holds.then_some(next);
         let is_between = session.connection.json().is_some_and(|json| !json.is_within_object());

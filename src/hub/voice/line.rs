@@ -1,7 +1,7 @@
 //! Lines: where their output stands, and the bytes of files among their requests.
 
 use super::{
-    super::{Effect, Hub, OperationKind, SessionId, inbound::Passed},
+    super::{Hub, OperationKind, SessionId, inbound::Passed},
     Voice,
     held::Held,
 };
@@ -257,14 +257,9 @@ impl Hub {
 
     /// Lets go what was held back until the start of a line or the end of an object.
     pub(in crate::hub) fn release_held(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
-            return;
-        };
-        let Some(held) = session.connection.voice.as_mut().and_then(Voice::release) else { return };
-        let was_empty = session.connection.outbox.is_empty();
-        held.release(&mut session.connection.outbox, &mut self.pool);
-        if was_empty && !session.connection.outbox.is_empty() {
-            self.effects.push_back(Effect::Flush { connection: session.connection.id });
+        let voice = self.connection_mut(id).and_then(|connection| connection.voice.as_mut());
+        if let Some(held) = voice.and_then(Voice::release) {
+            self.put_with(id, |connection, pool| held.release(&mut connection.outbox, pool));
         }
     }
 }
