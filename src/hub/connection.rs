@@ -5,7 +5,7 @@
 use super::{
     CloseReason, ConnectionId, Outbox, Time,
     admission::{Origin, Policy},
-    voice::{Standing, Voice, json::JsonVoice},
+    voice::{PeerStage, Voice, json::JsonVoice},
 };
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, Limits},
@@ -218,9 +218,9 @@ impl Connection {
     /// The longest request that it may send: a line, an object, or the body of a frame.
     pub(super) fn request_max_bytes(&self) -> usize {
         let standing = match self.phase {
-            Phase::Greeting { .. } if self.login_by.is_none() => Standing::New,
-            Phase::Ready if self.login_by.is_none() => Standing::Served,
-            _ => Standing::Untrusted,
+            Phase::Greeting { .. } if self.login_by.is_none() => PeerStage::New,
+            Phase::Ready if self.login_by.is_none() => PeerStage::Served,
+            _ => PeerStage::Untrusted,
         };
         let voice = self.served_voice();
         voice.map_or(LINE_FIRST_MAX_BYTES, |voice| voice.request_max_bytes(standing))

@@ -16,13 +16,13 @@ use crate::wire::{Name, Refusal, error::ErrorCode::NoSuchUser, escape::escape_by
 /// hands in a constant and sees the same order every time.
 #[derive(Debug)]
 pub struct Directory {
-    targets: HashMap<Name, Target, Keyed>,
+    targets: HashMap<Name, NameTarget, Keyed>,
 }
 
 /// What a name leads to. Whatever else may have one is a variant here, and an arm wherever
-/// something is sent to a name: [`Hub::send_to`] and [`Hub::on_send`].
+/// something is sent to a name: `Hub::send_to` and `Hub::on_send`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Target {
+pub enum NameTarget {
     /// The session of the user of that name.
     Session(SessionId),
 }
@@ -65,14 +65,14 @@ impl Directory {
     }
 
     /// What has this name; bytes that are no name find nothing.
-    pub fn get(&self, name: &[u8]) -> Option<Target> {
+    pub fn get(&self, name: &[u8]) -> Option<NameTarget> {
         self.targets.get(name).copied()
     }
 
     /// The session of the user of this name, while they have one.
     pub fn session(&self, name: &Name) -> Option<SessionId> {
         match self.get(name.as_bytes())? {
-            Target::Session(id) => Some(id),
+            NameTarget::Session(id) => Some(id),
         }
     }
 
@@ -81,7 +81,7 @@ impl Directory {
         match self.targets.entry(name) {
             std::collections::hash_map::Entry::Occupied(_) => false,
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(Target::Session(session));
+                entry.insert(NameTarget::Session(session));
                 true
             }
         }
@@ -102,7 +102,7 @@ impl Directory {
     /// All users who are here and their sessions, in no order that means anything.
     pub fn sessions(&self) -> impl Iterator<Item = (&Name, SessionId)> {
         self.targets.iter().map(|(name, target)| match target {
-            Target::Session(id) => (name, *id),
+            NameTarget::Session(id) => (name, *id),
         })
     }
 
@@ -115,7 +115,7 @@ impl Directory {
 impl Hub {
     /// What a sender means by this name, or that there is nothing: the one place that says so.
     /// `purpose` is what it would be here for, if that is to be said.
-    pub(super) fn look_up(&self, name: &[u8], purpose: &str) -> Result<Target, Refusal> {
+    pub(super) fn look_up(&self, name: &[u8], purpose: &str) -> Result<NameTarget, Refusal> {
         self.directory.get(name).ok_or_else(|| {
             let name = escape_bytes(name);
             let mut shown: String = name.chars().take(SHOWN_NAME_CHARS).collect();

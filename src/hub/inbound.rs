@@ -8,7 +8,7 @@ use super::{
     voice::{
         Voice,
         json::JsonVoice,
-        line::{Raw, is_blank, more_than_announced},
+        line::{RawBytes, is_blank, more_than_announced},
     },
 };
 use crate::wire::{
@@ -142,7 +142,7 @@ impl Hub {
             // Frames have a goodbye. A peer that leaves without it did not mean to.
             Some(Voice::Frame(_)) => return self.remove(id, CloseReason::PeerGone),
             Some(Voice::Json(_)) => return self.on_bytes(id, b""),
-            Some(Voice::Line(line)) => line.raw().map_or(0, Raw::left),
+            Some(Voice::Line(line)) => line.raw().map_or(0, RawBytes::left),
             // A few bytes that could still have become another dialect are a line after all.
             None => 0,
         };

@@ -1,7 +1,7 @@
 //! Messages from session to session: the hot path, and what is owed when they do not arrive.
 
 use super::{
-    Connection, Effect, Hub, Session, SessionId, directory::Target, outbox::Pool,
+    Connection, Effect, Hub, Session, SessionId, directory::NameTarget, outbox::Pool,
     receipts::Receipt, voice::Voice,
 };
 use crate::{
@@ -49,7 +49,7 @@ impl Hub {
 
     fn send_to(&mut self, letter: &Letter<'_>, name: &[u8]) {
         let target = match self.find(letter.sender, name) {
-            Ok(Target::Session(target)) => target,
+            Ok(NameTarget::Session(target)) => target,
             Err(refusal) => {
                 let refusal = Refusal { tag: letter.tag, ..refusal };
                 return self.say(letter.sender, &Event::Error(&refusal));
@@ -62,13 +62,13 @@ impl Hub {
     }
 
     /// What has this name. People talk: whoever was written to last is looked at first.
-    fn find(&mut self, sender: SessionId, name: &[u8]) -> Result<Target, Refusal> {
+    fn find(&mut self, sender: SessionId, name: &[u8]) -> Result<NameTarget, Refusal> {
         let last = self.session(sender).map_or(SessionId::NOBODY, |session| session.last_target);
         if self.session(last).is_some_and(|session| session.is_named(name)) {
-            return Ok(Target::Session(last));
+            return Ok(NameTarget::Session(last));
         }
         let found = self.look_up(name, "")?;
-        let Target::Session(target) = found;
+        let NameTarget::Session(target) = found;
         if let Some(session) = self.session_mut(sender) {
             session.last_target = target;
         }

@@ -2,7 +2,7 @@
 
 use super::{
     Connection, Hub, OperationId, OperationKind, Session, SessionId,
-    directory::Target,
+    directory::NameTarget,
     pipe::{Offer, OpenOffer, PipeEnd, Role},
     rights::Right,
     timers::Alarm,
@@ -42,7 +42,7 @@ impl Hub {
         };
         self.may_start(id, tag)?;
         let target = match self.look_up(to.as_bytes(), " to take it") {
-            Ok(Target::Session(target)) => target,
+            Ok(NameTarget::Session(target)) => target,
             Err(refusal) => return Err(Refusal { tag, ..refusal }),
         };
         if target == id {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{
     OperationId,
-    receipts::{Receipt, Receipts},
+    receipts::{Receipt, ReceiptQueue},
 };
 
 /// The bytes and pieces of files that wait for one session, in order.
@@ -37,7 +37,7 @@ struct Queue {
     put_total: u64,
     sent_total: u64,
     /// The messages among the bytes, by their ends, so that none is lost in silence.
-    ledger: Receipts,
+    ledger: ReceiptQueue,
 }
 
 /// A piece of a file that the shell sends without the hub ever holding its bytes.

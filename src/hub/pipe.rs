@@ -29,12 +29,12 @@ pub(super) struct PipeEnd {
     other: OperationId,
     /// Whether it has the alarm of the pipe: one of the two has.
     watches: bool,
-    side: Side,
+    side: PipeSide,
 }
 
 /// What the owner of an end does, with what it has for that.
 #[derive(Debug)]
-enum Side {
+enum PipeSide {
     Sends {
         size: u64,
         flow: Flow,
@@ -63,7 +63,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Flow {
     /// Those that the other has not got yet.
-    held: Held,
+    held: HeldBytes,
     /// All that the owner has handed in, and all that the other was given. Invariant: what is
     /// held is the difference.
     came: u64,
@@ -99,7 +99,7 @@ pub(super) struct OpenOffer {
 
 /// Bytes that come in at the back and leave at the front, in one piece of memory.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldBytes {
     bytes: Vec<u8>,
     /// So many of them have left. Invariant: less than all, or none.
     start: usize,
@@ -135,12 +135,12 @@ impl Offer {
 impl PipeEnd {
     /// The end of the side that has accepted, which has the alarm.
     pub(super) fn of_receiver(other: OperationId, role: Role, now: Time) -> PipeEnd {
-        PipeEnd { other, watches: true, side: Side::new(role, Flow::new(now)) }
+        PipeEnd { other, watches: true, side: PipeSide::new(role, Flow::new(now)) }
     }
 
     /// The end of the side that has offered.
     pub(super) fn of_sender(other: OperationId, role: Role, now: Time) -> PipeEnd {
-        PipeEnd { other, watches: false, side: Side::new(role, Flow::new(now)) }
+        PipeEnd { other, watches: false, side: PipeSide::new(role, Flow::new(now)) }
     }
 
     /// Goes on with what came with the offer; what was offered.
@@ -161,24 +161,24 @@ impl PipeEnd {
 
     pub(super) fn role(&self) -> Role {
         match self.side {
-            Side::Sends { size, .. } => Role::Sends { size },
-            Side::Gets { .. } => Role::Gets,
-            Side::Talks { .. } => Role::Talks,
+            PipeSide::Sends { size, .. } => Role::Sends { size },
+            PipeSide::Gets { .. } => Role::Gets,
+            PipeSide::Talks { .. } => Role::Talks,
         }
     }
 
     /// What the owner says to the other.
     pub(super) fn flow(&self) -> Option<&Flow> {
         match &self.side {
-            Side::Sends { flow, .. } | Side::Talks { flow } => Some(flow),
-            Side::Gets { .. } => None,
+            PipeSide::Sends { flow, .. } | PipeSide::Talks { flow } => Some(flow),
+            PipeSide::Gets { .. } => None,
         }
     }
 
     pub(super) fn flow_mut(&mut self) -> Option<&mut Flow> {
         match &mut self.side {
-            Side::Sends { flow, .. } | Side::Talks { flow } => Some(flow),
-            Side::Gets { .. } => None,
+            PipeSide::Sends { flow, .. } | PipeSide::Talks { flow } => Some(flow),
+            PipeSide::Gets { .. } => None,
         }
     }
 
@@ -189,20 +189,20 @@ impl PipeEnd {
 
     /// A mark stands behind the last byte of the file in the outbox.
     pub(super) fn note_passing(&mut self) {
-        if let Side::Gets { is_passing } = &mut self.side {
+        if let PipeSide::Gets { is_passing } = &mut self.side {
             *is_passing = true;
         }
     }
 
     /// What was queued of the file is lost, and the mark with it.
     pub(super) fn drop_mark(&mut self) {
-        if let Side::Gets { is_passing } = &mut self.side {
+        if let PipeSide::Gets { is_passing } = &mut self.side {
             *is_passing = false;
         }
     }
 
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self.side, Side::Gets { is_passing: true })
+        matches!(self.side, PipeSide::Gets { is_passing: true })
     }
 
     /// Marks of it in the outbox or among the replies.
@@ -211,19 +211,19 @@ impl PipeEnd {
     }
 }
 
-impl Side {
-    fn new(role: Role, flow: Flow) -> Side {
+impl PipeSide {
+    fn new(role: Role, flow: Flow) -> PipeSide {
         match role {
-            Role::Sends { size } => Side::Sends { size, flow },
-            Role::Gets => Side::Gets { is_passing: false },
-            Role::Talks => Side::Talks { flow },
+            Role::Sends { size } => PipeSide::Sends { size, flow },
+            Role::Gets => PipeSide::Gets { is_passing: false },
+            Role::Talks => PipeSide::Talks { flow },
         }
     }
 }
 
 impl Flow {
     fn new(now: Time) -> Flow {
-        let (held, state) = (Held::default(), FlowState::Open);
+        let (held, state) = (HeldBytes::default(), FlowState::Open);
         Flow { held, came: 0, went: 0, owed: 0, state, moved: now }
     }
 
@@ -306,11 +306,11 @@ impl Flow {
     }
 
     /// Lends the bytes that wait, for as long as some of them are given to the other.
-    pub(super) fn lend_held(&mut self) -> Held {
+    pub(super) fn lend_held(&mut self) -> HeldBytes {
         std::mem::take(&mut self.held)
     }
 
-    pub(super) fn give_back(&mut self, held: Held) {
+    pub(super) fn give_back(&mut self, held: HeldBytes) {
         self.held = held;
     }
 
@@ -330,7 +330,7 @@ impl Flow {
     }
 }
 
-impl Held {
+impl HeldBytes {
     pub(super) fn length(&self) -> usize {
         self.bytes.len() - self.start
     }
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn held_bytes_leave_in_order_and_the_memory_does_not_grow() {
-        let mut held = Held::default();
+        let mut held = HeldBytes::default();
         let (mut next_in, mut next_out) = (0u8, 0u8);
         for round in 0..10_000usize {
             let count = (round * 7) % 100;

@@ -6,8 +6,8 @@
 //!   anywhere: its reader has gone --> told that it is lost
 //! ```
 //!
-//! At each of these places is one queue of [`Receipts`]. What a sender with JSON is still to hear
-//! is counted in [`Expected`], as it names its messages by ids of its own.
+//! At each of these places is one [`ReceiptQueue`]. What a sender with JSON is still to hear is
+//! counted in [`Expected`], as it names its messages by ids of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,7 +26,7 @@ pub struct Receipt {
 
 /// Messages on their way, in order, each at a place: where it ends among bytes, or its number.
 #[derive(Debug, Default)]
-pub struct Receipts {
+pub struct ReceiptQueue {
     queue: VecDeque<(u64, Receipt)>,
 }
 
@@ -35,7 +35,7 @@ impl Receipt {
     pub const ELSEWHERE: Receipt = Receipt { sender: SessionId::NOBODY, tag: 0 };
 }
 
-impl Receipts {
+impl ReceiptQueue {
     /// Puts a message at the end.
     pub fn push(&mut self, at: u64, receipt: Receipt) {
         self.queue.push_back((at, receipt));
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn receipts_leave_in_order_or_by_their_place() {
-        let mut receipts = Receipts::default();
+        let mut receipts = ReceiptQueue::default();
         for at in 1..=4 {
             receipts.push(u64::from(at) * 10, receipt(at));
         }

@@ -21,11 +21,11 @@ pub(in crate::hub) struct ShellOperation {
 /// Where it stands.
 #[derive(Debug)]
 enum ShellState {
-    Running(Run),
+    Running(Underway),
     /// The hub wants it to end, and the shell has not said how it did. What it says meanwhile is
     /// passed on.
     Stopping {
-        run: Run,
+        run: Underway,
         because: Ended,
         /// Its end, where the hub has a reason that the shell does not know.
         verdict: Option<Box<Refusal>>,
@@ -36,7 +36,7 @@ enum ShellState {
 
 /// What it has while the shell works on it.
 #[derive(Debug)]
-struct Run {
+struct Underway {
     /// Standard input on its way, where the work takes any.
     intake: Option<Box<Intake>>,
     /// A file was announced with its size, so that its bytes are owed.
@@ -56,18 +56,18 @@ pub(in crate::hub) struct ShellEnd {
 impl ShellOperation {
     /// An operation at its start, with standard input where it takes any.
     pub(in crate::hub) fn new(intake: Option<Intake>) -> ShellOperation {
-        let run = Run { intake: intake.map(Box::new), is_announced: false };
+        let run = Underway { intake: intake.map(Box::new), is_announced: false };
         ShellOperation { state: ShellState::Running(run), file_pieces: 0 }
     }
 
-    fn run(&self) -> Option<&Run> {
+    fn run(&self) -> Option<&Underway> {
         match &self.state {
             ShellState::Running(run) | ShellState::Stopping { run, .. } => Some(run),
             ShellState::Draining => None,
         }
     }
 
-    fn run_mut(&mut self) -> Option<&mut Run> {
+    fn run_mut(&mut self) -> Option<&mut Underway> {
         match &mut self.state {
             ShellState::Running(run) | ShellState::Stopping { run, .. } => Some(run),
             ShellState::Draining => None,
@@ -118,7 +118,7 @@ impl ShellOperation {
     pub(in crate::hub) fn stop(&mut self, why: Ended, refusal: Option<Refusal>) -> bool {
         match &mut self.state {
             ShellState::Running(run) => {
-                let run = Run { intake: run.intake.take(), ..*run };
+                let run = Underway { intake: run.intake.take(), ..*run };
                 let verdict = refusal.map(Box::new);
                 self.state = ShellState::Stopping { run, because: why, verdict };
                 true

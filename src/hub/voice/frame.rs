@@ -4,7 +4,7 @@ use super::{
     super::{
         Hub, SessionId,
         inbound::Passed,
-        receipts::{Receipt, Receipts},
+        receipts::{Receipt, ReceiptQueue},
     },
     Voice,
 };
@@ -31,7 +31,7 @@ pub(in crate::hub) struct FrameVoice {
 #[derive(Debug, Default)]
 struct Awaiting {
     /// By their numbers.
-    receipts: Receipts,
+    receipts: ReceiptQueue,
     /// Of the message sent last; never 0.
     serial: u32,
 }

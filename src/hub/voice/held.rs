@@ -2,7 +2,7 @@
 
 use super::super::{
     outbox::{Outbox, Pool},
-    receipts::{Receipt, Receipts},
+    receipts::{Receipt, ReceiptQueue},
 };
 
 /// Words that wait until the output of a session stands at the start of a line, or of an object,
@@ -11,7 +11,7 @@ use super::super::{
 pub struct Held {
     pub(in crate::hub) bytes: Vec<u8>,
     /// The messages among them, by their ends.
-    pub(in crate::hub) posts: Receipts,
+    pub(in crate::hub) posts: ReceiptQueue,
 }
 
 impl Held {

@@ -13,7 +13,7 @@ pub(in crate::hub) struct LineVoice {
     column: Column,
     /// Words that came while the output stood elsewhere than at a line's start.
     held: Option<Box<Held>>,
-    coming: Coming,
+    coming: NextBytes,
 }
 
 /// Where the output stands.
@@ -30,11 +30,11 @@ enum Column {
 
 /// What the next bytes are.
 #[derive(Debug, Default)]
-enum Coming {
+enum NextBytes {
     #[default]
     Requests,
     /// Bytes of a file, for the operation under way or, where that was refused, for nobody.
-    Raw(Raw),
+    Raw(RawBytes),
     /// All bytes of a file have come, and until its operation is answered no request may: what
     /// comes is taken for more of the file.
     Answer,
@@ -42,7 +42,7 @@ enum Coming {
 
 /// Bytes of a file among lines.
 #[derive(Debug)]
-pub(in crate::hub) struct Raw {
+pub(in crate::hub) struct RawBytes {
     /// Bytes still to come.
     left: u64,
     /// What is said after them, where nobody takes them and it was not said at once.
@@ -89,23 +89,23 @@ impl LineVoice {
         &mut self.held
     }
 
-    pub(in crate::hub) fn raw(&self) -> Option<&Raw> {
+    pub(in crate::hub) fn raw(&self) -> Option<&RawBytes> {
         match &self.coming {
-            Coming::Raw(raw) => Some(raw),
-            Coming::Requests | Coming::Answer => None,
+            NextBytes::Raw(raw) => Some(raw),
+            NextBytes::Requests | NextBytes::Answer => None,
         }
     }
 
-    fn raw_mut(&mut self) -> Option<&mut Raw> {
+    fn raw_mut(&mut self) -> Option<&mut RawBytes> {
         match &mut self.coming {
-            Coming::Raw(raw) => Some(raw),
-            Coming::Requests | Coming::Answer => None,
+            NextBytes::Raw(raw) => Some(raw),
+            NextBytes::Requests | NextBytes::Answer => None,
         }
     }
 
     /// So many bytes are next that are no requests.
     pub(in crate::hub) fn begin_raw(&mut self, left: u64) {
-        self.coming = Coming::Raw(Raw { left, refusal: None });
+        self.coming = NextBytes::Raw(RawBytes { left, refusal: None });
     }
 
     /// Keeps an answer until the bytes of the file have come that nobody takes; gives it back
@@ -121,28 +121,28 @@ impl LineVoice {
     }
 
     /// The file has come or never will; what is next then.
-    fn end_raw(&mut self, coming: Coming) -> Option<Raw> {
+    fn end_raw(&mut self, coming: NextBytes) -> Option<RawBytes> {
         match std::mem::replace(&mut self.coming, coming) {
-            Coming::Raw(raw) => Some(raw),
-            Coming::Requests | Coming::Answer => None,
+            NextBytes::Raw(raw) => Some(raw),
+            NextBytes::Requests | NextBytes::Answer => None,
         }
     }
 
     /// Whether all of a file has come that is not answered yet.
     pub(super) fn is_answer_due(&self) -> bool {
-        matches!(self.coming, Coming::Answer)
+        matches!(self.coming, NextBytes::Answer)
     }
 
     /// The same, looked at with what is under way: with nothing, it was answered.
     pub(in crate::hub) fn awaits_answer(&mut self, operations: usize) -> bool {
         if operations == 0 && self.is_answer_due() {
-            self.coming = Coming::Requests;
+            self.coming = NextBytes::Requests;
         }
         self.is_answer_due()
     }
 }
 
-impl Raw {
+impl RawBytes {
     /// Bytes still to come.
     pub(in crate::hub) fn left(&self) -> u64 {
         self.left
@@ -179,7 +179,7 @@ impl Hub {
         if !line.raw().is_some_and(|raw| raw.left > rest) {
             return;
         }
-        let Some(raw) = line.end_raw(Coming::Requests) else { return };
+        let Some(raw) = line.end_raw(NextBytes::Requests) else { return };
         (session.connection.input.rest, session.connection.input.paused) = (Vec::new(), false);
         let taker = session.operations.first().copied();
         self.unfinished.set(id, 0);
@@ -220,7 +220,7 @@ impl Hub {
             return Passed::Some(count);
         }
         let is_taken = is_wanted && has_taker;
-        let coming = if is_taken { Coming::Answer } else { Coming::Requests };
+        let coming = if is_taken { NextBytes::Answer } else { NextBytes::Requests };
         let raw = self.line_mut(id).and_then(|line| line.end_raw(coming));
         if is_taken && !is_blank(&bytes[count..]) {
             self.on_nonsense(id, more_than_announced());
@@ -236,7 +236,7 @@ impl Hub {
     }
 
     /// Nothing more comes of a file among lines.
-    fn answer_raw(&mut self, id: SessionId, raw: Raw) {
+    fn answer_raw(&mut self, id: SessionId, raw: RawBytes) {
         match raw.refusal {
             Some(refusal) => {
                 let outcome = Outcome::Failed(*refusal);

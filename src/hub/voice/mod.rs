@@ -31,7 +31,7 @@ pub(super) enum Voice {
 
 /// How far a peer has come that wants to send a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Standing {
+pub(super) enum PeerStage {
     /// It has to log in yet, or its login is being looked at.
     Untrusted,
     /// It need not log in, and has said nothing valid yet.
@@ -59,11 +59,11 @@ impl Voice {
 
     /// The longest request that it may send: a line, an object, or the body of a frame. A peer
     /// that needs no login may do anything at once, and cost as much.
-    pub(super) fn request_max_bytes(&self, standing: Standing) -> usize {
+    pub(super) fn request_max_bytes(&self, standing: PeerStage) -> usize {
         match (self, standing) {
-            (Voice::Json(_), Standing::Untrusted) => OBJECT_FIRST_MAX_BYTES,
-            (Voice::Json(_), Standing::New | Standing::Served) => OBJECT_MAX_BYTES,
-            (Voice::Line(_) | Voice::Frame(_), Standing::Served) => LINE_MAX_BYTES,
+            (Voice::Json(_), PeerStage::Untrusted) => OBJECT_FIRST_MAX_BYTES,
+            (Voice::Json(_), PeerStage::New | PeerStage::Served) => OBJECT_MAX_BYTES,
+            (Voice::Line(_) | Voice::Frame(_), PeerStage::Served) => LINE_MAX_BYTES,
             (Voice::Line(_) | Voice::Frame(_), _) => LINE_FIRST_MAX_BYTES,
         }
     }
