@@ -245,7 +245,7 @@ impl Hub {
 
     /// Makes the name free and says whose session it was.
     fn release_name(&mut self, id: SessionId) -> Option<Name> {
-        let Some(session) = self.session(id) else { return None };
+        let session = self.session(id)?;
         let name = session.reader()?;
         if !session.connection.is_closing() {
             self.directory.release(&name);

@@ -351,7 +351,7 @@ impl Hub {
 
     /// Decides the dialect, if the bytes suffice, and returns how many introduced it.
     fn sniff(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
-        let Some(session) = self.session_mut(id) else { return None };
+        let session = self.session_mut(id)?;
         let Phase::Sniffing { deadline } = session.connection.phase else {
             unreachable!("the caller has looked")
         };
@@ -373,7 +373,7 @@ impl Hub {
         };
         let (reason, refusal) = match (sniffed, admitted) {
             (Sniffed::Speaks(dialect, skipped), Ok(())) => {
-                let Some(session) = self.session_mut(id) else { return None };
+                let session = self.session_mut(id)?;
                 session.connection.voice = Some(Voice::new(dialect));
                 session.connection.phase = Phase::Greeting { deadline };
                 return Some(skipped);

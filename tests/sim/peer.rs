@@ -33,7 +33,7 @@ pub struct Peer {
     pub name: usize,
     /// Which of all connections this is.
     pub life: u32,
-    pub session: Option<ConnectionId>,
+    pub connection: Option<ConnectionId>,
     pub dialect: Dialect,
     /// It begins with something else than it should.
     pub is_stranger: bool,
@@ -108,7 +108,7 @@ impl Peer {
         Peer {
             name,
             life: 0,
-            session: None,
+            connection: None,
             dialect,
             is_stranger: false,
             to_hub: VecDeque::new(),

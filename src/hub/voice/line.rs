@@ -176,7 +176,7 @@ impl Hub {
         };
         let rest = session.connection.input.rest.len() as u64;
         let Some(Voice::Line(line)) = &mut session.connection.voice else { return };
-        if !line.raw().is_some_and(|raw| raw.left > rest) {
+        if line.raw().is_none_or(|raw| raw.left <= rest) {
             return;
         }
         let Some(raw) = line.end_raw(NextBytes::Requests) else { return };
