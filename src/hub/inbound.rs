@@ -14,7 +14,7 @@ use super::{
 use crate::wire::{
     Dialect, ErrorCode, Event, Item, Refusal, Request,
     dialect::{self, Sniffed},
-    json::{self, Label},
+    json::{self, Label, scan::Place},
 };
 
 /// A rest of more bytes than this is not copied for every portion that follows it; a smaller one
@@ -226,6 +226,7 @@ impl Hub {
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let mut place = std::mem::take(&mut session.connection.input.place);
             let max = session.connection.request_max_bytes();
+            let is_last = session.connection.input.ended && session.connection.is_json();
             // Without the right the long way is taken, at whose end it is denied.
             let may_post = !is_greeting && session.rights.has(Right::Message);
             if may_post && let Some(post) = dialect.post(rest, place, max) {
@@ -234,11 +235,7 @@ impl Hub {
                 continue;
             }
             match dialect.decode(rest, &mut place, max, scratch) {
-                Ok(None)
-                    if session.connection.input.ended
-                        && session.connection.is_json()
-                        && !rest.is_empty() =>
-                {
+                Ok(None) if is_last && !rest.is_empty() => {
                     self.on_labelled(id, is_greeting, &Label::NONE, Err(json::broken_off()));
                     return bytes.len();
                 }
@@ -251,11 +248,7 @@ impl Hub {
                         return used;
                     }
                     used += consumed;
-                    if !place.is_fresh() {
-                        self.connection_mut(id).expect("its request is at hand").input.place =
-                            place;
-                    }
-                    self.note_what_follows(id, &request);
+                    self.note_what_follows(id, place, &request);
                     match label {
                         Some(label) => self.on_labelled(id, is_greeting, &label, request),
                         None => self.on_item(id, dialect, is_greeting, request),
@@ -306,7 +299,17 @@ impl Hub {
 
     /// Notes what is to be known of the bytes of a request before it is executed.
     #[inline]
-    fn note_what_follows(&mut self, id: SessionId, request: &Result<Request<'_>, Refusal>) {
+    fn note_what_follows(
+        &mut self,
+        id: SessionId,
+        place: Place,
+        request: &Result<Request<'_>, Refusal>,
+    ) {
+        if !place.is_fresh()
+            && let Some(connection) = self.connection_mut(id)
+        {
+            connection.input.place = place;
+        }
         let raw = request.as_ref().ok().and_then(Request::raw_bytes);
         if let Some(left) = raw
             && let Some(line) = self.line_mut(id)

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use sixfour::{
     hub::{
         Chunk, CloseReason, ConnectionId, Effect, FilePiece, Input, OperationId, Phase, Piece,
-        Time, Verdict,
+        SessionId, Time, Verdict,
     },
     wire::{
         Dialect, ErrorCode, Outcome, Refusal, Stream,
@@ -450,11 +450,7 @@ impl World {
                     self.peer_of(connection).parked = false;
                 }
                 Effect::Watch { .. } => self.saw("Watch"),
-                Effect::Forget { session } => {
-                    let is_its = |job: &Job| job.session == session;
-                    assert!(!self.jobs.iter().any(is_its), "a job has no owner left");
-                    self.dead_sessions.push(session);
-                }
+                Effect::Forget { session } => self.forget(session),
                 Effect::Close { connection, reason } => self.close(connection, reason),
                 Effect::Verify { session, name, password } => {
                     self.saw("Verify");
@@ -494,16 +490,7 @@ impl World {
                     self.saw("Quit");
                     self.stopped.get_or_insert(self.now);
                 }
-                Effect::Release { operation } => {
-                    self.saw("Release");
-                    // A session on its way out may fetch what is queued of its files.
-                    let job = self.job(operation);
-                    assert!(
-                        job.over || matches!(job.what, What::File { .. } | What::Fetch { .. }),
-                        "not yet over"
-                    );
-                    self.drop_job(operation);
-                }
+                Effect::Release { operation } => self.release(operation),
             }
         }
         self.check_reset();
@@ -540,6 +527,21 @@ impl World {
     fn drop_job(&mut self, id: OperationId) {
         self.jobs.retain(|job| job.id != id);
         self.dead_operations.push(id);
+    }
+
+    fn release(&mut self, operation: OperationId) {
+        self.saw("Release");
+        // A session on its way out may fetch what is queued of its files.
+        let job = self.job(operation);
+        let is_file = matches!(job.what, What::File { .. } | What::Fetch { .. });
+        assert!(job.over || is_file, "not yet over");
+        self.drop_job(operation);
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        let is_its = |job: &Job| job.session == session;
+        assert!(!self.jobs.iter().any(is_its), "a job has no owner left");
+        self.dead_sessions.push(session);
     }
 
     fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
