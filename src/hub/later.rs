@@ -40,3 +40,22 @@ impl Later {
         self.doomed.is_empty() && self.freed.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_must_go_does_so_before_anything_goes_on() {
+        let (one, other) = (SessionId::new(1, 1), SessionId::new(2, 2));
+        let mut later = Later::default();
+        later.go_on(one);
+        later.close(other, CloseReason::SlowConsumer);
+        assert_eq!(later.next(), Some(Due::Close(other, CloseReason::SlowConsumer)));
+        later.close(one, CloseReason::BrokenFile);
+        assert_eq!(later.next(), Some(Due::Close(one, CloseReason::BrokenFile)));
+        assert_eq!(later.next(), Some(Due::GoOn(one)));
+        assert_eq!(later.next(), None);
+        assert!(later.is_empty());
+    }
+}

@@ -118,3 +118,25 @@ impl Intake {
         assert!(self.bytes.is_empty() || !self.closed, "what nobody takes is kept");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_holds_what_waits_and_what_is_taken_and_not_dealt_with() {
+        let mut intake = Intake::new(10, true, Time(1));
+        assert_eq!(intake.waits_since(), Some(Time(1)));
+        assert!(matches!(intake.add(b"123456", Time(2)), Taken::Kept));
+        assert_eq!(intake.take(Vec::new()), (b"123456".to_vec(), false));
+        assert_eq!((intake.room(), intake.waits_since()), (Some(4), None));
+        assert!(matches!(intake.add(b"12345", Time(3)), Taken::TooMany { window: 10 }));
+        intake.note_done(6);
+        assert_eq!((intake.room(), intake.waits_since()), (Some(10), Some(Time(2))));
+        intake.end();
+        assert!(matches!(intake.add(b"1", Time(3)), Taken::TooMany { .. }), "it was the end");
+        assert_eq!(intake.close(), 0);
+        assert!(matches!(intake.add(b"1", Time(3)), Taken::Dropped));
+        assert_eq!(intake.room(), None);
+    }
+}

@@ -162,3 +162,36 @@ impl ShellOperation {
         has_pieces
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ErrorCode::Denied;
+
+    #[test]
+    fn a_verdict_of_the_hub_is_the_end_whatever_the_shell_says() {
+        let mut shell = ShellOperation::new(None);
+        assert!(shell.stop(Ended::TimedOut, None), "the shell has to hear of it");
+        assert!(!shell.stop(Ended::Cancelled, Some(Refusal::new(0, Denied, "no more"))));
+        let end = shell.end(7, Outcome::Done).expect("it had not ended");
+        assert_eq!(end.because, Some(Ended::TimedOut), "the first reason holds");
+        assert_eq!(end.outcome, Outcome::Failed(Refusal::new(7, Denied, "no more")));
+        assert!(shell.end(7, Outcome::Done).is_none(), "it ends once");
+        assert!(!shell.stop(Ended::Cancelled, None), "nothing is left to be stopped");
+    }
+
+    #[test]
+    fn what_is_queued_of_a_file_keeps_it_until_the_last_piece_is_sent() {
+        let mut shell = ShellOperation::new(None);
+        assert!(!shell.drain(), "nothing is queued");
+        shell.note_announced();
+        shell.note_piece();
+        shell.note_piece();
+        assert!(!shell.note_piece_sent(), "the shell may have more");
+        let failed = Outcome::Failed(Refusal::new(0, Denied, "it has shrunk"));
+        let end = shell.end(7, failed).expect("it had not ended");
+        assert!(end.owes_bytes, "they were announced");
+        assert!(shell.is_draining() && shell.intake().is_none());
+        assert!(shell.note_piece_sent(), "that was the last one");
+    }
+}

@@ -178,3 +178,34 @@ impl Voice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_wait_where_a_line_or_an_object_has_begun() {
+        let mut lines = LineVoice::default();
+        lines.begin_output();
+        lines.end_output(b'x');
+        let mut json = JsonVoice::default();
+        json.is_within_object = true;
+        for mut voice in [Voice::Line(lines), Voice::Json(json)] {
+            voice.hold_words(|_| {});
+            assert!(voice.held().is_none(), "nothing was said");
+            voice.hold_words(|out| out.extend_from_slice(b"late\n"));
+            assert_eq!(voice.held().map(|held| held.bytes.len()), Some(5));
+            let takes_line_end = voice.finish_line();
+            assert_eq!(takes_line_end, voice.dialect() == Dialect::Line);
+            let is_over = voice.is_at_start();
+            assert_eq!(voice.release().is_some(), is_over, "an object ends by itself");
+        }
+        let mut frames = Voice::new(Dialect::Frame);
+        assert!(frames.is_at_start() && frames.hold().is_none() && !frames.finish_line());
+    }
+
+    #[test]
+    fn a_voice_is_small_as_every_session_has_one() {
+        assert!(size_of::<Option<Voice>>() <= 48, "{}", size_of::<Option<Voice>>());
+    }
+}
