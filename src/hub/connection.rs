@@ -146,6 +146,7 @@ impl Connection {
     }
 
     /// The same with what it needs.
+    #[inline]
     pub(super) fn served_voice(&self) -> Option<&Voice> {
         self.voice.as_ref().filter(|_| !self.is_closing())
     }
@@ -197,16 +198,19 @@ impl Connection {
     }
 
     /// Bytes that wait for the socket or for the start of a line.
+    #[inline]
     pub(super) fn waiting_bytes(&self) -> usize {
         let held = self.voice.as_ref().and_then(Voice::held);
         self.outbox.unsent_bytes() + held.map_or(0, |held| held.bytes.len())
     }
 
+    #[inline]
     pub(super) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing { .. })
     }
 
     /// Whether it has not said anything valid, or has to log in before it may do anything.
+    #[inline]
     pub(super) fn is_nobody(&self) -> bool {
         match self.phase {
             Phase::Ready => self.login_by.is_some(),
@@ -216,6 +220,7 @@ impl Connection {
     }
 
     /// The longest request that it may send: a line, an object, or the body of a frame.
+    #[inline]
     pub(super) fn request_max_bytes(&self) -> usize {
         let standing = match self.phase {
             Phase::Greeting { .. } if self.login_by.is_none() => PeerStage::New,
@@ -228,6 +233,7 @@ impl Connection {
 
     /// Whether its next request must wait: for its answers to leave, for its password to be
     /// checked, or for what its dialect lets it wait while so many operations are under way.
+    #[inline]
     pub(super) fn must_pause(&self, operations: usize, limits: &Limits) -> bool {
         // Bytes that are no requests have no answers that could fill its queue, and as many are
         // taken as there is room for.
@@ -243,6 +249,7 @@ impl Connection {
     }
 
     /// Bytes waiting for it from which on its next request waits.
+    #[inline]
     pub(super) fn pause_bytes(&self, limits: &Limits) -> usize {
         match self.is_nobody() {
             true => limits.outbox_nobody_bytes.min(limits.outbox_pause_bytes),

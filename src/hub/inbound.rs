@@ -194,9 +194,9 @@ impl Hub {
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let rest = &bytes[used..];
             let is_greeting = matches!(session.connection.phase, Phase::Greeting { .. });
-            let dialect = match &session.connection.voice {
+            let (dialect, is_passed) = match &session.connection.voice {
                 _ if session.connection.is_closing() => return bytes.len(),
-                Some(voice) => voice.dialect(),
+                Some(voice) => (voice.dialect(), voice.may_pass_on(is_greeting)),
                 None => match self.sniff(id, rest) {
                     Some(skipped) => {
                         used += skipped;
@@ -210,7 +210,8 @@ impl Hub {
                 GoesOn::Later => return used,
                 GoesOn::Never => return bytes.len(),
             }
-            match self.pass_on(id, is_greeting, rest) {
+            let passed = if is_passed { self.pass_on(id, rest) } else { Passed::Request };
+            match passed {
                 Passed::Wait => return used,
                 Passed::Some(count) => {
                     used += count;
@@ -265,8 +266,10 @@ impl Hub {
     /// Whether a session's next bytes are looked at. Behind a file of announced size nothing is
     /// taken for a request until that has its answer.
     fn may_go_on(&mut self, id: SessionId, rest: &[u8]) -> GoesOn {
-        let limits = self.limits;
-        let Some(session) = self.session_mut(id) else { return GoesOn::Never };
+        // This is on the way of each message, and the limits are too large to be copied there.
+        let Hub { sessions, limits, .. } = self;
+        let session = sessions.get_mut(id.slot()).filter(|session| session.id == id);
+        let Some(session) = session else { return GoesOn::Never };
         let operations = session.operations.len();
         let is_answer_due = match &mut session.connection.voice {
             Some(Voice::Line(line)) => line.awaits_answer(operations),
@@ -276,7 +279,7 @@ impl Hub {
             self.on_nonsense(id, more_than_announced());
             return GoesOn::Never;
         }
-        if session.must_pause(&limits) {
+        if session.must_pause(limits) {
             session.connection.input.paused = true;
             return GoesOn::Later;
         }
@@ -344,11 +347,11 @@ impl Hub {
     }
 
     /// Passes bytes on that are no request, as they come.
-    fn pass_on(&mut self, id: SessionId, is_early: bool, rest: &[u8]) -> Passed {
-        match self.session(id).and_then(|session| session.connection.voice.as_ref()) {
-            Some(Voice::Line(line)) if line.raw().is_some() => self.consume_raw(id, rest),
-            Some(Voice::Frame(_)) if !is_early => self.pass_data_on(id, rest),
-            _ => Passed::Request,
+    fn pass_on(&mut self, id: SessionId, rest: &[u8]) -> Passed {
+        match self.connection(id).and_then(|connection| connection.voice.as_ref()) {
+            Some(Voice::Line(_)) => self.consume_raw(id, rest),
+            Some(Voice::Frame(_)) => self.pass_data_on(id, rest),
+            Some(Voice::Json(_)) | None => Passed::Request,
         }
     }
 

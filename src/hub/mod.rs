@@ -326,10 +326,12 @@ impl Hub {
         self.now = self.now.max(now);
     }
 
+    #[inline]
     fn session(&self, id: SessionId) -> Option<&Session> {
         self.sessions.get(id.slot()).filter(|session| session.id == id)
     }
 
+    #[inline]
     fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.sessions.get_mut(id.slot()).filter(|session| session.id == id)
     }
@@ -351,10 +353,12 @@ impl Hub {
     }
 
     /// The connection of a session.
+    #[inline]
     fn connection(&self, id: SessionId) -> Option<&Connection> {
         self.session(id).map(|session| &session.connection)
     }
 
+    #[inline]
     fn connection_mut(&mut self, id: SessionId) -> Option<&mut Connection> {
         self.session_mut(id).map(|session| &mut session.connection)
     }

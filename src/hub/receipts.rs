@@ -37,11 +37,13 @@ impl Receipt {
 
 impl ReceiptQueue {
     /// Puts a message at the end.
+    #[inline]
     pub fn push(&mut self, at: u64, receipt: Receipt) {
         self.queue.push_back((at, receipt));
     }
 
     /// Takes out the first message, if it is at no later place than this.
+    #[inline]
     pub fn pop_until(&mut self, at: u64) -> Option<Receipt> {
         let (place, receipt) = *self.queue.front()?;
         if place > at {

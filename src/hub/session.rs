@@ -79,11 +79,13 @@ impl Session {
     }
 
     /// Who it is, once it has said so and while it is served.
+    #[inline]
     pub fn name(&self) -> Option<Name> {
         self.name.filter(|_| !self.connection.is_closing())
     }
 
     /// Whether that is its name.
+    #[inline]
     pub(super) fn is_named(&self, name: &[u8]) -> bool {
         let is_it = self.name.as_ref().is_some_and(|own| own.as_bytes() == name);
         is_it && !self.connection.is_closing()
@@ -101,6 +103,7 @@ impl Session {
     }
 
     /// Whether its next request must wait.
+    #[inline]
     pub(super) fn must_pause(&self, limits: &Limits) -> bool {
         self.connection.must_pause(self.operations.len(), limits)
     }

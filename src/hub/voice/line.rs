@@ -50,6 +50,7 @@ pub(in crate::hub) struct RawBytes {
 }
 
 impl LineVoice {
+    #[inline]
     pub(in crate::hub) fn is_at_start(&self) -> bool {
         self.column == Column::LineStart
     }
@@ -81,6 +82,7 @@ impl LineVoice {
         was_within
     }
 
+    #[inline]
     pub(super) fn held(&self) -> Option<&Held> {
         self.held.as_deref()
     }
@@ -89,6 +91,7 @@ impl LineVoice {
         &mut self.held
     }
 
+    #[inline]
     pub(in crate::hub) fn raw(&self) -> Option<&RawBytes> {
         match &self.coming {
             NextBytes::Raw(raw) => Some(raw),
@@ -129,11 +132,13 @@ impl LineVoice {
     }
 
     /// Whether all of a file has come that is not answered yet.
+    #[inline]
     pub(super) fn is_answer_due(&self) -> bool {
         matches!(self.coming, NextBytes::Answer)
     }
 
     /// The same, looked at with what is under way: with nothing, it was answered.
+    #[inline]
     pub(in crate::hub) fn awaits_answer(&mut self, operations: usize) -> bool {
         if operations == 0 && self.is_answer_due() {
             self.coming = NextBytes::Requests;

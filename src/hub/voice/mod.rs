@@ -49,6 +49,7 @@ impl Voice {
         }
     }
 
+    #[inline]
     pub(super) fn dialect(&self) -> Dialect {
         match self {
             Voice::Line(_) => Dialect::Line,
@@ -59,6 +60,7 @@ impl Voice {
 
     /// The longest request that it may send: a line, an object, or the body of a frame. A peer
     /// that needs no login may do anything at once, and cost as much.
+    #[inline]
     pub(super) fn request_max_bytes(&self, standing: PeerStage) -> usize {
         match (self, standing) {
             (Voice::Json(_), PeerStage::Untrusted) => OBJECT_FIRST_MAX_BYTES,
@@ -71,6 +73,7 @@ impl Voice {
     /// Whether its next request must wait while so many operations are under way: with lines, for
     /// the end of the request before; with JSON, for its replies to leave, or for one operation to
     /// end where no more may be under way.
+    #[inline]
     pub(super) fn must_wait(&self, operations: usize, limits: &Limits) -> bool {
         match self {
             Voice::Line(line) => operations > 0 && !line.is_answer_due(),
@@ -83,8 +86,20 @@ impl Voice {
     }
 
     /// Whether bytes are on their way that are no requests.
+    #[inline]
     pub(super) fn takes_raw(&self) -> bool {
         matches!(self, Voice::Line(line) if line.raw().is_some())
+    }
+
+    /// Whether the next bytes may be no request, but such as are passed on: raw ones, or data
+    /// behind the greeting.
+    #[inline]
+    pub(super) fn may_pass_on(&self, is_greeting: bool) -> bool {
+        match self {
+            Voice::Line(line) => line.raw().is_some(),
+            Voice::Json(_) => false,
+            Voice::Frame(_) => !is_greeting,
+        }
     }
 
     /// Whether the next bytes are passed on as they come, and never put together.
@@ -107,6 +122,7 @@ impl Voice {
 
     /// Whether its output stands where anything may follow: at the start of a line, or of an
     /// object.
+    #[inline]
     pub(super) fn is_at_start(&self) -> bool {
         match self {
             Voice::Line(line) => line.is_at_start(),
@@ -149,6 +165,7 @@ impl Voice {
         held.take_if(|held| held.bytes.is_empty());
     }
 
+    #[inline]
     pub(super) fn held(&self) -> Option<&Held> {
         match self {
             Voice::Line(line) => line.held(),
