@@ -234,3 +234,16 @@ fn nothing_follows_what_has_no_size() {
         assert_eq!(refusal.code, ErrorCode::Protocol);
     }
 }
+
+#[test]
+fn the_bytes_behind_an_upload_are_known_also_where_its_place_is_none() {
+    for text in ["upload 13 plan.txt\n", "upload 13 ../plan.txt\n", "upload 13\n"] {
+        match line::decode(text.as_bytes(), 0, LINE_MAX_BYTES) {
+            Ok(Some(item)) => {
+                let request = item.request.expect("what follows is known");
+                assert_eq!(request.raw_bytes(), Some(13), "{text}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}

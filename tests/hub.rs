@@ -5,7 +5,7 @@ mod table;
 
 use sixfour::{
     hub::{
-        Chunk, CloseReason, Effect, Input, SessionId, Work,
+        Chunk, CloseReason, ConnectionId, Effect, Input, Work,
         admission::{Origin, Owner},
     },
     limits::Limits,
@@ -73,7 +73,7 @@ fn what_is_not_served_is_answered_in_its_own_dialect() {
             let mut table = Table::new();
             let id = table.open();
             for bytes in words.chunks(portion) {
-                table.input(Input::Bytes { session: id, bytes });
+                table.input(Input::Bytes { connection: id, bytes });
             }
             assert!(table.heard(id).starts_with(answer));
             assert_eq!(table.closed(id), Some(CloseReason::NotServed));
@@ -112,7 +112,7 @@ fn the_first_request_is_due_after_ten_seconds_whatever_trickles_in() {
         let mut table = Table::new();
         let id = table.open();
         table.at(9_000);
-        table.input(Input::Bytes { session: id, bytes: words });
+        table.input(Input::Bytes { connection: id, bytes: words });
         table.at(9_999);
         assert_eq!(table.closed(id), None);
         table.at(10_000);
@@ -173,7 +173,7 @@ fn a_client_that_slowly_takes_a_backlog_is_not_silent() {
     assert!(!table.hub.wants_input(bob));
     for minute in 1..10 {
         table.now = minute * 50_000;
-        table.input(Input::Sent { session: bob, count: 1000 });
+        table.input(Input::Sent { connection: bob, count: 1000 });
         table.at(table.now);
     }
     assert_eq!(table.closed(bob), None);
@@ -207,14 +207,14 @@ fn what_is_left_for_somebody_who_has_gone_may_be_taken_slowly_and_after_a_fault_
     table.say(bob, "quit\n");
     table.say(carol, frame_of(99, 0, b""));
     table.now = 1_500;
-    table.input(Input::Sent { session: carol, count: 1000 });
+    table.input(Input::Sent { connection: carol, count: 1000 });
     table.at(1_999);
     assert_eq!(table.closed(carol), None);
     table.at(2_000);
     assert_eq!(table.closed(carol), Some(CloseReason::Protocol));
     for (now, count) in [(50_000, 1000), (100_000, 0)] {
         table.now = now;
-        table.input(Input::Sent { session: bob, count });
+        table.input(Input::Sent { connection: bob, count });
     }
     table.at(109_999);
     assert_eq!(table.closed(bob), None, "it has taken something less than 60 s ago");
@@ -309,7 +309,7 @@ fn half_close_ends_the_requests_and_not_the_answers() {
     let id = table.open();
     // The last line lacks its end.
     table.say(id, "run date\r\necho last");
-    table.input(Input::EndOfInput { session: id });
+    table.input(Input::EndOfInput { connection: id });
     let run = table.started();
     assert_eq!((table.heard(id).as_str(), table.closed(id)), ("", None));
     let chunk = Chunk::Output { stream: Stream::Stdout, bytes: b"now" };
@@ -318,7 +318,7 @@ fn half_close_ends_the_requests_and_not_the_answers() {
     assert_eq!(table.heard(id), "now\n[exit 7]\nlast\n");
     assert_eq!(table.closed(id), Some(CloseReason::PeerLeft));
     let framed = table.frame("alice");
-    table.input(Input::EndOfInput { session: framed });
+    table.input(Input::EndOfInput { connection: framed });
     assert_eq!(table.closed(framed), Some(CloseReason::PeerGone));
 }
 
@@ -327,14 +327,14 @@ fn blank_lines_are_nothing_however_they_come() {
     for portions in [&["\r\n", "\r\nhelp\r\n"][..], &["\n", " \n", "help\n"], &["\n\nhelp\n"]] {
         let mut table = Table::new();
         let id = table.open();
-        portions
-            .iter()
-            .for_each(|bytes| table.input(Input::Bytes { session: id, bytes: bytes.as_bytes() }));
+        portions.iter().for_each(|bytes| {
+            table.input(Input::Bytes { connection: id, bytes: bytes.as_bytes() })
+        });
         assert!(table.heard(id).starts_with("user NAME"), "{portions:?}");
     }
     let mut table = Table::new();
     let id = table.line("alice");
-    (0..100_000).for_each(|_| table.input(Input::Bytes { session: id, bytes: b"\r\n" }));
+    (0..100_000).for_each(|_| table.input(Input::Bytes { connection: id, bytes: b"\r\n" }));
     assert_eq!((table.heard(id).as_str(), table.closed(id)), ("", None));
 }
 
@@ -352,7 +352,7 @@ fn a_line_waits_for_the_operation_before_it() {
     table.input(Input::Ended { operation: two, outcome: failed(ErrorCode::CannotStart) });
     assert_eq!(table.heard(alice), "error cannot-start: it failed\n");
     assert_eq!(table.heard(bob), "alice|hi\n");
-    let resumed = Effect::Resume { session: alice };
+    let resumed = Effect::Resume { connection: alice };
     assert!(table.effects.contains(&resumed) && table.hub.wants_input(alice));
 }
 
@@ -535,7 +535,7 @@ enum State {
 }
 
 impl State {
-    fn reach(self, table: &mut Table) -> SessionId {
+    fn reach(self, table: &mut Table) -> ConnectionId {
         if self == State::Greeting {
             let id = table.open();
             assert_eq!(table.say(id, MAGIC), "");
@@ -662,7 +662,7 @@ fn a_download_is_started_as_the_dialect_can_take_it() {
     let (line, framed) = (table.line("alice"), table.frame("bob"));
     table.say(line, "download a/b\n");
     table.input(Input::Bytes {
-        session: framed,
+        connection: framed,
         bytes: &frame_of(client::REQUEST, 1, br#"{"op": "download", "path": "a/b"}"#),
     });
     let verified: Vec<bool> = table

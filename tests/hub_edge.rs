@@ -4,7 +4,7 @@
 mod table;
 
 use sixfour::{
-    hub::{Chunk, Effect, Input, SessionId, Work},
+    hub::{Chunk, ConnectionId, Effect, Input, Work},
     wire::{
         EdgeAnswer, EdgeCall, ErrorCode, Name, Outcome, Refusal,
         edge::Statistic,
@@ -28,7 +28,7 @@ fn started(table: &mut Table) -> (Option<Name>, EdgeCall, bool) {
     start.expect("something was started")
 }
 
-fn request(table: &mut Table, id: SessionId, tag: u32, body: &str) -> Vec<u8> {
+fn request(table: &mut Table, id: ConnectionId, tag: u32, body: &str) -> Vec<u8> {
     table.send(id, client::REQUEST, tag, body.as_bytes())
 }
 
@@ -119,7 +119,7 @@ fn who_goes_takes_the_upload_along() {
     table.send(alice, client::CANCEL, 1, b"");
     assert_eq!(table.effects, [Effect::Terminate { operation }]);
     table.effects.clear();
-    table.input(Input::Gone { session: alice });
+    table.input(Input::Gone { connection: alice });
     let stops = [Effect::Stop { operation }, Effect::Stop { operation: joining }];
     assert_eq!(table.effects, stops);
 }
@@ -145,7 +145,7 @@ fn bad_requests_of_devices_have_their_own_errors() {
         (r#"{"op":"edge.fly"}"#, "bad-arguments"),
     ] {
         table.input(Input::Bytes {
-            session: alice,
+            connection: alice,
             bytes: &table::frame_of(client::REQUEST, 5, body.as_bytes()),
         });
         let heard = table.heard(alice);

@@ -78,7 +78,7 @@ fn a_reset_closes_each_session_once_with_its_reason() {
     let (nameless, silent, greeting) = (table.open(), table.open(), table.open());
     table.say(nameless, "run sleep\n");
     let sleep = table.started();
-    table.input(Input::Bytes { session: greeting, bytes: &MAGIC });
+    table.input(Input::Bytes { connection: greeting, bytes: &MAGIC });
     table.send(bob, client::REQUEST, 7, br#"{"op":"run","command":"sleep"}"#);
     let other_sleep = table.started();
     // One is on its way out already, for another reason.
@@ -185,7 +185,7 @@ fn messages_are_counted_for_each_who_gets_them() {
     let mut table = Table::new();
     let (alice, bob) = (table.frame("alice"), table.line("bob"));
     let _carol = table.line("carol");
-    table.input(Input::Bytes { session: alice, bytes: &message(0, "bob,carol,nobody", "hi") });
+    table.input(Input::Bytes { connection: alice, bytes: &message(0, "bob,carol,nobody", "hi") });
     table.say(bob, "hello|*\n");
     let counts = table.hub.counts();
     assert_eq!((counts.messages, counts.users, counts.operations), (4, 3, 0));

@@ -5,7 +5,7 @@ mod table;
 
 use sixfour::{
     hub::{
-        CloseReason, Effect, Input, SessionId, Verdict,
+        CloseReason, ConnectionId, Effect, Input, Verdict,
         admission::{Mode, Owner, Policy},
         rights::{Right, Rights},
     },
@@ -38,15 +38,15 @@ fn has_started(table: &Table) -> bool {
 }
 
 /// Says `line`, whose password is then found to be as said; what is heard.
-fn log_in(table: &mut Table, id: SessionId, line: &str, verdict: Verdict) -> String {
+fn log_in(table: &mut Table, id: ConnectionId, line: &str, verdict: Verdict) -> String {
     assert_eq!(table.say(id, format!("{line}\n")), "");
     table.check(verdict)
 }
 
-fn framed_login(table: &mut Table, address: &str, user: &str) -> SessionId {
+fn framed_login(table: &mut Table, address: &str, user: &str) -> ConnectionId {
     let id = table.open_from(address);
     let bytes = [&MAGIC[..], &hello_with(user, Some("secret"))].concat();
-    table.input(Input::Bytes { session: id, bytes: &bytes });
+    table.input(Input::Bytes { connection: id, bytes: &bytes });
     id
 }
 
@@ -74,7 +74,7 @@ fn strangers_of_a_protected_server_get_one_line_in_their_dialect() {
         let mut table = Table::new();
         let id = table.open_as(address, owner);
         let bytes = [&MAGIC[..], &hello("alice")].concat();
-        table.input(Input::Bytes { session: id, bytes: &bytes });
+        table.input(Input::Bytes { connection: id, bytes: &bytes });
         assert_eq!(table.kinds(id), [server::GOODBYE]);
         let id = table.open_as(address, owner);
         assert!(table.say(id, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 421 "));
@@ -89,7 +89,7 @@ fn other_machines_are_let_in_once_tls_protects_them() {
     assert!(table.say(id, "echo x\n").contains("--plaintext"));
     assert_eq!(table.closed(id), Some(CloseReason::NotAdmitted));
     let id = table.open_as("[2001:db8::1]:9", Owner::Unknown);
-    table.input(Input::Secured { session: id });
+    table.input(Input::Secured { connection: id });
     assert_eq!(table.say(id, "echo x\n"), "x\n");
     let mut table = Table::with_policy(Limits::default(), Policy { mode, plaintext: true });
     let id = table.open_as("192.0.2.1:9", Owner::Unknown);
@@ -97,7 +97,7 @@ fn other_machines_are_let_in_once_tls_protects_them() {
     // TLS makes no machine this one.
     let mut table = Table::new();
     let id = table.open_as("[2001:db8::1]:9", Owner::Unknown);
-    table.input(Input::Secured { session: id });
+    table.input(Input::Secured { connection: id });
     assert!(table.say(id, "echo x\n").starts_with("error denied: "));
 }
 
@@ -229,7 +229,7 @@ fn a_nobody_is_cheap_and_does_not_stay() {
     assert!(table.say(id, long).starts_with("error line-too-long: "));
     let id = table.open();
     table.get_stuck(id);
-    table.input(Input::Bytes { session: id, bytes: "help\n".repeat(800).as_bytes() });
+    table.input(Input::Bytes { connection: id, bytes: "help\n".repeat(800).as_bytes() });
     assert!(table.hub.unsent_bytes(id) < 10_000, "{}", table.hub.unsent_bytes(id));
     assert!(!table.hub.wants_input(id));
     table.get_unstuck(id);
@@ -259,16 +259,17 @@ fn the_password_goes_to_the_check_as_it_is_and_the_next_requests_wait() {
     assert!(!table.hub.wants_input(id));
     assert!(table.hub.take_heard_secret() && !table.hub.take_heard_secret());
     assert_eq!(table.verified(id, Verdict::Right), "welcome bob\none\nbob\n[1 users]\n");
-    assert!(table.effects.contains(&Effect::Resume { session: id }));
+    assert!(table.effects.contains(&Effect::Resume { connection: id }));
 
     let odd = "nul \0 and\nline \u{1f600}";
     let id = table.open();
     let bytes = [&MAGIC[..], &hello_with("alice", Some(odd))].concat();
     for byte in bytes {
-        table.input(Input::Bytes { session: id, bytes: &[byte] });
+        table.input(Input::Bytes { connection: id, bytes: &[byte] });
     }
     assert_eq!(table.checks(), [(id, "alice".to_owned(), odd.to_owned())]);
-    table.input(Input::Verified { session: id, verdict: Verdict::Right });
+    let session = table.session(id);
+    table.input(Input::Verified { session, verdict: Verdict::Right });
     assert_eq!(table.kinds(id), [server::WELCOME]);
 }
 
@@ -277,13 +278,13 @@ fn the_end_of_input_waits_for_the_check() {
     let mut table = users(3);
     let id = table.open();
     table.say(id, "user bob secret\nwho\n");
-    table.input(Input::EndOfInput { session: id });
+    table.input(Input::EndOfInput { connection: id });
     assert_eq!(table.closed(id), None);
     assert_eq!(table.check(Verdict::Right), "welcome bob\nbob\n[1 users]\n");
     assert_eq!(table.closed(id), Some(CloseReason::PeerLeft));
     let id = table.open();
     table.say(id, "user bob secret\n");
-    table.input(Input::EndOfInput { session: id });
+    table.input(Input::EndOfInput { connection: id });
     assert_eq!(table.check(Verdict::Wrong), WRONG);
     assert_eq!(table.closed(id), Some(CloseReason::PeerLeft));
 }
@@ -345,7 +346,7 @@ fn failures_add_up_over_addresses_and_dialects() {
 fn however_many_guess_at_once_no_more_are_checked_than_may_fail() {
     for attempts in 1..=5u8 {
         let mut table = users(attempts);
-        let ids: Vec<SessionId> = (0..200).map(|_| table.open()).collect();
+        let ids: Vec<ConnectionId> = (0..200).map(|_| table.open()).collect();
         let said: Vec<_> = ids.iter().map(|id| table.say(*id, "user alice guess\n")).collect();
         let mut checked = 0;
         let mut heard = Vec::new();
@@ -388,7 +389,7 @@ fn the_right_password_among_many_is_let_in_if_it_comes_before_the_block() {
 #[test]
 fn two_are_checked_at_once_64_wait_and_the_next_is_told_that_we_are_busy() {
     let mut table = users(3);
-    let ids: Vec<SessionId> = (0..67).map(|_| table.open()).collect();
+    let ids: Vec<ConnectionId> = (0..67).map(|_| table.open()).collect();
     for (at, id) in ids.iter().enumerate() {
         let heard = table.say(*id, format!("user u{at} x\n"));
         assert_eq!(heard.starts_with("error busy: "), at == 66, "{at}: {heard}");
@@ -416,8 +417,8 @@ fn a_check_outlives_the_client_that_asked_and_counts() {
     table.say(other, "user bob x\n");
     let checks = table.checks();
     assert_eq!(checks.len(), 2);
-    table.input(Input::Gone { session: gone });
-    table.input(Input::Gone { session: waiting });
+    table.input(Input::Gone { connection: gone });
+    table.input(Input::Gone { connection: waiting });
     // Its place is still taken, and the name still has a failure to come.
     let next = table.open();
     table.say(next, "user alice secret\n");
@@ -573,7 +574,7 @@ fn without_passwords_a_name_whose_owner_takes_nothing_is_free_again() {
 #[test]
 fn other_accounts_hold_at_once_for_those_who_are_here() {
     let mut table = users(3);
-    let ids: Vec<SessionId> = ["alice", "bob"]
+    let ids: Vec<ConnectionId> = ["alice", "bob"]
         .map(|who| {
             let id = table.open();
             log_in(&mut table, id, &format!("user {who} secret"), Verdict::Right);

@@ -8,14 +8,14 @@ mod table;
 use objects::{ask, named, objects, run};
 use serde_json::{Value, json};
 use sixfour::{
-    hub::{Chunk, CloseReason, Effect, Input, OperationId, SessionId, Work},
+    hub::{Chunk, CloseReason, ConnectionId, Effect, Input, OperationId, Work},
     limits::Limits,
     wire::{ErrorCode, Outcome, Refusal, Stream, event::Entry, event::EntryKind, frame::client},
 };
 use table::{Table, message};
 
 /// A session that has said nothing but its first brace, and an empty object.
-fn open(table: &mut Table) -> SessionId {
+fn open(table: &mut Table) -> ConnectionId {
     let id = table.open();
     assert_eq!(objects(&table.say(id, "{}"))[0]["errorcode"], 2);
     id
@@ -90,7 +90,9 @@ fn the_request_after_the_last_slot_waits_and_none_is_refused() {
         answered.extend(objects(&table.heard(id)).iter().map(|reply| reply["id"].clone()));
     }
     assert_eq!(answered, [1, 2, 3, 4, 5].map(Value::from));
-    assert!(table.hub.wants_input(id) && table.effects.contains(&Effect::Resume { session: id }));
+    assert!(
+        table.hub.wants_input(id) && table.effects.contains(&Effect::Resume { connection: id })
+    );
 }
 
 #[test]
@@ -435,7 +437,7 @@ fn messages_are_answered_once_and_their_receipts_are_events() {
     assert_eq!((&heard[0]["event"], &heard[0]["id"]), (&json!("error"), &json!(3)));
     table.get_stuck(dave);
     ask(&mut table, alice, json!({"op": "message", "to": "dave", "text": "x", "id": 4}));
-    table.input(Input::Gone { session: dave });
+    table.input(Input::Gone { connection: dave });
     let heard = objects(&table.heard(alice));
     assert_eq!((&heard[0]["event"], heard[0].get("id")), (&json!("error"), None));
     assert_eq!(heard[0]["error"]["code"], "not-delivered");
@@ -486,7 +488,7 @@ fn half_close_ends_the_requests_and_not_the_replies() {
     let mut table = Table::new();
     let id = table.open();
     assert_eq!(table.say(id, r#"{"method":"date","id":1}{"op":"who","id":2"#), "");
-    table.input(Input::EndOfInput { session: id });
+    table.input(Input::EndOfInput { connection: id });
     let heard = objects(&table.heard(id));
     assert_eq!((&heard[0]["id"], &heard[0]["errorcode"]), (&json!(null), &json!(1)));
     assert_eq!(table.closed(id), None);
@@ -499,7 +501,7 @@ fn half_close_ends_the_requests_and_not_the_replies() {
     table.say(id, r#"{"method":"x","id":1}"#);
     let large = table.started();
     (0..9).for_each(|_| output(&mut table, large, Stream::Stdout, &[b'x'; 60_000]));
-    table.input(Input::EndOfInput { session: id });
+    table.input(Input::EndOfInput { connection: id });
     table.get_stuck(id);
     end(&mut table, large, exit(0));
     assert_eq!(table.closed(id), None);
@@ -526,7 +528,7 @@ fn the_first_request_is_due_and_a_broken_object_is_none() {
         let mut table = Table::new();
         let id = table.open();
         table.at(9_000);
-        table.input(Input::Bytes { session: id, bytes: words.as_bytes() });
+        table.input(Input::Bytes { connection: id, bytes: words.as_bytes() });
         table.at(9_999);
         assert_eq!(table.closed(id), None);
         table.at(10_000);
@@ -552,7 +554,7 @@ fn what_is_no_object_ends_the_connection_after_its_answer() {
             let words =
                 format!("{{\"op\":\"ping\",\"id\":1}} {foreign}{{\"method\":\"x\",\"id\":2}}");
             for bytes in words.as_bytes().chunks(portion) {
-                table.input(Input::Bytes { session: id, bytes });
+                table.input(Input::Bytes { connection: id, bytes });
             }
             let heard = objects(&table.heard(id));
             assert_eq!(heard.len(), 2, "{foreign:?}");
@@ -593,7 +595,7 @@ fn one_quote_too_many_costs_one_request_and_no_other() {
         let words = [bad, &good(2), bad, &good(3), &good(4)].concat();
         let mut heard = String::new();
         for (bytes, at) in words.as_bytes().chunks(portion).zip(1..) {
-            table.input(Input::Bytes { session: id, bytes });
+            table.input(Input::Bytes { connection: id, bytes });
             heard.push_str(&table.heard(id));
             let is_told = portion * at < bad.len() || !heard.is_empty();
             assert!(is_told, "the line end is enough");
@@ -615,7 +617,7 @@ fn blanks_before_the_first_byte_that_says_something_choose_nothing() {
                 [(json, "{\"op\":\"ping\",\"id\":1}"), (lines, "echo hi\n"), (array, "[")]
             {
                 for bytes in [blank, words].concat().as_bytes().chunks(portion) {
-                    table.input(Input::Bytes { session: id, bytes });
+                    table.input(Input::Bytes { connection: id, bytes });
                 }
             }
             assert_eq!(objects(&table.heard(json))[0]["id"], 1);
@@ -662,11 +664,11 @@ fn a_space_between_objects_finds_out_whether_a_program_that_says_no_more_still_r
     let every = Limits::default().watch_every.as_millis() as u64;
     let id = open(&mut table);
     let operation = run(&mut table, id, json!({"method": "sleep", "id": 1}));
-    let watch = |holds| Effect::Watch { session: id, holds };
+    let watch = |holds| Effect::Watch { connection: id, holds };
     table.at(every);
     assert!(table.effects.contains(&watch(true)), "{:?}", table.effects);
     assert_eq!(table.heard(id), "", "one that may still ask is asked by the kernel alone");
-    table.input(Input::EndOfInput { session: id });
+    table.input(Input::EndOfInput { connection: id });
     table.at(2 * every);
     table.at(3 * every);
     assert_eq!(table.heard(id), "  ");
@@ -686,7 +688,7 @@ fn a_session_for_which_nothing_is_held_is_not_looked_at() {
     let operation = run(&mut table, id, json!({"method": "true", "id": 1}));
     end(&mut table, operation, exit(0));
     table.at(11 * every);
-    assert!(table.effects.contains(&Effect::Watch { session: id, holds: false }));
+    assert!(table.effects.contains(&Effect::Watch { connection: id, holds: false }));
     table.effects.clear();
     table.at(30 * every);
     assert!(!table.effects.iter().any(is_watch), "{:?}", table.effects);

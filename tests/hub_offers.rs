@@ -38,8 +38,8 @@ fn an_address_is_written_as_what_it_is() {
     let mut table = Table::new();
     let bob = table.frame("bob");
     let alice = table.open_from("[::ffff:127.0.0.1]:77");
-    table.input(Input::Bytes { session: alice, bytes: &sixfour::wire::frame::MAGIC });
-    table.input(Input::Bytes { session: alice, bytes: &table::hello("alice") });
+    table.input(Input::Bytes { connection: alice, bytes: &sixfour::wire::frame::MAGIC });
+    table.input(Input::Bytes { connection: alice, bytes: &table::hello("alice") });
     let offer = json!({"op": "send", "to": "bob", "name": "a", "size": 1, "introduction": {}});
     request(&mut table, alice, 1, offer);
     assert_eq!(only(&mut table, bob).2["address"], "127.0.0.1:77");
@@ -175,7 +175,7 @@ fn a_sender_may_withdraw_or_go_and_the_receiver_hears_of_it() {
     put(&mut table, alice, client::CANCEL, 1, b"");
     assert_failed(&only(&mut table, alice), 1, "cancelled");
     assert_eq!(table.heard(bob), "offer-withdrawn 1 cancelled: alice has cancelled it\n");
-    for end in [Input::Gone { session: alice }, Input::EndOfInput { session: alice }] {
+    for end in [Input::Gone { connection: alice }, Input::EndOfInput { connection: alice }] {
         let alice = match table.closed(alice) {
             None => alice,
             Some(_) => table.frame("alice"),
@@ -183,8 +183,8 @@ fn a_sender_may_withdraw_or_go_and_the_receiver_hears_of_it() {
         request(&mut table, alice, 1, offer.clone());
         table.heard(bob);
         table.input(match end {
-            Input::Gone { .. } => Input::Gone { session: alice },
-            _ => Input::EndOfInput { session: alice },
+            Input::Gone { .. } => Input::Gone { connection: alice },
+            _ => Input::EndOfInput { connection: alice },
         });
         let withdrawn = table.heard(bob);
         assert!(withdrawn.ends_with(" peer-gone: alice has gone\n"), "{withdrawn}");

@@ -27,7 +27,7 @@ fn a_file_goes_from_line_to_line_exactly_as_it_is() {
         let mut table = Table::new();
         let (alice, bob) = (table.line("alice"), table.line("bob"));
         text.as_bytes().chunks(portion).for_each(|bytes| {
-            table.input(Input::Bytes { session: alice, bytes });
+            table.input(Input::Bytes { connection: alice, bytes });
         });
         assert_eq!(table.heard(bob), format!("offer 1 alice {} my plan.txt\n", content.len()));
         assert!(!table.hub.wants_input(alice), "its bytes wait for the answer");
@@ -165,14 +165,14 @@ fn somebody_with_lines_who_hangs_up_within_the_file_ends_it_for_both() {
     table.say(alice, "send 9 a bob\nbegun");
     request(&mut table, bob, 2, json!({"op": "accept", "offer": 1}));
     assert_eq!(table.kinds(bob), [server::DETAIL, server::DETAIL, server::DATA]);
-    table.input(Input::EndOfInput { session: alice });
+    table.input(Input::EndOfInput { connection: alice });
     assert_failed(&only(&mut table, bob), 2, "bad-arguments");
     assert!(table.heard(alice).ends_with("before all bytes that were announced had come\n"));
     assert_eq!(table.closed(alice), Some(CloseReason::PeerLeft));
     // Where not even the offer is answered, nobody need wait for it.
     let alice = table.line("alice");
     table.say(alice, "send 9 a bob\nbegun");
-    table.input(Input::EndOfInput { session: alice });
+    table.input(Input::EndOfInput { connection: alice });
     assert!(table.heard(alice).starts_with("error bad-arguments: the input ended"));
     let news = news(&mut table, bob);
     assert_eq!(news[1].2["event"], "offer-withdrawn", "{news:?}");
@@ -183,7 +183,7 @@ fn half_close_behind_the_file_waits_for_all_answers() {
     let mut table = Table::new();
     let (alice, bob) = (table.line("alice"), table.line("bob"));
     table.say(alice, "send 5 a bob\nhello");
-    table.input(Input::EndOfInput { session: alice });
+    table.input(Input::EndOfInput { connection: alice });
     assert_eq!((table.heard(alice).as_str(), table.closed(alice)), ("", None));
     assert_eq!(table.say(bob, "accept 1\n"), "offer 1 alice 5 a\nfile 5 a\nhello");
     assert_eq!(table.heard(alice), "accepted bob\ndelivered\n");
@@ -358,7 +358,7 @@ fn somebody_with_lines_who_sends_is_read_only_as_far_as_the_other_takes_it() {
     let mut sent = 0;
     while table.hub.wants_input(alice) {
         let part = [b'x'; 10_000];
-        table.input(Input::Bytes { session: alice, bytes: &part });
+        table.input(Input::Bytes { connection: alice, bytes: &part });
         sent += part.len();
     }
     assert!(sent < 2 * WINDOW, "{sent} bytes were read for nobody");
@@ -367,11 +367,11 @@ fn somebody_with_lines_who_sends_is_read_only_as_far_as_the_other_takes_it() {
     assert_eq!(table.say(carol, "hello|alice\n"), "");
     assert_eq!(table.heard(alice), "accepted bob\ncarol|hello\n");
     table.get_unstuck(bob);
-    assert!(table.effects.contains(&Effect::Resume { session: alice }));
+    assert!(table.effects.contains(&Effect::Resume { connection: alice }));
     assert!(table.hub.wants_input(alice));
     while sent < size {
         let part = vec![b'x'; 10_000.min(size - sent)];
-        table.input(Input::Bytes { session: alice, bytes: &part });
+        table.input(Input::Bytes { connection: alice, bytes: &part });
         sent += part.len();
     }
     let heard: usize =
@@ -401,9 +401,9 @@ fn delivered_is_said_when_the_last_byte_has_left_for_the_receiver() {
         // It is too late to cancel, and the sender may go.
         put(&mut table, alice, client::CANCEL, 1, b"");
         let left = table.hub.unsent_bytes(bob);
-        table.input(Input::Sent { session: bob, count: left - 1 });
+        table.input(Input::Sent { connection: bob, count: left - 1 });
         assert_eq!(table.kinds(alice), b"");
-        table.input(Input::Sent { session: bob, count: 1 });
+        table.input(Input::Sent { connection: bob, count: 1 });
         assert_eq!(table.kinds(alice), [server::END]);
         assert_eq!(table.hub.ends_count(), 0);
     }

@@ -9,7 +9,7 @@ use between::{assert_failed, news, only, put, request};
 use serde_json::json;
 use sixfour::{
     hub::{
-        CloseReason, Effect, Input, OperationId, SessionId, Verdict,
+        CloseReason, ConnectionId, Effect, Input, OperationId, Verdict,
         rights::{Right, Rights},
     },
     limits::Limits,
@@ -27,10 +27,10 @@ fn users() -> Table {
 }
 
 /// Both hear of nothing that happened before.
-fn framed(table: &mut Table, user: &str) -> SessionId {
+fn framed(table: &mut Table, user: &str) -> ConnectionId {
     let id = table.open();
     let bytes = [&MAGIC[..], &hello_with(user, Some("secret"))].concat();
-    table.input(Input::Bytes { session: id, bytes: &bytes });
+    table.input(Input::Bytes { connection: id, bytes: &bytes });
     table.check(Verdict::Right);
     id
 }

@@ -4,20 +4,20 @@
 mod table;
 
 use sixfour::{
-    hub::{CloseReason, Effect, Input, SessionId, Work},
+    hub::{CloseReason, ConnectionId, Effect, Input, Work},
     wire::Outcome,
 };
 use table::Table;
 
 /// A session whose first bytes will come inside TLS.
-fn secured(table: &mut Table) -> SessionId {
+fn secured(table: &mut Table) -> ConnectionId {
     let id = table.open();
-    table.input(Input::Secured { session: id });
+    table.input(Input::Secured { connection: id });
     id
 }
 
-fn cut_off(table: &mut Table, id: SessionId) -> String {
-    table.input(Input::CutOff { session: id });
+fn cut_off(table: &mut Table, id: ConnectionId) -> String {
+    table.input(Input::CutOff { connection: id });
     table.heard(id)
 }
 

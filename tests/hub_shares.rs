@@ -12,7 +12,7 @@ use between::{assert_failed, news, only, put, request};
 use serde_json::json;
 use sixfour::{
     hub::{
-        CloseReason, Effect, Input, OperationId, SessionId, Verdict,
+        CloseReason, ConnectionId, Effect, Input, OperationId, Verdict,
         admission::{Mode, Owner, Policy},
         rights::Rights,
     },
@@ -36,15 +36,15 @@ fn open_table(limits: Limits) -> Table {
     Table::with_policy(limits, Policy { mode, plaintext: true })
 }
 
-fn framed_from(table: &mut Table, address: &str, name: &str) -> SessionId {
+fn framed_from(table: &mut Table, address: &str, name: &str) -> ConnectionId {
     let id = table.open_as(address, Owner::Unknown);
-    table.input(Input::Bytes { session: id, bytes: &[&MAGIC[..], &hello(name)].concat() });
+    table.input(Input::Bytes { connection: id, bytes: &[&MAGIC[..], &hello(name)].concat() });
     table.forget([id]);
     id
 }
 
 /// As many uploads without a byte as are asked for; how many have begun.
-fn upload(table: &mut Table, id: SessionId, count: u32) -> usize {
+fn upload(table: &mut Table, id: ConnectionId, count: u32) -> usize {
     for tag in 1..=count {
         request(table, id, tag, json!({"op": "edge.upload", "file_id": tag}));
     }
@@ -52,10 +52,10 @@ fn upload(table: &mut Table, id: SessionId, count: u32) -> usize {
     count as usize - refused
 }
 
-fn log_in(table: &mut Table, user: &str) -> SessionId {
+fn log_in(table: &mut Table, user: &str) -> ConnectionId {
     let id = table.open_from("[::1]:9");
     let bytes = [&MAGIC[..], &hello_with(user, Some("secret"))].concat();
-    table.input(Input::Bytes { session: id, bytes: &bytes });
+    table.input(Input::Bytes { connection: id, bytes: &bytes });
     table.check(Verdict::Right);
     table.forget([id]);
     id
@@ -185,7 +185,7 @@ fn where_too_much_waits_those_who_take_nothing_go_the_largest_first() {
     let write = |table: &mut Table, to: &str, count: usize| {
         for _ in 0..count {
             let bytes = message(0, to, &"x".repeat(10_000));
-            table.input(Input::Bytes { session: writer, bytes: &bytes });
+            table.input(Input::Bytes { connection: writer, bytes: &bytes });
         }
     };
     for id in [small, large, largest] {

@@ -10,7 +10,7 @@ use objects::{ask, run};
 use serde_json::json;
 use sixfour::{
     hub::{
-        Chunk, CloseReason, Effect, Input, OperationId, SessionId, Verdict,
+        Chunk, CloseReason, ConnectionId, Effect, Input, OperationId, Verdict,
         admission::{Mode, Owner, Policy},
         rights::Rights,
     },
@@ -33,7 +33,7 @@ fn open_table(limits: Limits) -> Table {
     Table::with_policy(limits, Policy { mode, plaintext: true })
 }
 
-fn named_from(table: &mut Table, address: &str, name: &str) -> SessionId {
+fn named_from(table: &mut Table, address: &str, name: &str) -> ConnectionId {
     let id = table.open_as(address, Owner::Unknown);
     let reply = ask(table, id, json!({"op": "login", "user": name, "id": 0}));
     assert_eq!(reply[0]["user"], name);

@@ -42,7 +42,7 @@ use post::Office;
 use rng::Rng;
 use sixfour::{
     hub::{
-        Hub, Input, OperationId, Phase, SessionId, Time,
+        ConnectionId, Hub, Input, OperationId, Phase, SessionId, Time,
         admission::{Mode, Origin, Owner, Policy},
         rights::Rights,
     },
@@ -129,8 +129,9 @@ pub struct World {
     vault: Vault,
     /// Ids that are no longer alive: news of them may still be on its way.
     dead_sessions: Vec<SessionId>,
+    dead_connections: Vec<ConnectionId>,
     dead_operations: Vec<OperationId>,
-    closed: BTreeSet<SessionId>,
+    closed: BTreeSet<ConnectionId>,
     lives: u32,
     seen: Seen,
     /// Hash of every input and effect, where it is wanted.
@@ -138,7 +139,7 @@ pub struct World {
     is_tracing: bool,
     stopped: Option<u64>,
     /// Whom the last reset has met.
-    reset: BTreeSet<SessionId>,
+    reset: BTreeSet<ConnectionId>,
     /// Whoever is closed now is out of time, and cut off.
     is_ticking: bool,
     chances: Chances,
@@ -173,7 +174,7 @@ impl World {
         world.settle("what is owed must arrive", World::is_settled);
         world.judge();
         for at in 0..world.peers.len() {
-            if world.peers[at].session.is_some() && !world.peers[at].leaving {
+            if world.peers[at].connection.is_some() && !world.peers[at].leaving {
                 world.peers[at].leave();
             }
         }
@@ -225,6 +226,7 @@ impl World {
             jobs: Vec::new(),
             office: Office::default(),
             dead_sessions: Vec::new(),
+            dead_connections: Vec::new(),
             dead_operations: Vec::new(),
             closed: BTreeSet::new(),
             lives: 0,
@@ -267,7 +269,7 @@ impl World {
 
     /// A peer does what peers do.
     fn act(&mut self, at: usize) {
-        if self.peers[at].session.is_none() {
+        if self.peers[at].connection.is_none() {
             return self.connect(at);
         }
         let names = self.peers.len();
@@ -319,7 +321,7 @@ impl World {
         let owner = if self.vault.is_closed { Owner::Unknown } else { Owner::Ours };
         let opened = self.hub.open(Time(self.now), Origin::new(address, owner));
         self.perform_effects();
-        let Ok(session) = opened else {
+        let Ok(connection) = opened else {
             self.judge_full(is_far);
             return self.saw("full house");
         };
@@ -332,7 +334,7 @@ impl World {
             false => at,
         };
         let mut peer = Peer::new(name, self.peers[at].dialect);
-        (peer.life, peer.session) = (self.lives, Some(session));
+        (peer.life, peer.connection) = (self.lives, Some(connection));
         (peer.opened, peer.heard, peer.taken) = (self.now, self.now, self.now);
         peer.password = self.vault.password(name);
         peer.guesses = [10, 25, 60][self.rng.range(0, 2)];
@@ -373,11 +375,11 @@ impl World {
         let chances = &self.chances;
         let (reset, stall) = (chances.reset, chances.stall);
         let (nonsense, stop) = (chances.nonsense, chances.stop);
-        let Some(session) = self.peers[at].session else { return };
+        let Some(connection) = self.peers[at].connection else { return };
         match self.rng.range(0, 5) {
             0 if self.rng.percent(reset) => {
                 self.saw("reset");
-                self.input(Input::Gone { session });
+                self.input(Input::Gone { connection });
             }
             1 if self.rng.percent(reset) && !self.peers[at].is_stranger => {
                 self.saw("half close");
@@ -426,7 +428,7 @@ impl World {
     fn end_faults(&mut self) {
         for peer in &mut self.peers {
             (peer.stalled, peer.mute, peer.stingy) = (false, false, false);
-            if peer.session.is_none() {
+            if peer.connection.is_none() {
                 continue;
             }
             if std::mem::take(&mut peer.rude) && !peer.leaving && !peer.half_closed {
@@ -446,7 +448,7 @@ impl World {
                 return;
             }
         }
-        let owed = |peer: &Peer| format!("{:?} owed {:?}", peer.session, peer.calls);
+        let owed = |peer: &Peer| format!("{:?} owed {:?}", peer.connection, peer.calls);
         let owed: Vec<_> = self.peers.iter().map(owed).collect();
         panic!("{what}, and does not: {owed:#?}, {} jobs", self.jobs.len());
     }
@@ -455,18 +457,18 @@ impl World {
     fn is_settled(&self) -> bool {
         self.jobs.is_empty()
             && self.peers.iter().all(|peer| {
-                let Some(session) = peer.session else { return true };
+                let Some(connection) = peer.connection else { return true };
                 let is_quiet = peer.to_hub.is_empty() && peer.to_peer.is_empty();
                 let is_here = peer.welcomed && !peer.leaving && !peer.half_closed;
-                is_here && is_quiet && self.hub.piece(session).is_none() && {
-                    assert!(!peer.parked, "{session:?} was told to wait and never to go on");
+                is_here && is_quiet && self.hub.piece(connection).is_none() && {
+                    assert!(!peer.parked, "{connection:?} was told to wait and never to go on");
                     peer.is_content()
                 }
             })
     }
 
     fn judge(&self) {
-        for peer in self.peers.iter().filter(|peer| peer.session.is_some()) {
+        for peer in self.peers.iter().filter(|peer| peer.connection.is_some()) {
             self.office.judge(peer.life);
         }
     }
@@ -481,13 +483,15 @@ impl World {
                 assert!(deadline.0 > self.now, "{session:?} has outlived its deadline");
             }
         }
-        let is_ready = |id: SessionId| {
+        let is_ready = |id: ConnectionId| {
             let mut sessions = self.hub.sessions();
-            sessions.any(|it| it.id() == id && matches!(it.phase(), Phase::Ready { .. }))
+            sessions.any(|it| it.connection() == id && matches!(it.phase(), Phase::Ready))
         };
         let late = |since: u64, limit: Duration| since + limit.as_millis() as u64 <= self.now;
         for peer in &self.peers {
-            let Some(session) = peer.session.filter(|session| is_ready(*session)) else { continue };
+            let Some(session) = peer.connection.filter(|session| is_ready(*session)) else {
+                continue;
+            };
             if peer.kernel_full {
                 assert!(!late(peer.refused, LIMITS.stall_timeout), "{session:?} takes nothing");
             } else if peer.dialect == Dialect::Frame && !peer.to_write {

@@ -1,15 +1,17 @@
 //! How sessions end, and what time does.
 
 use super::{
-    Column, Effect, Hub, OperationState, Phase, Session, SessionId, Time,
+    Connection, Effect, Hub, OperationKind, Phase, Session, SessionId, Time,
     ids::OperationId,
-    outbox::{Pool, Posted},
+    outbox::Pool,
+    receipts::Receipt,
     timers::Alarm,
+    voice::{Voice, json::JsonVoice},
 };
 use crate::{
     limits::Limits,
     wire::{
-        Dialect, ErrorCode, Event, Name, Refusal, Tag,
+        ErrorCode, Event, Name, Refusal,
         dialect::{self, Sniffed},
     },
 };
@@ -65,26 +67,26 @@ impl Hub {
         };
         let reader = session.reader();
         let (mut files, mut posts) = (Vec::new(), Vec::new());
-        let on_post = |posted: Posted| {
-            if posted.receipt != 0 {
-                posts.push(posted);
+        let on_post = |receipt: Receipt| {
+            if receipt.tag != 0 {
+                posts.push(receipt);
             }
         };
-        session.outbox.consume(&mut self.pool, count, |file| files.push(file), on_post);
-        if session.outbox.is_empty() {
-            session.stalled = None;
-            session.overflowed = false;
-        } else if count > 0 || session.stalled.is_none() {
-            session.stalled = Some(now);
+        session.connection.outbox.consume(&mut self.pool, count, |file| files.push(file), on_post);
+        if session.connection.outbox.is_empty() {
+            session.connection.stalled = None;
+            session.connection.overflowed = false;
+        } else if count > 0 || session.connection.stalled.is_none() {
+            session.connection.stalled = Some(now);
             // A socket that takes more of a backlog has a peer that takes it. Its answer to a
             // ping may lie unread meanwhile, since its requests wait for room.
             if count > 0 {
-                session.heard = now;
-                session.pinged = None;
+                session.connection.heard = now;
+                session.connection.pinged = None;
             }
         }
-        if let Some((name, dialect)) = reader {
-            posts.into_iter().for_each(|posted| self.on_posted(name, dialect, posted));
+        if let Some(name) = reader {
+            posts.into_iter().for_each(|receipt| self.on_posted(name, receipt));
         }
         files.into_iter().for_each(|file| self.on_file_sent(file));
         self.after_sent(id, count);
@@ -92,14 +94,14 @@ impl Hub {
 
     fn after_sent(&mut self, id: SessionId, count: usize) {
         let Some(session) = self.session(id) else { return };
-        let is_empty = session.outbox.is_empty();
-        if let Phase::Closing { reason, .. } = session.phase {
+        let is_empty = session.connection.outbox.is_empty();
+        if let Phase::Closing { reason, .. } = session.connection.phase {
             if is_empty {
                 self.remove(id, reason);
             } else if count > 0 && reason == CloseReason::PeerLeft {
                 let later = self.closing_deadline(reason);
-                let session = self.session_mut(id).expect("it was there");
-                if let Phase::Closing { deadline, .. } = &mut session.phase {
+                let Some(session) = self.session_mut(id) else { return };
+                if let Phase::Closing { deadline, .. } = &mut session.connection.phase {
                     *deadline = later;
                 }
             }
@@ -117,14 +119,15 @@ impl Hub {
     /// Closes a session whose peer has said its last request, once all is answered.
     pub(super) fn close_if_finished(&mut self, id: SessionId) {
         let Some(session) = self.session(id) else { return };
-        let input = &session.input;
-        let is_checked = matches!(session.phase, Phase::Verifying { .. });
+        let input = &session.connection.input;
+        let is_checked = matches!(session.connection.phase, Phase::Verifying);
         let is_busy = input.paused || is_checked || session.has_work();
         let is_done = input.ended && !is_busy;
-        if !is_done || session.is_closing() {
+        if !is_done || session.connection.is_closing() {
             return;
         }
-        match self.session_mut(id).and_then(|session| session.input.nonsense.take()) {
+        let json = self.connection_mut(id).and_then(Connection::json_mut);
+        match json.and_then(JsonVoice::take_nonsense) {
             Some(refusal) => self.close(id, CloseReason::Protocol, Some(&refusal)),
             None => self.shut(id, CloseReason::PeerLeft),
         }
@@ -134,11 +137,10 @@ impl Hub {
     /// told or has had its time.
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, why: Option<&Refusal>) {
         let Some(session) = self.session(id) else { return };
-        if session.is_closing() {
+        if session.connection.is_closing() {
             return;
         }
-        // Within a file or an object there is no place for words.
-        if !matches!(session.column, Column::InFile | Column::InObject) {
+        if !session.connection.voice.as_ref().is_some_and(Voice::is_wordless) {
             self.finish_line(id);
             self.release_held(id);
             self.say(id, &Event::Goodbye(why));
@@ -148,11 +150,10 @@ impl Hub {
 
     /// The same with last words that are no event.
     pub(super) fn close_with(&mut self, id: SessionId, reason: CloseReason, words: &[u8]) {
-        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+        if self.session(id).is_none() {
             return;
-        };
-        session.outbox.write(&mut self.pool, |out| out.extend_from_slice(words));
-        self.effects.push_back(Effect::Flush { session: id });
+        }
+        self.put(id, |out| out.extend_from_slice(words));
         self.shut(id, reason);
     }
 
@@ -161,14 +162,14 @@ impl Hub {
         self.drop_replies(id);
         self.stop_operations(id, Haste::SendQueued);
         self.logins.forget(id);
-        let was = self.release_name(id);
+        self.release_name(id);
         let deadline = self.closing_deadline(reason);
-        let session = self.session_mut(id).expect("the caller has it");
-        session.phase = Phase::Closing { reason, was, deadline };
-        session.input.rest = Vec::new();
+        let Some(session) = self.session_mut(id) else { return };
+        session.connection.phase = Phase::Closing { reason, deadline };
+        session.connection.input.rest = Vec::new();
         self.unfinished.set(id, 0);
-        let session = self.session(id).expect("it was there");
-        if session.outbox.is_empty() {
+        let Some(session) = self.session(id) else { return };
+        if session.connection.outbox.is_empty() {
             self.remove(id, reason);
         } else {
             self.arm(id);
@@ -199,13 +200,17 @@ impl Hub {
         self.logins.forget(id);
         let was = self.release_name(id);
         let mut session = self.sessions.remove(id.slot());
-        self.strangers.remove(id, session.origin.source());
-        self.unproven.remove(id, session.origin.source());
-        self.closes.tell(&session, was.map(|(name, _)| name), reason);
+        self.strangers.remove(id, session.connection.origin.source());
+        self.unproven.remove(id, session.connection.origin.source());
+        self.closes.tell(&session, was, reason);
         self.unfinished.set(id, 0);
-        self.effects.push_back(Effect::Close { session: id, reason });
-        let lost = session.abandon(&mut self.pool);
-        if let Some((name, _)) = was {
+        // A session ends with its connection: here alone.
+        let connection = session.connection.id;
+        self.attached.remove(connection.slot());
+        self.effects.push_back(Effect::Forget { session: id });
+        self.effects.push_back(Effect::Close { connection, reason });
+        let lost = session.connection.abandon(&mut self.pool);
+        if let Some(name) = was {
             self.report_lost(name, lost);
         }
     }
@@ -213,20 +218,22 @@ impl Hub {
     /// Ends what the session has under way. What is queued of files can be sent yet, unless the
     /// session goes at once.
     fn stop_operations(&mut self, id: SessionId, haste: Haste) {
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         session.waiting.clear();
-        let who = session.reader().map(|(name, _)| name);
+        let who = session.reader();
         let operations = std::mem::take(&mut session.operations);
         self.drop_offers_to(id, who);
         for operation_id in &operations {
-            let operation = self.operation_mut(*operation_id).expect("sessions own live ones");
-            if operation.file_pieces > 0 && haste == Haste::SendQueued {
-                operation.state = OperationState::Ending;
+            let Some(operation) = self.operation_mut(*operation_id) else { continue };
+            if haste == Haste::SendQueued && operation.drain() {
                 continue;
             }
-            match self.operations.remove(operation_id.slot()).end {
-                Some(end) => self.on_end_lost(*operation_id, &end, who),
-                None => self.effects.push_back(Effect::Stop { operation: *operation_id }),
+            match self.operations.remove(operation_id.slot()).kind {
+                OperationKind::Shell(_) => {
+                    self.effects.push_back(Effect::Stop { operation: *operation_id });
+                }
+                OperationKind::Offer(offer) => self.on_offer_lost(*operation_id, &offer, who),
+                OperationKind::Pipe(end) => self.on_end_lost(&end, who),
             }
         }
         if haste == Haste::SendQueued {
@@ -237,16 +244,13 @@ impl Hub {
     }
 
     /// Makes the name free and says whose session it was.
-    fn release_name(&mut self, id: SessionId) -> Option<(Name, Dialect)> {
-        let session = self.session(id).expect("the caller has it");
-        match session.phase {
-            Phase::Ready { dialect, name: Some(name) } => {
-                self.names.release(&name);
-                Some((name, dialect))
-            }
-            Phase::Closing { was, .. } => was,
-            _ => None,
+    fn release_name(&mut self, id: SessionId) -> Option<Name> {
+        let session = self.session(id)?;
+        let name = session.reader()?;
+        if !session.connection.is_closing() {
+            self.directory.release(&name);
         }
+        Some(name)
     }
 
     pub(super) fn on_tick(&mut self) {
@@ -262,11 +266,12 @@ impl Hub {
 
     fn on_session_alarm(&mut self, id: SessionId, due: Time) {
         let (now, limits) = (self.now, self.limits);
-        let Some(session) = self.session_mut(id).filter(|session| session.armed == due) else {
+        let Some(session) = self.session_mut(id).filter(|session| session.connection.armed == due)
+        else {
             return;
         };
-        session.armed = Time::NEVER;
-        if session.due(&limits) <= now {
+        session.connection.armed = Time::NEVER;
+        if session.connection.due(&limits) <= now {
             self.on_due(id);
         }
         self.arm(id);
@@ -275,8 +280,8 @@ impl Hub {
     /// Does what the passing of time demands of a session.
     fn on_due(&mut self, id: SessionId) {
         let (now, limits) = (self.now, self.limits);
-        let session = self.session_mut(id).expect("the caller has it");
-        match session.phase {
+        let Some(session) = self.session_mut(id) else { return };
+        match session.connection.phase {
             Phase::Sniffing { .. } => {
                 let words = dialect::farewell(Sniffed::Undecided, &too_late(&limits));
                 self.close_with(id, CloseReason::FirstRequestTimeout, &words);
@@ -285,24 +290,26 @@ impl Hub {
                 self.close(id, CloseReason::FirstRequestTimeout, Some(&too_late(&limits)));
             }
             Phase::Closing { reason, .. } => self.remove(id, reason),
-            Phase::Verifying { .. } => {}
-            Phase::Ready { .. } if session.login_by.is_some_and(|by| by <= now) => {
+            Phase::Verifying => {}
+            Phase::Ready if session.connection.login_by.is_some_and(|by| by <= now) => {
                 self.close(id, CloseReason::LoginTimeout, Some(&no_login(&limits)));
             }
-            Phase::Ready { .. } if session.watched.is_some_and(|at| at <= now) => self.look_at(id),
-            Phase::Ready { .. } => {
-                let patience = session.patience(&limits);
-                if session.stalled.is_some_and(|since| since + patience <= now) {
-                    let reason = match session.overflowed {
+            Phase::Ready if session.connection.watched.is_some_and(|at| at <= now) => {
+                self.look_at(id)
+            }
+            Phase::Ready => {
+                let patience = session.connection.patience(&limits);
+                if session.connection.stalled.is_some_and(|since| since + patience <= now) {
+                    let reason = match session.connection.overflowed {
                         true => CloseReason::SlowConsumer,
                         false => CloseReason::Stalled,
                     };
                     return self.remove(id, reason);
                 }
-                if session.pinged.is_some() {
+                if session.connection.pinged.is_some() {
                     return self.remove(id, CloseReason::Silent);
                 }
-                session.pinged = Some(now);
+                session.connection.pinged = Some(now);
                 self.say(id, &Event::Ping { number: now.0 as u32 });
             }
         }
@@ -334,8 +341,8 @@ impl Hub {
     pub(super) fn hasten(&mut self, id: SessionId) {
         let Some(end) = self.stopping else { return };
         let last = end + self.limits.closing_timeout;
-        let session = self.session_mut(id).expect("the caller has it");
-        if let Phase::Closing { deadline, .. } = &mut session.phase {
+        let Some(session) = self.session_mut(id) else { return };
+        if let Phase::Closing { deadline, .. } = &mut session.connection.phase {
             *deadline = last.min(*deadline);
             self.arm(id);
         }
@@ -385,18 +392,18 @@ fn no_login(limits: &Limits) -> Refusal {
     Refusal::new(0, ErrorCode::TimedOut, text)
 }
 
-impl Session {
+impl Connection {
     /// Gives up all that waits for it; returns whose messages are lost, and their receipts.
-    fn abandon(&mut self, pool: &mut Pool) -> Vec<(SessionId, Tag)> {
-        let queued = self.outbox.abandon(pool).into_iter().map(|it| (it.sender, it.receipt));
-        let mut lost: Vec<_> = queued.collect();
-        if let Some(held) = self.held.take() {
-            lost.extend(held.posts.iter().map(|post| (post.sender, post.receipt)));
+    fn abandon(&mut self, pool: &mut Pool) -> Vec<Receipt> {
+        let mut lost = self.outbox.abandon(pool);
+        let mut voice = self.voice.take();
+        if let Some(held) = voice.as_mut().and_then(Voice::take_held) {
+            lost.extend(held.posts.iter().map(|(_, receipt)| receipt));
         }
-        if let Some(awaiting) = self.awaiting.take() {
-            lost.extend(awaiting.receipts.iter().map(|it| (it.sender, it.tag)));
+        if let Some(Voice::Frame(frame)) = &voice {
+            lost.extend(frame.promises().map(|(_, receipt)| receipt));
         }
-        lost.retain(|(sender, _)| *sender != SessionId::NOBODY);
+        lost.retain(|receipt| *receipt != Receipt::ELSEWHERE);
         lost
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use super::{Time, names::Keyed, strangers::SourceNet};
+use super::{Time, directory::Keyed, strangers::SourceNet};
 use crate::limits::{
     LOGIN_DEBT_MAX, LOGIN_FAILURE_FORGOTTEN_AFTER, LOGIN_FAILURES_FREE, LOGIN_SOURCES_MAX,
     LOGIN_WAIT_STEP,

@@ -11,13 +11,13 @@ impl Hub {
     /// Whose input this is; `None` where it is nobody's, as that of time.
     pub fn culprit(&self, input: &Input<'_>) -> Option<SessionId> {
         match *input {
-            Input::Bytes { session, .. }
-            | Input::Secured { session }
-            | Input::EndOfInput { session }
-            | Input::CutOff { session }
-            | Input::Gone { session }
-            | Input::Sent { session, .. }
-            | Input::Verified { session, .. } => Some(session),
+            Input::Bytes { connection, .. }
+            | Input::Secured { connection }
+            | Input::EndOfInput { connection }
+            | Input::CutOff { connection }
+            | Input::Gone { connection }
+            | Input::Sent { connection, .. } => self.session_at(connection),
+            Input::Verified { session, .. } => Some(session),
             Input::Opened { operation, .. }
             | Input::Chunk { operation, .. }
             | Input::InputTaken { operation, .. }
@@ -29,8 +29,7 @@ impl Hub {
     }
 
     fn owner_of(&self, id: OperationId) -> Option<SessionId> {
-        let operation = self.operations.get(id.slot()).filter(|operation| operation.id == id)?;
-        Some(operation.owner)
+        self.listener(id).map(|(session, _)| session)
     }
 
     /// Ends a session that has met a fault, with a word to it where `is_told`. To be called once

@@ -1,11 +1,15 @@
-//! Names for sessions and operations that outlive them without harm.
+//! Names for connections, sessions and operations that outlive them without harm.
 
 use std::fmt;
 
-/// A session: a slot of the slab and a serial, in one word that fits a poller's token.
+/// A connection: a slot of the slab and a serial, in one word that fits a poller's token.
 ///
-/// Slots are used again, serials are not (within 2^37 openings), so news of a session that is
-/// gone reaches nobody.
+/// Slots are used again, serials are not (within 2^37 openings), so news of a connection that
+/// is gone reaches nobody.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnectionId(u64);
+
+/// A session: the same for whoever is at the other end of a connection.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SessionId(u64);
 
@@ -54,6 +58,7 @@ macro_rules! id {
     };
 }
 
+id!(ConnectionId, "connection");
 id!(SessionId, "session");
 id!(OperationId, "operation");
 

@@ -3,15 +3,18 @@
 use zeroize::Zeroize as _;
 
 use super::{
-    CloseReason, Hub, OperationId, Phase, SessionId,
+    CloseReason, Connection, Effect, Hub, Phase, SessionId,
     rights::Right,
-    session::{Inbound, Raw},
+    voice::{
+        Voice,
+        json::JsonVoice,
+        line::{RawBytes, is_blank, more_than_announced},
+    },
 };
 use crate::wire::{
-    Dialect, ErrorCode, Event, Item, Outcome, Refusal, Request,
+    Dialect, ErrorCode, Event, Item, Refusal, Request,
     dialect::{self, Sniffed},
-    frame,
-    json::{self, Label},
+    json::{self, Label, scan::Place},
 };
 
 /// A rest of more bytes than this is not copied for every portion that follows it; a smaller one
@@ -28,7 +31,7 @@ enum GoesOn {
 }
 
 /// What became of bytes that may be no request.
-enum Passed {
+pub(super) enum Passed {
     /// They are one, or its beginning.
     Request,
     /// So many of them are passed on.
@@ -42,35 +45,24 @@ fn is_foreign(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::UnknownCommand | ErrorCode::BadText)
 }
 
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.trim_ascii_start().is_empty()
-}
-
-/// What is said where the file is longer than its announcement: it has grown since it was measured,
-/// and what has been added could read like a request.
-fn more_than_announced() -> Refusal {
-    let text = "more bytes came than were announced; the next request goes behind the answer";
-    Refusal::new(0, ErrorCode::Protocol, text)
-}
-
 impl Hub {
     pub(super) fn on_bytes(&mut self, id: SessionId, bytes: &[u8]) {
         let now = self.now;
         let Some(session) = self.session_mut(id) else { return };
         if !bytes.is_empty() {
-            session.heard = now;
-            if session.pinged.take().is_some() {
+            session.connection.heard = now;
+            if session.connection.pinged.take().is_some() {
                 self.arm(id);
             }
         }
         let Some(session) = self.session_mut(id) else { return };
-        if session.is_closing() {
+        if session.connection.is_closing() {
             return;
         }
-        if session.input.nonsense.is_some() {
+        if session.connection.json().is_some_and(JsonVoice::has_met_nonsense) {
             return self.close_if_finished(id);
         }
-        if session.input.rest.is_empty() {
+        if session.connection.input.rest.is_empty() {
             let used = self.consume(id, bytes);
             self.keep(id, &bytes[used..]);
         } else {
@@ -80,35 +72,13 @@ impl Hub {
         self.close_if_finished(id);
     }
 
-    /// Sees to it that nobody waits for raw bytes that cannot come any more.
-    fn note_cut_input(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id) else { return };
-        let input = &mut session.input;
-        let rest = input.rest.len() as u64;
-        let is_cut = |raw: &mut Raw| raw.left > rest;
-        if !input.ended {
-            return;
-        }
-        let Some(raw) = input.raw.take_if(is_cut) else { return };
-        (input.rest, input.paused) = (Vec::new(), false);
-        self.unfinished.set(id, 0);
-        let Some(session) = self.session_mut(id) else { return };
-        let taker = session.operations.first().copied();
-        let is_end = |id: &OperationId| self.operations[id.slot()].end.is_some();
-        match taker.filter(is_end) {
-            Some(end) => self.on_end_input_cut(end),
-            // Whoever writes it finds that out.
-            None => self.end_raw(id, raw),
-        }
-    }
-
     /// Joins the rest with just so much of the news as makes it a request, and goes on with what
     /// follows where it lies: most of a large portion is not copied.
     fn complete_rest(&mut self, id: SessionId, mut bytes: &[u8]) {
         let mut joined = std::mem::take(&mut self.joined);
         joined.clear();
-        let session = self.session_mut(id).expect("the caller has it");
-        let rest = &mut session.input.rest;
+        let Some(session) = self.session_mut(id) else { return };
+        let rest = &mut session.connection.input.rest;
         let is_large = rest.len() > LARGE_REST_BYTES;
         if is_large {
             std::mem::swap(&mut joined, rest);
@@ -119,13 +89,14 @@ impl Hub {
         }
         loop {
             let missing = self.session(id).and_then(|session| {
-                let input = &session.input;
+                let voice = session.connection.served_voice()?;
                 // What is no request is taken as it comes, and is never put together.
-                let is_loose = input.raw.is_some() || input.data.is_some();
-                let dialect = session.dialect().filter(|_| !is_loose);
-                let missing =
-                    dialect.and_then(|dialect| dialect.missing(&joined, bytes, input.place));
-                missing.or(is_loose.then_some(0))
+                match voice.is_loose() {
+                    true => Some(0),
+                    false => {
+                        voice.dialect().missing(&joined, bytes, session.connection.input.place)
+                    }
+                }
             });
             let (head, tail) = bytes.split_at(missing.unwrap_or(bytes.len()));
             joined.extend_from_slice(head);
@@ -152,46 +123,42 @@ impl Hub {
 
     pub(super) fn on_secured(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        let is_new = matches!(session.phase, Phase::Sniffing { .. } | Phase::Closing { .. });
-        assert!(is_new && session.input.rest.is_empty(), "TLS begins with the first byte");
-        session.secured = true;
+        let is_new =
+            matches!(session.connection.phase, Phase::Sniffing { .. } | Phase::Closing { .. });
+        assert!(
+            is_new && session.connection.input.rest.is_empty(),
+            "TLS begins with the first byte"
+        );
+        session.connection.secured = true;
     }
 
     pub(super) fn on_end_of_input(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        session.input.ended = true;
-        match session.phase {
-            Phase::Closing { .. } => {}
-            // Frames have a goodbye. Whoever leaves without it did not mean to.
-            Phase::Greeting { dialect: Dialect::Frame, .. }
-            | Phase::Verifying { dialect: Dialect::Frame }
-            | Phase::Ready { dialect: Dialect::Frame, .. } => {
-                self.remove(id, CloseReason::PeerGone);
-            }
-            // A few bytes that could still have become another dialect are a line after all.
-            Phase::Greeting { dialect: Dialect::Json, .. }
-            | Phase::Verifying { dialect: Dialect::Json }
-            | Phase::Ready { dialect: Dialect::Json, .. } => self.on_bytes(id, b""),
-            Phase::Sniffing { .. }
-            | Phase::Greeting { .. }
-            | Phase::Verifying { .. }
-            | Phase::Ready { .. } => {
-                let Inbound { rest, raw, .. } = &session.input;
-                let raw_left = raw.as_ref().map_or(0, |raw| raw.left);
-                let is_in_line = rest.len() as u64 > raw_left && rest.last() != Some(&b'\n');
-                self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
-            }
+        session.connection.input.ended = true;
+        if session.connection.is_closing() {
+            return;
         }
+        let raw_left = match &session.connection.voice {
+            // Frames have a goodbye. A peer that leaves without it did not mean to.
+            Some(Voice::Frame(_)) => return self.remove(id, CloseReason::PeerGone),
+            Some(Voice::Json(_)) => return self.on_bytes(id, b""),
+            Some(Voice::Line(line)) => line.raw().map_or(0, RawBytes::left),
+            // A few bytes that could still have become another dialect are a line after all.
+            None => 0,
+        };
+        let rest = &session.connection.input.rest;
+        let is_in_line = rest.len() as u64 > raw_left && rest.last() != Some(&b'\n');
+        self.on_bytes(id, if is_in_line { b"\n" } else { b"" });
     }
 
     pub(super) fn on_cut_off(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else { return };
-        if session.dialect() == Some(Dialect::Frame) {
+        if session.connection.dialect() == Some(Dialect::Frame) {
             return self.on_end_of_input(id);
         }
-        // Who speaks lines gets the answers to the whole ones. Half of a command could be quite
-        // another command.
-        session.input.ended = true;
+        // A peer that speaks lines gets the answers to the whole ones. Half of a command could be
+        // quite another command.
+        session.connection.input.ended = true;
         self.on_bytes(id, b"");
     }
 
@@ -199,12 +166,12 @@ impl Hub {
     pub(super) fn resume(&mut self, id: SessionId) {
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return };
-        if session.input.paused && !session.must_pause(&limits) {
-            session.input.paused = false;
+        if session.connection.input.paused && !session.must_pause(&limits) {
+            session.connection.input.paused = false;
             self.on_bytes(id, b"");
-            let still_on = self.session(id).is_some_and(|it| !it.input.paused && !it.is_closing());
-            if still_on {
-                self.effects.push_back(super::Effect::Resume { session: id });
+            let is_on = |it: &&Connection| !it.input.paused && !it.is_closing();
+            if let Some(connection) = self.connection(id).filter(is_on).map(|it| it.id) {
+                self.effects.push_back(Effect::Resume { connection });
             }
         } else {
             self.close_if_finished(id);
@@ -226,24 +193,25 @@ impl Hub {
         loop {
             let Some(session) = self.session_mut(id) else { return bytes.len() };
             let rest = &bytes[used..];
-            let (dialect, is_greeting) = match session.phase {
-                Phase::Closing { .. } => return bytes.len(),
-                Phase::Sniffing { .. } => match self.sniff(id, rest) {
+            let is_greeting = matches!(session.connection.phase, Phase::Greeting { .. });
+            let (dialect, is_passed) = match &session.connection.voice {
+                _ if session.connection.is_closing() => return bytes.len(),
+                Some(voice) => (voice.dialect(), voice.may_pass_on(is_greeting)),
+                None => match self.sniff(id, rest) {
                     Some(skipped) => {
                         used += skipped;
                         continue;
                     }
                     None => return used,
                 },
-                Phase::Greeting { dialect, .. } => (dialect, true),
-                Phase::Verifying { dialect } | Phase::Ready { dialect, .. } => (dialect, false),
             };
             match self.may_go_on(id, rest) {
                 GoesOn::Yes => {}
                 GoesOn::Later => return used,
                 GoesOn::Never => return bytes.len(),
             }
-            match self.pass_on(id, dialect, is_greeting, rest) {
+            let passed = if is_passed { self.pass_on(id, rest) } else { Passed::Request };
+            match passed {
                 Passed::Wait => return used,
                 Passed::Some(count) => {
                     used += count;
@@ -257,8 +225,9 @@ impl Hub {
                 continue;
             }
             let Some(session) = self.session_mut(id) else { return bytes.len() };
-            let mut place = std::mem::take(&mut session.input.place);
-            let max = session.request_max_bytes();
+            let mut place = std::mem::take(&mut session.connection.input.place);
+            let max = session.connection.request_max_bytes();
+            let is_last = session.connection.input.ended && session.connection.is_json();
             // Without the right the long way is taken, at whose end it is denied.
             let may_post = !is_greeting && session.rights.has(Right::Message);
             if may_post && let Some(post) = dialect.post(rest, place, max) {
@@ -267,12 +236,12 @@ impl Hub {
                 continue;
             }
             match dialect.decode(rest, &mut place, max, scratch) {
-                Ok(None) if session.input.ended && session.is_json() && !rest.is_empty() => {
+                Ok(None) if is_last && !rest.is_empty() => {
                     self.on_labelled(id, is_greeting, &Label::NONE, Err(json::broken_off()));
                     return bytes.len();
                 }
                 Ok(None) => {
-                    session.input.place = place;
+                    session.connection.input.place = place;
                     return used;
                 }
                 Ok(Some(Item { request, consumed, label })) => {
@@ -280,10 +249,7 @@ impl Hub {
                         return used;
                     }
                     used += consumed;
-                    if !place.is_fresh() {
-                        self.session_mut(id).expect("its request is at hand").input.place = place;
-                    }
-                    self.note_what_follows(id, dialect, &request);
+                    self.note_what_follows(id, place, &request);
                     match label {
                         Some(label) => self.on_labelled(id, is_greeting, &label, request),
                         None => self.on_item(id, dialect, is_greeting, request),
@@ -300,31 +266,37 @@ impl Hub {
     /// Whether a session's next bytes are looked at. Behind a file of announced size nothing is
     /// taken for a request until that has its answer.
     fn may_go_on(&mut self, id: SessionId, rest: &[u8]) -> GoesOn {
-        let limits = self.limits;
-        let Some(session) = self.session_mut(id) else { return GoesOn::Never };
-        if session.input.answer_due && session.operations.is_empty() {
-            session.input.answer_due = false;
-        }
-        if session.input.answer_due && !is_blank(rest) {
+        // This is on the way of each message, and the limits are too large to be copied there.
+        let Hub { sessions, limits, .. } = self;
+        let session = sessions.get_mut(id.slot()).filter(|session| session.id == id);
+        let Some(session) = session else { return GoesOn::Never };
+        let operations = session.operations.len();
+        let is_answer_due = match &mut session.connection.voice {
+            Some(Voice::Line(line)) => line.awaits_answer(operations),
+            _ => false,
+        };
+        if is_answer_due && !is_blank(rest) {
             self.on_nonsense(id, more_than_announced());
             return GoesOn::Never;
         }
-        if session.must_pause(&limits) {
-            session.input.paused = true;
+        if session.must_pause(limits) {
+            session.connection.input.paused = true;
             return GoesOn::Later;
         }
-        if session.input.answer_due { GoesOn::Never } else { GoesOn::Yes }
+        if is_answer_due { GoesOn::Never } else { GoesOn::Yes }
     }
 
     /// Takes no more of a session after bytes that cannot be understood. The JSON requests before
     /// them were good: each has its reply before the connection ends.
-    fn on_nonsense(&mut self, id: SessionId, refusal: Refusal) {
+    pub(super) fn on_nonsense(&mut self, id: SessionId, refusal: Refusal) {
         let Some(session) = self.session_mut(id) else { return };
-        if session.is_json() && session.has_work() {
-            session.input.ended = true;
-            session.input.nonsense = Some(Box::new(refusal));
-        } else {
-            self.close(id, CloseReason::Protocol, Some(&refusal));
+        let has_work = session.has_work();
+        match session.connection.json_mut().filter(|_| has_work) {
+            Some(json) => {
+                json.keep_nonsense(refusal);
+                session.connection.input.ended = true;
+            }
+            None => self.close(id, CloseReason::Protocol, Some(&refusal)),
         }
     }
 
@@ -333,13 +305,19 @@ impl Hub {
     fn note_what_follows(
         &mut self,
         id: SessionId,
-        dialect: Dialect,
+        place: Place,
         request: &Result<Request<'_>, Refusal>,
     ) {
+        if !place.is_fresh()
+            && let Some(connection) = self.connection_mut(id)
+        {
+            connection.input.place = place;
+        }
         let raw = request.as_ref().ok().and_then(Request::raw_bytes);
-        if let Some(left) = raw.filter(|_| dialect == Dialect::Line) {
-            let session = self.session_mut(id).expect("its request is at hand");
-            session.input.raw = Some(Raw { left, refusal: None });
+        if let Some(left) = raw
+            && let Some(line) = self.line_mut(id)
+        {
+            line.begin_raw(left);
         }
         if let Ok(Request::Login { password: Some(_), .. }) = request {
             self.heard_secret = true;
@@ -354,8 +332,8 @@ impl Hub {
         request: Result<Request<'_>, Refusal>,
     ) {
         match request {
-            Ok(request) if is_greeting => self.on_first(id, dialect, request),
-            Ok(request) => self.on_request(id, dialect, request),
+            Ok(request) if is_greeting => self.on_first(id, request),
+            Ok(request) => self.on_request(id, request),
             Err(_) if is_greeting && dialect == Dialect::Frame => {
                 let refusal = super::requests::hello_first();
                 self.close(id, CloseReason::Protocol, Some(&refusal));
@@ -369,101 +347,29 @@ impl Hub {
     }
 
     /// Passes bytes on that are no request, as they come.
-    fn pass_on(&mut self, id: SessionId, dialect: Dialect, is_early: bool, rest: &[u8]) -> Passed {
-        let session = self.session_mut(id).expect("the caller has it");
-        if session.input.raw.is_some() {
-            return self.consume_raw(id, rest).map_or(Passed::Wait, Passed::Some);
-        }
-        if dialect != Dialect::Frame || is_early {
-            return Passed::Request;
-        }
-        if let Some((tag, left)) = session.input.data {
-            let part = &rest[..rest.len().min(left)];
-            session.input.data = (part.len() < left).then_some((tag, left - part.len()));
-            if part.is_empty() {
-                return Passed::Wait;
-            }
-            self.on_input(id, tag, part);
-            return Passed::Some(part.len());
-        }
-        match frame::begun_data(rest) {
-            Some(begun) => {
-                session.input.data = Some(begun);
-                Passed::Some(frame::HEADER_BYTES)
-            }
-            None => Passed::Request,
-        }
-    }
-
-    /// Takes bytes of a file that come among lines: how many; `None` where none can be taken now.
-    fn consume_raw(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
-        let window = self.limits.input_window_bytes;
-        let taker = self.operation_of(id, 0);
-        let has_taker = taker.is_some();
-        let room = taker.and_then(|operation| operation.input_room(window));
-        let session = self.session_mut(id).expect("the caller has it");
-        let mut raw = session.input.raw.take().expect("the caller has looked");
-        let room = if raw.refusal.is_some() { usize::MAX } else { room.unwrap_or(usize::MAX) };
-        let left = usize::try_from(raw.left).unwrap_or(usize::MAX);
-        let count = bytes.len().min(left).min(room);
-        raw.left -= count as u64;
-        let is_end = raw.left == 0;
-        if count == 0 && !is_end {
-            session.input.paused = !bytes.is_empty();
-            session.input.raw = Some(raw);
-            return None;
-        }
-        let is_wanted = raw.refusal.is_none();
-        let is_taken = is_wanted && has_taker;
-        if is_end && is_taken && !is_blank(&bytes[count..]) {
-            self.on_nonsense(id, more_than_announced());
-            return Some(bytes.len());
-        }
-        match is_end {
-            true => {
-                if is_taken {
-                    self.session_mut(id).expect("its operation is at hand").input.answer_due = true;
-                }
-                if is_wanted && count > 0 {
-                    self.on_input(id, 0, &bytes[..count]);
-                }
-                self.end_raw(id, raw);
-            }
-            false => {
-                session.input.raw = Some(raw);
-                if is_wanted {
-                    self.on_input(id, 0, &bytes[..count]);
-                }
-            }
-        }
-        Some(count)
-    }
-
-    fn end_raw(&mut self, id: SessionId, raw: Raw) {
-        match raw.refusal {
-            Some(refusal) => {
-                let outcome = Outcome::Failed(*refusal);
-                self.say(id, &Event::End { tag: 0, outcome: &outcome });
-            }
-            None => self.on_input_end(id, 0, None),
+    fn pass_on(&mut self, id: SessionId, rest: &[u8]) -> Passed {
+        match self.connection(id).and_then(|connection| connection.voice.as_ref()) {
+            Some(Voice::Line(_)) => self.consume_raw(id, rest),
+            Some(Voice::Frame(_)) => self.pass_data_on(id, rest),
+            Some(Voice::Json(_)) | None => Passed::Request,
         }
     }
 
     /// Decides the dialect, if the bytes suffice, and returns how many introduced it.
     fn sniff(&mut self, id: SessionId, bytes: &[u8]) -> Option<usize> {
-        let session = self.session_mut(id).expect("the caller has it");
-        let Phase::Sniffing { deadline } = session.phase else {
+        let session = self.session_mut(id)?;
+        let Phase::Sniffing { deadline } = session.connection.phase else {
             unreachable!("the caller has looked")
         };
         let sniffed = match dialect::sniff(bytes) {
-            Sniffed::Undecided if session.input.ended && !bytes.is_empty() => {
+            Sniffed::Undecided if session.connection.input.ended && !bytes.is_empty() => {
                 Sniffed::Speaks(Dialect::Line, 0)
             }
             Sniffed::Undecided => return None,
             Sniffed::Blank(count) => return Some(count),
             sniffed => sniffed,
         };
-        let (origin, secured) = (session.origin, session.secured);
+        let (origin, secured) = (session.connection.origin, session.connection.secured);
         let admitted = match dialect::unserved(sniffed) {
             Some(refusal) => Err((CloseReason::NotServed, refusal)),
             None => self
@@ -473,8 +379,9 @@ impl Hub {
         };
         let (reason, refusal) = match (sniffed, admitted) {
             (Sniffed::Speaks(dialect, skipped), Ok(())) => {
-                let session = self.session_mut(id).expect("the caller has it");
-                session.phase = Phase::Greeting { dialect, deadline };
+                let session = self.session_mut(id)?;
+                session.connection.voice = Some(Voice::new(dialect));
+                session.connection.phase = Phase::Greeting { deadline };
                 return Some(skipped);
             }
             (_, Err(refused)) => refused,
@@ -486,10 +393,10 @@ impl Hub {
 
     /// The same for bytes that have a buffer of their own.
     fn keep_joined(&mut self, id: SessionId, joined: &mut Vec<u8>) {
-        match self.session_mut(id).filter(|session| !session.is_closing()) {
+        match self.session_mut(id).filter(|session| !session.connection.is_closing()) {
             Some(session) if joined.len() > LARGE_REST_BYTES => {
-                session.input.rest = std::mem::take(joined);
-                let bytes = session.input.rest.len();
+                session.connection.input.rest = std::mem::take(joined);
+                let bytes = session.connection.input.rest.len();
                 self.bound_unfinished(id, bytes);
             }
             _ => self.keep(id, joined),
@@ -498,13 +405,13 @@ impl Hub {
 
     fn keep(&mut self, id: SessionId, rest: &[u8]) {
         let Some(session) = self.session_mut(id) else { return };
-        if session.is_closing() || rest.is_empty() {
+        if session.connection.is_closing() || rest.is_empty() {
             // An idle session owns no buffer.
-            session.input.rest = Vec::new();
+            session.connection.input.rest = Vec::new();
         } else {
-            session.input.rest = rest.to_vec();
+            session.connection.input.rest = rest.to_vec();
         }
-        let bytes = session.input.rest.len();
+        let bytes = session.connection.input.rest.len();
         self.bound_unfinished(id, bytes);
     }
 }

@@ -1,38 +1,43 @@
 //! What must hold between the tables of the hub after every input, for tests and simulations.
 
 use super::{
-    Column, Hub, Operation, OperationState, Phase, Session, Time,
-    pipe::{End, Role, Stage},
-    session::Receipt,
+    Hub, Operation, OperationId, OperationKind, Phase, Session, Time,
+    pipe::{Flow, Offer, OpenOffer, PipeEnd, Role},
+    receipts::Receipt,
     timers::Alarm,
+    voice::Voice,
 };
-use crate::{
-    limits::{OBJECT_MAX_BYTES, REQUEST_BODY_MAX_BYTES},
-    wire::Dialect,
-};
+use crate::limits::{OBJECT_MAX_BYTES, REQUEST_BODY_MAX_BYTES};
 
 impl Hub {
     /// Panics where two tables disagree or a bound is passed: a fault of ours. It looks at
     /// everything once, so a simulation can afford it after every step.
     pub fn check_invariants(&self) {
-        assert!(self.doomed.is_empty(), "whoever is doomed is removed within the same input");
+        assert!(self.later.is_empty(), "what is due for others is done within the same input");
         assert!(self.asked.is_none(), "a request is executed within the same input");
-        assert!(self.freed.is_empty(), "whoever can go on does so within the same input");
         self.check_names();
         self.check_logins();
         self.check_operations();
+        assert_eq!(self.attached.len(), self.sessions.len(), "each connection has a session");
         for (slot, session) in &self.sessions {
+            let connection = session.connection.id;
+            assert_eq!(
+                self.session_at(connection),
+                Some(session.id),
+                "{connection:?} is another's"
+            );
             assert_eq!(session.id.slot(), slot, "a session knows where it lies");
             self.check_state(session);
             self.check_queues(session);
             self.check_promises(session);
-            let source = session.origin.source();
+            let source = session.connection.origin.source();
             let is_stranger = self.strangers.check(session.id, source);
             assert!(!is_stranger || session.name().is_none(), "{:?} has a name", session.id);
             let is_unproven = self.unproven.check(session.id, source);
             assert!(!(is_stranger && is_unproven), "{:?} is counted twice", session.id);
         }
-        let waiting: usize = self.sessions().map(|session| session.outbox.memory_bytes()).sum();
+        let waiting: usize =
+            self.sessions().map(|session| session.connection.outbox.memory_bytes()).sum();
         assert_eq!(waiting, self.pool.waiting_bytes(), "what waits is counted");
         self.check_unfinished();
         self.check_replies();
@@ -40,19 +45,19 @@ impl Hub {
     }
 
     fn check_names(&self) {
-        for (name, id) in self.names.iter() {
+        for (name, id) in self.directory.sessions() {
             let session = self.session(id).expect("a taken name belongs to a session");
             assert_eq!(session.name(), Some(*name), "{id:?} has another name than the index");
         }
         let named = self.sessions().filter(|session| session.name().is_some()).count();
-        assert_eq!(named, self.names.len(), "every named session is in the index");
+        assert_eq!(named, self.directory.users_count(), "every named session is in the index");
     }
 
     fn check_logins(&self) {
         let (paced, waiting, running) = self.logins.counts(self.limits.unknown_names_max);
         assert!(waiting <= self.limits.logins_waiting_max);
         assert!(running <= self.limits.verifications_max);
-        let checked = |session: &&Session| matches!(session.phase, Phase::Verifying { .. });
+        let checked = |session: &&Session| matches!(session.connection.phase, Phase::Verifying);
         for session in self.sessions().filter(checked) {
             assert!(self.logins.has(session.id), "{:?} waits for no check", session.id);
         }
@@ -64,21 +69,30 @@ impl Hub {
 
     fn check_operations(&self) {
         for (slot, operation) in &self.operations {
-            let id = operation.id;
+            let id = operation.id();
             assert_eq!(id.slot(), slot, "an operation knows where it lies");
-            let owner = self.session(operation.owner).expect("operations have owners");
+            let owner = self.session_of(operation.owner()).and_then(|id| self.session(id));
+            let owner = owner.expect("the session of an operation is there");
             let entries = owner.operations.iter().filter(|other| **other == id).count();
             assert_eq!(entries, 1, "{id:?} is listed once with its owner");
-            let replies = owner.replies.as_deref();
-            let queued = owner.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
-            assert_eq!(operation.file_pieces, queued, "{id:?} counts its pieces of files");
-            // A conversation names its files by itself; it is what takes input meanwhile.
-            let is_named = operation.announced || operation.input.is_some();
-            assert!(queued == 0 || is_named, "{id:?} sends a file without a name");
-            assert!(!owner.is_closing() || operation.state == OperationState::Ending);
-            self.check_operation_state(operation, owner);
-            if let Some(end) = &operation.end {
-                self.check_end(operation, owner, end);
+            let replies = owner.connection.replies();
+            let queued =
+                owner.connection.outbox.file_pieces(id) + replies.map_or(0, |it| it.marks(id));
+            assert_eq!(operation.file_pieces(), queued, "{id:?} counts its pieces of files");
+            assert!(!owner.connection.is_closing() || operation.is_draining());
+            self.check_turn(operation, owner);
+            let whole = if owner.connection.is_json() { OBJECT_MAX_BYTES } else { 0 };
+            match &operation.kind {
+                OperationKind::Shell(shell) => {
+                    let is_named = shell.may_send_files();
+                    assert!(queued == 0 || is_named, "{id:?} sends a file without a name");
+                    shell.intake().inspect(|intake| intake.check(whole));
+                }
+                OperationKind::Offer(offer) => self.check_offer(operation, owner, offer),
+                OperationKind::Pipe(end) => self.check_end(operation, owner, end),
+            }
+            if let Some(flow) = operation.flow() {
+                self.check_flow(id, owner, flow);
             }
         }
         let offers: usize = self.sessions().map(|session| session.offers.len()).sum();
@@ -89,78 +103,72 @@ impl Hub {
         assert!(listed <= self.limits.operations_total_max);
     }
 
-    fn check_operation_state(&self, operation: &Operation, owner: &Session) {
-        let id = operation.id;
+    fn check_turn(&self, operation: &Operation, owner: &Session) {
+        let id = operation.id();
         let turns = owner.waiting.iter().filter(|other| **other == id).count();
-        match operation.state {
-            OperationState::Running { blocked } => {
-                assert_eq!(turns, blocked as usize, "{id:?} waits exactly while it is blocked");
-                // Who is given its bytes by the hub has another turn when the outbox moves.
-                let has_turn = operation.end.is_some() && !owner.outbox.is_empty();
-                let may_speak = self.has_room(id) && !has_turn;
-                assert!(!(blocked && may_speak), "{id:?} is blocked although there is room");
-            }
-            OperationState::Ending => {
-                assert!(operation.file_pieces > 0, "{id:?} has nothing left to send");
-                assert_eq!(turns, 0, "{id:?} is over and waits to speak");
-            }
+        if operation.is_draining() {
+            assert!(operation.file_pieces() > 0, "{id:?} has nothing left to send");
+            assert_eq!(turns, 0, "{id:?} is over and waits to speak");
         }
-        if let Some(input) = &operation.input {
-            let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { 0 };
-            assert!(input.bytes.len() <= whole.max(input.window), "{id:?} holds too much input");
-            assert!(input.bytes.is_empty() || !input.closed, "{id:?} keeps what nobody takes");
-        }
-        let has_same_tag = |other: &&super::OperationId| {
-            operation.tag != 0 && self.operations[other.slot()].tag == operation.tag
-        };
-        assert!(owner.operations.iter().filter(has_same_tag).count() <= 1, "tags are unique");
+        let is_blocked = operation.is_blocked();
+        assert_eq!(turns, is_blocked as usize, "{id:?} waits exactly while it is blocked");
+        // An operation that is given its bytes by the hub has another turn when the outbox moves.
+        let has_turn = operation.shell().is_none() && !owner.connection.outbox.is_empty();
+        let may_speak = self.has_room(id) && !has_turn;
+        assert!(!(is_blocked && may_speak), "{id:?} is blocked although there is room");
+        let tag = operation.tag();
+        let others = owner.operations.iter().filter_map(|other| self.operation(*other));
+        let count = others.filter(|other| tag != 0 && other.tag() == tag).count();
+        assert!(count <= 1, "tags are unique");
     }
 
-    /// Each end has another one that is alive and knows it; what came is what went and what waits.
-    fn check_end(&self, operation: &Operation, owner: &Session, end: &End) {
-        let id = operation.id;
-        assert!(operation.input.is_none(), "{id:?} has no process to feed");
-        assert_eq!(end.came, end.went + end.held.length() as u64, "{id:?} has lost bytes");
-        let whole = if owner.is_json() { OBJECT_MAX_BYTES } else { REQUEST_BODY_MAX_BYTES };
+    /// What came is what went and what waits.
+    fn check_flow(&self, id: OperationId, owner: &Session, flow: &Flow) {
+        assert_eq!(flow.came(), flow.went() + flow.held_bytes() as u64, "{id:?} has lost bytes");
+        let whole =
+            if owner.connection.is_json() { OBJECT_MAX_BYTES } else { REQUEST_BODY_MAX_BYTES };
         let most = whole.max(self.limits.input_window_bytes as usize);
-        assert!(end.held.length() <= most, "{id:?} holds too much");
-        assert!(end.owed <= self.limits.input_window_bytes, "{id:?} keeps its credit back");
-        match &end.stage {
-            Stage::Offered { to, number, .. } => {
-                let receiver = self.session(*to).expect("offers are made to somebody");
-                assert!(receiver.name().is_some() && receiver.id != owner.id);
-                let is_it = |it: &&super::pipe::Waiting| (it.number, it.offer) == (*number, id);
-                assert_eq!(receiver.offers.iter().filter(is_it).count(), 1, "{id:?} is listed");
-                assert_eq!(operation.state, OperationState::Running { blocked: false });
-                assert_eq!(end.went, 0);
+        assert!(flow.held_bytes() <= most, "{id:?} holds too much");
+        assert!(flow.owed() <= self.limits.input_window_bytes, "{id:?} keeps its credit back");
+    }
+
+    /// Each offer stands in the list of its receiver.
+    fn check_offer(&self, operation: &Operation, owner: &Session, offer: &Offer) {
+        let id = operation.id();
+        let receiver = self.session(offer.to()).expect("offers are made to somebody");
+        assert!(receiver.name().is_some() && receiver.id != owner.id);
+        let is_it = |it: &&OpenOffer| (it.number, it.offer) == (offer.number(), id);
+        assert_eq!(receiver.offers.iter().filter(is_it).count(), 1, "{id:?} is listed");
+        assert!(!operation.is_blocked(), "{id:?} has nothing to wait for");
+        assert_eq!(offer.flow().went(), 0);
+    }
+
+    /// Each end has another one that is alive and knows it.
+    fn check_end(&self, operation: &Operation, owner: &Session, end: &PipeEnd) {
+        let (id, role) = (operation.id(), end.role());
+        let is_last = operation.is_draining();
+        let Some(other) = self.operation(end.other()) else {
+            return assert!(is_last && role == Role::Gets, "{id:?} has no other end");
+        };
+        assert_ne!(self.session_of(other.owner()), Some(owner.id), "{id:?} leads to its owner");
+        let others = other.pipe().expect("both are joined");
+        assert_eq!(others.other(), id, "{id:?} leads to somebody else's");
+        assert_ne!(end.watches(), others.watches(), "one of them has the alarm");
+        match role {
+            Role::Sends { size } => {
+                assert_eq!(others.role(), Role::Gets);
+                assert!(end.flow().is_some_and(|flow| flow.came() <= size));
             }
-            Stage::Joined { other: other_id, role } => {
-                let other = self.operations.get(other_id.slot()).filter(|it| it.id == *other_id);
-                let Some(other) = other else {
-                    let is_last = operation.state == OperationState::Ending;
-                    return assert!(is_last && *role == Role::Gets, "{id:?} has no other end");
-                };
-                assert_ne!(other.owner, owner.id, "{id:?} leads from one to the same");
-                let others = other.end.as_deref().expect("the other end is an end");
-                let (back, others_role) = others.joint().expect("both are joined");
-                assert_eq!(back, id, "{id:?} leads to somebody else's");
-                assert_ne!(end.watches, others.watches, "one of them has the alarm");
-                match role {
-                    Role::Sends { size } => {
-                        assert!(others_role == Role::Gets && end.came <= *size);
-                    }
-                    Role::Gets => {
-                        assert!(matches!(others_role, Role::Sends { .. }) && end.came == 0);
-                        assert!(operation.announced);
-                    }
-                    Role::Talks => assert_eq!(others_role, Role::Talks),
-                }
-                let waits = OperationState::Running { blocked: !others.held.is_empty() };
-                let is_last = operation.state == OperationState::Ending;
-                assert!(operation.state == waits || is_last && others.told, "{id:?} waits");
-                assert!(!(end.ended && end.held.is_empty()) || end.told, "{id:?} has said all");
-            }
+            Role::Gets => assert!(matches!(others.role(), Role::Sends { .. })),
+            Role::Talks => assert_eq!(others.role(), Role::Talks),
         }
+        let waits = others.flow().is_some_and(|flow| flow.held_bytes() > 0);
+        let is_told = others.flow().is_some_and(Flow::is_told);
+        let is_right = if is_last { is_told } else { operation.is_blocked() == waits };
+        assert!(is_right, "{id:?} waits exactly while something is there for it");
+        let said_all = |flow: &Flow| flow.is_ended() && flow.held_bytes() == 0;
+        let has_said = end.flow().is_none_or(|flow| !said_all(flow) || flow.is_told());
+        assert!(has_said, "{id:?} has said all");
     }
 
     fn check_state(&self, session: &Session) {
@@ -170,33 +178,40 @@ impl Hub {
         assert!(session.offers.len() <= self.limits.offers_max);
         assert!(session.offers.is_empty() || session.name().is_some(), "{id:?} has a name");
         for waiting in &session.offers {
-            let offer = self.operations.get(waiting.offer.slot()).expect("its offers are there");
-            assert_eq!(offer.id, waiting.offer, "{id:?} was offered something that is gone");
+            let offer = self.operation(waiting.offer);
+            assert!(offer.is_some(), "{id:?} was offered something that is gone");
         }
-        let speaks_lines = session.dialect() == Some(Dialect::Line);
-        assert!(session.input.raw.is_none() || session.is_closing() || speaks_lines);
-        match session.phase {
-            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying { .. } => {
+        match session.connection.phase {
+            Phase::Sniffing { .. } | Phase::Greeting { .. } | Phase::Verifying => {
                 assert_eq!(operations, 0, "{id:?} has said nothing valid and started something");
             }
-            Phase::Ready { name: None, .. } if session.login_by.is_some() => {
+            Phase::Ready if session.name.is_none() && session.connection.login_by.is_some() => {
                 assert_eq!(operations, 0, "{id:?} has not logged in and started something");
             }
-            Phase::Ready { dialect: Dialect::Line, .. } => {
-                assert!(operations <= 1, "lines wait for the operation before");
-            }
-            Phase::Ready { dialect: Dialect::Json, .. } => {}
-            Phase::Ready { dialect: Dialect::Frame, name } => {
-                assert!(name.is_some(), "frames begin with a name");
-                assert!(session.login_by.is_none(), "{id:?} is in without a login");
-                assert_eq!(session.column, Column::LineStart, "frames have no columns");
-            }
+            Phase::Ready => match session.connection.voice {
+                Some(Voice::Line(_)) => {
+                    assert!(operations <= 1, "lines wait for the operation before");
+                }
+                Some(Voice::Json(_)) => {}
+                Some(Voice::Frame(_)) => {
+                    assert!(session.name.is_some(), "frames begin with a name");
+                    assert!(session.connection.login_by.is_none(), "{id:?} is in without a login");
+                }
+                None => panic!("{id:?} is served and has not shown its dialect"),
+            },
             Phase::Closing { .. } => {
-                assert!(!session.outbox.is_empty(), "{id:?} has nothing to wait for");
-                assert!(session.input.rest.is_empty(), "nothing is read of {id:?} any more");
+                assert!(!session.connection.outbox.is_empty(), "{id:?} has nothing to wait for");
+                assert!(
+                    session.connection.input.rest.is_empty(),
+                    "nothing is read of {id:?} any more"
+                );
             }
         }
-        if session.column != Column::LineStart && !session.is_closing() && !session.is_json() {
+        let is_sniffing = matches!(session.connection.phase, Phase::Sniffing { .. });
+        assert!(!is_sniffing || session.connection.voice.is_none(), "{id:?} has shown its dialect");
+        if let Some(Voice::Line(line)) = session.connection.served_voice()
+            && !line.is_at_start()
+        {
             assert_eq!(operations, 1, "{id:?} is within the output of nothing");
         }
     }
@@ -207,17 +222,20 @@ impl Hub {
     /// outbox's own size, and escaping makes four bytes of one at most.
     fn check_queues(&self, session: &Session) {
         let id = session.id;
-        session.outbox.check();
+        session.connection.outbox.check();
         let most = 2 * self.limits.outbox_max_bytes + self.limits.chunk_max_bytes;
-        let waiting = session.waiting_bytes();
+        let waiting = session.connection.waiting_bytes();
         assert!(waiting <= most, "{waiting} bytes wait for {id:?}, more than {most}");
-        if let Some(held) = &session.held {
-            assert_ne!(session.column, Column::LineStart, "{id:?} holds back lines for nothing");
+        let voice = session.connection.voice.as_ref();
+        if let Some(held) = voice.and_then(Voice::held) {
+            assert!(voice.is_some_and(|it| !it.is_at_start()), "{id:?} holds back for nothing");
             assert!(!held.bytes.is_empty());
-            assert!(held.posts.is_sorted_by_key(|post| post.end));
-            assert!(held.posts.last().is_none_or(|post| post.end <= held.bytes.len()));
+            held.posts.check(0, held.bytes.len() as u64);
         }
-        assert!(!session.outbox.is_empty() || session.stalled.is_none(), "{id:?} has no stall");
+        assert!(
+            !session.connection.outbox.is_empty() || session.connection.stalled.is_none(),
+            "{id:?} has no stall"
+        );
     }
 
     /// What is kept for JSON sessions belongs to what they have asked, and is bounded: each of
@@ -228,8 +246,8 @@ impl Hub {
         let own = (limits.sessions_max * 64).max(4096);
         let beyond = limits.reply_max_bytes + limits.chunk_max_bytes + own;
         for session in self.sessions() {
-            let Some(replies) = &session.replies else { continue };
-            assert!(session.is_json(), "{:?} has no replies", session.id);
+            let Some(replies) = session.connection.replies() else { continue };
+            assert!(session.connection.is_json(), "{:?} has no replies", session.id);
             let (tags, held) = replies.check();
             total += held;
             let (input, inputs) = self.whole_input_bytes(session.id);
@@ -237,14 +255,13 @@ impl Hub {
             assert!(inputs <= limits.inputs_total_max_bytes, "{inputs} bytes of input wait");
             assert!(held <= limits.replies_session_max_bytes + beyond, "{held} bytes are held");
             let mut tags: Vec<_> = tags.collect();
-            let own = |id: &super::OperationId| &self.operations[id.slot()];
-            let is_open = |it: &&Operation| it.state != OperationState::Ending;
-            let open = session.operations.iter().map(own).filter(is_open);
-            let mut operations: Vec<_> = open.map(|operation| operation.tag).collect();
+            let own = session.operations.iter().filter_map(|id| self.operation(*id));
+            let open = own.filter(|operation| !operation.is_draining());
+            let mut operations: Vec<_> = open.map(Operation::tag).collect();
             tags.sort_unstable();
             operations.sort_unstable();
             assert_eq!(tags, operations, "{:?}: replies and operations", session.id);
-            let is_within = session.column == Column::InObject;
+            let is_within = session.connection.json().is_some_and(|json| json.is_within_object());
             assert!(!is_within || replies.is_backed_up(), "{:?} is within nothing", session.id);
         }
         assert_eq!(total, self.replies_bytes, "the total is that of all sessions");
@@ -252,27 +269,29 @@ impl Hub {
     }
 
     fn check_promises(&self, session: &Session) {
-        let Some(awaiting) = &session.awaiting else { return };
-        let receipts = &awaiting.receipts;
-        assert!(receipts.len() <= self.limits.receipts_max, "{:?} owes too much", session.id);
-        let is_good = |it: &Receipt| it.serial != 0 && it.tag != 0;
-        assert!(receipts.iter().all(is_good), "receipts have numbers");
-        let reader = session.reader();
-        assert!(matches!(reader, Some((_, Dialect::Frame))), "only frames acknowledge");
+        let Some(Voice::Frame(frame)) = &session.connection.voice else { return };
+        let count = frame.promises().count();
+        assert!(count <= self.limits.receipts_max, "{:?} owes too much", session.id);
+        let is_good = |(serial, receipt): (u64, Receipt)| serial != 0 && receipt.tag != 0;
+        assert!(frame.promises().all(is_good), "receipts have numbers");
+        assert!(count == 0 || session.reader().is_some(), "{:?} has no name", session.id);
     }
 
     /// Every session that is due has an alarm set for no later than that; stale alarms are few.
     fn check_alarms(&self) {
         let is_valid = |due: Time, alarm: Alarm| match alarm {
-            Alarm::Session(id) => self.session(id).is_some_and(|session| session.armed == due),
+            Alarm::Session(id) => {
+                self.session(id).is_some_and(|session| session.connection.armed == due)
+            }
             Alarm::Operation(_) | Alarm::Logins | Alarm::Shutdown => false,
         };
         let valid = self.timers.iter().filter(|(due, alarm)| is_valid(*due, *alarm)).count();
-        let armed = self.sessions().filter(|session| session.armed != Time::NEVER).count();
+        let armed =
+            self.sessions().filter(|session| session.connection.armed != Time::NEVER).count();
         assert!(valid >= armed, "{armed} sessions rely on {valid} alarms");
         for session in self.sessions() {
-            let due = session.due(&self.limits);
-            assert!(session.armed <= due, "{:?} sleeps beyond {due:?}", session.id);
+            let due = session.connection.due(&self.limits);
+            assert!(session.connection.armed <= due, "{:?} sleeps beyond {due:?}", session.id);
         }
         let most = self.stale_alarms_max() + 1;
         assert!(self.timers.len() <= most, "{} alarms, more than {most}", self.timers.len());
@@ -280,7 +299,8 @@ impl Hub {
 
     fn check_unfinished(&self) {
         for session in self.sessions() {
-            let (noted, rest) = (self.unfinished.of(session.id), session.input.rest.len());
+            let (noted, rest) =
+                (self.unfinished.of(session.id), session.connection.input.rest.len());
             assert!(noted == rest || noted == 0, "{:?} has {rest} bytes unfinished", session.id);
         }
         self.unfinished.check();

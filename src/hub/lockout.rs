@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Time, names::Keyed};
+use super::{Time, directory::Keyed};
 use crate::wire::Name;
 
 /// What is known of the attempts on all names.

@@ -15,18 +15,19 @@ use std::{
 };
 
 use super::{
-    CloseReason, Effect, Hub, Phase, SessionId, SourceNet, Time,
+    CloseReason, Connection, Effect, Hub, Phase, SessionId, SourceNet, Time,
     admission::Mode,
     debts::Debts,
+    directory::Keyed,
     lockout::{Failed, Lockout, Standing},
-    names::Keyed,
     record,
     rights::Rights,
     timers::Alarm,
+    voice::Voice,
 };
 use crate::{
     limits::{LOGIN_FAILURES_MAX, PASSWORD_MAX_BYTES, PEER_SILENT_MAX},
-    wire::{Dialect, ErrorCode::*, Event, Name, Refusal, Secret},
+    wire::{ErrorCode::*, Event, Name, Refusal, Secret},
 };
 
 const WRONG: &str = "Invalid Password. Please try again";
@@ -128,23 +129,17 @@ impl Logins {
 }
 
 impl Hub {
-    pub(super) fn on_login(
-        &mut self,
-        id: SessionId,
-        dialect: Dialect,
-        name: Name,
-        password: Option<Secret<'_>>,
-    ) {
-        let session = self.session(id).expect("its request is at hand");
+    pub(super) fn on_login(&mut self, id: SessionId, name: Name, password: Option<Secret<'_>>) {
+        let Some(session) = self.session(id) else { return };
         if let Some(own) = session.name() {
             let text = format!("you are {own}; to be somebody else, connect again");
             return self.refuse(id, 0, AlreadyNamed, text);
         }
         if !self.policy.asks_for_passwords() {
-            return self.log_in_by_name(id, dialect, name);
+            return self.log_in_by_name(id, name);
         }
         let Some(password) = password.filter(|password| !password.reveal().is_empty()) else {
-            let usage = dialect.login_usage();
+            let usage = self.connection(id).map_or("", Connection::login_usage);
             let text = format!(
                 "this server asks for a password: {usage}, or a client that prompts for it"
             );
@@ -158,21 +153,21 @@ impl Hub {
             self.logins.lockout.count_refused(&name);
             return self.refuse_login(id, Refusal::new(0, Blocked, BLOCKED));
         }
-        let peer = self.session(id).expect("its request is at hand").origin.peer();
+        let peer = self.session(id).expect("its request is at hand").origin().peer();
         let login = Waiting { session: id, name, password: password.into_owned(), peer };
         let wait = self.logins.debts.wait(login.source(), self.now);
         if !wait.is_zero() {
             let due = self.now + wait;
-            let session = self.session_mut(id).expect("its request is at hand");
-            session.phase = Phase::Verifying { dialect };
+            let Some(session) = self.session_mut(id) else { return };
+            session.connection.phase = Phase::Verifying;
             self.logins.paced.insert((due, id), login);
             return self.arm_paced();
         }
         if let Err(login) = self.queue(login) {
             return self.refuse_busy(login.session);
         }
-        let session = self.session_mut(id).expect("its request is at hand");
-        session.phase = Phase::Verifying { dialect };
+        let Some(session) = self.session_mut(id) else { return };
+        session.connection.phase = Phase::Verifying;
         self.start_checks();
     }
 
@@ -189,7 +184,7 @@ impl Hub {
             let Some(at) = self.logins.last_of_many(own() + 1) else { return Err(login) };
             let other = self.logins.waiting.remove(at).expect("it was found there");
             self.refuse_busy(other.session);
-            self.freed.push(other.session);
+            self.later.go_on(other.session);
         }
         self.logins.waiting.push_back(login);
         Ok(())
@@ -232,39 +227,39 @@ impl Hub {
     }
 
     /// Without passwords the first one of a name has it, as long as there is anybody.
-    fn log_in_by_name(&mut self, id: SessionId, dialect: Dialect, name: Name) {
-        if let Some(other) = self.names.get(name.as_bytes())
+    fn log_in_by_name(&mut self, id: SessionId, name: Name) {
+        if let Some(other) = self.directory.session(&name)
             && !self.is_half_open(other)
         {
             self.probe(other);
             let text = format!("somebody called {name} is here; choose another name");
-            return match dialect {
-                Dialect::Line | Dialect::Json => self.refuse(id, 0, NameTaken, text),
-                // The first frame decides: there is nothing a nameless client could do.
-                Dialect::Frame => {
+            return match self.connection(id).is_some_and(Connection::has_one_login) {
+                false => self.refuse(id, 0, NameTaken, text),
+                true => {
                     let refusal = Refusal::new(0, NameTaken, text);
                     self.close(id, CloseReason::NameTaken, Some(&refusal));
                 }
             };
         }
-        self.enter(id, dialect, name, self.policy.rights_of_anybody());
+        self.enter(id, name, self.policy.rights_of_anybody());
     }
 
     /// Gives the name to the session, whoever had it.
-    fn enter(&mut self, id: SessionId, dialect: Dialect, name: Name, rights: Rights) {
-        if let Some(other) = self.names.get(name.as_bytes()) {
-            let address = self.session(id).expect("the caller has it").origin.address();
+    fn enter(&mut self, id: SessionId, name: Name, rights: Rights) {
+        if let Some(other) = self.directory.session(&name) {
+            let address = self.session(id).expect("the caller has it").origin().address();
             let text = format!("replaced by a login from {address}");
             self.close(other, CloseReason::Replaced, Some(&Refusal::new(0, Replaced, text)));
         }
-        let is_free = self.names.claim(name, id);
+        let is_free = self.directory.claim(name, id);
         assert!(is_free, "whoever had the name was closed");
-        let session = self.session_mut(id).expect("the caller has it");
-        session.phase = Phase::Ready { dialect, name: Some(name) };
+        let Some(session) = self.session_mut(id) else { return };
+        session.connection.phase = Phase::Ready;
+        session.name = Some(name);
         session.rights = rights;
-        session.login_by = None;
-        let source = session.origin.source();
-        record::logged_in(session, &name, dialect);
+        session.connection.login_by = None;
+        let source = session.connection.origin.source();
+        record::logged_in(session, &name);
         self.strangers.remove(id, source);
         if matches!(self.policy.mode, Mode::Open { .. }) {
             self.unproven.insert(id, source);
@@ -276,24 +271,29 @@ impl Hub {
     /// Whether the session is most likely one whose peer has vanished: it was asked whether it is
     /// there and has not answered, or has for long said nothing and taken nothing of what waits.
     fn is_half_open(&self, id: SessionId) -> bool {
-        let session = self.session(id).expect("a taken name belongs to a session");
+        let Some(session) = self.session(id) else { return false };
         let passed = |since: Time, time| since + time <= self.now;
-        let is_stalled = session.stalled.is_some_and(|since| {
+        let is_stalled = session.connection.stalled.is_some_and(|since| {
             let patience = self.limits.slow_consumer_timeout;
-            passed(since, patience) && passed(session.heard, patience)
+            passed(since, patience) && passed(session.connection.heard, patience)
         });
-        is_stalled || session.pinged.is_some_and(|since| passed(since, self.limits.half_open_after))
+        is_stalled
+            || session
+                .connection
+                .pinged
+                .is_some_and(|since| passed(since, self.limits.half_open_after))
     }
 
     /// Asks a session whether it is there, ahead of time: somebody wants its name.
     fn probe(&mut self, id: SessionId) {
         let (now, doubt) = (self.now, PEER_SILENT_MAX + 2 * self.limits.watch_every);
-        let session = self.session_mut(id).expect("a taken name belongs to a session");
-        let is_asked = session.pinged.is_some() || session.dialect() != Some(Dialect::Frame);
-        session.doubted_until = now + doubt;
+        let Some(session) = self.session_mut(id) else { return };
+        let has_pings = matches!(session.connection.served_voice(), Some(Voice::Frame(_)));
+        let is_asked = session.connection.pinged.is_some() || !has_pings;
+        session.connection.doubted_until = now + doubt;
         // Who has spoken just now is there.
-        if !is_asked && session.heard < now {
-            session.pinged = Some(now);
+        if !is_asked && session.connection.heard < now {
+            session.connection.pinged = Some(now);
             self.say(id, &Event::Ping { number: now.0 as u32 });
         }
         self.watch(id);
@@ -304,16 +304,16 @@ impl Hub {
     fn refuse_login(&mut self, id: SessionId, refusal: Refusal) {
         let Some(session) = self.session_mut(id) else { return };
         let has_failed = matches!(refusal.code, LoginFailed | Blocked);
-        session.login_failures += u8::from(has_failed);
-        let is_enough = session.login_failures >= LOGIN_FAILURES_MAX;
-        match session.phase {
+        session.connection.login_failures += u8::from(has_failed);
+        let is_enough = session.connection.login_failures >= LOGIN_FAILURES_MAX;
+        match session.connection.phase {
             Phase::Closing { .. } => {}
             _ if is_enough => self.close(id, CloseReason::NotLoggedIn, Some(&refusal)),
-            _ if session.dialect() == Some(Dialect::Frame) => {
+            _ if session.connection.has_one_login() => {
                 self.close(id, CloseReason::NotLoggedIn, Some(&refusal));
             }
-            Phase::Verifying { dialect } => {
-                session.phase = Phase::Ready { dialect, name: None };
+            Phase::Verifying => {
+                session.connection.phase = Phase::Ready;
                 self.arm(id);
                 self.say(id, &Event::Error(&refusal));
             }
@@ -379,14 +379,13 @@ impl Hub {
 
     /// Lets in whoever has given the right password, if there is still anybody.
     fn admit(&mut self, id: SessionId, name: Name) {
-        let Some(Phase::Verifying { dialect }) = self.session(id).map(|it| &it.phase) else {
+        if !self.connection(id).is_some_and(|it| matches!(it.phase, Phase::Verifying)) {
             return;
-        };
-        let dialect = *dialect;
+        }
         match self.logins.accounts.get(&name) {
             Some(rights) => {
                 let rights = rights.union(self.policy.granted());
-                self.enter(id, dialect, name, rights);
+                self.enter(id, name, rights);
             }
             // It was taken away since the check began.
             None => self.refuse_login(id, Refusal::new(0, LoginFailed, WRONG)),
@@ -420,7 +419,7 @@ impl Hub {
             return;
         }
         let granted = self.policy.granted();
-        let named: Vec<_> = self.names.iter().map(|(name, id)| (*name, id)).collect();
+        let named: Vec<_> = self.directory.sessions().map(|(name, id)| (*name, id)).collect();
         for (name, id) in named {
             match self.logins.accounts.get(&name) {
                 Some(rights) if !changed.contains(&name) => {

@@ -1,16 +1,13 @@
 //! Messages from session to session: the hot path, and what is owed when they do not arrive.
 
 use super::{
-    Column, Effect, Hub, Phase, Session, SessionId,
-    held::HeldPost,
-    outbox::{Pool, Posted},
-    session::Receipt,
+    Connection, Effect, Hub, Session, SessionId, directory::NameTarget, outbox::Pool,
+    receipts::Receipt, voice::Voice,
 };
 use crate::{
     limits::{Limits, RECIPIENTS_MAX},
     wire::{
-        Dialect, ErrorCode, Event, Name, Recipients, Refusal, Tag, Text, error::ErrorCode::*,
-        event::Witness,
+        ErrorCode, Event, Name, Recipients, Refusal, Tag, Text, error::ErrorCode::*, event::Witness,
     },
 };
 
@@ -23,14 +20,14 @@ impl Hub {
         text: Text<'_>,
     ) {
         let Some(from) = self.session(id).and_then(Session::name) else {
-            let usage = self.session(id).map_or("", Session::name_usage);
+            let usage = self.connection(id).map_or("", Connection::name_usage);
             let text = format!("say {usage} first, so that others know who writes");
             return self.refuse(id, tag, NotNamed, text);
         };
         let letter = Letter { sender: id, from, tag, text };
         if to.is_everybody() {
             self.send_to_everybody(&letter);
-            if self.names.len() == 1 {
+            if self.directory.users_count() == 1 {
                 self.refuse(id, tag, NoSuchUser, "nobody else is here");
             }
         } else if let Some(name) = to.single() {
@@ -51,8 +48,12 @@ impl Hub {
     }
 
     fn send_to(&mut self, letter: &Letter<'_>, name: &[u8]) {
-        let Some(target) = self.find(letter.sender, name) else {
-            return self.refuse_name(letter, name);
+        let target = match self.find(letter.sender, name) {
+            Ok(NameTarget::Session(target)) => target,
+            Err(refusal) => {
+                let refusal = Refusal { tag: letter.tag, ..refusal };
+                return self.say(letter.sender, &Event::Error(&refusal));
+            }
         };
         if target == letter.sender {
             return self.refuse(letter.sender, letter.tag, BadArguments, "that is your own name");
@@ -60,15 +61,18 @@ impl Hub {
         self.hand_over(letter, target);
     }
 
-    /// The session of this name. People talk: whoever was written to last is looked at first.
-    fn find(&mut self, sender: SessionId, name: &[u8]) -> Option<SessionId> {
-        let last = self.session(sender)?.last_target;
+    /// What has this name. People talk: whoever was written to last is looked at first.
+    fn find(&mut self, sender: SessionId, name: &[u8]) -> Result<NameTarget, Refusal> {
+        let last = self.session(sender).map_or(SessionId::NOBODY, |session| session.last_target);
         if self.session(last).is_some_and(|session| session.is_named(name)) {
-            return Some(last);
+            return Ok(NameTarget::Session(last));
         }
-        let target = self.names.get(name)?;
-        self.session_mut(sender)?.last_target = target;
-        Some(target)
+        let found = self.look_up(name, "")?;
+        let NameTarget::Session(target) = found;
+        if let Some(session) = self.session_mut(sender) {
+            session.last_target = target;
+        }
+        Ok(found)
     }
 
     fn send_to_everybody(&mut self, letter: &Letter<'_>) {
@@ -85,12 +89,12 @@ impl Hub {
     /// Puts the letter into the recipient's queue, or tells the sender why not.
     fn hand_over(&mut self, letter: &Letter<'_>, target: SessionId) {
         let recipient = self.sessions.get_mut(target.slot()).expect("named sessions are there");
-        let was_empty = recipient.outbox.is_empty();
-        match recipient.take_in(letter, &mut self.pool, &self.limits) {
+        let was_empty = recipient.connection.outbox.is_empty();
+        match recipient.connection.take_in(letter, &mut self.pool, &self.limits) {
             Ok(()) => {
                 self.messages += 1;
-                if was_empty && !recipient.outbox.is_empty() {
-                    self.effects.push_back(Effect::Flush { session: target });
+                if was_empty && !recipient.connection.outbox.is_empty() {
+                    self.effects.push_back(Effect::Flush { connection: recipient.connection.id });
                 }
                 if letter.tag != 0 {
                     self.note_receipt(letter.sender);
@@ -106,16 +110,6 @@ impl Hub {
         }
     }
 
-    fn refuse_name(&mut self, letter: &Letter<'_>, name: &[u8]) {
-        let name = crate::wire::escape::escape_bytes(name);
-        let mut shown: String = name.chars().take(40).collect();
-        if shown.len() < name.len() {
-            shown.push_str("...");
-        }
-        let text = format!("nobody called `{shown}` is here; `who` lists the users");
-        self.refuse(letter.sender, letter.tag, NoSuchUser, text);
-    }
-
     pub(super) fn refuse(
         &mut self,
         id: SessionId,
@@ -129,27 +123,23 @@ impl Hub {
     pub(super) fn on_acknowledge(&mut self, id: SessionId, serial: u32) {
         let Some(session) = self.session_mut(id) else { return };
         let Some(name) = session.name() else { return };
-        let Some(awaiting) = session.awaiting.as_mut() else { return };
-        let found = awaiting.receipts.iter().position(|receipt| receipt.serial == serial);
-        let Some(receipt) = found.and_then(|at| awaiting.receipts.remove(at)) else { return };
+        let Some(Voice::Frame(frame)) = &mut session.connection.voice else { return };
+        let Some(receipt) = frame.take_promise(serial) else { return };
         let by = Witness::Client;
         self.say(receipt.sender, &Event::Delivered { tag: receipt.tag, to: name, by });
     }
 
     /// Lines and JSON have no acknowledgement: that the connection took the bytes must do.
-    pub(super) fn on_posted(&mut self, recipient: Name, dialect: Dialect, posted: Posted) {
-        if posted.receipt != 0 && dialect != Dialect::Frame {
-            let by = Witness::Connection;
-            let event = Event::Delivered { tag: posted.receipt, to: recipient, by };
-            self.say(posted.sender, &event);
-        }
+    pub(super) fn on_posted(&mut self, recipient: Name, receipt: Receipt) {
+        let by = Witness::Connection;
+        self.say(receipt.sender, &Event::Delivered { tag: receipt.tag, to: recipient, by });
     }
 
     /// Tells the senders what of theirs has not arrived with `name`, whose session is over.
-    pub(super) fn report_lost(&mut self, name: Name, mut lost: Vec<(SessionId, Tag)>) {
-        lost.sort_unstable();
-        for mine in lost.chunk_by(|a, b| a.0 == b.0 && a.1 == 0 && b.1 == 0) {
-            let (sender, tag) = mine[0];
+    pub(super) fn report_lost(&mut self, name: Name, mut lost: Vec<Receipt>) {
+        lost.sort_unstable_by_key(|it| (it.sender, it.tag));
+        for mine in lost.chunk_by(|a, b| a.sender == b.sender && a.tag == 0 && b.tag == 0) {
+            let Receipt { sender, tag } = mine[0];
             let what = match mine.len() {
                 1 => "a message".to_string(),
                 count => format!("{count} messages"),
@@ -168,49 +158,32 @@ pub(super) struct Letter<'a> {
     text: Text<'a>,
 }
 
-impl Session {
+impl Connection {
     fn take_in(
         &mut self,
         letter: &Letter<'_>,
         pool: &mut Pool,
         limits: &Limits,
     ) -> Result<(), ErrorCode> {
-        let Phase::Ready { dialect, .. } = self.phase else {
-            unreachable!("only ready sessions have names")
-        };
         if self.waiting_bytes() + letter.text.len() > limits.outbox_max_bytes {
             self.overflowed = true;
             return Err(PeerBusy);
         }
-        let mut serial = 0;
-        if letter.tag != 0 && dialect == Dialect::Frame {
-            serial = self.promise(letter, limits)?;
-        }
+        let receipt = Receipt { sender: letter.sender, tag: letter.tag };
+        let voice = self.voice.as_mut().expect("only peers that have said something have names");
+        let dialect = voice.dialect();
+        let serial = match voice {
+            Voice::Frame(frame) if letter.tag != 0 => frame.promise(receipt, limits)?,
+            _ => 0,
+        };
         let message = Event::Message { from: &letter.from, text: letter.text, serial };
-        if self.column == Column::LineStart {
-            let write = |out: &mut Vec<u8>| dialect.encode(&message, out);
-            // A receipt that waits for an acknowledgement is kept elsewhere.
-            let receipt = if serial == 0 { letter.tag } else { 0 };
-            let sender = if serial == 0 { letter.sender } else { SessionId::NOBODY };
-            self.outbox.post(pool, sender, receipt, write);
-        } else {
-            let held = self.held.get_or_insert_default();
-            dialect.encode(&message, &mut held.bytes);
-            let (end, sender, receipt) = (held.bytes.len(), letter.sender, letter.tag);
-            held.posts.push(HeldPost { end, sender, receipt });
+        let write = |out: &mut Vec<u8>| dialect.encode(&message, out);
+        // A receipt that waits for an acknowledgement is kept with those.
+        let receipt = if serial == 0 { receipt } else { Receipt::ELSEWHERE };
+        match voice.hold() {
+            None => self.outbox.post(pool, receipt, write),
+            Some(held) => held.post(receipt, write),
         }
         Ok(())
-    }
-
-    /// Notes that the sender wants to hear of the acknowledgement; returns its number.
-    fn promise(&mut self, letter: &Letter<'_>, limits: &Limits) -> Result<u32, ErrorCode> {
-        let awaiting = self.awaiting.get_or_insert_default();
-        if awaiting.receipts.len() >= limits.receipts_max {
-            return Err(PeerBusy);
-        }
-        awaiting.serial = awaiting.serial.checked_add(1).unwrap_or(1);
-        let (serial, sender, tag) = (awaiting.serial, letter.sender, letter.tag);
-        awaiting.receipts.push_back(Receipt { serial, sender, tag });
-        Ok(serial)
     }
 }

@@ -5,26 +5,28 @@
 
 pub mod admission;
 mod closing;
+mod connection;
+mod contract;
 mod debts;
+mod directory;
 mod faults;
-mod held;
 mod host;
 mod ids;
 mod inbound;
 mod inputs;
 mod invariants;
+mod later;
 mod lockout;
 mod logins;
 mod messages;
-mod names;
 mod offers;
 mod operation;
 mod operations;
 mod outbox;
 mod pipe;
 mod pipes;
+mod receipts;
 mod record;
-mod replies;
 mod requests;
 pub mod rights;
 mod session;
@@ -32,26 +34,27 @@ mod shares;
 mod strangers;
 mod time;
 mod timers;
+mod voice;
 mod watching;
 
 use std::collections::VecDeque;
 
 use admission::{Mode, Origin, Policy};
 pub use closing::CloseReason;
-use held::Held;
-pub use ids::{OperationId, SessionId};
+pub use connection::{Connection, Phase};
+pub use contract::{Chunk, Counts, ENTRIES_MAX, Effect, Full, Input};
+use directory::{Directory, Keyed};
+pub use ids::{ConnectionId, OperationId, SessionId};
+use later::{Due, Later};
 use lockout::Lockout;
 use logins::Logins;
 pub use logins::Verdict;
-use names::{Keyed, Names};
-pub use operation::{Operation, Program, State as OperationState, Work};
+use operation::{Operation, OperationKind, OperationOwner};
+pub use operation::{Program, Work};
 use outbox::Pool;
 pub use outbox::{FilePiece, Outbox, Piece};
 pub use record::Closes;
-use replies::{Asked, Replies};
-use rights::Rights;
-use session::Column;
-pub use session::{Phase, Session};
+pub use session::Session;
 pub use shares::HubSource;
 use shares::Unfinished;
 use slab::Slab;
@@ -59,29 +62,36 @@ pub use strangers::SourceNet;
 use strangers::Strangers;
 pub use time::Time;
 use timers::{Alarm, Timers};
+use voice::replies::Asked;
 
 use crate::{
     limits::{LINE_FIRST_MAX_BYTES, LOGIN_ATTEMPTS_DEFAULT, Limits},
-    wire::{
-        Dialect, Name, Outcome, Secret, Stream,
-        event::{Entry, Event, Object},
-        json::Reply,
-    },
+    wire::{Dialect, Event, json::Reply},
 };
+
+/// A connection, and the session that is heard and answered through it.
+#[derive(Debug)]
+struct Attached {
+    connection: ConnectionId,
+    session: SessionId,
+}
 
 /// The server without its sockets.
 ///
 /// Contract: after every call of [`Hub::open`] and [`Hub::handle`], drain [`Hub::poll_effect`]
 /// until it returns `None`, then wait no longer than until [`Hub::poll_timeout`]. `Hub` asserts
 /// it. Every [`Hub::open`] that succeeds is answered by exactly one [`Effect::Close`]; the shell
-/// drops a socket there and nowhere else. Every [`Effect::Start`] is followed by exactly one
+/// drops a socket there and nowhere else. Every session ends with one [`Effect::Forget`], behind
+/// all of its [`Effect::Stop`]s. Every [`Effect::Start`] is followed by exactly one
 /// [`Effect::Stop`] or [`Effect::Release`].
 pub struct Hub {
     limits: Limits,
     policy: Policy,
     now: Time,
+    /// Which session is heard and answered through each connection.
+    attached: Slab<Attached>,
     sessions: Slab<Session>,
-    names: Names,
+    directory: Directory,
     logins: Logins,
     strangers: Strangers,
     /// Those with a name that anybody could have taken.
@@ -107,10 +117,8 @@ pub struct Hub {
     messages: u64,
     /// When the time is over that a stopping server gives its operations.
     stopping: Option<Time>,
-    /// Sessions that must go once the input at hand is dealt with.
-    doomed: Vec<(SessionId, CloseReason)>,
-    /// Sessions that may be able to go on then: what others did has made room for them.
-    freed: Vec<SessionId>,
+    /// What is due for others once the input at hand is dealt with.
+    later: Later,
     /// Offers that nobody has answered.
     offers_count: usize,
     /// Large requests that have begun and not ended.
@@ -123,239 +131,8 @@ pub struct Hub {
     is_provoked: bool,
 }
 
-/// What has happened. One closed enum, one `match`.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// The peer's bytes, in any portions.
-    Bytes {
-        /// From whom.
-        session: SessionId,
-        /// Not kept longer than this call but for an incomplete rest.
-        bytes: &'a [u8],
-    },
-    /// Its bytes are protected by TLS from now on. Nothing was read of it before that but TLS.
-    Secured {
-        /// Whose.
-        session: SessionId,
-    },
-    /// The peer will say no more, and may still listen.
-    EndOfInput {
-        /// Who.
-        session: SessionId,
-    },
-    /// The peer's bytes have ended, and with TLS that was not said as it should be: perhaps it was
-    /// somebody on the way who cut them off. What is not complete is not done.
-    CutOff {
-        /// Whose.
-        session: SessionId,
-    },
-    /// The socket failed.
-    Gone {
-        /// Whose.
-        session: SessionId,
-    },
-    /// The socket was offered [`Hub::piece`] and took so many bytes, perhaps 0.
-    Sent {
-        /// Whose socket.
-        session: SessionId,
-        /// Bytes.
-        count: usize,
-    },
-    /// The answer to [`Effect::Verify`]; exactly one follows each, also where the session has gone.
-    Verified {
-        /// Whose password it was.
-        session: SessionId,
-        /// Whether it was right.
-        verdict: Verdict,
-    },
-    /// Who has a password: at the start, and whenever that changes.
-    Accounts {
-        /// All of them, with what each may do.
-        accounts: &'a [(Name, Rights)],
-        /// Those who have another password than before.
-        changed: &'a [Name],
-    },
-    /// A file is open and about to be sent.
-    Opened {
-        /// The download.
-        operation: OperationId,
-        /// The file's own name, without folders.
-        name: &'a [u8],
-        /// Bytes.
-        size: u64,
-        /// Seconds since 1970 of its last change.
-        modified: i64,
-    },
-    /// A piece of output, no larger than [`Hub::room`] allowed.
-    Chunk {
-        /// Whose.
-        operation: OperationId,
-        /// What.
-        chunk: Chunk<'a>,
-    },
-    /// The command took so many bytes of [`Hub::standard_input`].
-    InputTaken {
-        /// Which command.
-        operation: OperationId,
-        /// Bytes.
-        count: usize,
-    },
-    /// So many bytes of what [`Hub::take_input`] gave are dealt with.
-    InputDone {
-        /// Of which operation.
-        operation: OperationId,
-        /// Bytes.
-        count: usize,
-    },
-    /// The command has closed its standard input.
-    InputClosed {
-        /// Which command.
-        operation: OperationId,
-    },
-    /// The operation is over, and all of its output was handed in.
-    Ended {
-        /// Which.
-        operation: OperationId,
-        /// How.
-        outcome: Outcome,
-    },
-    /// Nothing but time has passed.
-    Tick,
-    /// The server is to stop.
-    Stop,
-}
-
-/// A piece of an operation's output.
-#[derive(Debug)]
-pub enum Chunk<'a> {
-    /// Bytes of a command, or of a file where [`Hub::wants_content`] says so.
-    Output {
-        /// Which of its outputs.
-        stream: Stream,
-        /// The bytes.
-        bytes: &'a [u8],
-    },
-    /// A part of an open file.
-    File {
-        /// Which of the operation's files, as the shell numbers them.
-        file: u32,
-        /// Where it begins.
-        offset: u64,
-        /// Bytes, not 0.
-        length: usize,
-    },
-    /// Entries of a folder, at most [`ENTRIES_MAX`].
-    Entries(&'a [Entry]),
-    /// Lines for people, the last without a line end; at most [`CHUNK_MAX_BYTES`].
-    ///
-    /// [`CHUNK_MAX_BYTES`]: crate::limits::CHUNK_MAX_BYTES
-    Text(&'a str),
-    /// Facts; as JSON they have at most [`CHUNK_MAX_BYTES`].
-    ///
-    /// [`CHUNK_MAX_BYTES`]: crate::limits::CHUNK_MAX_BYTES
-    Object(&'a Object),
-}
-
-/// Entries of a folder in one chunk: the longest names, all escaped, still fit a frame.
-pub const ENTRIES_MAX: usize = 32;
-
-/// What is to be done. One closed enum, one `match`.
-#[derive(Debug, PartialEq)]
-pub enum Effect {
-    /// [`Hub::piece`] has become something: write until it is `None`.
-    Flush {
-        /// Whose.
-        session: SessionId,
-    },
-    /// Reading goes on where [`Hub::wants_input`] had said no.
-    Resume {
-        /// Whose.
-        session: SessionId,
-    },
-    /// The session is over. What was to be said is sent, or nobody is there to hear it.
-    Close {
-        /// Which.
-        session: SessionId,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// Check this password, and report [`Input::Verified`]. At most so many are asked for at once
-    /// as [`Limits::verifications_max`] says.
-    Verify {
-        /// For whom.
-        session: SessionId,
-        /// Whose password it should be.
-        name: Name,
-        /// What was given.
-        password: Secret<'static>,
-    },
-    /// Start this.
-    Start {
-        /// Its id.
-        operation: OperationId,
-        /// On whose behalf.
-        session: SessionId,
-        /// What it is.
-        work: Work,
-    },
-    /// There is room again for the operation's output: see [`Hub::room`].
-    Pull {
-        /// Whose.
-        operation: OperationId,
-    },
-    /// [`Hub::standard_input`] has changed.
-    Feed {
-        /// Whose.
-        operation: OperationId,
-    },
-    /// End it, keep its output so far, and report [`Input::Ended`] as usual.
-    Terminate {
-        /// Which.
-        operation: OperationId,
-    },
-    /// End it at once; nobody listens any more.
-    Stop {
-        /// Which.
-        operation: OperationId,
-    },
-    /// It has ended, and nothing of it is needed any more.
-    Release {
-        /// Which.
-        operation: OperationId,
-    },
-    /// Look whether the peer is there, and report [`Input::Gone`] where it is not: something is
-    /// held for it, or was until now.
-    Watch {
-        /// Whose.
-        session: SessionId,
-        /// Whether something is held yet; where not, nobody looks any more.
-        holds: bool,
-    },
-    /// Close the listeners and open them again, on the same port.
-    ListenAgain,
-    /// Listen no more, and leave as soon as [`Hub::is_finished`].
-    Quit,
-}
-
-/// How much there is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Counts {
-    /// Sessions, named or not.
-    pub sessions: usize,
-    /// Names that are taken.
-    pub users: usize,
-    /// Operations under way.
-    pub operations: usize,
-    /// Messages that were handed to somebody since the start: one to three users counts thrice.
-    pub messages: u64,
-}
-
-/// No more sessions can be opened.
-#[derive(Debug, Eq, PartialEq)]
-pub struct Full;
-
 impl Hub {
-    /// A hub without sessions. `name_key` must be random and secret in earnest: see [`Names`].
+    /// A hub without sessions. `name_key` must be random and secret: see [`Directory`].
     pub fn new(limits: Limits, name_key: [u64; 2], policy: Policy) -> Hub {
         assert_eq!(limits.check(), Ok(()), "whoever chooses limits has checked them");
         let attempts = match policy.mode {
@@ -368,8 +145,9 @@ impl Hub {
             limits,
             policy,
             now: Time(0),
+            attached: Slab::new(),
             sessions: Slab::new(),
-            names: Names::new(key),
+            directory: Directory::new(key),
             logins: Logins::new(lockout, key),
             strangers: Strangers::new(key),
             unproven: Strangers::new(key),
@@ -387,8 +165,7 @@ impl Hub {
             serial: 0,
             messages: 0,
             stopping: None,
-            doomed: Vec::new(),
-            freed: Vec::new(),
+            later: Later::default(),
             offers_count: 0,
             unfinished: Unfinished::default(),
             shed_from: [Time(0); 2],
@@ -398,7 +175,7 @@ impl Hub {
     }
 
     /// Takes in a connection, in whose favour one may have to go that has no name.
-    pub fn open(&mut self, now: Time, origin: Origin) -> Result<SessionId, Full> {
+    pub fn open(&mut self, now: Time, origin: Origin) -> Result<ConnectionId, Full> {
         self.begin(now);
         let source = origin.source();
         if self.stopping.is_some() || !self.admits(source) {
@@ -407,23 +184,28 @@ impl Hub {
         let serial = self.next_serial();
         let entry = self.sessions.vacant_entry();
         let id = SessionId::new(entry.key(), serial);
-        entry.insert(Session::new(id, now, origin, &self.policy, &self.limits));
+        let attached = self.attached.vacant_entry();
+        let connection = ConnectionId::new(attached.key(), serial);
+        attached.insert(Attached { connection, session: id });
+        let connection = Connection::new(connection, now, origin, &self.policy, &self.limits);
+        let at = connection.id;
+        entry.insert(Session::new(id, connection, self.policy.rights_of_anybody()));
         self.strangers.insert(id, source);
         record::begun(id, origin.peer());
         self.arm(id);
-        Ok(id)
+        Ok(at)
     }
 
     /// Takes in what has happened.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
         self.begin(now);
         match input {
-            Input::Bytes { session, bytes } => self.on_bytes(session, bytes),
-            Input::Secured { session } => self.on_secured(session),
-            Input::EndOfInput { session } => self.on_end_of_input(session),
-            Input::CutOff { session } => self.on_cut_off(session),
-            Input::Gone { session } => self.remove(session, CloseReason::PeerGone),
-            Input::Sent { session, count } => self.on_sent(session, count),
+            Input::Bytes { connection, bytes } => self.on_bytes(self.at(connection), bytes),
+            Input::Secured { connection } => self.on_secured(self.at(connection)),
+            Input::EndOfInput { connection } => self.on_end_of_input(self.at(connection)),
+            Input::CutOff { connection } => self.on_cut_off(self.at(connection)),
+            Input::Gone { connection } => self.remove(self.at(connection), CloseReason::PeerGone),
+            Input::Sent { connection, count } => self.on_sent(self.at(connection), count),
             Input::Verified { session, verdict } => self.on_verified(session, verdict),
             Input::Accounts { accounts, changed } => self.on_accounts(accounts, changed),
             Input::Opened { operation, name, size, modified } => {
@@ -440,22 +222,18 @@ impl Hub {
         self.settle();
     }
 
-    /// Does what an input has made due for others. One at a time and not from within each other:
-    /// each may tell others, who may be full too.
+    /// Does what an input has made due for others.
     fn settle(&mut self) {
         self.shed();
-        loop {
-            if let Some((session, reason)) = self.doomed.pop() {
-                match reason {
-                    // What was said before its bytes may still be heard.
-                    CloseReason::BrokenFile => self.close(session, reason, None),
-                    _ => self.remove(session, reason),
+        while let Some(due) = self.later.next() {
+            match due {
+                // What was said before its bytes may still be heard.
+                Due::Close(id, reason @ CloseReason::BrokenFile) => self.close(id, reason, None),
+                Due::Close(id, reason) => self.remove(id, reason),
+                Due::GoOn(id) => {
+                    self.close_if_stopping(id);
+                    self.resume(id);
                 }
-            } else if let Some(session) = self.freed.pop() {
-                self.close_if_stopping(session);
-                self.resume(session);
-            } else {
-                break;
             }
         }
     }
@@ -470,14 +248,14 @@ impl Hub {
         self.timers.next()
     }
 
-    /// What the socket of the session is to send next.
-    pub fn piece(&self, session: SessionId) -> Option<Piece<'_>> {
-        self.session(session)?.outbox.piece()
+    /// What the socket of the connection is to send next.
+    pub fn piece(&self, connection: ConnectionId) -> Option<Piece<'_>> {
+        self.connection(self.at(connection))?.outbox.piece()
     }
 
-    /// Bytes that wait for the socket of the session.
-    pub fn unsent_bytes(&self, session: SessionId) -> usize {
-        self.session(session).map_or(0, |session| session.outbox.unsent_bytes())
+    /// Bytes that wait for the socket of the connection.
+    pub fn unsent_bytes(&self, connection: ConnectionId) -> usize {
+        self.connection(self.at(connection)).map_or(0, |it| it.outbox.unsent_bytes())
     }
 
     /// Whether there was a password among the bytes handed in since it was last asked: then
@@ -486,24 +264,25 @@ impl Hub {
         std::mem::take(&mut self.heard_secret)
     }
 
-    /// Bytes of the session that may be read at once: few while it is a nobody's, so that the
+    /// Bytes of the connection that may be read at once: few while it is a nobody's, so that the
     /// rest of them, which is kept, is small.
-    pub fn input_max_bytes(&self, session: SessionId) -> usize {
-        match self.session(session) {
-            Some(session) if session.is_nobody() => LINE_FIRST_MAX_BYTES,
+    pub fn input_max_bytes(&self, connection: ConnectionId) -> usize {
+        match self.connection(self.at(connection)) {
+            Some(connection) if connection.is_nobody() => LINE_FIRST_MAX_BYTES,
             _ => usize::MAX,
         }
     }
 
-    /// Whether bytes of the session may be read now. Where not, [`Effect::Resume`] follows.
-    pub fn wants_input(&mut self, id: SessionId) -> bool {
+    /// Whether bytes of the connection may be read now. Where not, [`Effect::Resume`] follows.
+    pub fn wants_input(&mut self, connection: ConnectionId) -> bool {
         let limits = self.limits;
-        let Some(session) = self.session_mut(id) else { return false };
-        if session.is_closing() {
+        let Some(session) = self.session_mut(self.at(connection)) else { return false };
+        if session.connection.is_closing() {
             return false;
         }
-        session.input.paused = session.input.paused || session.must_pause(&limits);
-        !session.input.paused
+        session.connection.input.paused =
+            session.connection.input.paused || session.must_pause(&limits);
+        !session.connection.input.paused
     }
 
     /// All sessions.
@@ -513,7 +292,7 @@ impl Hub {
 
     /// How many operations of the shell are under way: those that had their [`Effect::Start`].
     pub fn operations_count(&self) -> usize {
-        self.operations.iter().filter(|(_, operation)| operation.end.is_none()).count()
+        self.operations.iter().filter(|(_, operation)| operation.shell().is_some()).count()
     }
 
     /// How many operations are ends of something between two users.
@@ -525,7 +304,7 @@ impl Hub {
     pub fn counts(&self) -> Counts {
         Counts {
             sessions: self.sessions.len(),
-            users: self.names.len(),
+            users: self.directory.users_count(),
             operations: self.operations.len(),
             messages: self.messages,
         }
@@ -547,16 +326,41 @@ impl Hub {
         self.now = self.now.max(now);
     }
 
+    #[inline]
     fn session(&self, id: SessionId) -> Option<&Session> {
         self.sessions.get(id.slot()).filter(|session| session.id == id)
     }
 
+    #[inline]
     fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.sessions.get_mut(id.slot()).filter(|session| session.id == id)
     }
 
-    fn operation_mut(&mut self, id: OperationId) -> Option<&mut Operation> {
-        self.operations.get_mut(id.slot()).filter(|operation| operation.id == id)
+    /// The session that is heard through a connection; nobody's where that is gone.
+    fn at(&self, connection: ConnectionId) -> SessionId {
+        self.session_at(connection).unwrap_or(SessionId::NOBODY)
+    }
+
+    /// The session that is heard through a connection.
+    pub fn session_at(&self, connection: ConnectionId) -> Option<SessionId> {
+        let attached = self.attached.get(connection.slot());
+        attached.filter(|it| it.connection == connection).map(|it| it.session)
+    }
+
+    /// The connection through which a session is heard.
+    pub fn connection_of(&self, session: SessionId) -> Option<ConnectionId> {
+        self.connection(session).map(|connection| connection.id)
+    }
+
+    /// The connection of a session.
+    #[inline]
+    fn connection(&self, id: SessionId) -> Option<&Connection> {
+        self.session(id).map(|session| &session.connection)
+    }
+
+    #[inline]
+    fn connection_mut(&mut self, id: SessionId) -> Option<&mut Connection> {
+        self.session_mut(id).map(|session| &mut session.connection)
     }
 
     fn next_serial(&mut self) -> u64 {
@@ -568,9 +372,9 @@ impl Hub {
     fn arm(&mut self, id: SessionId) {
         let limits = self.limits;
         let Some(session) = self.session_mut(id) else { return };
-        let due = session.due(&limits);
-        if due < session.armed {
-            session.armed = due;
+        let due = session.connection.due(&limits);
+        if due < session.connection.armed {
+            session.connection.armed = due;
             self.set_alarm(due, Alarm::Session(id));
         }
     }
@@ -580,10 +384,10 @@ impl Hub {
         if self.timers.len() >= self.stale_alarms_max() {
             let (sessions, operations) = (&self.sessions, &self.operations);
             self.timers.retain(|due, alarm| match alarm {
-                Alarm::Session(id) => {
-                    sessions.get(id.slot()).is_some_and(|it| it.id == id && it.armed == due)
-                }
-                Alarm::Operation(id) => operations.get(id.slot()).is_some_and(|it| it.id == id),
+                Alarm::Session(id) => sessions
+                    .get(id.slot())
+                    .is_some_and(|it| it.id == id && it.connection.armed == due),
+                Alarm::Operation(id) => operations.get(id.slot()).is_some_and(|it| it.id() == id),
                 Alarm::Logins | Alarm::Shutdown => true,
             });
         }
@@ -600,11 +404,30 @@ impl Hub {
     /// waits for the next start of a line or of an object.
     fn say(&mut self, id: SessionId, event: &Event<'_>) {
         let Some(session) = self.session(id) else { return };
-        let Some(dialect) = session.dialect() else { return };
+        let Some(dialect) = session.connection.dialect() else { return };
         if dialect == Dialect::Json && self.answer(id, event) {
             return;
         }
         self.put_words(id, |out| dialect.encode(event, out));
+    }
+
+    /// Writes to a session at once, and has it sent where nothing waited before.
+    fn put(&mut self, id: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.put_with(id, |connection, pool| connection.outbox.write(pool, write));
+    }
+
+    /// Lets `fill` put something into the outbox of a session, and has it sent where nothing
+    /// waited before.
+    fn put_with(&mut self, id: SessionId, fill: impl FnOnce(&mut Connection, &mut Pool)) {
+        let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            return;
+        };
+        let connection = &mut session.connection;
+        let was_empty = connection.outbox.is_empty();
+        fill(connection, &mut self.pool);
+        if was_empty && !connection.outbox.is_empty() {
+            self.effects.push_back(Effect::Flush { connection: connection.id });
+        }
     }
 
     /// Appends words that must not come within others, such as the bytes of a file.
@@ -612,20 +435,14 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        if session.column != Column::LineStart {
-            write(&mut session.held.get_or_insert_default().bytes);
-            // Lines have no word for some events.
-            session.held.take_if(|held| held.bytes.is_empty());
-        } else {
-            let was_empty = session.outbox.is_empty();
-            session.outbox.write(&mut self.pool, write);
-            if was_empty && !session.outbox.is_empty() {
-                self.effects.push_back(Effect::Flush { session: id });
-            }
+        match session.connection.voice.as_mut().filter(|voice| !voice.is_at_start()) {
+            Some(voice) => voice.hold_words(write),
+            None => self.put(id, write),
         }
         // Requests wait for room; only news that nobody asked for can come this far.
-        if session.waiting_bytes() > 2 * self.limits.outbox_max_bytes {
-            self.doomed.push((id, CloseReason::SlowConsumer));
+        let waiting = self.connection(id).map_or(0, Connection::waiting_bytes);
+        if waiting > 2 * self.limits.outbox_max_bytes {
+            self.later.close(id, CloseReason::SlowConsumer);
         }
     }
 }

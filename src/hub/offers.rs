@@ -1,20 +1,25 @@
 //! Offers from user to user: made, answered, withdrawn.
 
 use super::{
-    Column, Hub, OperationId, Session, SessionId,
-    pipe::{End, Role, Stage, Waiting},
+    Connection, Hub, OperationId, OperationKind, Session, SessionId,
+    directory::NameTarget,
+    pipe::{Offer, OpenOffer, PipeEnd, Role},
     rights::Right,
     timers::Alarm,
 };
 use crate::{
     limits::INTRODUCTION_MAX_BYTES,
     wire::{
-        Dialect, Event, Form, Name, Outcome, Parcel, Proposal, Refusal, Tag,
+        Event, Form, Name, Outcome, Parcel, Proposal, Refusal, Tag,
         error::{ErrorCode, ErrorCode::*},
         escape::escape_bytes,
         event::Object,
     },
 };
+
+/// What is said to whoever hands in bytes that nobody is to get.
+pub(super) const NOT_ACCEPTED: &str =
+    "nothing may be sent before the other user has accepted, nor by who gets a file";
 
 /// Bytes of the news of an offer but for its name and its introduction.
 const NEWS_BYTES: usize = 512;
@@ -31,14 +36,14 @@ impl Hub {
         let refuse = |code: ErrorCode, text: String| Err(Refusal::new(tag, code, text));
         let Proposal { to, parcel, data } = proposal;
         let Some(from) = self.session(id).and_then(Session::name) else {
-            let usage = self.session(id).map_or("", Session::name_usage);
+            let usage = self.connection(id).map_or("", Connection::name_usage);
             let text = format!("say {usage} first, so that others know who sends");
             return refuse(NotNamed, text);
         };
         self.may_start(id, tag)?;
-        let Some(target) = self.names.get(to.as_bytes()) else {
-            let text = format!("nobody called `{to}` is here to take it; `who` lists the users");
-            return refuse(NoSuchUser, text);
+        let target = match self.look_up(to.as_bytes(), " to take it") {
+            Ok(NameTarget::Session(target)) => target,
+            Err(refusal) => return Err(Refusal { tag, ..refusal }),
         };
         if target == id {
             return refuse(BadArguments, "that is your own name; nothing was offered".into());
@@ -47,7 +52,7 @@ impl Hub {
         self.check_offers_to(id, target, tag, to)?;
         let limits = self.limits;
         let receiver = self.session_mut(target).expect("named sessions are there");
-        if receiver.dialect() != Some(Dialect::Frame) && !parcel.can_be_raw() {
+        if !receiver.connection.can_converse() && !parcel.can_be_raw() {
             let text = format!("{to} speaks a dialect that takes single files of a known size");
             return refuse(Refused, text);
         }
@@ -55,22 +60,20 @@ impl Hub {
             let text = format!("{to} has {} offers to answer; try later", receiver.offers.len());
             return refuse(PeerBusy, text);
         }
-        if receiver.waiting_bytes() + news_max_bytes(&parcel) > limits.outbox_max_bytes {
-            receiver.overflowed = true;
+        if receiver.connection.waiting_bytes() + news_max_bytes(&parcel) > limits.outbox_max_bytes {
+            receiver.connection.overflowed = true;
             self.arm(target);
             return refuse(PeerBusy, format!("{to} does not keep up; try later"));
         }
         let number = receiver.next_offer();
-        let mut end = End::offer(target, number, parcel.clone(), self.now);
+        let mut offer = Offer::new(target, number, parcel.clone(), self.now);
         if let Some(data) = data {
-            end.came = data.0.len() as u64;
-            end.held.append(&data.0);
-            end.ended = true;
+            offer.flow_mut().set_whole(&data.0);
         }
-        let offer = self.add_operation(id, tag, None, Some(Box::new(end)));
-        self.operation_mut(offer).expect("it was just added").right = Some(Right::Message);
+        let kind = OperationKind::Offer(Box::new(offer));
+        let offer = self.add_operation(id, tag, Some(Right::Message), kind);
         let receiver = self.session_mut(target).expect("named sessions are there");
-        receiver.offers.push(Waiting { number, offer });
+        receiver.offers.push(OpenOffer { number, offer });
         self.offers_count += 1;
         self.watch(target);
         self.set_alarm(self.now + limits.offer_timeout, Alarm::Operation(offer));
@@ -82,7 +85,7 @@ impl Hub {
 
     fn may_offer(&self, id: SessionId, tag: Tag) -> Result<(), Refusal> {
         let session = self.session(id).expect("its request is at hand");
-        let is_offer = |id: &&OperationId| self.operations[id.slot()].is_offer();
+        let is_offer = |id: &&OperationId| self.offer_of(**id).is_some();
         let own = session.operations.iter().filter(is_offer).count();
         if own >= self.limits.offers_max {
             let text = format!("{own} offers of yours wait for an answer, and no more may");
@@ -93,8 +96,9 @@ impl Hub {
             return Err(Refusal::new(tag, Busy, text));
         }
         if self.offers_count >= self.limits.offers_source_max {
-            let offers = self.operations.iter().map(|(_, it)| it).filter(|it| it.is_offer());
-            let own = offers.filter(|it| self.are_of_one(id, it.owner)).count();
+            let offers = self.operations.iter().filter(|(_, it)| it.offer().is_some());
+            let owners = offers.filter_map(|(_, it)| self.session_of(it.owner()));
+            let own = owners.filter(|owner| self.are_of_one(id, *owner)).count();
             if own >= self.limits.offers_source_max {
                 let text = format!("{own} offers from where you are wait for an answer");
                 return Err(Refusal::new(tag, TooMany, text));
@@ -112,8 +116,8 @@ impl Hub {
         to: Name,
     ) -> Result<(), Refusal> {
         let receiver = self.session(target).expect("named sessions are there");
-        let owner = |it: &&Waiting| self.operations[it.offer.slot()].owner;
-        let own = receiver.offers.iter().filter(|it| self.are_of_one(id, owner(it))).count();
+        let senders = receiver.offers.iter().filter_map(|it| self.listener(it.offer));
+        let own = senders.filter(|(sender, _)| self.are_of_one(id, *sender)).count();
         if own < self.limits.offers_of_one_max {
             return Ok(());
         }
@@ -124,7 +128,7 @@ impl Hub {
     /// Where a session comes from, for a peer to whom it has introduced itself.
     fn address_of(&self, id: SessionId, is_introduced: bool) -> Option<String> {
         let session = self.session(id).filter(|_| is_introduced)?;
-        Some(session.origin.peer().to_string())
+        Some(session.connection.origin.peer().to_string())
     }
 
     /// Joins the sender of an offer and its receiver, or says why not.
@@ -151,16 +155,13 @@ impl Hub {
     ) -> Result<(), Refusal> {
         let now = self.now;
         let sender = self.find_offer(id, tag, number)?;
+        let gone = || no_such_offer(tag, number);
+        let (owner, sender_tag) = self.listener(sender).ok_or_else(gone)?;
         self.may_start(id, tag)?;
         let session = self.session(id).expect("its request is at hand");
         let by = session.name().expect("offers are made to names");
-        let can_talk = form == Form::Conversation && session.dialect() == Some(Dialect::Frame);
-        let offer = self.operation_mut(sender).expect("listed offers are there");
-        let (owner, sender_tag) = (offer.owner, offer.tag);
-        let end = offer.end.as_deref_mut().expect("an offer is an end");
-        let Stage::Offered { parcel, .. } = &end.stage else {
-            unreachable!("listed offers are not answered")
-        };
+        let can_talk = form == Form::Conversation && session.connection.can_converse();
+        let parcel = self.offer_of(sender).ok_or_else(gone)?.parcel();
         let form = if can_talk { parcel.form } else { Form::Raw };
         if form == Form::Raw && !parcel.can_be_raw() {
             let text = "it is no single file of a known size, and needs the form `conversation`";
@@ -174,15 +175,10 @@ impl Hub {
             Form::Conversation => (Role::Talks, Role::Talks),
         };
         self.unlist(sender);
-        let receiver =
-            self.add_operation(id, tag, None, Some(Box::new(End::joined(sender, ours, now))));
+        let kind = OperationKind::Pipe(Box::new(PipeEnd::of_receiver(sender, ours, now)));
+        let receiver = self.add_operation(id, tag, None, kind);
         let offer = self.operation_mut(sender).expect("it was there");
-        let end = offer.end.as_deref_mut().expect("an offer is an end");
-        let joined = Stage::Joined { other: receiver, role: theirs };
-        let Stage::Offered { parcel, .. } = std::mem::replace(&mut end.stage, joined) else {
-            unreachable!("it was an offer")
-        };
-        end.moved = now;
+        let parcel = offer.join(receiver, theirs, now).expect("it was an offer");
         self.set_alarm(now + self.limits.pipe_stall_timeout, Alarm::Operation(receiver));
         let address = self.address_of(id, introduction.is_some());
         let address = address.as_deref();
@@ -190,29 +186,23 @@ impl Hub {
         self.say(owner, &Event::Accepted { tag, by, form, introduction, address });
         self.begin_to_get(receiver, owner, form, &parcel);
         self.begin_to_pass(sender);
-        self.freed.push(owner);
+        self.later.go_on(owner);
         Ok(())
     }
 
     /// Tells the receiver what comes now.
     fn begin_to_get(&mut self, id: OperationId, from: SessionId, form: Form, parcel: &Parcel) {
-        let operation = self.operation_mut(id).expect("it was just added");
-        let (owner, tag) = (operation.owner, operation.tag);
         if form == Form::Conversation {
+            let Some((owner, tag)) = self.listener(id) else { return };
             let by = self.session(from).and_then(Session::name).expect("senders have names");
             let event = Event::Accepted { tag, by, form, introduction: None, address: None };
             return self.say(owner, &event);
         }
-        operation.announced = true;
         let Parcel { name, size, modified, .. } = parcel;
         let name = &name.0;
         let size = size.expect("files have sizes");
         let modified = modified.unwrap_or(0);
-        self.say(owner, &Event::File { tag, name, size, modified });
-        let session = self.session_mut(owner).expect("operations have owners");
-        if session.dialect() == Some(Dialect::Line) {
-            session.column = Column::InFile;
-        }
+        self.announce_file(id, name, size, modified);
     }
 
     /// Tells the sender that its offer is refused.
@@ -241,36 +231,29 @@ impl Hub {
     }
 
     fn parcel_name(&self, offer: OperationId) -> String {
-        match self.operations[offer.slot()].end.as_deref() {
-            Some(End { stage: Stage::Offered { parcel, .. }, .. }) => {
-                escape_bytes(&parcel.name.0).into_owned()
-            }
-            _ => "it".to_owned(),
+        match self.offer_of(offer) {
+            Some(offer) => escape_bytes(&offer.parcel().name.0).into_owned(),
+            None => "it".to_owned(),
         }
     }
 
     fn find_offer(&self, id: SessionId, tag: Tag, number: u32) -> Result<OperationId, Refusal> {
         let session = self.session(id).expect("its request is at hand");
         let found = session.offers.iter().find(|waiting| waiting.number == number);
-        found.map(|waiting| waiting.offer).ok_or_else(|| {
-            let text = format!(
-                "nothing is offered to you under the number {number}; \
-                 it may have been withdrawn"
-            );
-            Refusal::new(tag, NoSuchOffer, text)
-        })
+        found.map(|waiting| waiting.offer).ok_or_else(|| no_such_offer(tag, number))
+    }
+
+    /// An offer that nobody has answered.
+    pub(super) fn offer_of(&self, id: OperationId) -> Option<&Offer> {
+        self.operation(id)?.offer()
     }
 
     /// Takes an offer from the list of its receiver, and says who that is.
     fn unlist(&mut self, offer: OperationId) -> Option<(SessionId, u32)> {
-        let operation = self.operation_mut(offer)?;
-        match operation.end.as_deref() {
-            Some(&End { stage: Stage::Offered { to, number, .. }, .. }) => {
-                self.unlist_from(to, offer);
-                Some((to, number))
-            }
-            _ => None,
-        }
+        let open = self.offer_of(offer)?;
+        let (to, number) = (open.to(), open.number());
+        self.unlist_from(to, offer);
+        Some((to, number))
     }
 
     fn unlist_from(&mut self, to: SessionId, offer: OperationId) {
@@ -300,16 +283,37 @@ impl Hub {
     }
 
     /// The sender of an offer has gone.
-    pub(super) fn on_offer_lost(&mut self, offer: OperationId, end: &End, who: Option<Name>) {
-        if let Stage::Offered { to, number, .. } = end.stage {
-            self.unlist_from(to, offer);
-            self.say_withdrawn(to, number, PeerGone, gone(who));
-        }
+    pub(super) fn on_offer_lost(&mut self, id: OperationId, offer: &Offer, who: Option<Name>) {
+        self.unlist_from(offer.to(), id);
+        self.say_withdrawn(offer.to(), offer.number(), PeerGone, gone(who));
+    }
+
+    /// The sender of an offer wants no more of it.
+    pub(super) fn on_offer_cancel(&mut self, offer: OperationId) {
+        let text = format!("{} has cancelled it", self.owner_name(offer));
+        self.withdraw(offer, Cancelled, "you have cancelled it".to_owned(), text);
+    }
+
+    /// The sender of an offer may not send to others any more, for this reason.
+    pub(super) fn on_offer_revoked(&mut self, offer: OperationId, own: String) {
+        let text = format!("{} may not send any more", self.owner_name(offer));
+        self.withdraw(offer, Denied, own, text);
+    }
+
+    /// The input of its sender, who speaks lines, has ended within the bytes of the file.
+    pub(super) fn on_offer_cut(&mut self, offer: OperationId) {
+        let text = "the input ended before all bytes that were announced had come".to_owned();
+        self.withdraw(offer, BadArguments, text.clone(), text);
+    }
+
+    /// The sender of an offer hands in bytes although nobody has accepted.
+    pub(super) fn on_early_input(&mut self, id: SessionId) {
+        self.break_off(id, NOT_ACCEPTED);
     }
 
     /// Those who have offered something to a session that goes hear of it.
     pub(super) fn drop_offers_to(&mut self, id: SessionId, who: Option<Name>) {
-        let session = self.session_mut(id).expect("the caller has it");
+        let Some(session) = self.session_mut(id) else { return };
         for waiting in std::mem::take(&mut session.offers) {
             self.offers_count -= 1;
             self.end_end(waiting.offer, PeerGone, gone(who));
@@ -325,18 +329,19 @@ impl Hub {
 
     /// Nothing can come of offers any more when the server stops.
     pub(super) fn withdraw_all(&mut self) {
-        let is_offer = |end: &End| end.joint().is_none();
-        let offers: Vec<OperationId> = self
-            .operations
-            .iter()
-            .filter(|(_, operation)| operation.end.as_deref().is_some_and(is_offer))
-            .map(|(_, operation)| operation.id)
-            .collect();
+        let offers = self.operations.iter().filter(|(_, operation)| operation.offer().is_some());
+        let offers: Vec<OperationId> = offers.map(|(_, operation)| operation.id()).collect();
         for offer in offers {
             let text = "the server is stopping".to_owned();
             self.withdraw(offer, ShuttingDown, text.clone(), text);
         }
     }
+}
+
+fn no_such_offer(tag: Tag, number: u32) -> Refusal {
+    let text =
+        format!("nothing is offered to you under the number {number}; it may have been withdrawn");
+    Refusal::new(tag, NoSuchOffer, text)
 }
 
 /// The most that the news of an offer takes: JSON may write one byte of a name as six.

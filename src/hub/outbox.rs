@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-use super::{OperationId, SessionId};
-use crate::wire::Tag;
+use super::{
+    OperationId,
+    receipts::{Receipt, ReceiptQueue},
+};
 
 /// The bytes and pieces of files that wait for one session, in order.
 ///
@@ -34,8 +36,8 @@ struct Queue {
     /// Bytes of all that was ever put in, and of all that was sent, since the queue was lent.
     put_total: u64,
     sent_total: u64,
-    /// The messages among the bytes, so that none is lost in silence.
-    ledger: VecDeque<Posted>,
+    /// The messages among the bytes, by their ends, so that none is lost in silence.
+    ledger: ReceiptQueue,
 }
 
 /// A piece of a file that the shell sends without the hub ever holding its bytes.
@@ -63,17 +65,6 @@ pub enum Piece<'a> {
     },
     /// This part of a file.
     File(FilePiece),
-}
-
-/// One message in the queue.
-#[derive(Clone, Copy, Debug)]
-pub struct Posted {
-    /// Who wrote it.
-    pub sender: SessionId,
-    /// Not 0: the sender asked to be told of its delivery, under this number.
-    pub receipt: Tag,
-    /// Position in the queue where it ends.
-    end: u64,
 }
 
 /// Buffers larger than this are not kept for the next.
@@ -109,16 +100,10 @@ impl Outbox {
     }
 
     /// Appends a message and notes whose it is.
-    pub fn post(
-        &mut self,
-        pool: &mut Pool,
-        sender: SessionId,
-        receipt: Tag,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) {
+    pub fn post(&mut self, pool: &mut Pool, receipt: Receipt, write: impl FnOnce(&mut Vec<u8>)) {
         self.write(pool, write);
         let queue = self.queue.as_mut().expect("something was written");
-        queue.ledger.push_back(Posted { sender, receipt, end: queue.put_total });
+        queue.ledger.push(queue.put_total, receipt);
     }
 
     /// Appends a piece of a file.
@@ -156,7 +141,7 @@ impl Outbox {
         pool: &mut Pool,
         mut count: usize,
         mut on_file: impl FnMut(OperationId),
-        mut on_posted: impl FnMut(Posted),
+        mut on_posted: impl FnMut(Receipt),
     ) {
         let Some(queue) = self.queue.as_mut() else {
             assert_eq!(count, 0, "more was sent than there was");
@@ -164,8 +149,8 @@ impl Outbox {
         };
         queue.sent_total += count as u64;
         assert!(queue.sent_total <= queue.put_total, "more was sent than there was");
-        while queue.ledger.front().is_some_and(|posted| posted.end <= queue.sent_total) {
-            on_posted(queue.ledger.pop_front().expect("there is a front"));
+        while let Some(receipt) = queue.ledger.pop_until(queue.sent_total) {
+            on_posted(receipt);
         }
         loop {
             let bytes = (queue.head.len() - queue.head_sent).min(count);
@@ -217,16 +202,14 @@ impl Outbox {
         let waiting = queue.head.len() - queue.head_sent + files;
         assert_eq!(waiting, self.unsent_bytes(), "the totals are those of the contents");
         assert!(waiting > 0, "an empty queue was not given back");
-        assert!(queue.ledger.iter().is_sorted_by_key(|posted| posted.end));
-        assert!(queue.ledger.front().is_none_or(|posted| posted.end > queue.sent_total));
-        assert!(queue.ledger.back().is_none_or(|posted| posted.end <= queue.put_total));
+        queue.ledger.check(queue.sent_total, queue.put_total);
     }
 
     /// Gives up all that waits; the messages among it are returned.
-    pub fn abandon(&mut self, pool: &mut Pool) -> Vec<Posted> {
+    pub fn abandon(&mut self, pool: &mut Pool) -> Vec<Receipt> {
         pool.waiting_bytes -= self.memory_bytes();
         let Some(mut queue) = self.queue.take() else { return Vec::new() };
-        let lost = queue.ledger.drain(..).collect();
+        let lost = queue.ledger.drain().collect();
         pool.take_back(queue);
         lost
     }
@@ -260,7 +243,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::SessionId, *};
 
     fn sent(outbox: &mut Outbox, pool: &mut Pool, count: usize) -> (Vec<OperationId>, usize) {
         let (mut files, mut posts) = (Vec::new(), 0);
@@ -309,9 +292,9 @@ mod tests {
     #[test]
     fn a_message_counts_as_sent_only_when_its_last_byte_is() {
         let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-        let sender = SessionId::new(3, 3);
+        let receipt = Receipt { sender: SessionId::new(3, 3), tag: 0 };
         for text in [b"one", b"two"] {
-            outbox.post(&mut pool, sender, 0, |out| out.extend(text));
+            outbox.post(&mut pool, receipt, |out| out.extend(text));
         }
         assert_eq!(sent(&mut outbox, &mut pool, 5).1, 1);
         assert_eq!(outbox.abandon(&mut pool).len(), 1);

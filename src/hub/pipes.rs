@@ -6,8 +6,10 @@
 //! session that is to get them: see [`Hub::pull`].
 
 use super::{
-    CloseReason, Effect, Hub, OperationId, OperationState, SessionId, Time, offers,
-    pipe::{End, Role},
+    CloseReason, Connection, Hub, OperationId, Session, SessionId, Time,
+    offers::{self, NOT_ACCEPTED},
+    operation::Operation,
+    pipe::{Flow, FlowState, PipeEnd, Role},
     timers::Alarm,
 };
 use crate::wire::{
@@ -17,116 +19,115 @@ use crate::wire::{
 };
 
 impl Hub {
-    fn end_mut(&mut self, id: OperationId) -> Option<&mut End> {
-        self.operation_mut(id)?.end.as_deref_mut()
+    fn pipe_end(&self, id: OperationId) -> Option<&PipeEnd> {
+        self.operation(id)?.pipe()
+    }
+
+    /// What the owner of this end says to the other.
+    fn flow_mut(&mut self, id: OperationId) -> Option<&mut Flow> {
+        self.operation_mut(id)?.pipe_mut()?.flow_mut()
     }
 
     /// The other end, and what the owner of this one does.
     fn joint(&self, id: OperationId) -> Option<(OperationId, Role)> {
-        let operation = self.operations.get(id.slot()).filter(|it| it.id == id)?;
-        operation.end.as_deref()?.joint()
+        let end = self.pipe_end(id)?;
+        Some((end.other(), end.role()))
+    }
+
+    /// Whether an end gets a file of which all is on its way, or has gone.
+    fn is_over(&self, id: OperationId) -> bool {
+        self.operation(id).is_none_or(Operation::is_draining)
     }
 
     /// Begins to pass on what the sender has handed in with its offer.
     pub(super) fn begin_to_pass(&mut self, sender: OperationId) {
-        let Some((receiver, _)) = self.joint(sender) else { return };
-        let end = self.end_mut(sender).expect("it is joined");
-        if !end.held.is_empty() {
+        let Some(end) = self.pipe_end(sender) else { return };
+        let receiver = end.other();
+        if end.flow().is_some_and(|flow| flow.held_bytes() > 0) {
             self.wait_for_room(receiver);
-            let owner = self.operations[receiver.slot()].owner;
-            self.pull(owner);
+            if let Some((owner, _)) = self.listener(receiver) {
+                self.pull(owner);
+            }
         }
         self.finish(sender);
     }
 
     /// Bytes of the owner of an end.
-    pub(super) fn on_end_input(&mut self, id: SessionId, operation: OperationId, bytes: &[u8]) {
+    pub(super) fn on_pipe_input(&mut self, id: SessionId, operation: OperationId, bytes: &[u8]) {
         let (window, now) = (self.limits.input_window_bytes, self.now);
-        let end = self.end_mut(operation).expect("the caller has looked");
-        let Some((other, role)) = end.joint().filter(|(_, role)| *role != Role::Gets) else {
-            let text = "nothing may be sent before the other user has accepted, \
-                        nor by who gets a file";
-            return self.break_off(id, text);
+        let Some(end) = self.pipe_end(operation) else { return };
+        let (other, role, room) = (end.other(), end.role(), end.room(window));
+        let Some(flow) = self.flow_mut(operation) else {
+            return self.break_off(id, NOT_ACCEPTED);
         };
-        if end.ended || bytes.len() > end.room(window) {
+        if flow.is_ended() || bytes.len() > room {
             let text =
                 format!("at most {window} bytes may be on their way, and none after the end");
             return self.break_off(id, text);
         }
         if let Role::Sends { size } = role
-            && size - end.came < bytes.len() as u64
+            && size - flow.came() < bytes.len() as u64
         {
             let text = format!("more than the {size} bytes that were announced came");
             return self.part(operation, BadArguments, text.clone(), text);
         }
-        end.came += bytes.len() as u64;
-        let count = if end.held.is_empty() { self.room_of_end(other).min(bytes.len()) } else { 0 };
+        flow.note_came(bytes.len());
+        let count = match flow.held_bytes() {
+            0 => self.room_of_end(other).min(bytes.len()),
+            _ => 0,
+        };
         if count > 0 {
             self.put_data(other, &bytes[..count]);
-            self.end_mut(operation).expect("it was there").note_gone(count, now);
         }
-        if count < bytes.len() {
-            let end = self.end_mut(operation).expect("it was there");
-            let waits_already = !end.held.is_empty();
-            end.hold(&bytes[count..], now);
-            if !waits_already {
-                self.wait_for_room(other);
-            }
+        let Some(flow) = self.flow_mut(operation) else { return };
+        if count > 0 {
+            flow.note_gone(count, now);
+        }
+        if count < bytes.len() && flow.hold(&bytes[count..], now) {
+            self.wait_for_room(other);
         }
         self.grant_owed(operation);
     }
 
-    fn break_off(&mut self, id: SessionId, text: impl Into<std::borrow::Cow<'static, str>>) {
-        let refusal = Refusal::new(0, Protocol, text);
-        self.close(id, CloseReason::Protocol, Some(&refusal));
-    }
-
     /// The owner of an end has no more to say.
-    pub(super) fn on_end_input_end(&mut self, operation: OperationId, hash: Option<[u8; 32]>) {
+    pub(super) fn on_pipe_input_end(&mut self, operation: OperationId, hash: Option<[u8; 32]>) {
         if let Some((other, Role::Gets)) = self.joint(operation) {
             return self.on_getter_end(operation, other);
         }
-        let end = self.end_mut(operation).expect("the caller has looked");
-        if end.ended {
-            return;
+        if self.flow_mut(operation).is_some_and(|flow| flow.end(hash)) {
+            self.finish(operation);
         }
-        (end.ended, end.hash) = (true, hash);
-        self.finish(operation);
     }
 
     /// The side that gets a file has nothing to say, and so no end of it. Clients have said this
     /// when they could not store what came: it is the end of the file, and of nothing else.
     fn on_getter_end(&mut self, id: OperationId, other: OperationId) {
-        let operation = self.operation_mut(id).expect("the caller has looked");
-        let owner = operation.owner;
         // All of the file is on its way: that it arrives will be told.
-        if operation.state == OperationState::Ending {
+        if self.is_over(id) {
             return;
         }
         let own = "whoever gets a file does not end its input; the file was given up".to_owned();
-        let others = format!("{} has given it up", self.who(owner));
+        let others = format!("{} has given it up", self.owner_name(id));
         self.end_end(id, Protocol, own);
         self.end_end(other, Cancelled, others);
     }
 
-    fn who(&self, id: SessionId) -> String {
-        let name = self.session(id).and_then(super::Session::name);
+    /// The user on whose behalf an operation runs.
+    pub(super) fn owner_name(&self, id: OperationId) -> String {
+        let owner = self.listener(id).and_then(|(owner, _)| self.session(owner));
+        let name = owner.and_then(Session::name);
         name.map_or("the other user".to_owned(), |name| name.to_string())
     }
 
     /// The input of a line session has ended within the bytes of a file.
-    pub(super) fn on_end_input_cut(&mut self, operation: OperationId) {
+    pub(super) fn on_pipe_cut(&mut self, operation: OperationId) {
         let text = "the input ended before all bytes that were announced had come".to_owned();
-        let is_offer = self.joint(operation).is_none();
-        match is_offer {
-            true => self.withdraw(operation, BadArguments, text.clone(), text),
-            false => self.part(operation, BadArguments, text.clone(), text),
-        }
+        self.part(operation, BadArguments, text.clone(), text);
     }
 
     /// Bytes that an end may be given now, at most one chunk.
     fn room_of_end(&self, id: OperationId) -> usize {
-        let window = self.operations[id.slot()].window_bytes;
+        let window = self.operation(id).map_or(0, Operation::window_bytes);
         match self.has_room(id) {
             true => window.min(self.limits.chunk_max_bytes as u64) as usize,
             false => 0,
@@ -135,33 +136,29 @@ impl Hub {
 
     /// Puts an end in line for room: there is something for it.
     fn wait_for_room(&mut self, id: OperationId) {
-        let operation = self.operation_mut(id).expect("joined ends are there");
-        operation.has_spoken = true;
-        let owner = operation.owner;
-        self.block(owner, id);
+        if let Some(operation) = self.operation_mut(id) {
+            operation.note_spoken();
+            self.block(id);
+        }
     }
 
     /// Gives an end one chunk of what waits for it, as far as there is room; true where there
     /// was. Where nothing waits any more, it is not in line any more either.
     pub(super) fn give(&mut self, id: OperationId) -> bool {
         let (now, room) = (self.now, self.room_of_end(id));
-        let (other, _) = self.joint(id).expect("only joined ends wait");
-        if room == 0 {
-            return false;
-        }
-        let end = self.end_mut(other).expect("who has handed it in is there");
-        let mut held = std::mem::take(&mut end.held);
+        let Some((other, _)) = self.joint(id).filter(|_| room > 0) else { return false };
+        let Some(mut held) = self.flow_mut(other).map(Flow::lend_held) else { return false };
         let bytes = held.front(room);
         let count = bytes.len();
         self.put_data(id, bytes);
         held.consume(count);
         let is_empty = held.is_empty();
-        let end = self.end_mut(other).expect("it was there");
-        end.held = held;
-        end.note_gone(count, now);
-        if is_empty {
-            let operation = self.operation_mut(id).expect("it was there");
-            operation.state = OperationState::Running { blocked: false };
+        if let Some(flow) = self.flow_mut(other) {
+            flow.give_back(held);
+            flow.note_gone(count, now);
+        }
+        if is_empty && let Some(operation) = self.operation_mut(id) {
+            operation.unblock();
         }
         true
     }
@@ -170,29 +167,23 @@ impl Hub {
     pub(super) fn after_giving(&mut self, id: OperationId) {
         let Some((other, _)) = self.joint(id) else { return };
         self.grant_owed(other);
-        let Some(operation) = self.operation_mut(other) else { return };
-        let owner = operation.owner;
-        self.freed.push(owner);
-        self.finish(other);
+        if let Some((owner, _)) = self.listener(other) {
+            self.later.go_on(owner);
+            self.finish(other);
+        }
     }
 
     /// The bytes as they are, behind whatever waits for the session: they do not wait for the
     /// start of a line.
     fn put_data(&mut self, id: OperationId, bytes: &[u8]) {
-        let operation = self.operations.get_mut(id.slot()).expect("joined ends are there");
-        operation.window_bytes -= bytes.len() as u64;
-        let (owner, tag) = (operation.owner, operation.tag);
-        let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
-        let dialect = session.dialect().expect("whoever gets something is served");
-        if dialect == Dialect::Json {
-            // It was asked whether there is room, so nothing stands in between.
-            return self.say(owner, &Event::Data { tag, bytes });
-        }
-        let was_empty = session.outbox.is_empty();
+        let Some((owner, tag)) = self.listener(id) else { return };
+        let Some(operation) = self.operation_mut(id) else { return };
+        operation.spend(bytes.len());
         let event = Event::Data { tag, bytes };
-        session.outbox.write(&mut self.pool, |out| dialect.encode(&event, out));
-        if was_empty {
-            self.effects.push_back(Effect::Flush { session: owner });
+        match self.connection(owner).and_then(Connection::dialect) {
+            // It was asked whether there is room, so nothing stands in between.
+            None | Some(Dialect::Json) => self.say(owner, &event),
+            Some(dialect) => self.put(owner, |out| dialect.encode(&event, out)),
         }
     }
 
@@ -200,11 +191,8 @@ impl Hub {
     /// less than the window, so what is not granted yet stops nobody.
     fn grant_owed(&mut self, id: OperationId) {
         let step = (self.limits.input_window_bytes / 4).max(1);
-        let Some(operation) = self.operation_mut(id) else { return };
-        let (owner, tag) = (operation.owner, operation.tag);
-        let end = operation.end.as_deref_mut().expect("the caller means an end");
-        if end.owed >= step {
-            let bytes = std::mem::take(&mut end.owed);
+        let Some((owner, tag)) = self.listener(id) else { return };
+        if let Some(bytes) = self.flow_mut(id).and_then(|flow| flow.take_owed(step)) {
             self.say(owner, &Event::Credit { tag, bytes });
         }
     }
@@ -212,97 +200,89 @@ impl Hub {
     /// Does what is due when the owner of the end has said all and the other has got it.
     fn finish(&mut self, id: OperationId) {
         let Some((other, role)) = self.joint(id) else { return };
-        let end = self.end_mut(id).expect("it is joined");
-        if !end.ended || end.told {
+        // The end of a side that only gets is refused where it comes.
+        let Some(flow) = self.flow_mut(id) else { return };
+        let FlowState::Ended { hash } = flow.state() else { return };
+        let came = flow.came();
+        if let Role::Sends { size } = role
+            && came < size
+        {
+            let text = format!("only {came} of the {size} bytes that were announced came");
+            return self.part(id, BadArguments, text.clone(), text);
+        }
+        if flow.held_bytes() > 0 {
             return;
         }
-        let (came, hash) = (end.came, end.hash);
-        match role {
-            Role::Sends { size } if came < size => {
-                let text = format!("only {came} of the {size} bytes that were announced came");
-                self.part(id, BadArguments, text.clone(), text);
-            }
-            _ if !end.held.is_empty() => {}
-            Role::Sends { .. } => {
-                end.told = true;
-                self.end_file(other, hash);
-            }
-            Role::Talks => {
-                end.told = true;
-                let operation = self.operation_mut(other).expect("talkers go together");
-                let (owner, tag) = (operation.owner, operation.tag);
-                let both = operation.end.as_deref().is_some_and(|end| end.told);
-                self.say(owner, &Event::DataEnd { tag });
-                if both {
-                    self.end_with(id, &Outcome::Done);
-                    self.end_with(other, &Outcome::Done);
-                }
-            }
-            // Its end is refused where it comes.
-            Role::Gets => {}
+        flow.note_told();
+        if matches!(role, Role::Sends { .. }) {
+            return self.end_file(other, hash);
+        }
+        if let Some((owner, tag)) = self.listener(other) {
+            self.say(owner, &Event::DataEnd { tag });
+        }
+        if self.flow_mut(other).is_some_and(|flow| flow.is_told()) {
+            self.end_with(id, &Outcome::Done);
+            self.end_with(other, &Outcome::Done);
         }
     }
 
-    /// All bytes of a file are in the outbox of who gets it. The sender hears of it when they
-    /// have left that.
+    /// All bytes of a file are in the outbox of the side that gets it. The sender hears of it when
+    /// they have left that.
     fn end_file(&mut self, id: OperationId, hash: Option<[u8; 32]>) {
         let outcome = hash.map_or(Outcome::Done, |hash| Outcome::Sent { hash });
-        let operation = self.operation_mut(id).expect("joined ends are there");
-        operation.state = OperationState::Ending;
-        let (owner, tag) = (operation.owner, operation.tag);
+        let Some((owner, tag)) = self.listener(id) else { return };
+        if let Some(end) = self.operation_mut(id).and_then(Operation::pipe_mut) {
+            end.note_passing();
+        }
         self.finish_line(owner);
         self.say(owner, &Event::End { tag, outcome: &outcome });
-        let session = self.sessions.get_mut(owner.slot()).expect("operations have owners");
-        let awaits_reply = session.replies.as_mut().is_some_and(|replies| replies.mark_last(id));
-        if session.outbox.is_empty() && !awaits_reply {
+        let Some(session) = self.sessions.get_mut(owner.slot()) else { return };
+        let awaits_reply =
+            session.connection.replies_mut().is_some_and(|replies| replies.mark_last(id));
+        if session.connection.outbox.is_empty() && !awaits_reply {
             self.on_file_passed(id);
-        } else {
-            if !awaits_reply {
-                session.outbox.put_mark(id);
-            }
-            self.operation_mut(id).expect("it was there").file_pieces = 1;
+        } else if !awaits_reply {
+            session.connection.outbox.put_mark(id);
         }
         self.release_held(owner);
     }
 
-    /// The last byte of a file has left for who gets it: both ends are done.
+    /// The last byte of a file has left for the side that gets it: both ends are done.
     pub(super) fn on_file_passed(&mut self, id: OperationId) {
-        let (other, _) = self.joint(id).expect("only joined ends get files");
+        let Some((other, _)) = self.joint(id) else { return };
         self.drop_end(id);
-        // Who has sent it need not be there any more.
+        // The sender need not be there any more.
         self.end_with(other, &Outcome::Delivered { by: Witness::Connection });
     }
 
-    /// Ends an end with an error.
+    /// Ends an offer or an end of a pipe with an error.
     pub(super) fn end_end(&mut self, id: OperationId, code: ErrorCode, text: String) {
-        let Some(operation) = self.operation_mut(id) else { return };
-        let refusal = Refusal::new(operation.tag, code, text);
+        let Some(operation) = self.operation(id) else { return };
+        let refusal = Refusal::new(operation.tag(), code, text);
         self.end_with(id, &Outcome::Failed(refusal));
     }
 
-    /// Ends an end: its owner is told, and goes on with what it has to do.
+    /// The same, however it ends: its owner is told, and goes on with what it has to do.
     fn end_with(&mut self, id: OperationId, outcome: &Outcome) {
-        let Some((owner, tag, announced)) = self.drop_end(id) else { return };
-        let session = self.session(owner).expect("operations have owners");
-        if announced && session.dialect() == Some(Dialect::Line) {
+        let gets = matches!(self.joint(id), Some((_, Role::Gets)));
+        let Some((owner, tag)) = self.drop_end(id) else { return };
+        if gets && self.connection(owner).is_some_and(Connection::is_plain) {
             // Its size was announced, and nothing but the end can say that it does not come.
-            return self.doomed.push((owner, CloseReason::BrokenFile));
+            return self.later.close(owner, CloseReason::BrokenFile);
         }
         self.finish_line(owner);
         self.say(owner, &Event::End { tag, outcome });
         self.release_held(owner);
     }
 
-    /// Forgets an end; its owner may go on.
-    fn drop_end(&mut self, id: OperationId) -> Option<(SessionId, Tag, bool)> {
-        self.operation_mut(id)?;
-        let operation = self.operations.remove(id.slot());
-        let owner = operation.owner;
-        let session = self.session_mut(owner).expect("operations have owners");
-        session.operations.retain(|other| *other != id);
-        session.waiting.retain(|other| *other != id);
-        self.freed.push(owner);
-        Some((owner, operation.tag, operation.announced))
+    /// Forgets an offer or an end of a pipe; its owner may go on.
+    fn drop_end(&mut self, id: OperationId) -> Option<(SessionId, Tag)> {
+        let listener = self.listener(id);
+        self.take_operation(id);
+        if let Some((owner, _)) = listener {
+            self.later.go_on(owner);
+        }
+        listener
     }
 
     /// Ends both ends with an error: `own` is for the owner of this one.
@@ -314,68 +294,51 @@ impl Hub {
     }
 
     /// The owner wants no more of it.
-    pub(super) fn on_end_cancel(&mut self, id: OperationId) {
-        let operation = self.operation_mut(id).expect("the caller has looked");
-        let owner = operation.owner;
-        let is_over = operation.state == OperationState::Ending;
-        let end = operation.end.as_deref().expect("the caller has looked");
-        let is_offer = end.joint().is_none();
+    pub(super) fn on_pipe_cancel(&mut self, id: OperationId) {
+        let Some(end) = self.pipe_end(id) else { return };
+        let is_file = matches!(end.role(), Role::Sends { .. });
         // All of the file is on its way: that it arrives will be told.
-        let is_sent = end.told && matches!(end.joint(), Some((_, Role::Sends { .. })));
-        if is_over || is_sent {
+        let is_sent = is_file && end.flow().is_some_and(Flow::is_told);
+        if is_sent || end.is_passing() {
             return;
         }
-        let who = self.who(owner);
-        let (own, others) = ("you have cancelled it".to_owned(), format!("{who} has cancelled it"));
-        match is_offer {
-            true => self.withdraw(id, Cancelled, own, others),
-            false => self.part(id, Cancelled, own, others),
-        }
+        let text = format!("{} has cancelled it", self.owner_name(id));
+        self.part(id, Cancelled, "you have cancelled it".to_owned(), text);
     }
 
     /// Its owner may not send to others any more, for this reason.
-    pub(super) fn on_end_revoked(&mut self, id: OperationId, own: String) {
-        let Some(operation) = self.operation_mut(id) else { return };
-        let owner = operation.owner;
-        let is_offer = self.joint(id).is_none();
-        let others = format!("{} may not send any more", self.who(owner));
-        match is_offer {
-            true => self.withdraw(id, Denied, own, others),
-            false => self.part(id, Denied, own, others),
-        }
+    pub(super) fn on_pipe_revoked(&mut self, id: OperationId, own: String) {
+        let others = format!("{} may not send any more", self.owner_name(id));
+        self.part(id, Denied, own, others);
     }
 
     /// The session of an end has gone, and the end with it.
-    pub(super) fn on_end_lost(&mut self, id: OperationId, end: &End, who: Option<Name>) {
-        let Some((other, _)) = end.joint() else { return self.on_offer_lost(id, end, who) };
-        let is_over = |hub: &mut Hub| {
-            hub.operation_mut(other).is_none_or(|it| it.state == OperationState::Ending)
-        };
-        if !is_over(self) {
-            self.end_end(other, PeerGone, offers::gone(who));
+    pub(super) fn on_end_lost(&mut self, end: &PipeEnd, who: Option<Name>) {
+        if !self.is_over(end.other()) {
+            self.end_end(end.other(), PeerGone, offers::gone(who));
         }
     }
 
-    /// Time has passed for an offer, or for a pipe by way of the end of who has accepted.
-    pub(super) fn on_end_alarm(&mut self, id: OperationId) {
+    /// Time has passed for a pipe, by way of the end of the side that has accepted.
+    pub(super) fn on_pipe_alarm(&mut self, id: OperationId) {
         let (now, limit) = (self.now, self.limits.pipe_stall_timeout);
-        let Some((other, role)) = self.joint(id) else { return self.on_offer_late(id) };
+        let Some(end) = self.pipe_end(id) else { return };
         // What has left the pipe and waits for a socket is that session's affair.
-        let is_over = self.operations[id.slot()].state == OperationState::Ending;
-        if is_over || !self.end_mut(id).is_some_and(|end| end.watches) {
+        if end.is_passing() || !end.watches() {
             return;
         }
-        let ends =
-            [id, other].map(|id| self.end_mut(id).map(|end| (end.moved, end.held.is_empty())));
-        let due = match (role, ends) {
-            (Role::Gets, [_, Some((moved, _))]) => moved + limit,
-            (Role::Talks, ends) => {
-                let waits = |(moved, is_empty): (Time, bool)| (!is_empty).then_some(moved + limit);
-                let due = ends.into_iter().flatten().filter_map(waits).min();
-                due.unwrap_or(now + limit)
+        let own = end.flow();
+        let others = self.pipe_end(end.other()).and_then(PipeEnd::flow);
+        let due = match end.role() {
+            Role::Gets => others.map(|flow| flow.moved() + limit),
+            Role::Sends { .. } => None,
+            Role::Talks => {
+                let waiting = own.into_iter().chain(others).filter(|flow| flow.held_bytes() > 0);
+                let due = waiting.map(|flow| flow.moved() + limit).min();
+                Some(due.unwrap_or(now + limit))
             }
-            _ => return,
         };
+        let Some(due): Option<Time> = due else { return };
         if due > now {
             return self.set_alarm(due, Alarm::Operation(id));
         }

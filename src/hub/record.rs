@@ -18,7 +18,7 @@ impl Closes {
     pub(super) fn tell(&mut self, session: &Session, user: Option<Name>, reason: CloseReason) {
         *self.counts.entry(reason.as_str()).or_default() += 1;
         let level = if user.is_some() { log::Level::Info } else { log::Level::Debug };
-        let (id, peer, reason) = (session.id, session.origin.peer(), reason.as_str());
+        let (id, peer, reason) = (session.id, session.connection.origin.peer(), reason.as_str());
         let user = user.as_ref().map_or("-", Name::as_str);
         log::log!(level, "event=end session={id} user={user} address={peer} reason={reason}");
     }
@@ -39,12 +39,13 @@ pub(super) fn begun(id: SessionId, peer: SocketAddr) {
     log::debug!("event=begin session={id} address={peer}");
 }
 
-pub(super) fn logged_in(session: &Session, name: &Name, dialect: Dialect) {
-    let (id, peer) = (session.id, session.origin.peer());
-    let dialect = match dialect {
-        Dialect::Line => "lines",
-        Dialect::Json => "json",
-        Dialect::Frame => "frames",
+pub(super) fn logged_in(session: &Session, name: &Name) {
+    let (id, peer) = (session.id, session.connection.origin.peer());
+    let dialect = match session.connection.dialect() {
+        Some(Dialect::Line) => "lines",
+        Some(Dialect::Json) => "json",
+        Some(Dialect::Frame) => "frames",
+        None => "none",
     };
     log::info!("event=login user={name} session={id} address={peer} dialect={dialect}");
 }

@@ -3,6 +3,7 @@
 use super::{
     CloseReason, Hub, Phase, SessionId,
     rights::{Need, need_of},
+    voice::Voice,
 };
 use crate::wire::{
     Call, Dialect, EdgeCall, Event, Name, Outcome, Request, Tag,
@@ -17,39 +18,37 @@ const NAMES_PER_EVENT: usize = 512;
 impl Hub {
     /// The first good request of a session. Frames begin with who one is; lines and JSON may begin
     /// with anything, and have no name until they say one.
-    pub(super) fn on_first(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
+    pub(super) fn on_first(&mut self, id: SessionId, request: Request<'_>) {
         if request == Request::Nothing {
             return;
         }
-        match dialect {
-            Dialect::Frame if !matches!(request, Request::Login { .. }) => {
+        let Some(session) = self.session_mut(id) else { return };
+        match session.connection.voice {
+            Some(Voice::Frame(_)) if !matches!(request, Request::Login { .. }) => {
                 return self.close(id, CloseReason::Protocol, Some(&hello_first()));
             }
-            Dialect::Frame => {}
-            Dialect::Line | Dialect::Json => {
-                let session = self.session_mut(id).expect("its request is at hand");
-                session.phase = Phase::Ready { dialect, name: None };
-            }
+            Some(Voice::Frame(_)) | None => {}
+            Some(Voice::Line(_) | Voice::Json(_)) => session.connection.phase = Phase::Ready,
         }
-        self.on_request(id, dialect, request);
+        self.on_request(id, request);
     }
 
     /// Where those of these users take files straight who have said so.
     fn udp_ports(&self, names: &[Name]) -> Vec<UdpPort> {
         let of = |user: &Name| {
-            let session = self.names.get(user.as_bytes()).and_then(|id| self.session(id));
+            let session = self.directory.session(user).and_then(|id| self.session(id));
             session?.udp_port.map(|port| UdpPort { user: *user, port })
         };
         names.iter().filter_map(of).collect()
     }
 
-    pub(super) fn on_request(&mut self, id: SessionId, dialect: Dialect, request: Request<'_>) {
+    pub(super) fn on_request(&mut self, id: SessionId, request: Request<'_>) {
         if let Err(refusal) = self.may(id, &request) {
             return self.deny(id, &request, refusal);
         }
         match request {
             Request::Message { tag, to, text } => self.on_message(id, tag, to, text),
-            Request::Login { name, password } => self.on_login(id, dialect, name, password),
+            Request::Login { name, password } => self.on_login(id, name, password),
             Request::Call { tag, call } => self.on_call(id, tag, call),
             Request::Input { tag, bytes } => self.on_input(id, tag, bytes),
             Request::InputEnd { tag, hash } => self.on_input_end(id, tag, hash),
@@ -68,8 +67,8 @@ impl Hub {
         let session = self.session(id).expect("its request is at hand");
         match need_of(request) {
             Need::Nothing => Ok(()),
-            _ if session.login_by.is_some() => {
-                let usage = session.dialect().map_or("", Dialect::login_usage);
+            _ if session.connection.login_by.is_some() => {
+                let usage = session.connection.dialect().map_or("", Dialect::login_usage);
                 let text =
                     format!("log in first: {usage}; until then there are help, echo and quit");
                 Err(Refusal::new(0, LoginRequired, text))
@@ -103,7 +102,7 @@ impl Hub {
             Call::Echo { text } => self.answer_text(id, tag, &text),
             Call::Help => self.answer_text(id, tag, &verbs::help()),
             Call::Who => {
-                let names = self.names.sorted();
+                let names = self.directory.sorted();
                 for names in names.chunks(NAMES_PER_EVENT) {
                     self.say(id, &Event::Users { tag, names });
                 }
@@ -114,9 +113,9 @@ impl Hub {
                 self.say(id, &Event::End { tag, outcome: &outcome });
             }
             Call::Announce { udp_port } => {
-                let session = self.session_mut(id).expect("its request is at hand");
+                let Some(session) = self.session_mut(id) else { return };
                 session.udp_port = (udp_port > 0).then_some(udp_port);
-                let seen = session.origin.peer().to_string();
+                let seen = session.connection.origin.peer().to_string();
                 self.answer_text(id, tag, &seen);
             }
             Call::Host(call) => self.on_host_call(id, tag, call),
@@ -142,9 +141,9 @@ impl Hub {
 
     /// A device is known by its name; who is active may be asked by anybody.
     fn on_edge(&mut self, id: SessionId, tag: Tag, call: EdgeCall) {
-        let session = self.session(id).expect("its request is at hand");
+        let Some(session) = self.session(id) else { return };
         if session.name().is_none() && call != EdgeCall::List {
-            let usage = session.name_usage();
+            let usage = session.connection.name_usage();
             let text = format!("a device has a name: say {usage} first");
             let outcome = Outcome::Failed(Refusal::new(tag, NotNamed, text));
             return self.say(id, &Event::End { tag, outcome: &outcome });

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    CloseReason, Hub, OperationId, OperationState, Session, SessionId, SourceNet, Time,
-    admission::Mode, operation::Operation, timers::Alarm,
+    CloseReason, Connection, Hub, OperationId, Session, SessionId, SourceNet, Time,
+    admission::Mode,
+    operation::{Intake, Operation},
+    timers::Alarm,
 };
 use crate::{
     limits::{Limits, OBJECT_MAX_BYTES, SOURCE_PART},
@@ -86,7 +88,7 @@ impl Hub {
         match (self.policy.mode, session.name()) {
             (Mode::Protected, _) => None,
             (Mode::Credentials { .. }, Some(name)) => Some(HubSource::User(name)),
-            _ => Some(HubSource::Network(session.origin.source())),
+            _ => Some(HubSource::Network(session.connection.origin.source())),
         }
     }
 
@@ -104,7 +106,7 @@ impl Hub {
             return Ok(());
         };
         let is_own = |operation: &Operation| {
-            let owner = self.session(operation.owner);
+            let owner = self.session_of(operation.owner()).and_then(|id| self.session(id));
             owner.is_some_and(|owner| self.source_of(owner) == Some(source))
         };
         let own = self.operations.iter().filter(|(_, operation)| is_own(operation)).count();
@@ -118,11 +120,10 @@ impl Hub {
     pub(super) fn end_idle_uploads(&mut self) {
         let (now, limit) = (self.now, self.limits.upload_idle_timeout);
         let is_idle = |operation: &Operation| {
-            let is_running = matches!(operation.state, OperationState::Running { .. });
-            is_running && operation.waits_since().is_some_and(|since| since + limit <= now)
+            operation.waits_since().is_some_and(|since| since + limit <= now)
         };
         let idle = self.operations.iter().filter(|(_, operation)| is_idle(operation));
-        let idle: Vec<_> = idle.map(|(_, operation)| operation.id).collect();
+        let idle: Vec<_> = idle.map(|(_, operation)| operation.id()).collect();
         let text = format!("nothing has come for {} s, and others need its place", limit.as_secs());
         for id in idle {
             let refusal = Refusal::new(0, ErrorCode::TimedOut, text.clone());
@@ -134,11 +135,11 @@ impl Hub {
     /// may be many, and nobody can be asked why.
     pub(super) fn bound_upload(&mut self, id: OperationId) {
         let (now, limit) = (self.now, self.limits.upload_idle_timeout);
-        let Some(operation) = self.operation_mut(id) else { return };
+        let Some(operation) = self.operation(id) else { return };
         let since = operation.waits_since();
-        let is_upload = operation.input.as_ref().is_some_and(|input| input.is_upload);
-        let owner = operation.owner;
-        let source = self.session(owner).and_then(|session| self.source_of(session));
+        let is_upload = operation.intake().is_some_and(Intake::is_upload);
+        let owner = self.session_of(operation.owner());
+        let source = owner.and_then(|owner| self.source(owner));
         if !is_upload || !matches!(source, Some(HubSource::Network(_))) {
             return;
         }
@@ -164,15 +165,16 @@ impl Hub {
         *from = Time(self.now.0.saturating_add(SHED_STEP_MS));
         let mut by_source = HashMap::<Option<HubSource>, usize>::new();
         for (_, session) in &self.sessions {
-            *by_source.entry(self.source_of(session)).or_default() += session.memory_bytes();
+            *by_source.entry(self.source_of(session)).or_default() +=
+                session.connection.memory_bytes();
         }
         let (now, limits) = (self.now, self.limits);
-        let idle = self.sessions.iter().filter(|(_, it)| it.takes_nothing(now, &limits));
-        let of = |it: &Session| (it.memory_bytes(), it.id, self.source_of(it));
+        let idle = self.sessions.iter().filter(|(_, it)| it.connection.takes_nothing(now, &limits));
+        let of = |it: &Session| (it.connection.memory_bytes(), it.id, self.source_of(it));
         let mut idle: Vec<_> = idle.map(|(_, session)| of(session)).collect();
         idle.sort_unstable_by_key(|(bytes, id, _)| (*bytes, *id));
         let doomed = choose(idle, by_source, total, &limits);
-        self.doomed.extend(doomed.into_iter().map(|id| (id, CloseReason::SlowConsumer)));
+        doomed.into_iter().for_each(|id| self.later.close(id, CloseReason::SlowConsumer));
     }
 
     /// Where all requests that have begun are too large together, or those of one source, the
@@ -218,7 +220,7 @@ impl Hub {
         let is_little = self.replies_bytes + limits.chunk_max_bytes <= most / SOURCE_PART;
         let Some(source) = self.source(id).filter(|_| !is_little) else { return room };
         let own = self.sessions().filter(|session| self.source_of(session) == Some(source));
-        let held: usize = own.map(Session::replies_bytes).sum();
+        let held: usize = own.map(|session| session.connection.replies_bytes()).sum();
         room.min(source.part_of(most, limits.replies_session_max_bytes).saturating_sub(held))
     }
 }
@@ -253,7 +255,7 @@ fn choose(
     chosen
 }
 
-impl Session {
+impl Connection {
     /// Whether something waits of which the socket has taken nothing for a moment.
     fn takes_nothing(&self, now: Time, limits: &Limits) -> bool {
         self.stalled.is_some_and(|since| since + limits.waiting_patience <= now)
@@ -265,6 +267,6 @@ impl Session {
     }
 
     fn replies_bytes(&self) -> usize {
-        self.replies.as_ref().map_or(0, |it| it.held_bytes())
+        self.replies().map_or(0, |it| it.held_bytes())
     }
 }

@@ -11,7 +11,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{CloseReason, Hub, Phase, Session, SessionId, names::Keyed};
+use super::{CloseReason, Connection, Hub, Phase, SessionId, directory::Keyed};
 use crate::limits::Limits;
 
 /// Where connections come from, as far as one owner can choose: a customer of a network provider
@@ -132,7 +132,7 @@ impl Hub {
         let ids = self.unproven.by_source.get(&source).into_iter().flatten();
         let sessions = ids.take(LOOKED_AT_MAX).filter_map(|id| self.session(*id));
         let idle = sessions.filter(|session| !session.has_work());
-        let chosen = idle.min_by_key(|session| session.heard).map(|session| session.id);
+        let chosen = idle.min_by_key(|session| session.connection.heard).map(|session| session.id);
         chosen.inspect(|id| self.remove(*id, CloseReason::MadeRoom)).is_some()
     }
 
@@ -143,9 +143,10 @@ impl Hub {
         };
         let oldest = || ids.into_iter().flatten().take(LOOKED_AT_MAX).copied();
         let is_idle = |id: &SessionId| self.session(*id).is_some_and(|it| !it.has_work());
-        let is_checked = |session: &Session| matches!(session.phase, Phase::Verifying { .. });
-        let is_of_no_use =
-            |id: &SessionId| self.session(*id).is_some_and(|it| it.is_nobody() && !is_checked(it));
+        let is_checked = |it: &Connection| matches!(it.phase, Phase::Verifying);
+        let is_of_no_use = |id: &SessionId| {
+            self.connection(*id).is_some_and(|it| it.is_nobody() && !is_checked(it))
+        };
         let chosen = oldest().find(is_of_no_use).or_else(|| oldest().find(is_idle));
         chosen.inspect(|id| self.remove(*id, CloseReason::MadeRoom)).is_some()
     }

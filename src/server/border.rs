@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Server;
-use crate::hub::{Hub, Input, Piece, SessionId, Time};
+use crate::hub::{ConnectionId, Hub, Input, Piece, SessionId, Time};
 
 /// The hub, and what became of faults in it.
 pub struct Border {
@@ -16,7 +16,7 @@ pub struct Border {
     faults: u32,
     is_broken: bool,
     /// What the session that broke it is told, which the hub has given up.
-    culprit_words: Option<(SessionId, Vec<u8>)>,
+    culprit_words: Option<(ConnectionId, Vec<u8>)>,
 }
 
 impl Border {
@@ -53,11 +53,12 @@ impl Border {
         };
         // What waits for it may be what is broken; without a word it goes all the same.
         let is_whole = self.give_up(id, true) || {
-            let words = match self.hub.piece(id) {
+            let connection = self.hub.connection_of(id);
+            let words = match connection.and_then(|connection| self.hub.piece(connection)) {
                 Some(Piece::Bytes { bytes, .. }) => bytes.to_vec(),
                 _ => Vec::new(),
             };
-            self.culprit_words = Some((id, words));
+            self.culprit_words = connection.map(|connection| (connection, words));
             self.give_up(id, false)
         };
         self.is_broken |= !is_whole;
@@ -74,8 +75,8 @@ impl Border {
         catch_unwind(AssertUnwindSafe(|| hub.give_up(id, number, is_told))).is_ok()
     }
 
-    /// The last words for a session, after [`Border::say_last_words`].
-    pub fn last_words(&self, id: SessionId) -> &[u8] {
+    /// The last words for a connection, after [`Border::say_last_words`].
+    pub fn last_words(&self, id: ConnectionId) -> &[u8] {
         match (self.hub.piece(id), &self.culprit_words) {
             (Some(Piece::Bytes { bytes, .. }), _) => bytes,
             (_, Some((culprit, words))) if *culprit == id => words,

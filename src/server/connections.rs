@@ -6,13 +6,13 @@ use mio::{Interest, net::TcpStream};
 
 use super::{Server, token::Source};
 use crate::{
-    hub::{SessionId, Time, admission::Origin},
+    hub::{ConnectionId, Time, admission::Origin},
     sys::{listen, transport::Transport},
 };
 
 /// The socket of one session.
 pub struct Connection {
-    id: SessionId,
+    id: ConnectionId,
     /// The socket.
     pub transport: Transport,
     /// Where it came from.
@@ -47,14 +47,14 @@ impl Connection {
 pub struct Connections {
     slots: Vec<Option<Box<Connection>>>,
     /// Those that may give something.
-    pub to_read: Vec<SessionId>,
+    pub to_read: Vec<ConnectionId>,
     /// Those for which something waits.
-    pub to_write: Vec<SessionId>,
+    pub to_write: Vec<ConnectionId>,
 }
 
 impl Connections {
     /// Takes in the socket of a new session.
-    pub fn insert(&mut self, id: SessionId, transport: Transport, from: IpAddr) {
+    pub fn insert(&mut self, id: ConnectionId, transport: Transport, from: IpAddr) {
         if self.slots.len() <= id.slot() {
             self.slots.resize_with(id.slot() + 1, || None);
         }
@@ -74,23 +74,23 @@ impl Connections {
     }
 
     /// The socket of a session that is still there.
-    pub fn get(&mut self, id: SessionId) -> Option<&mut Connection> {
+    pub fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.slots.get_mut(id.slot())?.as_deref_mut().filter(|connection| connection.id == id)
     }
 
     /// The sockets of all sessions.
-    pub fn all(&mut self) -> impl Iterator<Item = (SessionId, &mut Transport)> {
+    pub fn all(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Transport)> {
         self.slots.iter_mut().flatten().map(|it| (it.id, &mut it.transport))
     }
 
     /// Takes the socket out.
-    pub fn remove(&mut self, id: SessionId) -> Option<Box<Connection>> {
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
         let slot = self.slots.get_mut(id.slot())?;
         slot.take_if(|connection| connection.id == id)
     }
 
     /// Puts the session on the list of those to be read, once.
-    pub fn list_to_read(&mut self, id: SessionId) {
+    pub fn list_to_read(&mut self, id: ConnectionId) {
         let Some(connection) = self.get(id) else { return };
         if !std::mem::replace(&mut connection.listed_to_read, true) {
             self.to_read.push(id);
@@ -98,7 +98,7 @@ impl Connections {
     }
 
     /// Puts the session on the list of those to be written, once.
-    pub fn list_to_write(&mut self, id: SessionId) {
+    pub fn list_to_write(&mut self, id: ConnectionId) {
         let Some(connection) = self.get(id) else { return };
         if !std::mem::replace(&mut connection.listed_to_write, true) {
             self.to_write.push(id);
@@ -125,9 +125,9 @@ impl Server {
             return Ok(());
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let token = Source::Session(id).token();
+        let token = Source::Connection(id).token();
         if let Err(error) = self.poll.registry().register(&mut transport, token, interest) {
-            self.input(crate::hub::Input::Gone { session: id });
+            self.input(crate::hub::Input::Gone { connection: id });
             return Err(error);
         }
         self.connections.insert(id, transport, origin.address());

@@ -57,7 +57,7 @@ use transfers::Transfers;
 use zeroize::Zeroize as _;
 
 use crate::{
-    hub::{CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time},
+    hub::{CloseReason, ConnectionId, Effect, Hub, Input, OperationId, Piece, Time},
     limits::{Limits, lingering_max},
     sys::{
         clock::Clock,
@@ -296,7 +296,7 @@ impl Server {
 
     fn note(&mut self, event: &Event) -> Course {
         match Source::of(event.token()) {
-            Source::Session(id) => self.note_session(id, event),
+            Source::Connection(id) => self.note_connection(id, event),
             Source::Command(id, pipe) => {
                 self.commands.note(id, pipe, self.now);
                 match pipe {
@@ -323,7 +323,7 @@ impl Server {
         Course::GoOn
     }
 
-    fn note_session(&mut self, id: SessionId, event: &Event) {
+    fn note_connection(&mut self, id: ConnectionId, event: &Event) {
         let Some(connection) = self.connections.get(id) else { return };
         let is_broken = event.is_error() || (event.is_read_closed() && event.is_write_closed());
         let has_closed = event.is_read_closed() && !connection.read_closed;
@@ -344,12 +344,12 @@ impl Server {
     }
 
     /// Drops a broken connection of which nothing more will be read, so that reading cannot tell.
-    fn drop_if_broken(&mut self, id: SessionId) -> bool {
+    fn drop_if_broken(&mut self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
         let (is_broken, ended) = (connection.broken, connection.ended);
         let is_over = is_broken && (ended || !self.hub.wants_input(id));
         if is_over {
-            self.input(Input::Gone { session: id });
+            self.input(Input::Gone { connection: id });
         }
         is_over
     }
@@ -421,7 +421,7 @@ impl Server {
     }
 
     /// Reads what a session has sent, at most a budget of it.
-    fn read(&mut self, id: SessionId) {
+    fn read(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
         connection.listed_to_read = false;
         if !connection.readable || connection.ended || !self.hub.wants_input(id) {
@@ -440,7 +440,7 @@ impl Server {
                 if connection.secured {
                     connection.ask_often(true);
                 }
-                self.input(Input::EndOfInput { session: id });
+                self.input(Input::EndOfInput { connection: id });
             }
             Ok(count) => {
                 // What has emptied the socket has not read its end, if that is there already.
@@ -452,7 +452,7 @@ impl Server {
                 }
                 let listed = self.connections.to_write.len();
                 let bytes = &self.buffer[..count];
-                self.hub.handle(Time(self.now), Input::Bytes { session: id, bytes });
+                self.hub.handle(Time(self.now), Input::Bytes { connection: id, bytes });
                 if self.hub.take_heard_secret() {
                     self.buffer[..count].zeroize();
                     Transport::forget_read();
@@ -469,11 +469,11 @@ impl Server {
                     connection.ended = true;
                     connection.readable = false;
                     connection.ask_often(true);
-                    self.input(Input::CutOff { session: id });
+                    self.input(Input::CutOff { connection: id });
                 }
                 _ => {
                     log::debug!("{id:?}: {error}");
-                    self.input(Input::Gone { session: id });
+                    self.input(Input::Gone { connection: id });
                 }
             },
         }
@@ -481,7 +481,7 @@ impl Server {
 
     /// Deals with what TLS has come to by itself: bytes of its own that the socket did not take,
     /// and the end of the handshake, of which the hub hears once.
-    fn note_tls(&mut self, id: SessionId) {
+    fn note_tls(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
         let is_new = connection.is_newly_secured();
         connection.secured |= is_new;
@@ -489,7 +489,7 @@ impl Server {
             self.connections.list_to_write(id);
         }
         if is_new {
-            self.input(Input::Secured { session: id });
+            self.input(Input::Secured { connection: id });
         }
     }
 
@@ -505,7 +505,7 @@ impl Server {
     }
 
     /// Writes what waits for a session, at most a budget of it.
-    fn write(&mut self, id: SessionId) {
+    fn write(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get(id) {
             connection.listed_to_write = false;
         }
@@ -530,15 +530,15 @@ impl Server {
                 }
                 Ok(count) => {
                     left = left.saturating_sub(count);
-                    self.input(Input::Sent { session: id, count });
+                    self.input(Input::Sent { connection: id, count });
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
                         // The hub must know that it was tried.
-                        return self.input(Input::Sent { session: id, count: 0 });
+                        return self.input(Input::Sent { connection: id, count: 0 });
                     }
                     io::ErrorKind::Interrupted => {}
-                    _ => return self.input(Input::Gone { session: id }),
+                    _ => return self.input(Input::Gone { connection: id }),
                 },
             }
         }
@@ -546,11 +546,11 @@ impl Server {
     }
 
     /// Sends what TLS has to say beyond what the hub says.
-    fn flush(&mut self, id: SessionId) {
+    fn flush(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else { return };
         match connection.transport.flush() {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                self.input(Input::Gone { session: id });
+                self.input(Input::Gone { connection: id });
             }
             _ => {}
         }
@@ -565,17 +565,19 @@ impl Server {
     fn take_effects(&mut self) {
         while let Some(effect) = self.hub.poll_effect() {
             match effect {
-                Effect::Flush { session } => self.connections.list_to_write(session),
-                Effect::Resume { session } => self.connections.list_to_read(session),
-                Effect::Close { session, reason } => self.close(session, reason),
+                Effect::Flush { connection } => self.connections.list_to_write(connection),
+                Effect::Resume { connection } => self.connections.list_to_read(connection),
+                Effect::Forget { session } => {
+                    self.commands.forget_session(session);
+                    self.edge.forget_session(session);
+                }
+                Effect::Close { connection, reason } => self.close(connection, reason),
                 other => self.todo.push_back(other),
             }
         }
     }
 
-    fn close(&mut self, id: SessionId, reason: CloseReason) {
-        self.commands.forget_session(id);
-        self.edge.forget_session(id);
+    fn close(&mut self, id: ConnectionId, reason: CloseReason) {
         let Some(mut connection) = self.connections.remove(id) else { return };
         let failed = connection.transport.has_failed();
         match reason {

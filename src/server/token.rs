@@ -2,13 +2,13 @@
 
 use mio::Token;
 
-use crate::hub::{OperationId, SessionId};
+use crate::hub::{ConnectionId, OperationId};
 
 /// Whose readiness it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Source {
-    /// The socket of a session.
-    Session(SessionId),
+    /// The socket of a connection.
+    Connection(ConnectionId),
     /// One end of a command's pipes, or its exit.
     Command(OperationId, Pipe),
     /// A socket that is on its way out, by its slot.
@@ -43,7 +43,7 @@ impl Source {
     /// The token that stands for it.
     pub fn token(self) -> Token {
         let (kind, value) = match self {
-            Source::Session(id) => (0, id.to_bits() as usize),
+            Source::Connection(id) => (0, id.to_bits() as usize),
             Source::Command(id, Pipe::Stdout) => (1, id.to_bits() as usize),
             Source::Command(id, Pipe::Stderr) => (2, id.to_bits() as usize),
             Source::Command(id, Pipe::Stdin) => (3, id.to_bits() as usize),
@@ -62,7 +62,7 @@ impl Source {
         let value = token.0 & VALUE_MASK;
         let command = |pipe| Source::Command(OperationId::from_bits(value as u64), pipe);
         match (token.0 >> KIND_SHIFT, value) {
-            (0, _) => Source::Session(SessionId::from_bits(value as u64)),
+            (0, _) => Source::Connection(ConnectionId::from_bits(value as u64)),
             (1, _) => command(Pipe::Stdout),
             (2, _) => command(Pipe::Stderr),
             (3, _) => command(Pipe::Stdin),
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn a_token_names_its_source() {
-        let session = SessionId::new(9_999, u64::MAX);
+        let connection = ConnectionId::new(9_999, u64::MAX);
         let operation = OperationId::new(77, 1 << 36);
         let mut sources = vec![
-            Source::Session(session),
+            Source::Connection(connection),
             Source::Lingering(3),
             Source::ListenerV6,
             Source::ListenerV4,

@@ -4,13 +4,13 @@ use std::io;
 
 use super::{Server, connections::Connection};
 use crate::{
-    hub::{Input, SessionId},
+    hub::{ConnectionId, Input},
     sys::{listen, pulse::Pulse},
 };
 
 impl Server {
     /// Looks whether the peer of a session is there, and lets go what is held for a dead one.
-    pub(super) fn watch(&mut self, id: SessionId, holds: bool) {
+    pub(super) fn watch(&mut self, id: ConnectionId, holds: bool) {
         let Some(connection) = self.connections.get(id) else { return };
         connection.ask_often(holds);
         if !holds {
@@ -21,7 +21,7 @@ impl Server {
             Pulse::Beats => {}
             sign => {
                 log::debug!("{id:?}: nobody is at the other end any more: {sign:?}");
-                self.input(Input::Gone { session: id });
+                self.input(Input::Gone { connection: id });
             }
         }
     }

@@ -54,9 +54,12 @@ impl Server {
                     self.commands.drop_command(operation);
                     self.edge.drop_operation(operation);
                 }
-                Effect::Watch { session, holds } => self.watch(session, holds),
-                Effect::Flush { .. } | Effect::Resume { .. } | Effect::Close { .. } => {
-                    unreachable!("these have lists of their own")
+                Effect::Watch { connection, holds } => self.watch(connection, holds),
+                Effect::Flush { .. }
+                | Effect::Resume { .. }
+                | Effect::Forget { .. }
+                | Effect::Close { .. } => {
+                    unreachable!("these are done at once, or have lists of their own")
                 }
             }
         }
@@ -249,7 +252,8 @@ impl Server {
                 _ => usize::MAX,
             };
             let session = self.exchanges.session(operation);
-            let connection = session.and_then(|id| self.connections.get(id));
+            let connection = session.and_then(|id| self.hub.connection_of(id));
+            let connection = connection.and_then(|id| self.connections.get(id));
             if gathered < GATHER_BYTES && connection.is_some_and(|it| it.listed_to_read) {
                 self.fed.push(operation);
             } else {

@@ -96,6 +96,7 @@ impl Request<'_> {
     pub fn raw_bytes(&self) -> Option<u64> {
         match self {
             Request::Call { call: Call::Send(proposal), .. } => proposal.parcel.size,
+            Request::Call { call: Call::Upload { size, .. }, .. } => Some(*size),
             Request::Skip { bytes, .. } => Some(*bytes),
             _ => None,
         }

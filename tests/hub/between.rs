@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use sixfour::{
-    hub::{Input, SessionId},
+    hub::{ConnectionId, Input},
     wire::frame::{Frame, client, server},
 };
 
@@ -13,7 +13,7 @@ use crate::table::{Table, frame_of};
 pub const WINDOW: usize = 256 * 1024;
 
 /// What a framed session has heard: the kind, the number and the body, JSON where it is JSON.
-pub fn news(table: &mut Table, id: SessionId) -> Vec<(u8, u32, Value)> {
+pub fn news(table: &mut Table, id: ConnectionId) -> Vec<(u8, u32, Value)> {
     let bytes = table.heard_bytes(id);
     let (mut rest, mut news) = (&bytes[..], Vec::new());
     while let Some(frame) = Frame::split(rest).expect("good frames") {
@@ -30,21 +30,21 @@ pub fn news(table: &mut Table, id: SessionId) -> Vec<(u8, u32, Value)> {
 
 /// The same where there is one thing.
 #[track_caller]
-pub fn only(table: &mut Table, id: SessionId) -> (u8, u32, Value) {
+pub fn only(table: &mut Table, id: ConnectionId) -> (u8, u32, Value) {
     let mut news = news(table, id);
     assert_eq!(news.len(), 1, "{news:?}");
     news.remove(0)
 }
 
-pub fn request(table: &mut Table, id: SessionId, tag: u32, body: Value) {
+pub fn request(table: &mut Table, id: ConnectionId, tag: u32, body: Value) {
     let bytes = frame_of(client::REQUEST, tag, body.to_string().as_bytes());
-    table.input(Input::Bytes { session: id, bytes: &bytes });
+    table.input(Input::Bytes { connection: id, bytes: &bytes });
 }
 
 /// A frame in, with whatever is heard left for later.
-pub fn put(table: &mut Table, id: SessionId, kind: u8, tag: u32, body: &[u8]) {
+pub fn put(table: &mut Table, id: ConnectionId, kind: u8, tag: u32, body: &[u8]) {
     let bytes = frame_of(kind, tag, body);
-    table.input(Input::Bytes { session: id, bytes: &bytes });
+    table.input(Input::Bytes { connection: id, bytes: &bytes });
 }
 
 pub fn ended(tag: u32, outcome: Value) -> (u8, u32, Value) {
@@ -58,7 +58,7 @@ pub fn assert_failed(news: &(u8, u32, Value), tag: u32, code: &str) {
 }
 
 /// A sender and a receiver with frames, in conversation, under the tags 1 and 2.
-pub fn talk(table: &mut Table) -> (SessionId, SessionId) {
+pub fn talk(table: &mut Table) -> (ConnectionId, ConnectionId) {
     let (alice, bob) = (table.frame("alice"), table.frame("bob"));
     let offer = json!({"op": "send", "to": "bob", "name": "a", "form": "conversation"});
     request(table, alice, 1, offer);
@@ -71,7 +71,7 @@ pub fn talk(table: &mut Table) -> (SessionId, SessionId) {
 }
 
 /// The same with a file of so many bytes as it is.
-pub fn send_raw(table: &mut Table, size: usize) -> (SessionId, SessionId) {
+pub fn send_raw(table: &mut Table, size: usize) -> (ConnectionId, ConnectionId) {
     let (alice, bob) = (table.frame("alice"), table.frame("bob"));
     request(table, alice, 1, json!({"op": "send", "to": "bob", "name": "a", "size": size}));
     request(table, bob, 2, json!({"op": "accept", "offer": 1}));
@@ -80,7 +80,7 @@ pub fn send_raw(table: &mut Table, size: usize) -> (SessionId, SessionId) {
 }
 
 /// Sends chunks until so many bytes were sent.
-pub fn pour(table: &mut Table, id: SessionId, tag: u32, mut count: usize) {
+pub fn pour(table: &mut Table, id: ConnectionId, tag: u32, mut count: usize) {
     let chunk = vec![b'x'; 64 * 1024];
     while count > 0 {
         let part = count.min(chunk.len());
@@ -99,7 +99,7 @@ pub fn credit_in(news: &[(u8, u32, Value)], bytes: &[u8]) -> usize {
     sum
 }
 
-pub fn credit(table: &mut Table, id: SessionId) -> usize {
+pub fn credit(table: &mut Table, id: ConnectionId) -> usize {
     let bytes = table.heard_bytes(id);
     credit_in(&[], &bytes)
 }

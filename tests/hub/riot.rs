@@ -14,7 +14,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sixfour::{
     hub::{
-        Chunk, CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time, Verdict, Work,
+        Chunk, CloseReason, ConnectionId, Effect, Hub, Input, OperationId, Piece, SessionId, Time,
+        Verdict, Work,
         admission::{Mode, Origin, Owner, Policy},
         rights::{Right, Rights},
     },
@@ -57,7 +58,7 @@ const LIMITS: Limits = Limits {
 
 /// A peer that means no good.
 struct Hostile {
-    id: SessionId,
+    id: ConnectionId,
     dialect: Dialect,
     has_greeted: bool,
     has_ended: bool,
@@ -154,7 +155,7 @@ impl<D: Dice> Riot<D> {
         let (has_greeted, has_ended, to_write) = (false, false, false);
         self.hostile.push(Hostile { id, dialect, has_greeted, has_ended, to_write });
         if self.dice.one_in(8) {
-            self.input(Input::Secured { session: id });
+            self.input(Input::Secured { connection: id });
         }
     }
 
@@ -182,9 +183,9 @@ impl<D: Dice> Riot<D> {
         // Whoever is read in portions may be told meanwhile to wait, or be gone.
         let cut = if self.dice.one_in(4) { self.dice.below(bytes.len() + 1) } else { bytes.len() };
         let (head, tail) = bytes.split_at(cut);
-        self.input(Input::Bytes { session: id, bytes: head });
+        self.input(Input::Bytes { connection: id, bytes: head });
         if self.hub.wants_input(id) && !tail.is_empty() {
-            self.input(Input::Bytes { session: id, bytes: tail });
+            self.input(Input::Bytes { connection: id, bytes: tail });
         }
     }
 
@@ -192,14 +193,14 @@ impl<D: Dice> Riot<D> {
         let Some(at) = self.any_hostile() else { return };
         let id = self.hostile[at].id;
         match self.dice.below(6) {
-            0 => self.input(Input::Gone { session: id }),
+            0 => self.input(Input::Gone { connection: id }),
             1 if !self.hostile[at].has_ended => {
                 self.hostile[at].has_ended = true;
-                self.input(Input::EndOfInput { session: id });
+                self.input(Input::EndOfInput { connection: id });
             }
             2 if !self.hostile[at].has_ended => {
                 self.hostile[at].has_ended = true;
-                self.input(Input::CutOff { session: id });
+                self.input(Input::CutOff { connection: id });
             }
             3 if self.dice.one_in(32) => {
                 self.saw("stop");
@@ -225,7 +226,7 @@ impl<D: Dice> Riot<D> {
                 1 => self.dice.below(length + 1),
                 _ => length,
             };
-            self.input(Input::Sent { session: id, count });
+            self.input(Input::Sent { connection: id, count });
         }
     }
 
@@ -290,14 +291,18 @@ impl<D: Dice> Riot<D> {
     fn take_effects(&mut self) {
         while let Some(effect) = self.hub.poll_effect() {
             match effect {
-                Effect::Flush { session } => match self.honest.has(session) {
-                    true => self.honest.to_write.push(session),
-                    false => self.peer(session).to_write = true,
+                Effect::Flush { connection } => match self.honest.has(connection) {
+                    true => self.honest.to_write.push(connection),
+                    false => self.peer(connection).to_write = true,
                 },
                 Effect::Resume { .. } | Effect::ListenAgain | Effect::Feed { .. } => {}
                 // Peers here are not sockets: nobody vanishes without a word.
                 Effect::Watch { .. } => {}
-                Effect::Close { session, reason } => self.close(session, reason),
+                Effect::Forget { session } => {
+                    let is_its = |job: &Job| job.session == session;
+                    assert!(!self.jobs.iter().any(is_its), "a job has no owner left");
+                }
+                Effect::Close { connection, reason } => self.close(connection, reason),
                 Effect::Verify { session, name, .. } => self.checks.push((session, name)),
                 Effect::Start { operation: id, session, work } => {
                     self.saw(format!("start {}", kind_of(&work)));
@@ -318,13 +323,12 @@ impl<D: Dice> Riot<D> {
         self.hear_honest();
     }
 
-    fn peer(&mut self, id: SessionId) -> &mut Hostile {
+    fn peer(&mut self, id: ConnectionId) -> &mut Hostile {
         self.hostile.iter_mut().find(|it| it.id == id).expect("effects name live sessions")
     }
 
-    fn close(&mut self, id: SessionId, reason: CloseReason) {
+    fn close(&mut self, id: ConnectionId, reason: CloseReason) {
         self.saw(format!("close {reason:?}"));
-        assert!(self.jobs.iter().all(|job| job.session != id), "a job has no owner left");
         if self.honest.has(id) {
             assert!(self.stopped, "an honest peer was closed: {reason:?}");
             return self.honest.forget(id);

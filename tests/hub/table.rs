@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sixfour::{
     hub::{
-        CloseReason, Effect, Hub, Input, OperationId, Piece, SessionId, Time, Verdict,
+        CloseReason, ConnectionId, Effect, Hub, Input, OperationId, Piece, SessionId, Time,
+        Verdict,
         admission::{Mode, Origin, Owner, Policy},
         rights::Rights,
     },
@@ -22,9 +23,12 @@ use sixfour::{
 pub struct Table {
     pub hub: Hub,
     pub now: u64,
-    heard: BTreeMap<SessionId, Vec<u8>>,
-    closed: BTreeMap<SessionId, CloseReason>,
-    stuck: BTreeSet<SessionId>,
+    heard: BTreeMap<ConnectionId, Vec<u8>>,
+    closed: BTreeMap<ConnectionId, CloseReason>,
+    stuck: BTreeSet<ConnectionId>,
+    /// The sessions of all connections that ever were.
+    sessions: BTreeMap<SessionId, ConnectionId>,
+    forgotten: BTreeSet<SessionId>,
     /// What is to be done, but for flushing and closing.
     pub effects: Vec<Effect>,
 }
@@ -54,23 +58,33 @@ impl Table {
             heard: BTreeMap::new(),
             closed: BTreeMap::new(),
             stuck: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
             effects: Vec::new(),
         }
     }
 
-    pub fn open(&mut self) -> SessionId {
+    pub fn open(&mut self) -> ConnectionId {
         self.open_from("[::1]:9")
     }
 
-    pub fn open_from(&mut self, address: &str) -> SessionId {
+    pub fn open_from(&mut self, address: &str) -> ConnectionId {
         self.open_as(address, Owner::Ours)
     }
 
-    pub fn open_as(&mut self, address: &str, owner: Owner) -> SessionId {
+    pub fn open_as(&mut self, address: &str, owner: Owner) -> ConnectionId {
         let origin = Origin::new(address.parse().expect("an address"), owner);
         let opened = self.hub.open(Time(self.now), origin);
         self.take_effects();
-        opened.expect("there is room")
+        let id = opened.expect("there is room");
+        self.sessions.insert(self.hub.session_at(id).expect("it was just opened"), id);
+        id
+    }
+
+    /// The session of a connection, also where both have gone.
+    pub fn session(&self, id: ConnectionId) -> SessionId {
+        let session = self.sessions.iter().find(|(_, connection)| **connection == id);
+        *session.expect("it was opened here").0
     }
 
     pub fn set_users(&mut self, users: &[(&str, Rights)], changed: &[&str]) {
@@ -81,13 +95,14 @@ impl Table {
     }
 
     /// Those whose password is to be checked, and what they gave, since it was asked last.
-    pub fn checks(&mut self) -> Vec<(SessionId, String, String)> {
+    pub fn checks(&mut self) -> Vec<(ConnectionId, String, String)> {
         let effects = std::mem::take(&mut self.effects);
         let mut checks = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Verify { session, name, password } => {
-                    checks.push((session, name.to_string(), password.reveal().to_owned()));
+                    let id = self.sessions[&session];
+                    checks.push((id, name.to_string(), password.reveal().to_owned()));
                 }
                 other => self.effects.push(other),
             }
@@ -98,17 +113,18 @@ impl Table {
     /// The one check that is asked for ends like this; what the session hears then.
     pub fn check(&mut self, verdict: Verdict) -> String {
         let checks = self.checks();
-        let [(session, ..)] = &checks[..] else { panic!("not one check but {checks:?}") };
-        self.verified(*session, verdict)
+        let [(id, ..)] = &checks[..] else { panic!("not one check but {checks:?}") };
+        self.verified(*id, verdict)
     }
 
-    pub fn verified(&mut self, session: SessionId, verdict: Verdict) -> String {
+    pub fn verified(&mut self, id: ConnectionId, verdict: Verdict) -> String {
+        let session = self.session(id);
         self.input(Input::Verified { session, verdict });
-        self.heard(session)
+        self.heard(id)
     }
 
     /// Somebody with lines.
-    pub fn line(&mut self, name: &str) -> SessionId {
+    pub fn line(&mut self, name: &str) -> ConnectionId {
         let id = self.open();
         let welcome = self.say(id, format!("user {name}\n"));
         assert_eq!(welcome, format!("welcome {name}\n"));
@@ -116,38 +132,38 @@ impl Table {
     }
 
     /// Somebody with frames.
-    pub fn frame(&mut self, name: &str) -> SessionId {
+    pub fn frame(&mut self, name: &str) -> ConnectionId {
         let id = self.open();
-        self.input(Input::Bytes { session: id, bytes: &frame::MAGIC });
-        self.input(Input::Bytes { session: id, bytes: &hello(name) });
+        self.input(Input::Bytes { connection: id, bytes: &frame::MAGIC });
+        self.input(Input::Bytes { connection: id, bytes: &hello(name) });
         assert_eq!(self.kinds(id), [frame::server::WELCOME]);
         id
     }
 
     /// Bytes in; what the peer hears since it was asked last.
-    pub fn say(&mut self, id: SessionId, bytes: impl AsRef<[u8]>) -> String {
-        self.input(Input::Bytes { session: id, bytes: bytes.as_ref() });
+    pub fn say(&mut self, id: ConnectionId, bytes: impl AsRef<[u8]>) -> String {
+        self.input(Input::Bytes { connection: id, bytes: bytes.as_ref() });
         self.heard(id)
     }
 
     /// A frame in; the kinds of the frames that are heard.
-    pub fn send(&mut self, id: SessionId, kind: u8, number: u32, body: &[u8]) -> Vec<u8> {
+    pub fn send(&mut self, id: ConnectionId, kind: u8, number: u32, body: &[u8]) -> Vec<u8> {
         let bytes = frame_of(kind, number, body);
-        self.input(Input::Bytes { session: id, bytes: &bytes });
+        self.input(Input::Bytes { connection: id, bytes: &bytes });
         self.kinds(id)
     }
 
-    pub fn heard(&mut self, id: SessionId) -> String {
+    pub fn heard(&mut self, id: ConnectionId) -> String {
         String::from_utf8_lossy(&self.heard_bytes(id)).into_owned()
     }
 
     /// The same as bytes.
-    pub fn heard_bytes(&mut self, id: SessionId) -> Vec<u8> {
+    pub fn heard_bytes(&mut self, id: ConnectionId) -> Vec<u8> {
         self.heard.remove(&id).unwrap_or_default()
     }
 
     /// The kinds of the frames heard since it was asked last.
-    pub fn kinds(&mut self, id: SessionId) -> Vec<u8> {
+    pub fn kinds(&mut self, id: ConnectionId) -> Vec<u8> {
         let bytes = self.heard.remove(&id).unwrap_or_default();
         let (mut rest, mut kinds) = (&bytes[..], Vec::new());
         while let Some(frame) = Frame::split(rest).expect("good frames") {
@@ -159,21 +175,21 @@ impl Table {
     }
 
     /// What these have heard is of no account.
-    pub fn forget<const COUNT: usize>(&mut self, ids: [SessionId; COUNT]) {
+    pub fn forget<const COUNT: usize>(&mut self, ids: [ConnectionId; COUNT]) {
         ids.iter().for_each(|id| drop(self.heard.remove(id)));
     }
 
     /// Why the session is over, if it is.
-    pub fn closed(&self, id: SessionId) -> Option<CloseReason> {
+    pub fn closed(&self, id: ConnectionId) -> Option<CloseReason> {
         self.closed.get(&id).copied()
     }
 
     /// From now on the socket takes nothing.
-    pub fn get_stuck(&mut self, id: SessionId) {
+    pub fn get_stuck(&mut self, id: ConnectionId) {
         self.stuck.insert(id);
     }
 
-    pub fn get_unstuck(&mut self, id: SessionId) {
+    pub fn get_unstuck(&mut self, id: ConnectionId) {
         self.stuck.remove(&id);
         self.write(id);
         self.take_effects();
@@ -205,9 +221,12 @@ impl Table {
         let mut to_write = Vec::new();
         while let Some(effect) = self.hub.poll_effect() {
             match effect {
-                Effect::Flush { session } => to_write.push(session),
-                Effect::Close { session, reason } => {
-                    assert_eq!(self.closed.insert(session, reason), None, "closed twice");
+                Effect::Flush { connection } => to_write.push(connection),
+                Effect::Close { connection, reason } => {
+                    assert_eq!(self.closed.insert(connection, reason), None, "closed twice");
+                }
+                Effect::Forget { session } => {
+                    assert!(self.forgotten.insert(session), "a session has ended twice");
                 }
                 other => self.effects.push(other),
             }
@@ -215,7 +234,7 @@ impl Table {
         to_write.into_iter().for_each(|id| self.write(id));
     }
 
-    fn write(&mut self, session: SessionId) {
+    fn write(&mut self, session: ConnectionId) {
         while let Some(piece) = self.hub.piece(session) {
             let count = match piece {
                 _ if self.stuck.contains(&session) => 0,
@@ -229,7 +248,7 @@ impl Table {
                     piece.length
                 }
             };
-            self.hub.handle(Time(self.now), Input::Sent { session, count });
+            self.hub.handle(Time(self.now), Input::Sent { connection: session, count });
             self.take_effects();
             if count == 0 {
                 return;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sixfour::{
     hub::{
-        Input, Piece, SessionId, Time, Verdict,
+        ConnectionId, Input, Piece, Time, Verdict,
         admission::{Origin, Owner},
     },
     wire::frame::{self, Frame, client, server},
@@ -15,16 +15,16 @@ use crate::words::Dice;
 
 #[derive(Default)]
 pub struct Witnesses {
-    alice: Option<SessionId>,
-    bob: Option<SessionId>,
+    alice: Option<ConnectionId>,
+    bob: Option<ConnectionId>,
     has_passwords: bool,
-    pub to_write: Vec<SessionId>,
-    heard: BTreeMap<SessionId, Vec<u8>>,
+    pub to_write: Vec<ConnectionId>,
+    heard: BTreeMap<ConnectionId, Vec<u8>>,
     tag: u32,
 }
 
 impl Witnesses {
-    pub fn has(&self, id: SessionId) -> bool {
+    pub fn has(&self, id: ConnectionId) -> bool {
         [self.alice, self.bob].contains(&Some(id))
     }
 
@@ -32,7 +32,7 @@ impl Witnesses {
         self.has_passwords
     }
 
-    pub fn forget(&mut self, id: SessionId) {
+    pub fn forget(&mut self, id: ConnectionId) {
         for own in [&mut self.alice, &mut self.bob] {
             *own = own.filter(|own| *own != id);
         }
@@ -52,9 +52,9 @@ impl<D: Dice> Riot<D> {
         let body = format!(r#"{{"version":1,"user":"alice"{password}}}"#);
         let mut hello = frame::MAGIC.to_vec();
         frame::put(&mut hello, client::HELLO, 0, body.as_bytes());
-        self.input(Input::Bytes { session: ids[0], bytes: &hello });
+        self.input(Input::Bytes { connection: ids[0], bytes: &hello });
         let line = if has_passwords { "user bob p\n" } else { "user bob\n" };
-        self.input(Input::Bytes { session: ids[1], bytes: line.as_bytes() });
+        self.input(Input::Bytes { connection: ids[1], bytes: line.as_bytes() });
         for (session, _) in std::mem::take(&mut self.checks) {
             self.input(Input::Verified { session, verdict: Verdict::Right });
         }
@@ -69,7 +69,7 @@ impl<D: Dice> Riot<D> {
                 let Piece::Bytes { bytes, .. } = piece else { panic!("they ask for no files") };
                 let count = bytes.len();
                 self.honest.heard.entry(id).or_default().extend_from_slice(bytes);
-                self.hub.handle(Time(self.now), Input::Sent { session: id, count });
+                self.hub.handle(Time(self.now), Input::Sent { connection: id, count });
                 self.take_effects();
             }
         }
@@ -97,13 +97,13 @@ impl<D: Dice> Riot<D> {
         let mut bytes = Vec::new();
         frame::put(&mut bytes, kind, tag, body);
         assert!(self.hub.wants_input(session), "alice may speak");
-        self.input(Input::Bytes { session, bytes: &bytes });
+        self.input(Input::Bytes { connection: session, bytes: &bytes });
     }
 
     fn line(&mut self, line: &str) {
         let Some(session) = self.honest.bob else { return };
         assert!(self.hub.wants_input(session), "bob may speak");
-        self.input(Input::Bytes { session, bytes: line.as_bytes() });
+        self.input(Input::Bytes { connection: session, bytes: line.as_bytes() });
     }
 
     /// Pings are answered, and lines are heard.
@@ -135,7 +135,7 @@ impl<D: Dice> Riot<D> {
                 let text = format!("letter {tag}.");
                 frame::put_message(&mut message, client::MESSAGE, tag, b"bob", text.as_str());
                 let Some(session) = self.honest.alice else { return };
-                self.input(Input::Bytes { session, bytes: &message });
+                self.input(Input::Bytes { connection: session, bytes: &message });
                 let heard = self.text_for_bob();
                 assert!(heard.contains(&text), "bob has heard {heard:?}");
                 self.saw("honest message");

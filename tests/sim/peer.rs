@@ -6,7 +6,7 @@ mod hear;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sixfour::{
-    hub::{CloseReason, SessionId},
+    hub::{CloseReason, ConnectionId},
     limits::INFO_INTERVAL_MS,
     wire::{
         Blob, Dialect, ErrorCode, Name,
@@ -33,7 +33,7 @@ pub struct Peer {
     pub name: usize,
     /// Which of all connections this is.
     pub life: u32,
-    pub session: Option<SessionId>,
+    pub connection: Option<ConnectionId>,
     pub dialect: Dialect,
     /// It begins with something else than it should.
     pub is_stranger: bool,
@@ -108,7 +108,7 @@ impl Peer {
         Peer {
             name,
             life: 0,
-            session: None,
+            connection: None,
             dialect,
             is_stranger: false,
             to_hub: VecDeque::new(),

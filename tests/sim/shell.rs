@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use sixfour::{
     hub::{
-        Chunk, CloseReason, Effect, FilePiece, Input, OperationId, Phase, Piece, SessionId, Time,
-        Verdict,
+        Chunk, CloseReason, ConnectionId, Effect, FilePiece, Input, OperationId, Phase, Piece,
+        SessionId, Time, Verdict,
     },
     wire::{
         Dialect, ErrorCode, Outcome, Refusal, Stream,
@@ -26,17 +26,17 @@ impl World {
     /// Any portion of what a peer has sent, down to single bytes.
     pub fn read(&mut self, at: usize) {
         let peer = &mut self.peers[at];
-        let Some(session) = peer.session else { return };
+        let Some(connection) = peer.connection else { return };
         if peer.parked || peer.end_read || (peer.to_hub.is_empty() && !peer.half_closed) {
             return;
         }
-        if !self.hub.wants_input(session) {
+        if !self.hub.wants_input(connection) {
             peer.parked = true;
             return;
         }
         if peer.to_hub.is_empty() {
             peer.end_read = true;
-            return self.input(Input::EndOfInput { session });
+            return self.input(Input::EndOfInput { connection });
         }
         let count = self.rng.portion(peer.to_hub.len());
         let bytes: Vec<u8> = peer.to_hub.drain(..count).collect();
@@ -44,18 +44,18 @@ impl World {
         if count == 1 {
             self.saw("single byte");
         }
-        self.input(Input::Bytes { session, bytes: &bytes });
+        self.input(Input::Bytes { connection, bytes: &bytes });
     }
 
     /// Offers the kernel what waits for a peer.
     pub fn write(&mut self, at: usize) {
         for _ in 0..self.rng.range(1, 20) {
             let peer = &mut self.peers[at];
-            let Some(session) = peer.session else { return };
+            let Some(connection) = peer.connection else { return };
             if !peer.to_write {
                 return;
             }
-            let Some(piece) = self.hub.piece(session) else {
+            let Some(piece) = self.hub.piece(connection) else {
                 peer.to_write = false;
                 return;
             };
@@ -68,7 +68,7 @@ impl World {
             if count == 0 {
                 (peer.to_write, peer.kernel_full, peer.refused) = (false, true, self.now);
                 self.saw("kernel full");
-                return self.input(Input::Sent { session, count });
+                return self.input(Input::Sent { connection, count });
             }
             match (file, piece) {
                 (None, Piece::Bytes { bytes, .. }) => peer.to_peer.extend(&bytes[..count]),
@@ -80,7 +80,7 @@ impl World {
                 _ => unreachable!("it is one or the other"),
             }
             self.peers[at].taken = self.now;
-            self.input(Input::Sent { session, count });
+            self.input(Input::Sent { connection, count });
         }
     }
 
@@ -108,7 +108,7 @@ impl World {
 
     pub fn peer_reads(&mut self, at: usize) {
         let peer = &mut self.peers[at];
-        if peer.session.is_none() || peer.stalled {
+        if peer.connection.is_none() || peer.stalled {
             return;
         }
         let count = self.rng.portion(peer.to_peer.len());
@@ -389,19 +389,21 @@ impl World {
         self.input(Input::Tick);
         self.is_ticking = false;
         if (kind < 4 || kind == 8) && !self.dead_sessions.is_empty() {
-            let session = self.dead_sessions[pick % self.dead_sessions.len()];
+            let pick = pick % self.dead_sessions.len();
+            let (session, connection) = (self.dead_sessions[pick], self.dead_connections[pick]);
             if kind == 8 && self.vault.is_checking(session) {
                 return;
             }
-            assert!(self.hub.piece(session).is_none() && !self.hub.wants_input(session));
+            assert!(self.hub.piece(connection).is_none() && !self.hub.wants_input(connection));
+            assert_eq!(self.hub.connection_of(session), None);
             self.hub.handle(
                 now,
                 match kind {
-                    0 => Input::Bytes { session, bytes: b"user ghost\n" },
-                    1 => Input::Sent { session, count: 0 },
-                    2 => Input::EndOfInput { session },
+                    0 => Input::Bytes { connection, bytes: b"user ghost\n" },
+                    1 => Input::Sent { connection, count: 0 },
+                    2 => Input::EndOfInput { connection },
                     8 => Input::Verified { session, verdict: Verdict::Right },
-                    _ => Input::Gone { session },
+                    _ => Input::Gone { connection },
                 },
             );
             self.saw("ghost session");
@@ -439,16 +441,17 @@ impl World {
         while let Some(effect) = self.hub.poll_effect() {
             self.note(&effect);
             match effect {
-                Effect::Flush { session } => {
+                Effect::Flush { connection } => {
                     self.saw("Flush");
-                    self.peer_of(session).to_write = true;
+                    self.peer_of(connection).to_write = true;
                 }
-                Effect::Resume { session } => {
+                Effect::Resume { connection } => {
                     self.saw("Resume");
-                    self.peer_of(session).parked = false;
+                    self.peer_of(connection).parked = false;
                 }
                 Effect::Watch { .. } => self.saw("Watch"),
-                Effect::Close { session, reason } => self.close(session, reason),
+                Effect::Forget { session } => self.forget(session),
+                Effect::Close { connection, reason } => self.close(connection, reason),
                 Effect::Verify { session, name, password } => {
                     self.saw("Verify");
                     self.begin_check(session, name, password.reveal());
@@ -481,22 +484,13 @@ impl World {
                 }
                 Effect::ListenAgain => {
                     self.saw("ListenAgain");
-                    self.reset = self.peers.iter().filter_map(|peer| peer.session).collect();
+                    self.reset = self.peers.iter().filter_map(|peer| peer.connection).collect();
                 }
                 Effect::Quit => {
                     self.saw("Quit");
                     self.stopped.get_or_insert(self.now);
                 }
-                Effect::Release { operation } => {
-                    self.saw("Release");
-                    // A session on its way out may fetch what is queued of its files.
-                    let job = self.job(operation);
-                    assert!(
-                        job.over || matches!(job.what, What::File { .. } | What::Fetch { .. }),
-                        "not yet over"
-                    );
-                    self.drop_job(operation);
-                }
+                Effect::Release { operation } => self.release(operation),
             }
         }
         self.check_reset();
@@ -512,7 +506,7 @@ impl World {
 
     fn check_reset(&self) {
         for session in self.hub.sessions() {
-            let must_go = self.reset.contains(&session.id());
+            let must_go = self.reset.contains(&session.connection());
             assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
         }
     }
@@ -535,27 +529,41 @@ impl World {
         self.dead_operations.push(id);
     }
 
-    fn close(&mut self, session: SessionId, reason: CloseReason) {
+    fn release(&mut self, operation: OperationId) {
+        self.saw("Release");
+        // A session on its way out may fetch what is queued of its files.
+        let job = self.job(operation);
+        let is_file = matches!(job.what, What::File { .. } | What::Fetch { .. });
+        assert!(job.over || is_file, "not yet over");
+        self.drop_job(operation);
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        let is_its = |job: &Job| job.session == session;
+        assert!(!self.jobs.iter().any(is_its), "a job has no owner left");
+        self.dead_sessions.push(session);
+    }
+
+    fn close(&mut self, connection: ConnectionId, reason: CloseReason) {
         self.saw("Close");
         self.saw(&format!("close {reason:?}"));
-        assert!(self.closed.insert(session), "closed twice");
-        assert!(self.jobs.iter().all(|job| job.session != session), "a job has no owner left");
-        self.judge_reason(session, reason);
-        let at = self.peers.iter().position(|peer| peer.session == Some(session));
+        assert!(self.closed.insert(connection), "closed twice");
+        self.judge_reason(connection, reason);
+        let at = self.peers.iter().position(|peer| peer.connection == Some(connection));
         let peer = &mut self.peers[at.expect("effects name live sessions")];
         peer.end(reason, &mut self.office, !self.is_ticking);
         let dialect = peer.dialect;
         let name = peer.name;
         *peer = Peer::new(name, dialect);
-        self.dead_sessions.push(session);
+        self.dead_connections.push(connection);
     }
 
     /// Nobody may be closed without cause.
-    fn judge_reason(&mut self, session: SessionId, reason: CloseReason) {
+    fn judge_reason(&mut self, connection: ConnectionId, reason: CloseReason) {
         let (now, is_stopping) = (self.now, self.stopped.is_some());
-        let was_reset = self.reset.contains(&session);
+        let was_reset = self.reset.contains(&connection);
         let is_closed = self.vault.is_closed;
-        let peer = self.peer_of(session);
+        let peer = self.peer_of(connection);
         let since = |time: u64, limit: std::time::Duration| time + limit.as_millis() as u64 <= now;
         let is_just = match reason {
             CloseReason::PeerLeft => peer.leaving || peer.half_closed,
@@ -584,22 +592,22 @@ impl World {
             CloseReason::Reset => was_reset,
             CloseReason::MadeRoom => !peer.welcomed,
         };
-        assert!(is_just, "{session:?} was closed as {reason:?} without cause");
+        assert!(is_just, "{connection:?} was closed as {reason:?} without cause");
     }
 
-    fn peer_of(&mut self, session: SessionId) -> &mut Peer {
+    fn peer_of(&mut self, connection: ConnectionId) -> &mut Peer {
         let mut peers = self.peers.iter_mut();
-        peers.find(|peer| peer.session == Some(session)).expect("effects name live sessions")
+        peers.find(|peer| peer.connection == Some(connection)).expect("effects name live sessions")
     }
 
     /// What waits is either being written, or the kernel has no room: else nobody writes it ever.
     pub fn check_shell(&self) {
         for peer in &self.peers {
-            let Some(session) = peer.session else { continue };
-            let waits = self.hub.piece(session).is_some();
-            assert!(!waits || peer.to_write || peer.kernel_full, "{session:?} lacks a flush");
+            let Some(connection) = peer.connection else { continue };
+            let waits = self.hub.piece(connection).is_some();
+            assert!(!waits || peer.to_write || peer.kernel_full, "{connection:?} lacks a flush");
         }
-        let open = self.peers.iter().filter(|peer| peer.session.is_some()).count();
+        let open = self.peers.iter().filter(|peer| peer.connection.is_some()).count();
         assert_eq!(open, self.hub.sessions().count(), "every open has one close");
         assert_eq!(self.jobs.len(), self.hub.operations_count(), "every start has one end");
     }

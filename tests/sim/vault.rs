@@ -113,7 +113,7 @@ impl World {
             Verdict::Unchecked => {}
         }
         self.saw(&format!("{verdict:?}"));
-        if self.closed.contains(&session) {
+        if self.dead_sessions.contains(&session) {
             self.saw("check of a ghost");
         }
         self.input(Input::Verified { session, verdict });

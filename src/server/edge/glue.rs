@@ -17,7 +17,9 @@ impl Server {
         call: EdgeCall,
         plain: bool,
     ) -> Result<(), Refusal> {
-        let Some(connection) = self.connections.get(session) else { return Ok(()) };
+        let connection = self.hub.connection_of(session);
+        let connection = connection.and_then(|id| self.connections.get(id));
+        let Some(connection) = connection else { return Ok(()) };
         let ip = connection.from;
         self.edge.start(id, Asker { session, ip, device, plain }, call)?;
         self.tell_edge_news();

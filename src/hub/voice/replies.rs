@@ -11,16 +11,17 @@
 //! than a chunk, or finds no room, is written a portion at a time as the socket takes it, and
 //! nothing else comes in between.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, VecDeque},
-};
+use std::{cmp::Reverse, collections::VecDeque};
 
-use super::{Column, Effect, Hub, OperationId, Session, SessionId};
+use super::{
+    super::{Connection, Effect, Hub, Operation, OperationId, SessionId, receipts::Expected},
+    Voice,
+    json::JsonVoice,
+};
 use crate::{
     limits::Limits,
     wire::{
-        Dialect, Event, Outcome, Refusal, Request, Tag,
+        Event, Outcome, Refusal, Request, Tag,
         error::ErrorCode::TooMany,
         event::Ended,
         json::{self, Label, Reply},
@@ -34,11 +35,11 @@ pub struct Replies {
     last_tag: Tag,
     /// Of requests under way, in the order in which they came.
     open: Vec<OpenReply>,
-    /// These wait for the socket. Invariant: part of the first is written exactly while the column
-    /// of the session says so.
+    /// These wait for the socket. Invariant: part of the first is written exactly while the
+    /// session is within an object.
     ready: VecDeque<Ready>,
     /// Messages whose delivery is to be told, by their numbers.
-    receipts: BTreeMap<Tag, Expected>,
+    receipts: Expected,
     /// Bytes that all of `open` and `ready` hold.
     held_bytes: usize,
 }
@@ -56,13 +57,6 @@ struct Ready {
     reply: Reply,
     /// Files of other users that are there as a whole when it is: these get a mark behind it.
     passed: Vec<OperationId>,
-}
-
-/// Receipts that are still to come for one message.
-#[derive(Debug)]
-struct Expected {
-    id: Box<str>,
-    count: usize,
 }
 
 /// The request of a JSON session that is executed right now; its reply is in [`Hub::reply`].
@@ -95,24 +89,24 @@ impl Replies {
     }
 
     /// Whether nothing is owed but what comes unasked, and the answer to a login.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::hub) fn is_empty(&self) -> bool {
         let is_login = |open: &OpenReply| open.answered_by == AnsweredBy::Login;
         self.open.iter().all(is_login) && self.ready.is_empty()
     }
 
     /// Bytes that all of them hold.
-    pub(super) fn held_bytes(&self) -> usize {
+    pub(in crate::hub) fn held_bytes(&self) -> usize {
         self.held_bytes
     }
 
     /// Whether a reply waits for the socket.
-    pub(super) fn is_backed_up(&self) -> bool {
+    pub(in crate::hub) fn is_backed_up(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// Whether more can be kept for the request `tag`. Where all of them hold too much, the
     /// largest goes on, so that one at least comes to its end; then the peer has to take it.
-    pub(super) fn has_room(&self, tag: Tag, is_low: bool, limits: &Limits) -> bool {
+    pub(in crate::hub) fn has_room(&self, tag: Tag, is_low: bool, limits: &Limits) -> bool {
         let Some(open) = self.open.iter().find(|open| open.tag == tag) else { return false };
         if open.reply.is_truncated() {
             return false;
@@ -131,13 +125,13 @@ impl Replies {
     }
 
     /// Puts a mark behind the last reply that waits; false where none does.
-    pub(super) fn mark_last(&mut self, operation: OperationId) -> bool {
+    pub(in crate::hub) fn mark_last(&mut self, operation: OperationId) -> bool {
         let last = self.ready.back_mut();
         last.map(|last| last.passed.push(operation)).is_some()
     }
 
     /// Marks for this operation.
-    pub(super) fn marks(&self, operation: OperationId) -> usize {
+    pub(in crate::hub) fn marks(&self, operation: OperationId) -> usize {
         let marks = self.ready.iter().flat_map(|ready| &ready.passed);
         marks.filter(|id| **id == operation).count()
     }
@@ -153,7 +147,7 @@ impl Replies {
 
     /// Panics where the count of what is held is not that of its parts; the numbers of the
     /// operations for which it keeps something, and the count.
-    pub(super) fn check(&self) -> (impl Iterator<Item = Tag>, usize) {
+    pub(in crate::hub) fn check(&self) -> (impl Iterator<Item = Tag>, usize) {
         let ready = self.ready.iter().map(|ready| &ready.reply);
         let held = self.open.iter().map(|open| &open.reply).chain(ready);
         assert_eq!(held.map(Reply::held_bytes).sum::<usize>(), self.held_bytes);
@@ -164,7 +158,7 @@ impl Replies {
 
 impl Hub {
     /// Executes a request of a JSON session, or tells why it is none.
-    pub(super) fn on_labelled(
+    pub(in crate::hub) fn on_labelled(
         &mut self,
         id: SessionId,
         is_greeting: bool,
@@ -172,8 +166,8 @@ impl Hub {
         mut request: Result<Request<'_>, Refusal>,
     ) {
         let limits = self.limits;
-        let session = self.session_mut(id).expect("its request is at hand");
-        let replies = session.replies.get_or_insert_default();
+        let Some(json) = self.connection_mut(id).and_then(Connection::json_mut) else { return };
+        let replies = json.replies.get_or_insert_default();
         let tag = replies.next_tag();
         // In its place, as requests are large.
         match &mut request {
@@ -201,8 +195,8 @@ impl Hub {
         self.asked = Some(Asked { session: id, tag, answered_by, receipts: 0 });
         self.reply.begin(label.id);
         match request {
-            Ok(request) if is_greeting => self.on_first(id, Dialect::Json, request),
-            Ok(request) => self.on_request(id, Dialect::Json, request),
+            Ok(request) if is_greeting => self.on_first(id, request),
+            Ok(request) => self.on_request(id, request),
             Err(refusal) => self.reply.fail(refusal),
         }
         if let Some(input) = &label.input {
@@ -217,19 +211,20 @@ impl Hub {
 
     /// Answers the requests at the head of `bytes` that need nothing but their own bytes, as many
     /// as there is room for; how many bytes they had.
-    pub(super) fn answer_quickly(&mut self, id: SessionId, bytes: &[u8]) -> usize {
+    pub(in crate::hub) fn answer_quickly(&mut self, id: SessionId, bytes: &[u8]) -> usize {
         let Hub { sessions, limits, pool, effects, .. } = self;
         let session = sessions.get_mut(id.slot()).expect("the caller has it");
         let is_full = session.operations.len() >= limits.operations_max;
-        if is_full || !session.input.place.is_fresh() || session.column != Column::LineStart {
+        let is_between = session.connection.json().is_some_and(|json| !json.is_within_object());
+        if is_full || !is_between || !session.connection.input.place.is_fresh() {
             return 0;
         }
-        let object_max = session.request_max_bytes();
+        let object_max = session.connection.request_max_bytes();
         let Some(mut quick) = json::quick(bytes, object_max) else { return 0 };
-        let waiting = session.outbox.unsent_bytes();
-        let room = session.pause_bytes(limits).saturating_sub(waiting);
+        let waiting = session.connection.outbox.unsent_bytes();
+        let room = session.connection.pause_bytes(limits).saturating_sub(waiting);
         let mut used = 0;
-        session.outbox.write(pool, |out| {
+        session.connection.outbox.write(pool, |out| {
             let most = out.len() + room;
             loop {
                 used += quick.consumed;
@@ -242,7 +237,7 @@ impl Hub {
             }
         });
         if waiting == 0 {
-            effects.push_back(Effect::Flush { session: id });
+            effects.push_back(Effect::Flush { connection: session.connection.id });
         }
         used
     }
@@ -258,11 +253,8 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(replies) = session.replies.as_mut() else { return };
-        if asked.receipts > 0 {
-            let expected = Expected { id: label.into(), count: asked.receipts };
-            replies.receipts.insert(asked.tag, expected);
-        }
+        let Some(replies) = session.connection.replies_mut() else { return };
+        replies.receipts.add(asked.tag, label, asked.receipts);
         if matches!(asked.answered_by, AnsweredBy::End | AnsweredBy::Login) {
             let reply = std::mem::take(&mut self.reply);
             replies.held_bytes += reply.held_bytes();
@@ -275,22 +267,25 @@ impl Hub {
     }
 
     /// Whether the request has to wait until one of the session's operations has ended.
-    pub(super) fn awaits_slot(
+    pub(in crate::hub) fn awaits_slot(
         &mut self,
         id: SessionId,
         request: &Result<Request<'_>, Refusal>,
     ) -> bool {
         let max = self.limits.operations_max;
-        let session = self.session_mut(id).expect("its request is at hand");
+        let Some(session) = self.session_mut(id) else { return false };
         let is_full = session.operations.len() >= max;
-        session.input.awaits_slot = is_full && matches!(request, Ok(Request::Call { .. }));
-        session.input.paused |= session.input.awaits_slot;
-        session.input.awaits_slot
+        let awaits_slot = is_full && matches!(request, Ok(Request::Call { .. }));
+        session.connection.input.paused |= awaits_slot;
+        if let Some(json) = session.connection.json_mut() {
+            json.awaits_slot = awaits_slot;
+        }
+        awaits_slot
     }
 
     /// Keeps what is said to a JSON session until its request is answered, or writes it in a form
     /// of its own; false where it is to be encoded as it is.
-    pub(super) fn answer(&mut self, id: SessionId, event: &Event<'_>) -> bool {
+    pub(in crate::hub) fn answer(&mut self, id: SessionId, event: &Event<'_>) -> bool {
         match event {
             Event::Message { .. } | Event::Ping { .. } | Event::Goodbye(Some(_)) => return false,
             Event::Offer { .. } | Event::OfferWithdrawn { .. } => return false,
@@ -309,7 +304,7 @@ impl Hub {
         }
         let Some(session) = self.session(id) else { return true };
         let is_meant = |open: &OpenReply| is_meant(open.tag, open.answered_by, event);
-        let mut open = session.replies.iter().flat_map(|replies| &replies.open);
+        let mut open = session.connection.replies().into_iter().flat_map(|replies| &replies.open);
         match (open.position(is_meant), event) {
             (Some(at), _) => self.answer_open(id, at, event),
             (None, Event::Error(refusal)) => {
@@ -350,8 +345,12 @@ impl Hub {
 
     fn answer_open(&mut self, id: SessionId, at: usize, event: &Event<'_>) {
         let (limits, room) = (self.limits, self.replies_room(id));
-        let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
-        let replies = session.replies.as_mut().expect("the caller has looked");
+        let session = self.sessions.get_mut(id.slot()).map(|it| &mut it.connection);
+        let Some(Connection { id: own, outbox, voice: Some(Voice::Json(json)), .. }) = session
+        else {
+            return;
+        };
+        let Some(replies) = &mut json.replies else { return };
         let OpenReply { tag, answered_by, reply } = &mut replies.open[at];
         let (tag, before) = (*tag, reply.held_bytes());
         match event {
@@ -364,10 +363,10 @@ impl Hub {
             Event::Output { bytes, .. } | Event::Data { bytes, .. } if reply.goes_ahead() => {
                 // It was asked whether there is room, so nothing stands in between.
                 let write = |out: &mut Vec<u8>| reply.put_ahead(bytes, out);
-                let was_empty = session.outbox.is_empty();
-                session.outbox.write(&mut self.pool, write);
+                let was_empty = outbox.is_empty();
+                outbox.write(&mut self.pool, write);
                 if was_empty {
-                    self.effects.push_back(Effect::Flush { session: id });
+                    self.effects.push_back(Effect::Flush { connection: *own });
                 }
                 return;
             }
@@ -404,13 +403,13 @@ impl Hub {
     /// Ends an operation whose reply can hold no more.
     fn cut_off(&mut self, id: SessionId, tag: Tag) {
         if let Some(operation) = self.operation_of(id, tag) {
-            let operation = operation.id;
+            let operation = operation.id();
             self.terminate(operation, Ended::OutputLimit);
         }
     }
 
     /// The request `tag` is done: its reply is written, as far as there is room for it.
-    pub(super) fn end_reply(
+    pub(in crate::hub) fn end_reply(
         &mut self,
         id: SessionId,
         tag: Tag,
@@ -420,24 +419,26 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
             return;
         };
-        let Some(replies) = session.replies.as_mut() else { return };
+        let Some(replies) = session.connection.replies_mut() else { return };
         let Some(at) = replies.open.iter().position(|open| open.tag == tag) else { return };
         let mut reply = replies.take_open(at);
         let before = reply.held_bytes();
         reply.finish(outcome, because);
         let limits = &self.limits;
-        let is_low = session.outbox.unsent_bytes() < limits.outbox_low_bytes;
-        if is_low && session.takes_whole(&reply, limits) {
-            let replies = session.replies.as_mut().expect("it was there");
-            replies.held_bytes -= before;
+        let is_low = session.connection.outbox.unsent_bytes() < limits.outbox_low_bytes;
+        if is_low && session.connection.takes_whole(&reply, limits) {
+            if let Some(replies) = session.connection.replies_mut() {
+                replies.held_bytes -= before;
+            }
             self.replies_bytes -= before;
             self.put_reply(id, &mut reply);
         } else {
             let after = reply.held_bytes();
-            let replies = session.replies.as_mut().expect("it was there");
-            replies.held_bytes = replies.held_bytes - before + after;
+            if let Some(replies) = session.connection.replies_mut() {
+                replies.held_bytes = replies.held_bytes - before + after;
+                replies.keep_ready(reply);
+            }
             self.replies_bytes = self.replies_bytes - before + after;
-            replies.keep_ready(reply);
             self.pump(id);
         }
         // What was held back may go on.
@@ -451,10 +452,10 @@ impl Hub {
             return;
         };
         let mut reply = std::mem::take(&mut self.reply);
-        if session.takes_whole(&reply, &self.limits) {
+        if session.connection.takes_whole(&reply, &self.limits) {
             self.put_reply(id, &mut reply);
             self.reply = reply;
-        } else if let Some(replies) = session.replies.as_mut() {
+        } else if let Some(replies) = session.connection.replies_mut() {
             replies.held_bytes += reply.held_bytes();
             self.replies_bytes += reply.held_bytes();
             replies.keep_ready(reply);
@@ -463,45 +464,46 @@ impl Hub {
     }
 
     fn put_reply(&mut self, id: SessionId, reply: &mut Reply) {
-        let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
-        let was_empty = session.outbox.is_empty();
-        session.outbox.write(&mut self.pool, |out| {
+        self.put(id, |out| {
             reply.put(usize::MAX, out);
         });
-        if was_empty {
-            self.effects.push_back(Effect::Flush { session: id });
-        }
     }
 
     /// Writes of the replies that are ready what there is room for.
-    pub(super) fn pump(&mut self, id: SessionId) {
+    pub(in crate::hub) fn pump(&mut self, id: SessionId) {
         let limits = self.limits;
         let mut is_freed = false;
         loop {
-            let Some(session) = self.sessions.get_mut(id.slot()).filter(|it| it.id == id) else {
+            let session = self
+                .sessions
+                .get_mut(id.slot())
+                .filter(|it| it.id == id)
+                .map(|it| &mut it.connection);
+            let Some(Connection { id: own, outbox, voice: Some(Voice::Json(json)), .. }) = session
+            else {
                 return;
             };
-            let Some(replies) = session.replies.as_mut() else { return };
-            let is_low = session.outbox.unsent_bytes() < limits.outbox_low_bytes;
+            let Some(replies) = &mut json.replies else { return };
+            let is_low = outbox.unsent_bytes() < limits.outbox_low_bytes;
             let Some(Ready { reply, .. }) = replies.ready.front_mut().filter(|_| is_low) else {
                 break;
             };
-            let was_empty = session.outbox.is_empty();
+            let was_empty = outbox.is_empty();
             let mut is_whole = false;
-            session.outbox.write(&mut self.pool, |out| {
+            outbox.write(&mut self.pool, |out| {
                 is_whole = reply.put(limits.chunk_max_bytes, out);
             });
             if was_empty {
-                self.effects.push_back(Effect::Flush { session: id });
+                self.effects.push_back(Effect::Flush { connection: *own });
             }
-            session.column = Column::InObject;
+            json.is_within_object = true;
             if is_whole {
                 let Ready { reply, passed } = replies.ready.pop_front().expect("it was written");
-                passed.into_iter().for_each(|operation| session.outbox.put_mark(operation));
+                passed.into_iter().for_each(|operation| outbox.put_mark(operation));
                 let held = reply.held_bytes();
                 replies.held_bytes -= held;
                 self.replies_bytes -= held;
-                session.column = Column::LineStart;
+                json.is_within_object = false;
                 self.release_held(id);
                 is_freed = true;
             }
@@ -512,18 +514,20 @@ impl Hub {
     }
 
     /// Forgets what a session is owed, before its operations end.
-    pub(super) fn drop_replies(&mut self, id: SessionId) {
-        let Some(session) = self.session_mut(id) else { return };
-        let Some(replies) = session.replies.take() else { return };
+    pub(in crate::hub) fn drop_replies(&mut self, id: SessionId) {
+        let Some(json) = self.connection_mut(id).and_then(Connection::json_mut) else { return };
+        let Some(replies) = json.replies.take() else { return };
         self.replies_bytes -= replies.held_bytes;
         // The files are not there as a whole if the replies that say so are not.
         for operation in replies.ready.into_iter().flat_map(|ready| ready.passed) {
-            self.operation_mut(operation).expect("it waits for its mark").file_pieces = 0;
+            if let Some(end) = self.operation_mut(operation).and_then(Operation::pipe_mut) {
+                end.drop_mark();
+            }
         }
     }
 
     /// A recipient has got the message of the request at hand; its receipt is to come.
-    pub(super) fn note_receipt(&mut self, sender: SessionId) {
+    pub(in crate::hub) fn note_receipt(&mut self, sender: SessionId) {
         if let Some(asked) = self.asked.as_mut().filter(|asked| asked.session == sender) {
             asked.receipts += 1;
         }
@@ -531,19 +535,13 @@ impl Hub {
 
     /// News of the message `tag` have come, one of those that were promised; its id.
     fn use_receipt(&mut self, id: SessionId, tag: Tag) -> Option<Box<str>> {
-        let replies = self.session_mut(id)?.replies.as_mut()?;
-        let expected = replies.receipts.get_mut(&tag)?;
-        expected.count -= 1;
-        match expected.count {
-            0 => replies.receipts.remove(&tag).map(|expected| expected.id),
-            _ => Some(expected.id.clone()),
-        }
+        self.connection_mut(id)?.replies_mut()?.receipts.take(tag)
     }
 
     /// Cancels all that was asked for with this id; returns how many those were.
     fn cancel_all(&mut self, id: SessionId, target: &str) -> u64 {
         let Some(session) = self.session(id) else { return 0 };
-        let open = session.replies.iter().flat_map(|replies| &replies.open);
+        let open = session.connection.replies().into_iter().flat_map(|replies| &replies.open);
         let meant = open.filter(|open| open.reply.id() == target).map(|open| open.tag);
         let tags: Vec<Tag> = meant.collect();
         tags.iter().for_each(|tag| self.on_cancel(id, *tag));
@@ -553,9 +551,8 @@ impl Hub {
     /// Whether the pieces of the operation's file are to be handed in as bytes, and not as places
     /// in it.
     pub fn wants_content(&self, id: OperationId) -> bool {
-        let operation = self.operations.get(id.slot()).filter(|operation| operation.id == id);
-        let owner = operation.and_then(|operation| self.session(operation.owner));
-        owner.is_some_and(Session::is_json)
+        let owner = self.listener(id).and_then(|(owner, _)| self.connection(owner));
+        owner.is_some_and(Connection::is_json)
     }
 }
 
@@ -592,20 +589,25 @@ fn is_meant(tag: Tag, answered_by: AnsweredBy, event: &Event<'_>) -> bool {
     }
 }
 
-impl Session {
-    pub(super) fn is_json(&self) -> bool {
-        self.dialect() == Some(Dialect::Json)
+impl Connection {
+    /// What it is owed for its requests.
+    pub(in crate::hub) fn replies(&self) -> Option<&Replies> {
+        match &self.voice {
+            Some(Voice::Json(json)) => json.replies.as_deref(),
+            _ => None,
+        }
     }
 
-    /// Whether something is under way for it, or waits to be said.
-    pub(super) fn has_work(&self) -> bool {
-        let is_owed = self.replies.as_ref().is_some_and(|replies| !replies.is_empty());
-        !self.operations.is_empty() || is_owed
+    pub(in crate::hub) fn replies_mut(&mut self) -> Option<&mut Replies> {
+        match &mut self.voice {
+            Some(Voice::Json(json)) => json.replies.as_deref_mut(),
+            _ => None,
+        }
     }
 
     /// Whether a reply can be written at once and as a whole.
     fn takes_whole(&self, reply: &Reply, limits: &Limits) -> bool {
-        let is_free = self.replies.as_ref().is_none_or(|replies| !replies.is_backed_up());
-        is_free && self.column == Column::LineStart && reply.held_bytes() <= limits.chunk_max_bytes
+        let is_free = |json: &JsonVoice| !json.is_backed_up() && !json.is_within_object();
+        self.json().is_some_and(is_free) && reply.held_bytes() <= limits.chunk_max_bytes
     }
 }
