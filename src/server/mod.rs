@@ -8,6 +8,7 @@
 //! thread fast. Nobody gets more than a budget in one turn.
 
 mod acceptor;
+mod admission;
 mod answers;
 pub mod arguments;
 mod border;
@@ -17,7 +18,6 @@ mod connections;
 pub mod credentials;
 mod edge;
 mod exchanges;
-mod identity;
 mod keys;
 mod leftovers;
 mod lingering;
@@ -42,12 +42,12 @@ use std::{
 };
 
 use acceptor::Acceptor;
+use admission::{Admission, Plan};
 use border::Border;
 use commands::{CommandSetup, Commands};
 use connections::Connections;
 use edge::{Edge, Place};
 use exchanges::Exchanges;
-use identity::{Identity, Plan};
 use keys::Keys;
 use leftovers::Leftovers;
 use lingering::Lingering;
@@ -109,7 +109,7 @@ pub struct Server {
     exchanges: Exchanges,
     /// Conversations for which something has come.
     fed: Vec<OperationId>,
-    identity: Identity,
+    admission: Admission,
     keys: Keys,
     waker: Arc<Waker>,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
@@ -168,13 +168,13 @@ impl Server {
         if std::env::var_os("SIXFOUR_PROVOKE_FAULTS").is_some() {
             hub.provoke_faults();
         }
-        let identity = Identity::new(plan, &limits, Arc::clone(&waker));
-        let accounts = identity.accounts();
+        let admission = Admission::new(plan, &limits, Arc::clone(&waker));
+        let accounts = admission.accounts();
         hub.handle(Time(0), Input::Accounts { accounts: &accounts, changed: &[] });
         Ok(Server {
             acceptor: Acceptor::new(listeners, registry)?,
             hub,
-            identity,
+            admission,
             clock: Clock::start(),
             now: 0,
             signals,
@@ -366,7 +366,7 @@ impl Server {
     fn on_signal(&mut self, signal: Signal) -> Course {
         match signal {
             Signal::Reload => {
-                self.identity.reload();
+                self.admission.reload();
                 self.keys.reload(Arc::clone(&self.waker));
                 Course::GoOn
             }
@@ -400,10 +400,10 @@ impl Server {
 
     fn accept(&mut self) {
         let mut arrived = Vec::new();
-        let Server { acceptor, identity, poll, now, .. } = self;
+        let Server { acceptor, admission, poll, now, .. } = self;
         acceptor.tick(*now, poll.registry());
         let has_room = acceptor.accept(*now, |stream, peer| {
-            arrived.extend(identity.receive(stream, peer));
+            arrived.extend(admission.receive(stream, peer));
         });
         if !has_room {
             self.hub.make_room();
@@ -414,15 +414,15 @@ impl Server {
 
     /// Takes in what is known now of who is who.
     fn take_identities(&mut self) {
-        while let Some(news) = self.identity.try_recv() {
+        while let Some(news) = self.admission.try_recv() {
             match news {
-                identity::News::Arrived(stream, origin) => {
+                admission::News::Arrived(stream, origin) => {
                     self.take_in(stream, origin);
                 }
-                identity::News::Verified(session, verdict) => {
+                admission::News::Verified(session, verdict) => {
                     self.input(Input::Verified { session, verdict });
                 }
-                identity::News::Accounts(accounts, changed) => {
+                admission::News::Accounts(accounts, changed) => {
                     self.input(Input::Accounts { accounts: &accounts, changed: &changed });
                 }
             }

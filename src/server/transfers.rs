@@ -87,7 +87,7 @@ enum Hash {
 }
 
 /// What is said of a file before its bytes.
-pub struct Announcement {
+pub struct FileHead {
     /// Without folders.
     pub name: Vec<u8>,
     /// Bytes.
@@ -178,7 +178,7 @@ impl Transfers {
         &mut self,
         id: OperationId,
         opened: Result<OpenedFile, FileError>,
-    ) -> Option<Result<Announcement, Refusal>> {
+    ) -> Option<Result<FileHead, Refusal>> {
         let Some(Transfer::Opening(opening)) = self.running.get(&id) else {
             self.openers.dispose(Behalf::SERVER, opened);
             return None;
@@ -210,7 +210,7 @@ impl Transfers {
             cancelled,
         };
         self.running.insert(id, Transfer::File(outgoing));
-        Some(Ok(Announcement { name, size, modified: modified.0 }))
+        Some(Ok(FileHead { name, size, modified: modified.0 }))
     }
 
     fn hash(

@@ -35,7 +35,7 @@ impl Server {
             match effect {
                 Effect::Start { operation, session, work } => self.start(operation, session, work),
                 Effect::Verify { session, name, password } => {
-                    if let Err(verdict) = self.identity.verify(session, name, password) {
+                    if let Err(verdict) = self.admission.verify(session, name, password) {
                         self.input(Input::Verified { session, verdict });
                     }
                 }
@@ -323,7 +323,7 @@ impl Server {
                 transfers::Done::Opened(id, opened) => match self.transfers.on_opened(id, opened) {
                     None => {}
                     Some(Err(refusal)) => self.end(id, Outcome::Failed(refusal)),
-                    Some(Ok(transfers::Announcement { name, size, modified })) => {
+                    Some(Ok(transfers::FileHead { name, size, modified })) => {
                         let name = &name;
                         self.input(Input::Opened { operation: id, name, size, modified });
                         self.produce(id);
