@@ -23,6 +23,7 @@ mod leftovers;
 mod lingering;
 mod listings;
 mod passwd;
+mod pieces;
 mod program;
 mod programs;
 mod questions;
@@ -527,10 +528,12 @@ impl Server {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
                     connection.transport.write(bytes, more)
                 }
-                Piece::File(piece) if self.exchanges.has(piece.operation) => {
-                    self.exchanges.send(piece, &mut connection.transport, left)
+                Piece::File(piece) => {
+                    let sent = self.exchanges.send(piece, &mut connection.transport, left);
+                    sent.unwrap_or_else(|| {
+                        self.transfers.send(piece, &mut connection.transport, left)
+                    })
                 }
-                Piece::File(piece) => self.transfers.send(piece, &mut connection.transport, left),
             };
             match sent {
                 Ok(0) => {
