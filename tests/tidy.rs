@@ -561,6 +561,17 @@ fn the_direct_path_meets_the_world_in_its_driver_alone() {
 }
 
 #[test]
+fn files_leave_the_server_by_one_road() {
+    let mut users = Vec::new();
+    for source in sources("src/server") {
+        if source.code().iter().any(|(_, line)| line.contains(".send_file(")) {
+            users.push(source.path.display().to_string());
+        }
+    }
+    assert!(users.len() == 1 && users[0].ends_with("src/server/pieces.rs"), "{users:?}");
+}
+
+#[test]
 fn sources_hold_nothing_unfinished() {
     let mut faults = Vec::new();
     for source in sources("src") {

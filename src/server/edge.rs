@@ -58,7 +58,7 @@ const COUNTS_MAX: u32 = 16;
 /// All requests of devices that are under way.
 pub struct Edge {
     place: DataPlace,
-    desk: Desk,
+    folder: FolderState,
     /// A folder that was removed meanwhile: its devices are still here.
     former: Option<Box<DataFolders>>,
     /// The disk of the folder, once that is open.
@@ -80,7 +80,7 @@ pub struct Edge {
 }
 
 /// Where the folder is.
-enum Desk {
+enum FolderState {
     /// Not open.
     Closed,
     /// With nothing to do.
@@ -186,7 +186,7 @@ impl Edge {
         let disk = opened.as_ref().map(|folder| folder.disk().clone());
         Edge {
             place,
-            desk: opened.map_or(Desk::Closed, Desk::Idle),
+            folder: opened.map_or(FolderState::Closed, FolderState::Idle),
             former: None,
             disk,
             workers: Pools::new(&waker),
@@ -206,7 +206,7 @@ impl Edge {
     /// # Errors
     /// The server cannot do such a thing at the moment.
     pub fn start(&mut self, id: OperationId, asker: Asker, call: EdgeCall) -> Result<(), Refusal> {
-        if matches!(self.desk, Desk::Lost) {
+        if matches!(self.folder, FolderState::Lost) {
             return Err(lost());
         }
         self.leave_if_gone();
@@ -215,14 +215,14 @@ impl Edge {
         self.running.insert(id, Task { session, ip, device, plain, step: Step::Waiting(call) });
         if is_open {
             self.begin(id);
-        } else if matches!(self.desk, Desk::Closed) {
+        } else if matches!(self.folder, FolderState::Closed) {
             self.open();
         }
         Ok(())
     }
 
     fn open(&mut self) {
-        self.desk = Desk::Busy;
+        self.folder = FolderState::Busy;
         let place = self.place.clone();
         let on_panic = Done::Opened(Err(fault()));
         let job = move || Done::Opened(place.open());
@@ -383,14 +383,15 @@ impl Edge {
 
     /// Has what is in the inbox done, and what is owed, unless the clerk is at work.
     fn call_clerk(&mut self) {
-        if !matches!(self.desk, Desk::Idle(_)) {
+        if !matches!(self.folder, FolderState::Idle(_)) {
             return;
         }
         if let Err(why) = self.workers.clerk.prepare() {
             return self.turn_away(why);
         }
         self.lacks_thread = false;
-        let Desk::Idle(mut folder) = std::mem::replace(&mut self.desk, Desk::Busy) else {
+        let FolderState::Idle(mut folder) = std::mem::replace(&mut self.folder, FolderState::Busy)
+        else {
             unreachable!("it was just looked at");
         };
         let inbox = std::mem::take(&mut self.inbox);
@@ -428,7 +429,7 @@ impl Edge {
             Done::Opened(opened) => self.on_opened(opened),
             Done::Acts(folder, results) => {
                 self.owes_log = folder.owes_log();
-                self.desk = Desk::Idle(folder);
+                self.folder = FolderState::Idle(folder);
                 for (id, result) in results {
                     if let Some(id) = id {
                         self.on_decided(id, result);
@@ -437,7 +438,7 @@ impl Edge {
                 self.let_clerk_work();
             }
             Done::Lost => {
-                self.desk = Desk::Lost;
+                self.folder = FolderState::Lost;
                 self.inbox.clear();
                 let deciding = |task: &Task| matches!(task.step, Step::Deciding(_));
                 let ids = self.running.iter().filter(|(_, task)| deciding(task));
@@ -471,7 +472,7 @@ impl Edge {
                     self.owes_log = folder.owes_log();
                 }
                 self.disk = Some(folder.disk().clone());
-                self.desk = Desk::Idle(folder);
+                self.folder = FolderState::Idle(folder);
                 for id in waiting {
                     self.begin(id);
                     // Its input may have come meanwhile.
@@ -482,7 +483,7 @@ impl Edge {
             }
             Err(refusal) => {
                 log::warn!("{}", refusal.text);
-                self.desk = Desk::Closed;
+                self.folder = FolderState::Closed;
                 waiting.into_iter().for_each(|id| self.answer(id, Err(refusal.clone())));
             }
         }
@@ -606,7 +607,7 @@ impl Edge {
 
     /// The session is gone, and so is its device.
     pub fn forget_session(&mut self, session: SessionId) {
-        if self.joined.remove(&session) && !matches!(self.desk, Desk::Lost) {
+        if self.joined.remove(&session) && !matches!(self.folder, FolderState::Lost) {
             self.put(None, Act::Leave { session });
         }
     }
@@ -618,11 +619,11 @@ impl Edge {
 
     /// True where nothing is left to be done.
     pub fn is_idle(&self) -> bool {
-        match self.desk {
-            Desk::Busy => false,
-            Desk::Idle(_) => self.inbox.is_empty(),
+        match self.folder {
+            FolderState::Busy => false,
+            FolderState::Idle(_) => self.inbox.is_empty(),
             // What waits for a folder that is not there waits no longer.
-            Desk::Closed | Desk::Lost => true,
+            FolderState::Closed | FolderState::Lost => true,
         }
     }
 }

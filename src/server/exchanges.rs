@@ -17,6 +17,7 @@ use std::{
 
 use super::{
     budget::{Budget, Holder},
+    pieces,
     upload::Upload,
 };
 use crate::{
@@ -45,12 +46,6 @@ const AHEAD_BYTES: usize = 1024 * 1024;
 const AHEAD_LEAST_BYTES: usize = 64 * 1024;
 /// Bytes that are hashed in one go to prove what is there.
 const PROOF_BYTES: u64 = 32 * 1024 * 1024;
-
-/// An error of the disk (errno(3)).
-const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
-
-/// What fills the place of bytes that a file has lost after it was read.
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// One end of a conversation, with its disk.
 pub enum Party {
@@ -397,17 +392,16 @@ impl Exchanges {
         produced
     }
 
-    /// Sends up to `most` bytes of a piece of a file; zeros where the file has lost them.
+    /// Sends up to `most` bytes of a piece of a file; zeros where the file has lost them. None
+    /// where the operation is no conversation.
     pub fn send(
         &mut self,
         piece: FilePiece,
         transport: &mut Transport,
         most: usize,
-    ) -> io::Result<usize> {
+    ) -> Option<io::Result<usize>> {
         let length = piece.length.min(most);
-        let Some(exchange) = self.running.get_mut(&piece.operation) else {
-            return transport.write(&ZEROS[..length.min(ZEROS.len())], false);
-        };
+        let exchange = self.running.get_mut(&piece.operation)?;
         // Pieces are sent in their order: what comes before this one is sent.
         while exchange.files.front().is_some_and(|(number, _)| *number != piece.file) {
             exchange.files.pop_front();
@@ -415,15 +409,13 @@ impl Exchanges {
         if exchange.shrunk != Some(piece.file)
             && let Some((_, file)) = exchange.files.front()
         {
-            match transport.send_file(file.file(), &mut { piece.offset }, length) {
+            match pieces::send(transport, file.file(), piece.offset, length) {
                 Ok(0) => {}
-                // The disk failed, not the connection.
-                Err(error) if error.raw_os_error() == Some(EIO) => {}
-                sent => return sent,
+                sent => return Some(sent),
             }
         }
         exchange.shrunk = Some(piece.file);
-        transport.write(&ZEROS[..length.min(ZEROS.len())], false)
+        Some(pieces::send_zeros(transport, length))
     }
 
     /// Forgets a conversation. What was received of a file is kept for the next time. Closing a

@@ -8,6 +8,7 @@
 //! thread fast. Nobody gets more than a budget in one turn.
 
 mod acceptor;
+mod admission;
 mod answers;
 pub mod arguments;
 mod border;
@@ -17,11 +18,11 @@ mod connections;
 pub mod credentials;
 mod edge;
 mod exchanges;
-mod identity;
 mod keys;
 mod lingering;
 mod listings;
 mod passwd;
+mod pieces;
 mod program;
 mod programs;
 mod questions;
@@ -41,12 +42,12 @@ use std::{
 };
 
 use acceptor::Acceptor;
+use admission::{Admission, Plan};
 use border::Border;
 use commands::{CommandSetup, Commands};
 use connections::Connections;
 use edge::{Edge, Place};
 use exchanges::Exchanges;
-use identity::{Identity, Plan};
 use keys::Keys;
 use lingering::Lingering;
 use mio::{Events, Interest, Poll, Waker, event::Event};
@@ -106,7 +107,7 @@ pub struct Server {
     exchanges: Exchanges,
     /// Conversations for which something has come.
     fed: Vec<OperationId>,
-    identity: Identity,
+    admission: Admission,
     keys: Keys,
     waker: Arc<Waker>,
     /// What the hub wants done, but for writing and reading, which have lists of their own.
@@ -165,13 +166,13 @@ impl Server {
         if std::env::var_os("SIXFOUR_PROVOKE_FAULTS").is_some() {
             hub.provoke_faults();
         }
-        let identity = Identity::new(plan, &limits, Arc::clone(&waker));
-        let accounts = identity.accounts();
+        let admission = Admission::new(plan, &limits, Arc::clone(&waker));
+        let accounts = admission.accounts();
         hub.handle(Time(0), Input::Accounts { accounts: &accounts, changed: &[] });
         Ok(Server {
             acceptor: Acceptor::new(listeners, registry)?,
             hub,
-            identity,
+            admission,
             clock: Clock::start(),
             now: 0,
             signals,
@@ -357,7 +358,7 @@ impl Server {
     fn on_signal(&mut self, signal: Signal) -> Course {
         match signal {
             Signal::Reload => {
-                self.identity.reload();
+                self.admission.reload();
                 self.keys.reload(Arc::clone(&self.waker));
                 Course::GoOn
             }
@@ -391,10 +392,10 @@ impl Server {
 
     fn accept(&mut self) {
         let mut arrived = Vec::new();
-        let Server { acceptor, identity, poll, now, .. } = self;
+        let Server { acceptor, admission, poll, now, .. } = self;
         acceptor.tick(*now, poll.registry());
         let has_room = acceptor.accept(*now, |stream, peer| {
-            arrived.extend(identity.receive(stream, peer));
+            arrived.extend(admission.receive(stream, peer));
         });
         if !has_room {
             self.hub.make_room();
@@ -405,15 +406,15 @@ impl Server {
 
     /// Takes in what is known now of who is who.
     fn take_identities(&mut self) {
-        while let Some(news) = self.identity.try_recv() {
+        while let Some(news) = self.admission.try_recv() {
             match news {
-                identity::News::Arrived(stream, origin) => {
+                admission::News::Arrived(stream, origin) => {
                     self.take_in(stream, origin);
                 }
-                identity::News::Verified(session, verdict) => {
+                admission::News::Verified(session, verdict) => {
                     self.input(Input::Verified { session, verdict });
                 }
-                identity::News::Accounts(accounts, changed) => {
+                admission::News::Accounts(accounts, changed) => {
                     self.input(Input::Accounts { accounts: &accounts, changed: &changed });
                 }
             }
@@ -518,10 +519,12 @@ impl Server {
                     let bytes = &bytes[..bytes.len().min(left + SLACK_BYTES)];
                     connection.transport.write(bytes, more)
                 }
-                Piece::File(piece) if self.exchanges.has(piece.operation) => {
-                    self.exchanges.send(piece, &mut connection.transport, left)
+                Piece::File(piece) => {
+                    let sent = self.exchanges.send(piece, &mut connection.transport, left);
+                    sent.unwrap_or_else(|| {
+                        self.transfers.send(piece, &mut connection.transport, left)
+                    })
                 }
-                Piece::File(piece) => self.transfers.send(piece, &mut connection.transport, left),
             };
             match sent {
                 Ok(0) => {

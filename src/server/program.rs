@@ -11,10 +11,10 @@ use clap::{CommandFactory as _, Parser as _};
 
 use super::{
     Server,
+    admission::Plan,
     arguments::{self, Command},
     commands::CommandSetup,
     edge::Place,
-    identity::Plan,
     keys::Keys,
     passwd,
 };
@@ -141,7 +141,7 @@ fn serve(arguments: &arguments::Arguments) -> Result<(), String> {
     let greeting =
         format!("sixfour server listening on {where_to}\nits key is {fingerprint}{new}\n");
     say_on_stdout(greeting);
-    log::info!("serving {}; {}", server.describe_share(root), server.identity.describe());
+    log::info!("serving {}; {}", server.describe_share(root), server.admission.describe());
     server.run().map_err(|error| format!("the event loop failed: {error}"))?;
     log::info!("stopped");
     logger::flush();

@@ -1,15 +1,17 @@
 //! Files on their way out, and listings: opened, read and hashed by workers, sent by the loop.
 
-use std::{collections::HashMap, ffi::OsString, fs::File, ops::ControlFlow, sync::Arc};
+use std::{collections::HashMap, ffi::OsString, fs::File, io, ops::ControlFlow, sync::Arc};
 
 use super::{
     budget::Holder,
     listings::{self, Listing, Listings},
+    pieces,
 };
 use crate::{
-    hub::{OperationId, SessionId},
+    hub::{FilePiece, OperationId, SessionId},
     sys::{
         files::{self, FileError, FileHash, NOTHING_SHARED, OpenedFile, Share},
+        transport::Transport,
         workers::{Behalf, Cancelled, NotTaken, Workers},
     },
     wire::{ErrorCode, Outcome, Refusal, SharePath, event::Entry},
@@ -87,7 +89,7 @@ enum Hash {
 }
 
 /// What is said of a file before its bytes.
-pub struct Announcement {
+pub struct FileHead {
     /// Without folders.
     pub name: Vec<u8>,
     /// Bytes.
@@ -178,7 +180,7 @@ impl Transfers {
         &mut self,
         id: OperationId,
         opened: Result<OpenedFile, FileError>,
-    ) -> Option<Result<Announcement, Refusal>> {
+    ) -> Option<Result<FileHead, Refusal>> {
         let Some(Transfer::Opening(opening)) = self.running.get(&id) else {
             self.openers.dispose(Behalf::SERVER, opened);
             return None;
@@ -210,7 +212,7 @@ impl Transfers {
             cancelled,
         };
         self.running.insert(id, Transfer::File(outgoing));
-        Some(Ok(Announcement { name, size, modified: modified.0 }))
+        Some(Ok(FileHead { name, size, modified: modified.0 }))
     }
 
     fn hash(
@@ -303,6 +305,20 @@ impl Transfers {
         match self.running.get(&id)? {
             Transfer::File(outgoing) if !outgoing.shrunk => Some(&outgoing.file),
             _ => None,
+        }
+    }
+
+    /// Sends up to `most` bytes of a piece of a file; 0 means that the file has lost them.
+    pub fn send(
+        &self,
+        piece: FilePiece,
+        transport: &mut Transport,
+        most: usize,
+    ) -> io::Result<usize> {
+        let length = piece.length.min(most);
+        match self.file(piece.operation) {
+            Some(file) => pieces::send(transport, file, piece.offset, length),
+            None => pieces::send_zeros(transport, length),
         }
     }
 

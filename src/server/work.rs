@@ -1,6 +1,6 @@
 //! Doing what the hub wants done: starting, feeding, pulling and ending operations.
 
-use std::{io, os::unix::fs::FileExt as _};
+use std::os::unix::fs::FileExt as _;
 
 use super::{
     Server,
@@ -10,19 +10,12 @@ use super::{
     transfers,
 };
 use crate::{
-    hub::{Chunk, Effect, FilePiece, Input, OperationId, SessionId, Work},
-    sys::transport::Transport,
+    hub::{Chunk, Effect, Input, OperationId, SessionId, Work},
     wire::{ErrorCode, Outcome, Refusal, Stream},
 };
 
-/// An error of the disk (errno(3)).
-const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
-
 /// So much of an upload is worth a worker, though more of it is at hand.
 const GATHER_BYTES: usize = 256 * 1024;
-
-/// What fills the place of bytes that a file has lost while it was sent: the frame was announced.
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 impl Server {
     /// Does all that there is to do, but for commands and chunks of output beyond the numbers that
@@ -35,7 +28,7 @@ impl Server {
             match effect {
                 Effect::Start { operation, session, work } => self.start(operation, session, work),
                 Effect::Verify { session, name, password } => {
-                    if let Err(verdict) = self.identity.verify(session, name, password) {
+                    if let Err(verdict) = self.admission.verify(session, name, password) {
                         self.input(Input::Verified { session, verdict });
                     }
                 }
@@ -326,7 +319,7 @@ impl Server {
                 transfers::Done::Opened(id, opened) => match self.transfers.on_opened(id, opened) {
                     None => {}
                     Some(Err(refusal)) => self.end(id, Outcome::Failed(refusal)),
-                    Some(Ok(transfers::Announcement { name, size, modified })) => {
+                    Some(Ok(transfers::FileHead { name, size, modified })) => {
                         let name = &name;
                         self.input(Input::Opened { operation: id, name, size, modified });
                         self.produce(id);
@@ -369,25 +362,5 @@ impl Server {
         let text = "the file became shorter, or could not be read, while it was sent; try again";
         let refusal = Refusal::new(0, ErrorCode::FileChanged, text);
         self.end(operation, Outcome::Failed(refusal));
-    }
-}
-
-impl transfers::Transfers {
-    /// Sends up to `most` bytes of a piece of a file; 0 means that the file has lost them.
-    pub(super) fn send(
-        &self,
-        piece: FilePiece,
-        transport: &mut Transport,
-        most: usize,
-    ) -> io::Result<usize> {
-        let length = piece.length.min(most);
-        match self.file(piece.operation) {
-            Some(file) => match transport.send_file(file, &mut { piece.offset }, length) {
-                // The disk failed, not the connection.
-                Err(error) if error.raw_os_error() == Some(EIO) => Ok(0),
-                sent => sent,
-            },
-            None => transport.write(&ZEROS[..length.min(ZEROS.len())], false),
-        }
     }
 }

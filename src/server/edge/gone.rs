@@ -1,6 +1,6 @@
 //! A data folder that was removed while the server runs.
 
-use super::{Desk, Edge, Step};
+use super::{Edge, FolderState, Step};
 use crate::{
     edge::DataFolder,
     wire::{ErrorCode, Refusal},
@@ -11,10 +11,13 @@ impl Edge {
     /// received for it is lost.
     pub(super) fn leave_if_gone(&mut self) {
         let is_gone = self.disk.as_ref().is_some_and(DataFolder::is_gone);
-        if !is_gone || !matches!(self.desk, Desk::Idle(_)) {
+        if !is_gone || !matches!(self.folder, FolderState::Idle(_)) {
             return;
         }
-        let Desk::Idle(former) = std::mem::replace(&mut self.desk, Desk::Closed) else { return };
+        let FolderState::Idle(former) = std::mem::replace(&mut self.folder, FolderState::Closed)
+        else {
+            return;
+        };
         log::warn!("the data folder was removed; it is opened again where it is made anew");
         (self.former, self.disk) = (Some(former), None);
         let receiving = self.running.iter();

@@ -108,7 +108,7 @@ fn place_of(path: &Path) -> Result<HeldPlace, String> {
 }
 
 /// Finds out who is who.
-pub struct Identity {
+pub struct Admission {
     policy: Policy,
     account: OwnAccount,
     owners: Owners,
@@ -154,9 +154,9 @@ pub enum News {
     Accounts(Vec<(Name, Rights)>, Vec<Name>),
 }
 
-impl Identity {
+impl Admission {
     /// Does what `plan` says.
-    pub fn new(plan: Plan, limits: &Limits, waker: Arc<Waker>) -> Identity {
+    pub fn new(plan: Plan, limits: &Limits, waker: Arc<Waker>) -> Admission {
         let Plan { policy, credentials, slow_owners, .. } = plan;
         let owners = match policy.mode {
             Mode::Open { .. } | Mode::Credentials { .. } => Owners::NotAsked,
@@ -177,7 +177,7 @@ impl Identity {
             let current = Arc::new(credentials);
             Passwords { place, current, workers, reading: false, read_again: false }
         });
-        Identity { policy, account: OwnAccount::current(), owners, passwords }
+        Admission { policy, account: OwnAccount::current(), owners, passwords }
     }
 
     /// One line for the operator: whom the server serves.
