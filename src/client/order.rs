@@ -416,7 +416,10 @@ fn split_words(text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::host::{PingHost, Question};
+    use crate::wire::{
+        host::{PingHost, Question},
+        verbs::{self, Verb},
+    };
 
     fn message(to: &str, text: &str) -> Vec<Order> {
         vec![Order::Message { to: to.into(), text: text.into(), receipt_ms: None }]
@@ -458,6 +461,19 @@ mod tests {
         let run =
             |command: &str| Order::Run { command: command.into(), stdin: false, timeout_ms: 0 };
         assert_eq!(parse("Linux:ls | wc"), Ok(vec![run("ls | wc")]));
+    }
+
+    #[test]
+    fn what_is_helped_with_can_be_typed() {
+        let text = verbs::help_at_prompt();
+        assert!(!text.contains("SIZE") && !text.contains("user NAME"), "{text}");
+        for entry in VERBS.iter().filter(|entry| entry.verb != Verb::User) {
+            let word = entry.usage.split([' ', '[', ':']).next().expect("a word");
+            assert!(text.lines().any(|line| line.starts_with(word)), "{word}");
+        }
+        for typed in ["upload a b --to c", "send a b bob", "accept", "accept 1", "refuse 1 no"] {
+            assert!(parse(typed).is_ok(), "{typed}");
+        }
     }
 
     #[test]

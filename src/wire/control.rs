@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Blob, Call, EdgeCall, ErrorCode, Form, HostCall, Name, Outcome, Parcel, Proposal, Refusal,
-    Secret, SharePath, Tag,
+    Secret, SharePath, Tag, check,
     edge::{ComputeBody, DeleteBody, JoinBody, UploadBody},
     error::ErrorCode::*,
     event::{Ended, Entry, Object, UdpPort, Witness},
     host::{self, Interpreter, Question},
-    line,
     name::NAME_RULE,
     offer,
 };
@@ -277,19 +276,19 @@ impl<'a> CallBody<'a> {
                 .map_err(|fault| Refusal::new(tag, BadPath, fault.to_string())),
             CallBody::Store { into } => {
                 let bytes = into.as_ref().map_or(&b""[..], |path| &path.0);
-                line::list_path(bytes).map(|into| Call::Store { into })
+                check::folder(bytes).map(|into| Call::Store { into })
             }
             CallBody::Run { command, .. } if command.trim().is_empty() => {
                 Err(Refusal::new(tag, BadArguments, "the command is empty"))
             }
             CallBody::Run { command, stdin, timeout_ms, interpreter } => {
                 let interpreter = interpreter.unwrap_or(Interpreter::Linux);
-                let checked = line::check_command(&command).map(drop);
-                checked.map(|()| host::script(interpreter, command, stdin, timeout_ms))
+                let checked = check::command(command);
+                checked.map(|command| host::script(interpreter, command, stdin, timeout_ms))
             }
             CallBody::Ls { path } => {
                 let bytes = path.as_ref().map_or(&b""[..], |path| &path.0);
-                line::list_path(bytes).map(|path| Call::List { path })
+                check::folder(bytes).map(|path| Call::List { path })
             }
             CallBody::Who => Ok(Call::Who),
             CallBody::Announce { udp_port } => Ok(Call::Announce { udp_port }),

@@ -5,13 +5,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Name, Refusal,
-    control::CallBody,
-    error::ErrorCode::*,
-    event::Object,
-    verbs::{self, Verb},
-};
+use super::{Name, Refusal, control::CallBody, error::ErrorCode::*, event::Object};
 use crate::limits::REQUEST_ID_MAX_BYTES;
 
 /// A request of a device. The device is the session's user; its files are its own.
@@ -273,47 +267,8 @@ fn bad(text: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::new(0, BadArguments, text)
 }
 
-/// Reads what stands behind one of the verbs `edge.*`.
-pub(super) fn parse_line(verb: Verb, rest: &str) -> Result<EdgeCall, Refusal> {
-    let entry = verbs::VERBS.iter().find(|entry| entry.verb == verb).expect("all are listed");
-    let wrong = |what: &str| bad(format!("{what}; write `{}`", entry.usage));
-    let mut words = rest.split_ascii_whitespace();
-    let mut file_id = || words.next().and_then(parse_integer).ok_or_else(|| wrong(BAD_FILE_ID));
-    let call = match verb {
-        Verb::EdgeJoin => {
-            let port = words.next().and_then(parse_integer);
-            let port = port.and_then(|port| u16::try_from(port).ok());
-            let udp_port = port.ok_or_else(|| wrong("a UDP port is 0 to 65535"))?;
-            EdgeCall::Join { udp_port }
-        }
-        Verb::EdgeUpload => {
-            let file_id = file_id()?;
-            let samples = words.by_ref().map(parse_sample).collect::<Option<Vec<i64>>>();
-            let samples = samples.ok_or_else(|| wrong("a sample is a 64-bit integer"))?;
-            return upload(file_id, None, None, Some(samples));
-        }
-        Verb::EdgeCompute => {
-            let file_id = file_id()?;
-            let operation = words.next().ok_or_else(|| wrong("no operation is named"))?;
-            EdgeCall::Compute { file_id, operation: Statistic::parse(operation)? }
-        }
-        Verb::EdgeDelete => EdgeCall::Delete { file_id: file_id()?, request: None },
-        Verb::EdgeList => EdgeCall::List,
-        Verb::EdgeLeave => EdgeCall::Leave,
-        _ => unreachable!("the caller has looked"),
-    };
-    match words.next() {
-        None => Ok(call),
-        Some(_) => Err(wrong("there are too many arguments")),
-    }
-}
-
-/// As files of samples have them: no `+`.
-fn parse_sample(text: &str) -> Option<i64> {
-    text.parse().ok().filter(|_| !text.starts_with('+'))
-}
-
-fn upload(
+/// An upload; samples that are there are at least one.
+pub(super) fn upload(
     file_id: u32,
     request: Option<RequestId>,
     hash: Option<[u8; 32]>,

@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Call, Refusal,
     error::ErrorCode::{self, BadArguments},
-    line,
-    verbs::{self, Verb},
 };
-use crate::limits::{INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS};
+use crate::limits::{INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS};
 
 /// What can be asked of the host and of the server on it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -164,52 +162,6 @@ fn is_name(text: &str) -> bool {
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
         || hex.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     bare.len() <= HOST_MAX_BYTES && bare.split('.').all(is_label) && !is_number
-}
-
-/// The call of a host command in a line: `rest` is what stands behind its word, without spaces
-/// round it.
-pub(super) fn parse(verb: Verb, rest: &str) -> Result<Call<'_>, Refusal> {
-    let call = match verb {
-        Verb::Linux => return parse_script(Interpreter::Linux, verb, rest),
-        Verb::Dos => return parse_script(Interpreter::Dos, verb, rest),
-        Verb::PowerShell => return parse_script(Interpreter::PowerShell, verb, rest),
-        Verb::Ping if !rest.is_empty() => return ping(rest),
-        Verb::Python if rest.eq_ignore_ascii_case("--version") => HostCall::PythonVersion,
-        Verb::Python => {
-            let text = format!("only its version can be asked for; write `{}`", usage(verb));
-            return Err(Refusal::new(0, BadArguments, text));
-        }
-        _ if !rest.is_empty() => {
-            let usage = usage(verb);
-            let text = format!("`{usage}` takes no arguments; a text for somebody is `TEXT|NAME`");
-            return Err(Refusal::new(0, BadArguments, text));
-        }
-        Verb::Ip => HostCall::Ask(Question::Addresses),
-        Verb::Name => HostCall::Ask(Question::Name),
-        Verb::Ram => HostCall::Ask(Question::Memory),
-        Verb::Os => HostCall::Ask(Question::System),
-        Verb::Cpu => HostCall::Ask(Question::Processor),
-        Verb::Ping => HostCall::Ask(Question::Pong),
-        Verb::Info => HostCall::Ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
-        Verb::Clear => HostCall::Clear,
-        Verb::Disconnect => HostCall::Disconnect,
-        Verb::Reset => HostCall::Reset,
-        Verb::Kill => HostCall::Kill,
-        other => unreachable!("{other:?} is no host command"),
-    };
-    Ok(Call::Host(call))
-}
-
-fn usage(verb: Verb) -> &'static str {
-    verbs::entry(verb).usage
-}
-
-fn parse_script(interpreter: Interpreter, verb: Verb, rest: &str) -> Result<Call<'_>, Refusal> {
-    if rest.is_empty() {
-        let text = format!("no command is named; write `{}`", usage(verb));
-        return Err(Refusal::new(0, BadArguments, text));
-    }
-    Ok(script(interpreter, line::check_command(rest)?, false, 0))
 }
 
 /// The call for a command under an interpreter. What `/bin/sh` runs is a `run` like any other.

@@ -20,27 +20,10 @@ use super::{
 use crate::{
     limits::ID_MAX_BYTES,
     wire::{
-        Blob, Call, Name, Refusal, Request, Secret, SharePath, Text, control::CallBody,
-        error::ErrorCode::*, host::split_interpreter, line, name::NAME_RULE,
+        Blob, Call, Name, Refusal, Request, Secret, Text, check, control::CallBody,
+        error::ErrorCode::*, host::split_interpreter, name::NAME_RULE,
     },
 };
-
-/// Host commands, which may be written in any case, as values of `op`.
-const HOST_OPS: [&str; 13] = [
-    r#""ip""#,
-    r#""name""#,
-    r#""ram""#,
-    r#""os""#,
-    r#""cpu""#,
-    r#""info""#,
-    r#""ping""#,
-    r#""python-version""#,
-    r#""clear""#,
-    r#""help""#,
-    r#""disconnect""#,
-    r#""reset""#,
-    r#""kill""#,
-];
 
 type Checked<T> = Result<T, Refusal>;
 
@@ -109,16 +92,8 @@ fn request<'a>(
             "`{}` is a conversation in frames; here are `download` and `upload`",
             op.text()
         )),
-        _ => call(members.iter().map(|it| {
-            let value = if it.key.is("op") { host_op(it.value.raw()) } else { it.value.raw() };
-            (it.key.text(), Raw(value))
-        })),
+        _ => call(members.iter().map(|it| (it.key.text(), Raw(it.value.raw())))),
     }
-}
-
-/// The value of `op` as the one type of all calls names it.
-fn host_op(raw: &str) -> &str {
-    HOST_OPS.into_iter().find(|op| op.eq_ignore_ascii_case(raw)).unwrap_or(raw)
 }
 
 /// The string of this name; `None` where there is no such member.
@@ -197,8 +172,7 @@ fn upload<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'
     let content = blob(content, "content")?;
     let size = content.len() as u64;
     label.input = Some(content);
-    let path = SharePath::parse(&path);
-    let path = path.map_err(|fault| Refusal::new(0, BadPath, fault.to_string()))?;
+    let path = check::path(&path)?;
     Ok(Request::Call { tag: 0, call: Call::Upload { path: Ok(path), size } })
 }
 
@@ -230,7 +204,7 @@ fn message<'a>(members: &Members<'a>, scratch: &'a mut Vec<u8>) -> Checked<Reque
     let (names, unescaped) = scratch.split_at(split);
     let text = Text::parse(text.plain().unwrap_or(unescaped)).expect("strings are UTF-8");
     let usage = format_args!("a message has `to` and `text`");
-    match line::message(names, text, usage)? {
+    match check::message(names, text, usage)? {
         Request::Message { to, text, .. } => Ok(Request::Message { tag, to, text }),
         _ => unreachable!("a message is a message"),
     }
@@ -288,29 +262,49 @@ fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<R
 
 fn body<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<CallBody<'a>> {
     let members = members.collect::<Vec<_>>();
-    let read = members.iter().map(|(key, value)| (key.clone(), Raw(value.0)));
+    let read = members.iter().map(|(key, value)| (key.clone(), Given::of(key, value.0)));
     match CallBody::deserialize(MapDeserializer::new(read)) {
         Ok(body) => Ok(body),
         Err(error) => bad(words::of_fault(&members, &error.to_string())),
     }
 }
 
-/// A value that serde reads only where somebody asks for it.
+/// A value as it was written.
 pub(super) struct Raw<'a>(pub(super) &'a str);
 
-impl<'de> IntoDeserializer<'de, serde_json::Error> for Raw<'de> {
-    type Deserializer = Raw<'de>;
+/// A value that serde reads only where somebody asks for it.
+enum Given<'a> {
+    /// As it was written.
+    Raw(&'a str),
+    /// The `op` as the table of verbs has it: some count in any case.
+    Op(&'static str),
+}
 
-    fn into_deserializer(self) -> Raw<'de> {
+impl<'a> Given<'a> {
+    fn of(key: &str, raw: &'a str) -> Given<'a> {
+        match key {
+            "op" => words::op_of(raw).map_or(Given::Raw(raw), |entry| Given::Op(entry.op())),
+            _ => Given::Raw(raw),
+        }
+    }
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Given<'de> {
+    type Deserializer = Given<'de>;
+
+    fn into_deserializer(self) -> Given<'de> {
         self
     }
 }
 
-impl<'de> Deserializer<'de> for Raw<'de> {
+impl<'de> Deserializer<'de> for Given<'de> {
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, serde_json::Error> {
-        serde_json::Deserializer::from_str(self.0).deserialize_any(visitor)
+        match self {
+            Given::Raw(raw) => serde_json::Deserializer::from_str(raw).deserialize_any(visitor),
+            Given::Op(op) => visitor.visit_borrowed_str(op),
+        }
     }
 
     forward_to_deserialize_any! {
