@@ -420,15 +420,19 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
+/// Of a memory that all share one source takes one part of so many, and what one session may have
+/// in any case: an address makes as many sessions as it likes.
+pub const SOURCE_PART: usize = 4;
+
 /// Sockets that wait for their peers to hang up, of so many descriptors: those beyond are closed
 /// at once.
 pub fn lingering_max(descriptors: u64) -> usize {
     usize::try_from(descriptors / 8).unwrap_or(usize::MAX).min(4096)
 }
 
-/// Outputs of ended commands that are read on for what these have left in the background, of so many
-/// descriptors. The oldest are closed for those beyond; a source has a quarter of them, and the two
-/// of one command in any case.
+/// Outputs of ended commands that are read on for what these have left in the background, of so
+/// many descriptors. The oldest are closed for those beyond; a source has a quarter of them, and
+/// the two of one command in any case.
 pub fn leftovers_max(descriptors: u64) -> usize {
     usize::try_from(descriptors / 16).unwrap_or(usize::MAX).clamp(2, 512)
 }
@@ -521,25 +525,99 @@ impl Limits {
         }
     }
 
-    /// Panics where two bounds contradict each other: a fault of ours, found at the start.
-    pub fn check(&self) {
-        assert!(self.chunk_max_bytes <= CHUNK_MAX_BYTES);
-        assert!(self.outbox_low_bytes <= self.outbox_pause_bytes);
-        assert!(self.outbox_pause_bytes < self.outbox_max_bytes);
-        assert!(self.operations_source_max <= self.operations_total_max);
-        assert!(self.outbox_max_bytes <= self.waiting_total_max_bytes);
-        assert!(self.replies_total_max_bytes <= self.waiting_total_max_bytes);
-        assert!(self.content_max_bytes <= self.reply_max_bytes as u64);
-        assert!(self.reply_max_bytes <= self.replies_session_max_bytes);
-        assert!(self.inputs_session_max_bytes <= self.inputs_total_max_bytes);
-        assert!(self.verifications_max > 0 && self.unknown_names_max > self.verifications_max);
-        assert!(self.ping_after < self.gone_after);
-        assert!(self.sessions_max < 1 << 24, "slots are 24 bits of a session id");
+    /// Whether these bounds make sense, each by itself and with each other; else which do not. Of
+    /// what has passed this, nothing later is to be asserted that a bound could break.
+    ///
+    /// # Errors
+    /// What contradicts what.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let rules = [
+            (self.sessions_max > 0, "no session may be open"),
+            (self.sessions_max < 1 << 24, "a session's slot has 24 bits of its id"),
+            (self.operations_max > 0, "no operation may be under way"),
+            (self.operations_source_max > 0, "no source may have an operation"),
+            (
+                self.operations_source_max <= self.operations_total_max,
+                "one source may have more operations than all",
+            ),
+            (self.chunk_max_bytes > 0, "a chunk holds nothing"),
+            (self.chunk_max_bytes <= CHUNK_MAX_BYTES, "a chunk does not fit a frame"),
+            (self.output_window_bytes > 0, "no output may be on its way"),
+            (self.input_window_bytes > 0, "no input may be on its way"),
+            (self.outbox_low_bytes > 0, "an empty outbox is not low"),
+            (self.outbox_low_bytes <= self.outbox_pause_bytes, "low is above the pause"),
+            (self.outbox_pause_bytes < self.outbox_max_bytes, "the pause is above the most"),
+            (
+                self.outbox_max_bytes <= self.waiting_total_max_bytes,
+                "one outbox may hold more than all",
+            ),
+            (
+                self.replies_total_max_bytes <= self.waiting_total_max_bytes,
+                "replies may hold more than all that waits",
+            ),
+            (self.content_max_bytes <= self.reply_max_bytes as u64, "content fits no reply"),
+            (
+                self.reply_max_bytes <= self.replies_session_max_bytes,
+                "one reply may hold more than all of its session",
+            ),
+            (
+                self.replies_session_max_bytes <= self.replies_total_max_bytes,
+                "the replies of one session may hold more than all",
+            ),
+            (
+                self.inputs_session_max_bytes <= self.inputs_total_max_bytes,
+                "the input of one session may hold more than all",
+            ),
+            (self.verifications_max > 0, "no password may be checked"),
+            (
+                self.unknown_names_max > self.verifications_max,
+                "a name is forgotten while its password is checked",
+            ),
+            (self.ping_after < self.gone_after, "silence is the end before it is asked about"),
+        ];
+        rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err(what))
     }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits::USUAL
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_descriptors_there_are_the_limits_make_sense() {
+        for descriptors in (0..2000).chain([4096, 20_000, 1 << 20, u64::MAX]) {
+            let limits = Limits::USUAL.within(descriptors);
+            assert_eq!(limits.check(), Ok(()), "{descriptors} descriptors");
+        }
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other_are_told() {
+        let usual = Limits::USUAL;
+        assert_eq!(usual.check(), Ok(()));
+        for (wrong, words) in [
+            (Limits { sessions_max: 0, ..usual }, "no session"),
+            (Limits { sessions_max: 1 << 24, ..usual }, "24 bits"),
+            (Limits { operations_max: 0, ..usual }, "no operation"),
+            (Limits { operations_source_max: 2000, ..usual }, "one source"),
+            (Limits { chunk_max_bytes: CHUNK_MAX_BYTES + 1, ..usual }, "a frame"),
+            (Limits { outbox_low_bytes: 1 << 19, ..usual }, "above the pause"),
+            (Limits { outbox_pause_bytes: 1 << 20, ..usual }, "above the most"),
+            (Limits { waiting_total_max_bytes: 1000, ..usual }, "one outbox"),
+            (Limits { content_max_bytes: 1 << 40, ..usual }, "no reply"),
+            (Limits { inputs_total_max_bytes: 1000, ..usual }, "more than all"),
+            (Limits { verifications_max: 0, ..usual }, "no password"),
+            (Limits { unknown_names_max: 2, ..usual }, "forgotten"),
+            (Limits { gone_after: usual.ping_after, ..usual }, "silence"),
+        ] {
+            let told = wrong.check().expect_err(words);
+            assert!(told.contains(words), "{told}");
+        }
     }
 }

@@ -181,3 +181,44 @@ fn a_path_that_is_cut_midway_gives_way_to_the_server_without_a_byte_lost() {
     assert!(said.contains(rerouted), "{said}");
     assert!(took < Duration::from_secs(25), "{took:?}");
 }
+
+#[test]
+fn what_a_sender_that_vanished_had_begun_is_gone_on_with_soon_on_either_way() {
+    for (family, way) in [(0, &["--limit", "1M"][..]), (1, &["--no-direct", "--limit", "1M"])] {
+        let Some(network) = Network::new("gone") else { return };
+        network.forward([true, true]);
+        let server = network.server();
+        let any = process::FAMILIES[0];
+        let (alice, bob) = (Place::new("alice", any), Place::new("bob", any));
+        let content = noise(9, 6 * MIB);
+        alice.put("plan", &content);
+        let receive = ["-v", "--accept", "all", "receive"];
+        let mut receiver = network.client(&server, &bob, family, &receive);
+        await_welcome(&mut receiver);
+        let words = [&["send"], way, &["plan", "bob"]].concat();
+        let first = network.client(&server, &alice, family, &words);
+        await_bytes(&unfinished(&bob, "alice_plan"), MIB as u64);
+        network.machines.set('a', &["link", "set", "out", "down"]);
+        let cut = Instant::now();
+        // The same user on another machine, that of the server.
+        let said = loop {
+            let mut command = network.machines.command('s', env!("CARGO_BIN_EXE_client"));
+            command.args(["--user", "alice", "--ip", "::1", "--port", &server.port.to_string()]);
+            command.args(["send", "plan", "bob"]).current_dir(alice.folder.path());
+            command.env("XDG_STATE_HOME", alice.folder.path()).stdin(Stdio::null());
+            let output = command.output().expect("the client starts");
+            let said = String::from_utf8(output.stderr).expect("text");
+            if output.status.success() {
+                break said;
+            }
+            let is_held = ["error busy: ", "error name-taken: "].iter().any(|it| said.contains(it));
+            assert!(is_held && cut.elapsed() < Duration::from_secs(15), "{way:?}: {said}");
+            thread::sleep(Duration::from_millis(200));
+        };
+        assert!(said.contains("going on at "), "{way:?}: {said}");
+        assert!(bob.read("alice_plan") == content, "other bytes came");
+        assert_ne!(end_of(first).code, Some(0));
+        receiver.kill().expect("it is ours");
+        receiver.wait().expect("it ends");
+    }
+}

@@ -10,9 +10,12 @@ use between::{
 };
 use serde_json::json;
 use sixfour::{
-    hub::{CloseReason, Effect, Input},
+    hub::{Chunk, CloseReason, Effect, Input},
     limits::Limits,
-    wire::frame::{client, server},
+    wire::{
+        Outcome,
+        frame::{client, server},
+    },
 };
 use table::{Table, message};
 
@@ -505,4 +508,25 @@ fn a_conversation_may_pause_but_what_waits_is_to_be_taken() {
     table.at(610_000);
     assert_eq!(table.hub.ends_count(), 0);
     assert!(table.heard(alice).contains("timed-out"));
+}
+
+#[test]
+fn behind_its_end_an_operation_grants_no_credit_though_its_file_is_still_on_its_way() {
+    let mut table = Table::new();
+    let alice = table.frame("alice");
+    request(&mut table, alice, 1, json!({"op": "fetch", "paths": ["f"]}));
+    let operation = table.started();
+    put(&mut table, alice, client::DATA, 1, b"0123456789");
+    let taken = table.hub.take_input(operation, Vec::new());
+    assert_eq!(taken, Some((b"0123456789".to_vec(), false)));
+    table.input(Input::InputDone { operation, count: 4 });
+    assert_eq!(credit(&mut table, alice), 4);
+    table.get_stuck(alice);
+    let chunk = Chunk::File { file: 0, offset: 0, length: 5 };
+    table.input(Input::Chunk { operation, chunk });
+    table.input(Input::Ended { operation, outcome: Outcome::Done });
+    let before = table.hub.unsent_bytes(alice);
+    table.input(Input::InputDone { operation, count: 6 });
+    assert_eq!(table.hub.unsent_bytes(alice), before);
+    table.hub.check_invariants();
 }

@@ -20,14 +20,17 @@ use sixfour::wire::verbs::{VERBS, Verb};
 use tempfile::TempDir;
 
 /// All documents with links.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "PROTOCOL.md",
+    "SECURITY.md",
     "benches/README.md",
     "docs/security.md",
     "docs/edge.md",
+    "docs/files.md",
     "fuzz/README.md",
 ];
 

@@ -24,6 +24,8 @@ mod post;
 mod rng;
 #[path = "sim/shell.rs"]
 mod shell;
+#[path = "hub/small.rs"]
+mod small;
 #[path = "sim/vault.rs"]
 mod vault;
 
@@ -44,59 +46,12 @@ use sixfour::{
         admission::{Mode, Origin, Owner, Policy},
         rights::Rights,
     },
-    limits::Limits,
     wire::Dialect,
 };
 use vault::{ATTEMPTS, Vault};
 
 /// Small, so that every bound is hit.
-pub const LIMITS: Limits = Limits {
-    sessions_max: 5,
-    strangers_by_source_max: 3,
-    outbox_max_bytes: 4000,
-    outbox_low_bytes: 700,
-    outbox_pause_bytes: 1500,
-    chunk_max_bytes: 300,
-    output_window_bytes: 1000,
-    input_window_bytes: 600,
-    store_window_bytes: 0,
-    operations_max: 3,
-    waiting_total_max_bytes: 14_000,
-    waiting_patience: Duration::from_millis(150),
-    unfinished_total_max_bytes: 60_000,
-    operations_source_max: 7,
-    upload_idle_timeout: Duration::from_millis(300),
-    operations_total_max: 9,
-    reply_max_bytes: 3000,
-    replies_session_max_bytes: 3500,
-    replies_total_max_bytes: 12_000,
-    inputs_session_max_bytes: 2000,
-    inputs_total_max_bytes: 3000,
-    content_max_bytes: 500,
-    offers_max: 2,
-    offers_total_max: 4,
-    offers_of_one_max: 2,
-    offers_source_max: 4,
-    offer_timeout: Duration::from_millis(500),
-    pipe_stall_timeout: Duration::from_millis(400),
-    receipts_max: 20,
-    first_request_timeout: Duration::from_millis(300),
-    login_timeout: Duration::from_millis(600),
-    lockout_time: Duration::from_millis(150),
-    unknown_names_max: 4,
-    verifications_max: 2,
-    logins_waiting_max: 1,
-    logins_by_source_max: 1,
-    outbox_nobody_bytes: 200,
-    half_open_after: Duration::from_millis(100),
-    closing_timeout: Duration::from_millis(200),
-    watch_every: Duration::from_millis(70),
-    ping_after: Duration::from_millis(900),
-    gone_after: Duration::from_millis(1500),
-    stall_timeout: Duration::from_millis(600),
-    slow_consumer_timeout: Duration::from_millis(250),
-    shutdown_timeout: Duration::from_millis(800),
-};
+pub use small::SMALL as LIMITS;
 
 /// Steps with faults, and steps within which all that is owed must arrive.
 const STEPS: usize = 3000;
@@ -124,7 +79,8 @@ fn same_seed_same_trace() {
 fn every_kind_of_fault_effect_and_ending_occurs() {
     let seen = all_seeds();
     let kinds = "reset, half close, stall, nonsense, stranger, far, full house, ghost session, \
-         ghost operation, late result, stop, time passes, single byte, kernel full, letter, call, \
+         ghost operation, away with input, input done, end of who gets, late result, \
+         stop, time passes, single byte, kernel full, letter, call, \
          go on, ping, offer, accept, refuse, delivered, talked, refused, peer gone, too late, \
          cancelled, nobody there, no such offer, too many offers, cut input, \
          truncated reply, content ahead, shrunk file, input closed, failed start, long pause, \
@@ -475,7 +431,7 @@ impl World {
             }
             if std::mem::take(&mut peer.rude) && !peer.leaving && !peer.half_closed {
                 // The receipts that it owes are told as lost, or come late.
-                match self.rng.percent(50) && peer.welcomed {
+                match self.rng.percent(50) && peer.welcomed && !peer.awaits_answer() {
                     true => peer.leave(),
                     false => peer.acknowledge(),
                 }

@@ -816,6 +816,40 @@ fn an_update_leaves_the_permissions_as_they_were() {
     }
 }
 
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+}
+
+#[test]
+fn nobody_else_may_read_an_update_of_a_private_file_before_it_has_its_name() {
+    for size in [1000, 300_000] {
+        let (from, to) = (folder(), folder());
+        fs::write(from.path().join("key"), vec![b'n'; size]).expect("a file");
+        set_mode(&from.path().join("key"), 0o644);
+        fs::write(to.path().join("key"), b"old").expect("a file");
+        set_mode(&to.path().join("key"), 0o600);
+        let root = Arc::new(opened(from.path()));
+        let items = vec![Item::below(root, b"key")];
+        let mut sender = Sender::new(DiskSource::new(items, Hashes::default()));
+        let mut receiver = Receiver::new(into(to.path()));
+        let mut unfinished = 0;
+        while sender.outcome().is_none() || receiver.outcome().is_none() {
+            sender.produce(1);
+            receiver.handle(&flatten(sender.take_segments()));
+            while receiver.prove(1 << 20) {}
+            // What is whole has still to be made durable here.
+            for name in names_in(to.path()) {
+                let mode = fs::metadata(to.path().join(&name)).expect(&name).mode();
+                assert_eq!(mode & 0o077, 0, "{size}: {name}");
+                unfinished += usize::from(name != "key");
+            }
+            receiver.settle();
+            sender.handle(&receiver.take_bytes());
+        }
+        assert!(unfinished > 0 && read(to.path(), "key").len() == size);
+    }
+}
+
 #[test]
 fn the_folder_that_a_user_has_put_elsewhere_is_filled_there() {
     let (from, to, disk) = (folder(), folder(), folder());

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -50,16 +47,22 @@ impl fmt::Display for Rate {
 #[derive(Clone, Debug)]
 pub struct Bars {
     bars: MultiProgress,
-    is_closed: Arc<AtomicBool>,
+    /// Held by the thread that paints or takes away: a bar that is painted between the last look
+    /// at this and the end of all bars would stay on the screen for good.
+    is_closed: Arc<Mutex<bool>>,
 }
 
 impl Bars {
     /// Bars that show, or only seem to.
     pub fn new(visible: bool) -> Bars {
-        let target =
-            if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bars = MultiProgress::with_draw_target(target);
-        Bars { bars, is_closed: Arc::default() }
+        Bars::painting_on(match visible {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        })
+    }
+
+    fn painting_on(target: ProgressDrawTarget) -> Bars {
+        Bars { bars: MultiProgress::with_draw_target(target), is_closed: Arc::default() }
     }
 
     /// One more bar, for `size` bytes.
@@ -78,14 +81,15 @@ impl Bars {
 
     /// Takes all bars away, and paints none again.
     pub fn close(&self) {
-        self.is_closed.store(true, Ordering::Relaxed);
+        let mut is_closed = self.lock();
+        *is_closed = true;
         // Only a terminal that is gone cannot be painted on.
         let _ = self.bars.clear();
         self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Relaxed)
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,9 +119,14 @@ impl Meter {
 
     /// Takes in what has happened.
     pub fn note(&mut self, report: &Report) {
-        if self.bars.is_closed() {
-            return;
+        let bars = self.bars.clone();
+        let is_closed = bars.lock();
+        if !*is_closed {
+            self.paint(report);
         }
+    }
+
+    fn paint(&mut self, report: &Report) {
         match report {
             Report::Found(size) => {
                 self.files += 1;
@@ -160,6 +169,8 @@ impl Meter {
 
     /// Takes the bars away.
     pub fn clear(&mut self) {
+        let of_all = self.bars.clone();
+        let _painting = of_all.lock();
         let bars = self.file.take().into_iter().chain(self.total.take());
         bars.for_each(|bar| bar.finish_and_clear());
     }
@@ -191,6 +202,13 @@ fn shorten(name: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use indicatif::TermLike;
+
     use super::*;
 
     #[test]
@@ -210,6 +228,82 @@ mod tests {
             assert_eq!(Size(bytes).to_string(), text);
         }
         assert_eq!(Rate(300_000_000).to_string(), "300 MB/s");
+    }
+
+    /// A terminal that remembers whether anything stands on its lines.
+    #[derive(Clone, Debug, Default)]
+    struct Paper(Arc<Mutex<String>>);
+
+    impl TermLike for Paper {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn no_bar_is_painted_once_all_are_taken_away() {
+        for round in 0..300 {
+            let paper = Paper::default();
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(paper.clone()), 255);
+            let bars = Bars::painting_on(target);
+            let mut meter = Meter::new(bars.clone());
+            let (begun, begins) = std::sync::mpsc::channel();
+            let is_over = Arc::new(AtomicBool::new(false));
+            let is_told = is_over.clone();
+            let moving = std::thread::spawn(move || {
+                while !is_told.load(Ordering::Relaxed) {
+                    let name = b"big".to_vec();
+                    let size = 2 * BAR_MIN_BYTES;
+                    meter.note(&Report::Begun { name, size, from: 0, starts_over: false });
+                    let _ = begun.send(());
+                }
+                meter
+            });
+            // Few are painted before the painting is slowed down: it is ended among those.
+            for _ in 0..1 + round % 16 {
+                begins.recv().expect("one has begun");
+            }
+            bars.close();
+            is_over.store(true, Ordering::Relaxed);
+            // The meter is kept until it is looked: taking its own bars away would hide a fault.
+            let meter = moving.join().expect("it moves");
+            assert_eq!(paper.0.lock().unwrap().trim(), "");
+            drop(meter);
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ impl Hub {
         }
         let limits = &self.limits;
         let (own, total) = self.whole_input_bytes(id);
+        let all_max = limits.inputs_total_max_bytes;
         let refuse = |whose: &str, held: usize, most: usize| {
             let text = format!(
                 "{bytes} bytes of input come, {held} of {whose} still wait to be taken, and \
@@ -35,23 +36,30 @@ impl Hub {
         if own + bytes > limits.inputs_session_max_bytes {
             return refuse("yours", own, limits.inputs_session_max_bytes);
         }
-        if total + bytes > limits.inputs_total_max_bytes {
-            return refuse("all users", total, limits.inputs_total_max_bytes);
+        if let Some(source) = self.source(id) {
+            let most = source.part_of(all_max, limits.inputs_session_max_bytes);
+            let held = self.whole_input_bytes_of(|owner| self.source(owner) == Some(source));
+            if held + bytes > most {
+                return refuse("all your connections", held, most);
+            }
+        }
+        if total + bytes > all_max {
+            return refuse("all users", total, all_max);
         }
         Ok(())
     }
 
     /// Bytes of input that wait for the session, and for all that speak JSON.
     pub(super) fn whole_input_bytes(&self, id: SessionId) -> (usize, usize) {
-        let (mut own, mut total) = (0, 0);
-        for (_, operation) in &self.operations {
-            let bytes = operation.held_input_bytes();
-            if bytes > 0 && self.session(operation.owner).is_some_and(Session::is_json) {
-                total += bytes;
-                own += if operation.owner == id { bytes } else { 0 };
-            }
-        }
-        (own, total)
+        (self.whole_input_bytes_of(|owner| owner == id), self.whole_input_bytes_of(|_| true))
+    }
+
+    /// The same for those whose owners are `meant`.
+    fn whole_input_bytes_of(&self, meant: impl Fn(SessionId) -> bool) -> usize {
+        let of_json = |it: &&Operation| self.session(it.owner).is_some_and(Session::is_json);
+        let operations = self.operations.iter().map(|(_, operation)| operation);
+        let held = operations.filter(|it| it.held_input_bytes() > 0 && meant(it.owner));
+        held.filter(of_json).map(Operation::held_input_bytes).sum()
     }
 
     /// Takes in all of an operation's input at once.

@@ -92,6 +92,16 @@ impl Logins {
         }
     }
 
+    /// Where the last of those waits that have come from the source with the most, if those are
+    /// more than so many: they make room for a source that has fewer.
+    fn last_of_many(&self, beyond: usize) -> Option<usize> {
+        let of = |it: &Waiting| {
+            self.waiting.iter().filter(|other| other.source() == it.source()).count()
+        };
+        let counts = self.waiting.iter().enumerate().map(|(at, it)| (of(it), at));
+        counts.max().filter(|(count, _)| *count > beyond).map(|(_, at)| at)
+    }
+
     /// The session has gone: nobody waits for its check any more.
     pub(super) fn forget(&mut self, id: SessionId) {
         self.waiting.retain(|waiting| waiting.session != id);
@@ -172,9 +182,14 @@ impl Hub {
         let limits = &self.limits;
         let own = || waiting.iter().filter(|it| it.source() == login.source()).count();
         let has_failed = self.logins.debts.has_any(login.source(), self.now);
-        let is_full = waiting.len() >= limits.logins_waiting_max;
-        if is_full || has_failed && own() >= limits.logins_by_source_max {
+        if has_failed && own() >= limits.logins_by_source_max {
             return Err(login);
+        }
+        if waiting.len() >= limits.logins_waiting_max {
+            let Some(at) = self.logins.last_of_many(own() + 1) else { return Err(login) };
+            let other = self.logins.waiting.remove(at).expect("it was found there");
+            self.refuse_busy(other.session);
+            self.freed.push(other.session);
         }
         self.logins.waiting.push_back(login);
         Ok(())

@@ -115,8 +115,9 @@ pub struct Hub {
     offers_count: usize,
     /// Large requests that have begun and not ended.
     unfinished: Unfinished,
-    /// When to look again who may go where too much waits.
-    shed_from: Time,
+    /// When to look again who may go where perhaps too much waits for one source; and where too
+    /// much waits for all.
+    shed_from: [Time; 2],
     /// Whether tests may provoke faults.
     #[cfg(debug_assertions)]
     is_provoked: bool,
@@ -356,7 +357,7 @@ pub struct Full;
 impl Hub {
     /// A hub without sessions. `name_key` must be random and secret in earnest: see [`Names`].
     pub fn new(limits: Limits, name_key: [u64; 2], policy: Policy) -> Hub {
-        limits.check();
+        assert_eq!(limits.check(), Ok(()), "whoever chooses limits has checked them");
         let attempts = match policy.mode {
             Mode::Credentials { attempts, .. } => attempts,
             Mode::Protected | Mode::Open { .. } => LOGIN_ATTEMPTS_DEFAULT,
@@ -390,7 +391,7 @@ impl Hub {
             freed: Vec::new(),
             offers_count: 0,
             unfinished: Unfinished::default(),
-            shed_from: Time(0),
+            shed_from: [Time(0); 2],
             #[cfg(debug_assertions)]
             is_provoked: false,
         }

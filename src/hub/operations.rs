@@ -567,9 +567,13 @@ impl Hub {
     pub(super) fn on_input_done(&mut self, id: OperationId, count: usize) {
         let Some(operation) = self.operation_mut(id) else { return };
         let (owner, tag) = (operation.owner, operation.tag);
+        let is_running = matches!(operation.state, OperationState::Running { .. });
         let Some(input) = operation.input.as_mut() else { return };
         input.taken -= count;
-        self.grant(owner, tag, count);
+        // Behind its end nothing more is said of an operation, though its file is still on its way.
+        if is_running {
+            self.grant(owner, tag, count);
+        }
         self.resume(owner);
     }
 

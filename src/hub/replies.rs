@@ -349,7 +349,7 @@ impl Hub {
     }
 
     fn answer_open(&mut self, id: SessionId, at: usize, event: &Event<'_>) {
-        let limits = self.limits;
+        let (limits, room) = (self.limits, self.replies_room(id));
         let session = self.sessions.get_mut(id.slot()).expect("the caller has it");
         let replies = session.replies.as_mut().expect("the caller has looked");
         let OpenReply { tag, answered_by, reply } = &mut replies.open[at];
@@ -372,9 +372,7 @@ impl Hub {
                 return;
             }
             Event::Output { stream, bytes, .. } => {
-                let most = limits.reply_max_bytes.saturating_sub(before);
-                let most =
-                    most.min(limits.replies_total_max_bytes.saturating_sub(self.replies_bytes));
+                let most = limits.reply_max_bytes.saturating_sub(before).min(room);
                 let kept = &bytes[..bytes.len().min(most)];
                 reply.take_in(&Event::Output { tag, stream: *stream, bytes: kept });
                 if kept.len() < bytes.len() {
@@ -391,6 +389,7 @@ impl Hub {
         replies.held_bytes += grown;
         self.replies_bytes += grown;
         if reply.held_bytes() > limits.reply_max_bytes
+            || grown > room
             || self.replies_bytes > limits.replies_total_max_bytes
         {
             reply.truncate();

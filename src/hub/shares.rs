@@ -1,13 +1,13 @@
 //! Shares: nobody takes all of what there is for all, neither with many connections nor with few.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     CloseReason, Hub, OperationId, OperationState, Session, SessionId, SourceNet, Time,
     admission::Mode, operation::Operation, timers::Alarm,
 };
 use crate::{
-    limits::Limits,
+    limits::{Limits, OBJECT_MAX_BYTES, SOURCE_PART},
     wire::{ErrorCode, Name, Refusal, event::Ended},
 };
 
@@ -15,12 +15,24 @@ use crate::{
 const SHED_STEP_MS: u64 = 100;
 
 /// Whose something is, so that several connections of one count as one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum HubSource {
     /// Whoever has shown this name's password.
     User(Name),
     /// Whoever comes from there: a name that nobody has to prove says nothing.
     Network(SourceNet),
+}
+
+impl HubSource {
+    /// What it may hold of a memory of which all may hold `total` and one session `of_one`. The
+    /// programs of this machine are many users: they leave a part to others, no more.
+    pub fn part_of(self, total: usize, of_one: usize) -> usize {
+        let part = match self {
+            HubSource::Network(SourceNet::Loopback) => total - total / SOURCE_PART,
+            _ => total / SOURCE_PART,
+        };
+        part.max(of_one).min(total)
+    }
 }
 
 /// Large requests that have begun and not ended.
@@ -55,8 +67,11 @@ impl Unfinished {
         assert_eq!(self.by_session.values().sum::<usize>(), self.total_bytes);
     }
 
-    fn largest(&self) -> Option<SessionId> {
-        self.by_session.iter().max_by_key(|(_, bytes)| **bytes).map(|(id, _)| *id)
+    /// The largest of those that are `meant`, and how much these are together.
+    fn largest(&self, meant: impl Fn(SessionId) -> bool) -> (Option<SessionId>, usize) {
+        let those = || self.by_session.iter().filter(|(id, _)| meant(**id));
+        let largest = those().max_by_key(|(_, bytes)| **bytes).map(|(id, _)| *id);
+        (largest, those().map(|(_, bytes)| bytes).sum())
     }
 }
 
@@ -136,40 +151,106 @@ impl Hub {
         self.terminate_with(id, Ended::TimedOut, refusal);
     }
 
-    /// Where too much waits for all together, whoever takes nothing goes, who holds most first.
+    /// Where too much waits for all together, or for one source, whoever takes nothing goes: of
+    /// the source that holds most, and there whoever holds most.
     pub(super) fn shed(&mut self) {
         let most = self.limits.waiting_total_max_bytes;
-        let mut total = self.pool.waiting_bytes() + self.replies_bytes;
-        if total <= most || self.now < self.shed_from {
+        let total = self.pool.waiting_bytes() + self.replies_bytes;
+        let is_too_much = total > most;
+        let from = &mut self.shed_from[usize::from(is_too_much)];
+        if total <= most / SOURCE_PART || self.now < *from {
             return;
         }
-        self.shed_from = Time(self.now.0.saturating_add(SHED_STEP_MS));
-        let (now, limits) = (self.now, self.limits);
-        let mut idle: Vec<_> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.takes_nothing(now, &limits))
-            .map(|(_, session)| (session.memory_bytes(), session.id))
-            .collect();
-        idle.sort_unstable();
-        while let Some((bytes, id)) = idle.pop().filter(|_| total > most) {
-            self.doomed.push((id, CloseReason::SlowConsumer));
-            total = total.saturating_sub(bytes);
+        *from = Time(self.now.0.saturating_add(SHED_STEP_MS));
+        let mut by_source = HashMap::<Option<HubSource>, usize>::new();
+        for (_, session) in &self.sessions {
+            *by_source.entry(self.source_of(session)).or_default() += session.memory_bytes();
         }
+        let (now, limits) = (self.now, self.limits);
+        let idle = self.sessions.iter().filter(|(_, it)| it.takes_nothing(now, &limits));
+        let of = |it: &Session| (it.memory_bytes(), it.id, self.source_of(it));
+        let mut idle: Vec<_> = idle.map(|(_, session)| of(session)).collect();
+        idle.sort_unstable_by_key(|(bytes, id, _)| (*bytes, *id));
+        let doomed = choose(idle, by_source, total, &limits);
+        self.doomed.extend(doomed.into_iter().map(|id| (id, CloseReason::SlowConsumer)));
     }
 
-    /// Where all requests that have begun are too large together, the largest goes.
+    /// Where all requests that have begun are too large together, or those of one source, the
+    /// largest of them goes.
     pub(super) fn bound_unfinished(&mut self, id: SessionId, bytes: usize) {
         self.unfinished.set(id, bytes);
-        while self.unfinished.total_bytes > self.limits.unfinished_total_max_bytes
-            && let Some(largest) = self.unfinished.largest()
+        let most = self.limits.unfinished_total_max_bytes;
+        if self.unfinished.total_bytes <= most / SOURCE_PART {
+            return;
+        }
+        if let Some(source) = self.source(id) {
+            let part = source.part_of(most, OBJECT_MAX_BYTES);
+            self.bound_unfinished_of(part, "of yours", |hub, id| hub.source(id) == Some(source));
+        }
+        self.bound_unfinished_of(most, "", |_, _| true);
+    }
+
+    fn bound_unfinished_of(
+        &mut self,
+        most: usize,
+        whose: &str,
+        meant: impl Fn(&Hub, SessionId) -> bool,
+    ) {
+        while let (Some(largest), total) = self.unfinished.largest(|id| meant(self, id))
+            && total > most
         {
             self.unfinished.set(largest, 0);
-            let text = "too much of unfinished requests waits here; try again later";
+            let text = match whose {
+                "" => "too much of unfinished requests waits here; try again later".to_string(),
+                _ => format!("too much of unfinished requests {whose} waits here"),
+            };
             let refusal = Refusal::new(0, ErrorCode::Busy, text);
             self.close(largest, CloseReason::Unfinished, Some(&refusal));
         }
     }
+
+    /// Bytes that a reply of the session may yet grow by, as far as others are concerned.
+    pub(super) fn replies_room(&self, id: SessionId) -> usize {
+        let limits = &self.limits;
+        let most = limits.replies_total_max_bytes;
+        let room = most.saturating_sub(self.replies_bytes);
+        // As long as all hold little nobody has to be counted.
+        let is_little = self.replies_bytes + limits.chunk_max_bytes <= most / SOURCE_PART;
+        let Some(source) = self.source(id).filter(|_| !is_little) else { return room };
+        let own = self.sessions().filter(|session| self.source_of(session) == Some(source));
+        let held: usize = own.map(Session::replies_bytes).sum();
+        room.min(source.part_of(most, limits.replies_session_max_bytes).saturating_sub(held))
+    }
+}
+
+/// Those of `idle`, sorted by what they hold, who go for what all or their sources hold too much.
+fn choose(
+    mut idle: Vec<(usize, SessionId, Option<HubSource>)>,
+    mut by_source: HashMap<Option<HubSource>, usize>,
+    mut total: usize,
+    limits: &Limits,
+) -> Vec<SessionId> {
+    let (most, of_one) = (limits.waiting_total_max_bytes, limits.outbox_max_bytes);
+    let mut chosen = Vec::new();
+    loop {
+        let held = |source: &Option<HubSource>| by_source.get(source).copied().unwrap_or(0);
+        let has_too_much = |source: &Option<HubSource>| {
+            source.is_some_and(|it| held(source) > it.part_of(most, of_one))
+        };
+        let goes = |(_, (bytes, id, source)): &(usize, &(usize, SessionId, Option<HubSource>))| {
+            (has_too_much(source), held(source), *bytes, *id)
+        };
+        let next = idle.iter().enumerate().max_by_key(goes).map(|(at, _)| at);
+        let Some((bytes, id, source)) = next.map(|at| idle.swap_remove(at)) else { break };
+        if total <= most && !has_too_much(&source) {
+            break;
+        }
+        chosen.push(id);
+        total = total.saturating_sub(bytes);
+        let left = held(&source).saturating_sub(bytes);
+        by_source.insert(source, left);
+    }
+    chosen
 }
 
 impl Session {
@@ -180,6 +261,10 @@ impl Session {
 
     /// What it holds of the memory of all.
     fn memory_bytes(&self) -> usize {
-        self.outbox.memory_bytes() + self.replies.as_ref().map_or(0, |it| it.held_bytes())
+        self.outbox.memory_bytes() + self.replies_bytes()
+    }
+
+    fn replies_bytes(&self) -> usize {
+        self.replies.as_ref().map_or(0, |it| it.held_bytes())
     }
 }

@@ -15,7 +15,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{budget::Budget, upload::Upload};
+use super::{
+    budget::{Budget, Holder},
+    upload::Upload,
+};
 use crate::{
     hub::{FilePiece, OperationId, SessionId},
     limits::{EXCHANGES_OF_ONE_MAX_BYTES, EXCHANGES_TOTAL_MAX_BYTES, STORE_FOLDERS_MAX},
@@ -101,7 +104,7 @@ struct Allowance {
 }
 
 struct Exchange {
-    session: SessionId,
+    holder: Holder,
     role: Role,
     /// `None` while it is away.
     party: Option<Party>,
@@ -172,7 +175,7 @@ impl Exchanges {
     pub fn start_fetch(
         &mut self,
         id: OperationId,
-        session: SessionId,
+        holder: impl Into<Holder>,
         paths: &[SharePath],
     ) -> Result<(), Refusal> {
         let item = |path: &SharePath| {
@@ -180,14 +183,14 @@ impl Exchanges {
         };
         let items = paths.iter().map(item).collect();
         let sender = Sender::new(DiskSource::new(items, self.hashes.clone()));
-        self.start(id, session, Party::Sender(Box::new(sender)))
+        self.start(id, holder.into(), Party::Sender(Box::new(sender)))
     }
 
     /// Begins to receive.
     pub fn start_store(
         &mut self,
         id: OperationId,
-        session: SessionId,
+        holder: impl Into<Holder>,
         into: Option<&SharePath>,
     ) -> Result<(), Refusal> {
         let root = self.root.try_clone().map_err(|error| {
@@ -196,28 +199,28 @@ impl Exchanges {
         let folder = into.map(|path| path.as_bytes().to_vec()).unwrap_or_default();
         let sink = FolderSink::new(root, Naming::Within(folder), true).bounded(STORE_FOLDERS_MAX);
         let receiver = Receiver::new(sink.hiding(self.hidden.clone()));
-        self.start(id, session, Party::Receiver(Box::new(receiver)))
+        self.start(id, holder.into(), Party::Receiver(Box::new(receiver)))
     }
 
     /// Begins to receive one file as it is.
     pub fn start_upload(
         &mut self,
         id: OperationId,
-        session: SessionId,
+        holder: impl Into<Holder>,
         path: Result<SharePath, Refusal>,
         size: u64,
     ) -> Result<(), Refusal> {
         let upload = Upload::new(self.root.clone(), self.hidden.clone(), path, size);
-        self.start(id, session, Party::Upload(Box::new(upload)))
+        self.start(id, holder.into(), Party::Upload(Box::new(upload)))
     }
 
-    fn start(&mut self, id: OperationId, session: SessionId, party: Party) -> Result<(), Refusal> {
+    fn start(&mut self, id: OperationId, holder: Holder, party: Party) -> Result<(), Refusal> {
         let role = match &party {
             Party::Sender(_) => Role::Sends,
             Party::Receiver(_) | Party::Upload(_) => Role::Receives,
         };
         let exchange = Exchange {
-            session,
+            holder,
             role,
             party: Some(party),
             out: VecDeque::new(),
@@ -247,7 +250,7 @@ impl Exchanges {
 
     /// On whose behalf it is.
     pub fn session(&self, id: OperationId) -> Option<SessionId> {
-        self.running.get(&id).map(|it| it.session)
+        self.running.get(&id).map(|it| it.holder.session)
     }
 
     /// Whether the party is here and can take in what has come for it.
@@ -267,13 +270,13 @@ impl Exchanges {
         };
         exchange.goes_on = false;
         let memory = &mut self.memory[exchange.role as usize];
-        let room = memory.room(exchange.session);
+        let room = memory.room(exchange.holder);
         exchange.ahead = if room >= AHEAD_BYTES { AHEAD_BYTES } else { AHEAD_LEAST_BYTES };
         let allowance = Allowance { ahead: exchange.ahead, most: exchange.held + room };
         if let Role::Sends = exchange.role {
             // What comes home may be so much more.
             let expected = exchange.held + exchange.ahead;
-            memory.change(exchange.session, &mut exchange.held, expected);
+            memory.change(exchange.holder, &mut exchange.held, expected);
         }
         let cancelled = exchange.cancelled.clone();
         // Nobody waits for one that is forgotten; its files are closed, and that is all.
@@ -282,7 +285,7 @@ impl Exchanges {
             false => work(id, party, bytes, ended, allowance),
         };
         let lost = Worked::nothing(id);
-        self.workers.submit(exchange.session.into(), job, lost).map_err(|why| {
+        self.workers.submit(exchange.holder.session.into(), job, lost).map_err(|why| {
             let text = format!("no transfer can go on now: {why}; try again later");
             Refusal::new(0, ErrorCode::Busy, text)
         })
@@ -303,7 +306,7 @@ impl Exchanges {
         exchange.spare = spare;
         let said: usize = exchange.out.iter().map(memory_of).sum();
         self.memory[exchange.role as usize].change(
-            exchange.session,
+            exchange.holder,
             &mut exchange.held,
             held + said,
         );
@@ -345,9 +348,9 @@ impl Exchanges {
                 return Produced::Text(text);
             }
             let Some(outcome) = exchange.over.take() else { return Produced::Nothing };
-            self.memory[exchange.role as usize].change(exchange.session, &mut exchange.held, 0);
+            self.memory[exchange.role as usize].change(exchange.holder, &mut exchange.held, 0);
             let party = exchange.party.take();
-            self.workers.dispose(exchange.session.into(), party);
+            self.workers.dispose(exchange.holder.session.into(), party);
             return Produced::Over(outcome);
         };
         if room == 0 {
@@ -389,7 +392,7 @@ impl Exchanges {
                 return self.produce(id, room);
             }
             let left = exchange.held.saturating_sub(bytes.len());
-            self.memory[exchange.role as usize].change(exchange.session, &mut exchange.held, left);
+            self.memory[exchange.role as usize].change(exchange.holder, &mut exchange.held, left);
         }
         produced
     }
@@ -428,8 +431,8 @@ impl Exchanges {
     pub fn drop_exchange(&mut self, id: OperationId) {
         if let Some(mut exchange) = self.running.remove(&id) {
             exchange.cancelled.set();
-            self.memory[exchange.role as usize].change(exchange.session, &mut exchange.held, 0);
-            self.workers.dispose(exchange.session.into(), exchange);
+            self.memory[exchange.role as usize].change(exchange.holder, &mut exchange.held, 0);
+            self.workers.dispose(exchange.holder.session.into(), exchange);
         }
     }
 }

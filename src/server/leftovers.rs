@@ -1,9 +1,9 @@
 //! What ended commands have left in the background still writes: it is read and thrown away, so
 //! that nothing of it is ended by SIGPIPE.
 //!
-//! No operation, session or shell stands behind such an output any more, only a descriptor. So there
-//! is a bound in all and one by source, beyond which the oldest are closed; and a pace, so that what
-//! writes without an end waits for its pipe and not for a processor.
+//! No operation, session or shell stands behind such an output any more, only a descriptor. So
+//! there is a bound in all and one by source, beyond which the oldest are closed; and a pace, so
+//! that what writes without an end waits for its pipe and not for a processor.
 
 use std::{
     collections::BTreeMap,

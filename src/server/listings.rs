@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    budget::Budget,
+    budget::{Budget, Holder},
     transfers::{Done, Produced},
 };
 use crate::{
@@ -40,7 +40,7 @@ pub struct Listings {
 
 /// One folder on its way.
 pub struct Listing {
-    session: SessionId,
+    holder: Holder,
     window_bytes: usize,
     /// `None` while a worker has it, and when there is nothing more to be found.
     lister: Option<Box<Lister>>,
@@ -71,13 +71,14 @@ impl Default for Listings {
 
 impl Listings {
     /// A listing that is about to begin.
-    pub fn begin(&mut self, session: SessionId) -> Listing {
-        let has_room = self.windows.room(session) >= LISTING_WINDOW_MAX_BYTES;
+    pub fn begin(&mut self, holder: impl Into<Holder>) -> Listing {
+        let holder = holder.into();
+        let has_room = self.windows.room(holder) >= LISTING_WINDOW_MAX_BYTES;
         let bytes = if has_room { LISTING_WINDOW_MAX_BYTES } else { LISTING_WINDOW_LEAST_BYTES };
         let mut window_bytes = 0;
-        self.windows.change(session, &mut window_bytes, bytes);
+        self.windows.change(holder, &mut window_bytes, bytes);
         Listing {
-            session,
+            holder,
             window_bytes,
             lister: None,
             left: VecDeque::new(),
@@ -92,14 +93,14 @@ impl Listings {
 
     /// It is over.
     pub fn end(&mut self, listing: &mut Listing) {
-        self.windows.change(listing.session, &mut listing.window_bytes, 0);
+        self.windows.change(listing.holder, &mut listing.window_bytes, 0);
     }
 }
 
 impl Listing {
     /// On whose behalf it is.
     pub fn session(&self) -> SessionId {
-        self.session
+        self.holder.session
     }
 
     /// What a worker is to do first, in slices.

@@ -149,6 +149,7 @@ impl Server {
     ) -> io::Result<Server> {
         let descriptors = descriptors::raise_limit();
         let limits = limits.within(descriptors);
+        limits.check().map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
         let poll = Poll::new()?;
         let mut signals = Signals::new()?;
         let registry = poll.registry();

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, ffi::OsString, fs::File, ops::ControlFlow, sync::Arc};
 
-use super::listings::{self, Listing, Listings};
+use super::{
+    budget::Holder,
+    listings::{self, Listing, Listings},
+};
 use crate::{
     hub::{OperationId, SessionId},
     sys::{
@@ -149,14 +152,14 @@ impl Transfers {
     pub fn start_listing(
         &mut self,
         id: OperationId,
-        session: SessionId,
+        holder: Holder,
         path: Option<SharePath>,
     ) -> Result<(), Refusal> {
         let name = path.map_or(OsString::new(), |path| path.as_path().as_os_str().to_owned());
-        let mut listing = self.listings.begin(session);
+        let mut listing = self.listings.begin(holder);
         let job = listing.first_job(Arc::clone(&self.share), name, id);
         let on_panic = Done::Listed(id, Err(FileError::Io(fault())));
-        if let Err(why) = self.openers.submit_in_slices(session.into(), job, on_panic) {
+        if let Err(why) = self.openers.submit_in_slices(holder.session.into(), job, on_panic) {
             self.listings.end(&mut listing);
             return Err(busy(why));
         }

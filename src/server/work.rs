@@ -3,7 +3,9 @@
 use std::{io, os::unix::fs::FileExt as _};
 
 use super::{
-    Server, commands, exchanges,
+    Server,
+    budget::Holder,
+    commands, exchanges,
     questions::{self, Busy, Piece},
     transfers,
 };
@@ -61,15 +63,16 @@ impl Server {
     }
 
     fn start(&mut self, id: OperationId, session: SessionId, work: Work) {
+        let holder = Holder { session, source: self.hub.source(session) };
         let started = match work {
             Work::Download { path, verified } => {
                 self.transfers.start_download(id, session, path, verified)
             }
-            Work::List { path } => self.transfers.start_listing(id, session, path),
+            Work::List { path } => self.transfers.start_listing(id, holder, path),
             Work::Edge { device, call, plain } => self.start_edge(id, session, device, call, plain),
-            Work::Fetch { paths } => self.exchanges.start_fetch(id, session, &paths),
-            Work::Store { into } => self.exchanges.start_store(id, session, into.as_ref()),
-            Work::Upload { path, size } => self.exchanges.start_upload(id, session, path, size),
+            Work::Fetch { paths } => self.exchanges.start_fetch(id, holder, &paths),
+            Work::Store { into } => self.exchanges.start_store(id, holder, into.as_ref()),
+            Work::Upload { path, size } => self.exchanges.start_upload(id, holder, path, size),
             Work::Run { command, stdin } => {
                 self.starts_left -= 1;
                 self.commands.start(id, session, &command, stdin, self.poll.registry())

@@ -195,10 +195,7 @@ impl FolderSink {
     /// Gives a finished file its name.
     fn place(&mut self, one: Finished) -> Result<(), Fault> {
         let Finished { number, mut stage, folder, is_executable } = one;
-        let sender = match &self.names.naming {
-            Naming::From(user) => Some(&user[..]),
-            Naming::Within(_) | Naming::Asked(_) => None,
-        };
+        let sender = self.names.naming.sender();
         if let Some(sender) = sender {
             attributes::set_sender(stage.file(), sender);
         }
@@ -256,10 +253,22 @@ impl FolderSink {
         Ok(match self.in_one_go || FolderSink::is_small(entry) {
             true => {
                 stage::check_target(&folder, name)?;
-                Stage::create_small(&folder, name, entry.mode.into())?
+                let mode = self.permitted(&folder, name, entry);
+                Stage::create_small(&folder, name, mode)?
             }
             false => Stage::create(&folder, name)?,
         })
+    }
+
+    /// The permissions of a stage until it is placed: no more than those of the file that it is to
+    /// replace, since that may be private.
+    fn permitted(&self, folder: &OwnedFd, name: &OsStr, entry: &Entry) -> u32 {
+        let sender = self.names.naming.sender();
+        let mode = u32::from(entry.mode);
+        match existing::mode_of_replaced(folder, name, self.existing, sender) {
+            Some(old) => mode & old,
+            None => mode,
+        }
     }
 }
 
@@ -362,7 +371,7 @@ impl Sink for FolderSink {
             }
             Place::Stage(stage) | Place::Shorter(_, stage) => stage,
         };
-        let mode = u32::from(entry.mode);
+        let mode = self.permitted(stage.folder(), stage.target(), entry);
         match stage.dress(entry.modified, mode) {
             Ok(()) => {
                 let folder = split(&self.names.path_of(entry)).0.to_vec();

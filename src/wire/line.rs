@@ -280,7 +280,7 @@ fn parse_call<'a>(entry: &'static verbs::Entry, rest: &'a str) -> Result<Call<'a
     let bare = rest.trim_ascii_end();
     Ok(match entry.verb {
         Verb::Download => Call::Download { path: check::path(bare.as_bytes())? },
-        Verb::Upload => parse_upload(bare).ok_or_else(|| {
+        Verb::Upload => parse_upload(bare)?.ok_or_else(|| {
             let text = format!("no size is told, so nobody knows where the bytes end; {usage}");
             Refusal::new(0, BadArguments, text)
         })?,
@@ -309,11 +309,14 @@ fn parse_call<'a>(entry: &'static verbs::Entry, rest: &'a str) -> Result<Call<'a
 }
 
 /// A size in plain decimals and a name; `None` where the size is none.
-fn parse_upload(rest: &str) -> Option<Call<'_>> {
+///
+/// # Errors
+/// See [`raw_size`].
+fn parse_upload(rest: &str) -> Result<Option<Call<'_>>, Refusal> {
     let (size, name) = rest.split_once(' ').unwrap_or((rest, ""));
-    let is_plain = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_digit());
-    let size = size.parse().ok().filter(|_| is_plain)?;
-    Some(Call::Upload { path: check::path(name.trim_ascii_start().as_bytes()), size })
+    let Some(size) = raw_size(size)? else { return Ok(None) };
+    let path = check::path(name.trim_ascii_start().as_bytes());
+    Ok(Some(Call::Upload { path, size }))
 }
 
 fn parse_user(rest: &str) -> Result<Request<'_>, Refusal> {
@@ -356,7 +359,8 @@ fn parse_send<'a>(rest: &str, usage: fmt::Arguments<'_>) -> Result<Request<'a>, 
 fn raw_behind(line: &[u8]) -> Result<Option<u64>, Refusal> {
     let line = line.trim_ascii_start();
     let word = first_word(line);
-    if verbs::find(word).is_none_or(|entry| entry.verb != Verb::Send) {
+    let verb = verbs::find(word).map(|entry| entry.verb);
+    if !matches!(verb, Some(Verb::Send | Verb::Upload)) {
         return Ok(None);
     }
     let rest = line[word.len()..].trim_ascii_start();

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, reason = "every user takes what it needs")]
 
+#[path = "small.rs"]
+mod small;
 #[path = "witness.rs"]
 mod witness;
 
@@ -23,42 +25,34 @@ use sixfour::{
     },
 };
 
+use small::SMALL;
+
 use crate::words::{self, Dice, HOSTILE};
 
 /// What is to be served whatever the others do.
 const HONEST: [&str; 2] = ["alice", "bob"];
 
-/// Small, so that every bound is met.
-const SMALL: Limits = Limits {
+/// Small, so that every bound is met; with more peers, who have as much time as in earnest.
+const LIMITS: Limits = Limits {
     sessions_max: 400,
-    outbox_max_bytes: 4000,
-    outbox_low_bytes: 700,
-    outbox_pause_bytes: 1500,
-    chunk_max_bytes: 300,
-    output_window_bytes: 1000,
-    input_window_bytes: 600,
-    store_window_bytes: 1200,
+    strangers_by_source_max: 256,
     operations_max: 4,
-    waiting_total_max_bytes: 9000,
-    waiting_patience: Duration::from_millis(20),
-    operations_source_max: 8,
-    upload_idle_timeout: Duration::from_millis(50),
-    operations_total_max: 10,
-    reply_max_bytes: 2000,
-    replies_session_max_bytes: 2500,
-    replies_total_max_bytes: 6000,
     inputs_session_max_bytes: 300,
     inputs_total_max_bytes: 500,
-    content_max_bytes: 500,
-    offers_max: 2,
-    offers_total_max: 4,
-    offer_timeout: Duration::from_millis(500),
-    pipe_stall_timeout: Duration::from_millis(400),
     receipts_max: 4,
-    verifications_max: 2,
-    unknown_names_max: 3,
-    logins_waiting_max: 2,
-    ..Limits::USUAL
+    upload_idle_timeout: Duration::from_millis(50),
+    first_request_timeout: Limits::USUAL.first_request_timeout,
+    login_timeout: Limits::USUAL.login_timeout,
+    lockout_time: Limits::USUAL.lockout_time,
+    half_open_after: Limits::USUAL.half_open_after,
+    closing_timeout: Limits::USUAL.closing_timeout,
+    watch_every: Limits::USUAL.watch_every,
+    ping_after: Limits::USUAL.ping_after,
+    gone_after: Limits::USUAL.gone_after,
+    stall_timeout: Limits::USUAL.stall_timeout,
+    slow_consumer_timeout: Limits::USUAL.slow_consumer_timeout,
+    shutdown_timeout: Limits::USUAL.shutdown_timeout,
+    ..SMALL
 };
 
 /// A peer that means no good.
@@ -97,7 +91,7 @@ pub struct Riot<D> {
 
 impl<D: Dice> Riot<D> {
     pub fn new(mut dice: D) -> Riot<D> {
-        let limits = if dice.one_in(4) { Limits::default() } else { SMALL };
+        let limits = if dice.one_in(4) { Limits::default() } else { LIMITS };
         let may_end_all = dice.one_in(4);
         let mut rights = Rights::ALL;
         if !may_end_all {

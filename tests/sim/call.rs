@@ -3,6 +3,7 @@
 use sixfour::wire::{ErrorCode, Form, control::OutcomeBody, event::Ended};
 
 use crate::{
+    LIMITS,
     jobs::{What, exit_of, file_byte, input_byte, output_byte, output_stream},
     parcels::{self, Depot, Parcel},
 };
@@ -20,7 +21,11 @@ pub struct Call {
     pub withheld: usize,
     pub input_sent: usize,
     pub input_room: usize,
+    /// Input that may ever be on its way.
+    pub window: usize,
     pub input_ended: bool,
+    /// It gets a file, and has ended its input nevertheless.
+    pub has_given_up: bool,
     pub wrong_bytes: bool,
     /// Another peer takes part, and what comes from it has ended.
     pub joined: Option<Form>,
@@ -50,9 +55,13 @@ pub const CLEAR: &[u8] = b"\x1b[H\x1b[2J\x1b[3J\n";
 
 impl Call {
     pub fn new(tag: u32, asked: Asked, timeout_ms: u64) -> Call {
+        let takes_more = matches!(asked, Asked::Work(What::Talk));
+        // All know of the smaller window; the rest of a larger one is granted.
+        let window = if takes_more { LIMITS.store_window_bytes as usize } else { parcels::WINDOW };
         Call {
             tag,
             asked,
+            window,
             got: 0,
             announced: false,
             cancelled: false,
@@ -61,6 +70,7 @@ impl Call {
             input_sent: 0,
             input_room: parcels::WINDOW,
             input_ended: false,
+            has_given_up: false,
             wrong_bytes: false,
             joined: None,
             data_ended: false,
@@ -85,7 +95,11 @@ impl Call {
                     assert!(stream.is_none_or(|stream| stream == output_stream(at)));
                     output_byte(seed, at)
                 }
-                Asked::Work(What::Repeat) => input_byte(at),
+                Asked::Work(What::Repeat | What::Talk) => input_byte(at),
+                Asked::Work(What::Fetch { size }) => {
+                    assert!(at < size, "more than there is");
+                    file_byte(size, at)
+                }
                 Asked::Send(parcel) | Asked::Take(parcel) => {
                     assert!(!self.data_ended, "more after the end");
                     parcels::byte_of(&parcel, self.joined, self.announced, at)
@@ -136,6 +150,16 @@ impl Call {
                 None => assert_eq!((self.got, Err(*number)), (*total, exit_of(*seed))),
                 Some(_) => assert!(self.cancelled),
             },
+            (Asked::Work(What::Talk), OutcomeBody::Done) => {
+                assert!(self.input_ended);
+                assert_eq!(self.got, self.input_sent);
+            }
+            (Asked::Work(What::Keep), OutcomeBody::Done) => assert!(self.input_ended),
+            // Nothing has come for it, and others needed its place.
+            (Asked::Work(What::Talk | What::Keep), OutcomeBody::Failed { code, .. }) => {
+                assert_eq!(*code, ErrorCode::TimedOut);
+            }
+            (Asked::Work(What::Fetch { size }), OutcomeBody::Done) => assert_eq!(self.got, *size),
             (Asked::Work(What::Repeat), OutcomeBody::Exit { code: 0, .. }) => {
                 assert!(self.input_ended);
                 assert_eq!(self.got, self.input_sent);

@@ -47,7 +47,7 @@ impl Peer {
             Said::Credit(tag, bytes) => {
                 let call = self.find(tag);
                 call.input_room += bytes as usize;
-                assert!(call.input_room <= LIMITS.input_window_bytes as usize, "too much credit");
+                assert!(call.input_room <= call.window, "too much credit");
             }
             Said::Error(tag, body) => self.hear_error(tag, body.code, &body.text, office),
             Said::Delivered(tag, body) => {

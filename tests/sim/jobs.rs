@@ -25,6 +25,8 @@ pub struct Job {
     pub input: Vec<u8>,
     pub input_ended: bool,
     pub input_closed: bool,
+    /// Bytes that its party is away with.
+    pub away: usize,
 }
 
 /// What is asked for; both sides read it from the request.
@@ -40,6 +42,12 @@ pub enum What {
     Repeat,
     /// A command that ends only when it is ended.
     Sleep,
+    /// A conversation whose party is away with what has come, and repeats it when it is back.
+    Talk,
+    /// A party that sends so many bytes of a file, some as a part of it, and hears meanwhile.
+    Fetch { size: usize },
+    /// A disk that takes what comes, and says nothing.
+    Keep,
     /// A question that is answered in so many pieces.
     Question { pieces: usize },
     /// Something that cannot be started.
@@ -56,6 +64,9 @@ impl What {
             What::Output { total, seed } => format!("out {total} {seed}"),
             What::Repeat => "cat".into(),
             What::Sleep => "sleep".into(),
+            What::Talk => "t".into(),
+            What::Fetch { size } => format!("g{size}"),
+            What::Keep => "k".into(),
             What::Question { .. } => "info".into(),
             What::Failure => "x".into(),
         }
@@ -63,6 +74,15 @@ impl What {
 
     pub fn is_command(self) -> bool {
         matches!(self, What::Output { .. } | What::Repeat | What::Sleep)
+    }
+
+    pub fn takes_input(self) -> bool {
+        self == What::Repeat || self.is_away_with_input()
+    }
+
+    /// Whether its input is taken away by the shell, which says when it has dealt with it.
+    pub fn is_away_with_input(self) -> bool {
+        matches!(self, What::Talk | What::Fetch { .. } | What::Keep)
     }
 
     fn parse(words: &str) -> What {
@@ -77,6 +97,8 @@ impl What {
                 What::Output { total: number(total), seed: number(seed) }
             }
             b'c' => What::Repeat,
+            b't' => What::Talk,
+            b'g' => What::Fetch { size: number(&words[1..]) },
             _ => What::Failure,
         }
     }
@@ -90,6 +112,9 @@ impl Job {
         let what = match work {
             Work::Download { path: it, .. } => path(it),
             Work::List { path: it } => path(it.as_ref().expect("never the root")),
+            Work::Store { into } => path(into.as_ref().expect("never the root")),
+            Work::Fetch { paths } => path(&paths[0]),
+            Work::Edge { .. } => What::Keep,
             Work::Run { command, .. } => What::parse(command),
             Work::Program { program: Program::Script { command, .. }, .. } => What::parse(command),
             Work::Ask(Question::Info { interval_ms }) => {
@@ -110,6 +135,7 @@ impl Job {
             input: Vec::new(),
             input_ended: false,
             input_closed: false,
+            away: 0,
         }
     }
 }

@@ -161,6 +161,17 @@ impl Peer {
         let is_sender = matches!(call.asked, Asked::Send(_));
         let (left, byte): (usize, fn(usize, usize) -> u8) = match call.joined {
             Some(Form::Raw) if is_sender => (parcel.size - sent, file_byte),
+            // A client that could not store what comes has said so.
+            None if !is_sender
+                && parcel.form == Form::Raw
+                && !call.input_ended
+                && !in_earnest
+                && rng.percent(15) =>
+            {
+                call.input_ended = true;
+                call.has_given_up = true;
+                return self.frame(client::END, tag, b"");
+            }
             Some(Form::Conversation) if !in_earnest => (300, |_, at| input_byte(at)),
             Some(Form::Conversation) => (0, |_, _| 0),
             _ => return,
@@ -278,6 +289,7 @@ impl Peer {
                     "nobody has answered within",
                     " has gone",
                     "has cancelled it",
+                    "has given it up",
                     "does not want g",
                     "nothing has moved",
                     "too many offers",
@@ -353,6 +365,10 @@ pub fn judge_end(call: &Call, outcome: &OutcomeBody<'_>, depot: &mut Depot) {
         OutcomeBody::Sent { .. } | OutcomeBody::Done => {
             assert!(accepts && call.announced);
             note_arrival(parcel, call.got, depot);
+        }
+        OutcomeBody::Failed { code: ErrorCode::Protocol, .. } => {
+            assert!(accepts && call.has_given_up, "{call:?}");
+            depot.endings.push("end of who gets");
         }
         OutcomeBody::Failed { code, .. } => {
             use ErrorCode::*;

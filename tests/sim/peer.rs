@@ -11,6 +11,7 @@ use sixfour::{
     wire::{
         Blob, Dialect, ErrorCode, Name,
         control::{CallBody, DetailBody, HelloBody},
+        edge::UploadBody,
         frame::{self, Said, client},
         host::Interpreter,
     },
@@ -288,6 +289,11 @@ impl Peer {
             3 | 4 => Asked::Work(What::Output { total: size, seed: rng.range(0, 999) }),
             5 if !self.is_line() => Asked::Work(What::Repeat),
             6 if !self.is_line() => Asked::Work(What::Sleep),
+            7 if self.dialect == Dialect::Frame => match rng.range(0, 2) {
+                0 => Asked::Work(What::Talk),
+                1 => Asked::Work(What::Fetch { size }),
+                _ => Asked::Work(What::Keep),
+            },
             5..=7 => Asked::Work(What::Folder { entries: rng.range(0, 40) }),
             8 => Asked::Work(What::Failure),
             9 => Asked::Who,
@@ -354,6 +360,12 @@ impl Peer {
                 interpreter: [None, Some(Interpreter::Dos)][words.len() % 2],
             },
             Asked::Work(What::Question { .. }) => CallBody::Info { interval_ms },
+            Asked::Work(What::Talk) => CallBody::Store { into: Some(path) },
+            Asked::Work(What::Fetch { .. }) => CallBody::Fetch { paths: vec![path] },
+            Asked::Work(What::Keep) => {
+                let (file_id, request_id, hash, samples) = (1, None, None, None);
+                CallBody::EdgeUpload(UploadBody { file_id, request_id, hash, samples })
+            }
             Asked::Work(_) => CallBody::Download { path },
             Asked::Who => CallBody::Who,
             Asked::Echo(text) => CallBody::Echo { text: text.into() },
@@ -387,7 +399,7 @@ impl Peer {
         }
         let call = &mut self.calls[at];
         let tag = call.tag;
-        let repeats = call.asked == Asked::Work(What::Repeat);
+        let repeats = matches!(&call.asked, Asked::Work(what) if what.takes_input());
         let sleeps = call.asked == Asked::Work(What::Sleep) && call.timeout_ms == 0;
         match rng.range(0, 3) {
             0 if repeats && !call.input_ended && !in_earnest => {

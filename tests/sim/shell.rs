@@ -88,7 +88,11 @@ impl World {
     fn send_file(&mut self, at: usize, piece: FilePiece, count: usize) -> bool {
         let job = self.jobs.iter_mut().find(|job| job.id == piece.operation);
         let job = job.expect("files stay open until they are sent");
-        let What::File { size, shrinks } = job.what else { panic!("only files have pieces") };
+        let (size, shrinks) = match job.what {
+            What::File { size, shrinks } => (size, shrinks),
+            What::Fetch { size } => (size, false),
+            other => panic!("{other:?} has no pieces"),
+        };
         let offset = piece.offset as usize;
         if shrinks && !job.shrunk && offset + count > size / 2 {
             job.shrunk = true;
@@ -128,6 +132,9 @@ impl World {
             return;
         }
         let at = self.rng.range(0, self.jobs.len() - 1);
+        if self.jobs[at].what.is_away_with_input() && self.rng.percent(50) {
+            return self.move_party(at);
+        }
         let job = &mut self.jobs[at];
         if job.over || (job.blocked && !self.rng.percent(10)) {
             return;
@@ -228,6 +235,9 @@ impl World {
                 self.input(Input::Chunk { operation, chunk });
             }
             What::Repeat => return self.repeat(at, room),
+            What::Talk | What::Keep => return self.converse(at, room),
+            What::Fetch { size } if from == size => self.end(operation, Outcome::Done),
+            What::Fetch { size } => self.fetch(at, size, room),
             What::Sleep if job.terminated => {
                 self.end(operation, Outcome::Signal { number: 15, because: None });
             }
@@ -292,11 +302,65 @@ impl World {
         true
     }
 
+    /// A party sends some of a file, as bytes or as a part of it.
+    fn fetch(&mut self, at: usize, size: usize, room: usize) {
+        let Job { id: operation, at: from, .. } = self.jobs[at];
+        let length = self.rng.range(1, room.min(size - from));
+        self.jobs[at].at += length;
+        let bytes: Vec<u8> = (from..from + length).map(|at| file_byte(size, at)).collect();
+        let chunk = match length % 2 {
+            0 => Chunk::File { file: 0, offset: from as u64, length },
+            _ => Chunk::Output { stream: Stream::Stdout, bytes: &bytes },
+        };
+        self.input(Input::Chunk { operation, chunk });
+    }
+
+    /// A party that has come home says what it has heard, and ends when that is all.
+    fn converse(&mut self, at: usize, room: usize) -> bool {
+        let job = &mut self.jobs[at];
+        let operation = job.id;
+        if job.what == What::Keep {
+            job.input.clear();
+        }
+        let count = room.min(job.input.len());
+        let bytes: Vec<u8> = job.input.drain(..count).collect();
+        if count > 0 {
+            let chunk = Chunk::Output { stream: Stream::Stdout, bytes: &bytes };
+            self.input(Input::Chunk { operation, chunk });
+        } else if job.input_ended && job.away == 0 {
+            self.end(operation, Outcome::Done);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A worker takes away what has come for a party, or has dealt with some of it.
+    fn move_party(&mut self, at: usize) {
+        let Job { id: operation, away, over, input_ended, .. } = self.jobs[at];
+        if away > 0 {
+            let count = self.rng.range(1, away);
+            self.jobs[at].away -= count;
+            self.saw("input done");
+            return self.input(Input::InputDone { operation, count });
+        }
+        if over || input_ended || !self.rng.percent(50) {
+            return;
+        }
+        let taken = self.hub.take_input(operation, Vec::new());
+        let Some((bytes, ended)) = taken else { return };
+        let job = &mut self.jobs[at];
+        (job.away, job.input_ended) = (bytes.len(), ended);
+        job.input.extend(bytes);
+        self.saw("away with input");
+    }
+
     /// The command takes some of its input.
     fn feed(&mut self, operation: OperationId) {
         let Some(at) = self.jobs.iter().position(|job| job.id == operation) else { return };
         let job = &mut self.jobs[at];
-        if job.over || job.input_closed {
+        // A party looks for it when it is at home.
+        if job.over || job.input_closed || job.what.is_away_with_input() {
             return;
         }
         let (bytes, ended) = self.hub.standard_input(operation).expect("it takes input");
@@ -320,6 +384,10 @@ impl World {
         let pick = self.rng.range(0, usize::MAX - 1);
         let kind = self.rng.range(0, 8);
         let now = Time(self.now);
+        // What is due at any input, such as the end of those that take nothing, is done before.
+        self.is_ticking = true;
+        self.input(Input::Tick);
+        self.is_ticking = false;
         if (kind < 4 || kind == 8) && !self.dead_sessions.is_empty() {
             let session = self.dead_sessions[pick % self.dead_sessions.len()];
             if kind == 8 && self.vault.is_checking(session) {
@@ -423,15 +491,15 @@ impl World {
                     self.saw("Release");
                     // A session on its way out may fetch what is queued of its files.
                     let job = self.job(operation);
-                    assert!(job.over || matches!(job.what, What::File { .. }), "not yet over");
+                    assert!(
+                        job.over || matches!(job.what, What::File { .. } | What::Fetch { .. }),
+                        "not yet over"
+                    );
                     self.drop_job(operation);
                 }
             }
         }
-        for session in self.hub.sessions() {
-            let must_go = self.reset.contains(&session.id());
-            assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
-        }
+        self.check_reset();
         for operation in fed {
             self.feed(operation);
         }
@@ -439,6 +507,13 @@ impl World {
             if self.jobs.iter().any(|job| job.id == operation && is_cancelled_transfer(job)) {
                 self.end(operation, failed(ErrorCode::Cancelled));
             }
+        }
+    }
+
+    fn check_reset(&self) {
+        for session in self.hub.sessions() {
+            let must_go = self.reset.contains(&session.id());
+            assert!(!must_go || matches!(session.phase(), Phase::Closing { .. }), "it was reset");
         }
     }
 

@@ -6,12 +6,12 @@
 //!
 //! std has no `setsid` but by `pre_exec`, and then it forks: 9 ms where we have 512 MiB in memory,
 //! and nobody else is served meanwhile. A child that borrows our memory until its `execve`
-//! (`CLONE_VM`, `CLONE_VFORK`) costs the same however much that is. It is what `posix_spawn(3)` does,
-//! which cannot say one thing that is said here: that the limit of open files, which we have raised
-//! for ourselves, is again what it was. Said from outside (`prlimit(2)`), it would come too late for
-//! a short command; lowered in ourselves for the time of the start, it would fail whatever another
-//! thread opens just then; said by a program between us and the command, it would cost a second
-//! `execve` each time.
+//! (`CLONE_VM`, `CLONE_VFORK`) costs the same however much that is. It is what `posix_spawn(3)`
+//! does, which cannot say one thing that is said here: that the limit of open files, which we have
+//! raised for ourselves, is again what it was. Said from outside (`prlimit(2)`), it would come too
+//! late for a short command; lowered in ourselves for the time of the start, it would fail whatever
+//! another thread opens just then; said by a program between us and the command, it would cost a
+//! second `execve` each time.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, RenameFlags};
 
 use super::naming;
 use crate::{
@@ -34,6 +34,29 @@ pub enum Existing {
     Backup,
     /// What the same user has sent before is replaced. What did not come from that user stays.
     Overwrite,
+}
+
+/// The permissions of the file that would be replaced under that name; `None` where there is none,
+/// or where it would stay.
+pub(super) fn mode_of_replaced(
+    folder: &OwnedFd,
+    name: &OsStr,
+    existing: Existing,
+    sender: Option<&[u8]>,
+) -> Option<u32> {
+    let stays = match existing {
+        Existing::Replace => false,
+        Existing::Keep => true,
+        Existing::Backup | Existing::Overwrite => {
+            sender.is_none() || attributes::sender_of(folder, name).as_deref() != sender
+        }
+    };
+    if stays {
+        return None;
+    }
+    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    is_file.then_some(stat.st_mode & 0o777)
 }
 
 /// Gives the stage its name, which something has already; returns the name that it got.

@@ -40,6 +40,16 @@ pub struct Asked {
     pub rename: Option<Vec<u8>>,
 }
 
+impl Naming {
+    /// The user that all comes from, if it has one.
+    pub(super) fn sender(&self) -> Option<&[u8]> {
+        match self {
+            Naming::From(user) => Some(user),
+            Naming::Within(_) | Naming::Asked(_) => None,
+        }
+    }
+}
+
 impl Asked {
     fn allows(&self, top: &[u8]) -> bool {
         top == self.pattern || glob::is_pattern(&self.pattern) && glob::matches(&self.pattern, top)
