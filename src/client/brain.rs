@@ -24,8 +24,8 @@ use super::{
 use crate::{
     limits::REQUEST_BODY_MAX_BYTES,
     wire::{
-        Blob, ErrorCode, Name, Refusal, Stream, Tag,
-        control::{CallBody, OutcomeBody},
+        Call, ErrorCode, Name, Refusal, Stream, Tag,
+        control::OutcomeBody,
         escape::{escape, escape_bytes},
         frame, verbs,
     },

@@ -4,7 +4,7 @@
 //! call: a codec is given the bytes that are there and says how many it used.
 
 pub mod blob;
-mod check;
+pub mod check;
 pub mod contact;
 pub mod control;
 pub mod dialect;

@@ -3,7 +3,7 @@
 
 mod entry;
 
-pub use entry::{Dialects, Entry, Prompt, Takes};
+pub use entry::{Dialects, Entry, Prompt, Shape, Takes};
 use entry::{EVERYWHERE, FRAMES, LINES, NO_FRAME};
 
 use super::{
@@ -102,17 +102,18 @@ const ROW: Entry = Entry {
     prompt: Prompt::Same,
     op: None,
     dialects: EVERYWHERE,
+    shape: Shape::Own,
     need: Need::Login,
     in_any_case: false,
     has_no_bar: false,
     takes: Takes::Arguments,
 };
 /// About the server's host, or an order to the server.
-const OF_HOST: Entry = Entry { in_any_case: true, has_no_bar: true, ..ROW };
+const OF_HOST: Entry = Entry { shape: Shape::Question, in_any_case: true, has_no_bar: true, ..ROW };
 /// A command under an interpreter, which programs name in another member.
 const SCRIPT: Entry =
     Entry { dialects: LINES, need: Need::Right(Right::Run), in_any_case: true, ..ROW };
-const OF_DEVICE: Entry = Entry { need: Need::Right(Right::Edge), ..ROW };
+const OF_DEVICE: Entry = Entry { shape: Shape::Edge, need: Need::Right(Right::Edge), ..ROW };
 
 /// All verbs of lines, in the order in which `help` shows them.
 pub const VERBS: &[Entry] = &[
@@ -162,6 +163,7 @@ pub const VERBS: &[Entry] = &[
         usage: "run COMMAND",
         about: "run a command on the server; `run cd DIR` sets the folder for the next ones",
         need: Need::Right(Right::Run),
+        shape: Shape::Command,
         ..ROW
     },
     Entry {
@@ -268,6 +270,7 @@ pub const VERBS: &[Entry] = &[
         word: "ping",
         usage: "ping [HOST]",
         about: "ask whether the server is there, or let it ping a host",
+        shape: Shape::Ping,
         ..OF_HOST
     },
     Entry {
@@ -276,6 +279,7 @@ pub const VERBS: &[Entry] = &[
         usage: "python --version",
         about: "tell which Python the host has",
         op: Some("python-version"),
+        shape: Shape::Host,
         ..OF_HOST
     },
     Entry {
@@ -306,6 +310,7 @@ pub const VERBS: &[Entry] = &[
         about: "clear your screen",
         need: Need::Nothing,
         takes: Takes::Question(|| Call::Host(HostCall::Clear)),
+        shape: Shape::Host,
         ..OF_HOST
     },
     Entry {
@@ -315,6 +320,7 @@ pub const VERBS: &[Entry] = &[
         about: "leave",
         need: Need::Nothing,
         takes: Takes::Question(|| Call::Host(HostCall::Disconnect)),
+        shape: Shape::Host,
         ..OF_HOST
     },
     Entry {
@@ -324,6 +330,7 @@ pub const VERBS: &[Entry] = &[
         about: "end all sessions; the server goes on",
         need: Need::Right(Right::Admin),
         takes: Takes::Question(|| Call::Host(HostCall::Reset)),
+        shape: Shape::Host,
         ..OF_HOST
     },
     Entry {
@@ -333,6 +340,7 @@ pub const VERBS: &[Entry] = &[
         about: "stop the server",
         need: Need::Right(Right::Admin),
         takes: Takes::Question(|| Call::Host(HostCall::Kill)),
+        shape: Shape::Host,
         ..OF_HOST
     },
     Entry {
@@ -528,6 +536,11 @@ pub fn ops() -> String {
     let mut rows: Vec<_> = VERBS.iter().chain(OTHERS).filter(|it| it.dialects.json).collect();
     rows.sort_by_key(|entry| entry.verb as u8);
     rows.into_iter().map(Entry::op).collect::<Vec<_>>().join(", ")
+}
+
+/// The rows of requests in frames.
+pub fn of_frames() -> impl Iterator<Item = &'static Entry> {
+    VERBS.iter().chain(OTHERS).filter(|entry| entry.dialects.frame)
 }
 
 /// The row of this `op`, which counts in any case where its word does.

@@ -1,7 +1,7 @@
 //! From the members of an object to a request.
 //!
 //! What belongs to a session (login, messages, cancel, ping, quit) is read here, and so is what
-//! comes with its input. Everything else is a [`CallBody`], the same as in frames: a verb that is
+//! comes with its input. Everything else is a [`Call`], the same as in frames: a verb that is
 //! added there is here too.
 
 use std::borrow::Cow;
@@ -20,8 +20,10 @@ use super::{
 use crate::{
     limits::ID_MAX_BYTES,
     wire::{
-        Blob, Call, Name, Refusal, Request, Secret, Text, check, control::CallBody,
-        error::ErrorCode::*, host::split_interpreter, name::NAME_RULE,
+        Blob, Call, Name, Refusal, Request, Secret, Text, check,
+        error::ErrorCode::*,
+        host::{Run, split_interpreter},
+        name::NAME_RULE,
     },
 };
 
@@ -131,14 +133,15 @@ fn run<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'a>>
     let stdin = if label.input.is_some() { "true" } else { "false" };
     let begin = [("op", "\"run\""), ("command", command.raw()), ("stdin", stdin)];
     let begin = begin.into_iter().map(|(key, value)| (Cow::Borrowed(key), Raw(value)));
-    let mut body = body(begin.chain(others.map(|it| (it.key.text(), Raw(it.value.raw())))))?;
+    let others = others.map(|it| (it.key.text(), Raw(it.value.raw())));
+    let mut run: Run<'a> = body(begin.chain(others))?;
     // As in lines, a prefix chooses the interpreter, unless a member does.
-    if let CallBody::Run { command, interpreter: interpreter @ None, .. } = &mut body
+    if run.interpreter.is_none()
         && let Some((chosen, rest)) = split_interpreter(&text.text())
     {
-        (*interpreter, *command) = (Some(chosen), Cow::Owned(rest.to_owned()));
+        (run.interpreter, run.command) = (Some(chosen), Cow::Owned(rest.to_owned()));
     }
-    Ok(Request::Call { tag: 0, call: body.check(0)? })
+    Ok(Request::Call { tag: 0, call: run.check()? })
 }
 
 /// All of a command's standard input; without it, it is empty.
@@ -177,8 +180,8 @@ fn upload<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'
 }
 
 fn echo<'a>(members: &Members<'a>) -> Checked<Request<'a>> {
-    let call = CallBody::Echo { text: needed(members, "text")?.text() }.check(0)?;
-    Ok(Request::Call { tag: 0, call })
+    let text = check::text(needed(members, "text")?.text())?;
+    Ok(Request::Call { tag: 0, call: Call::Echo { text } })
 }
 
 /// `to` is a list of names as lines have it, or an array of names.
@@ -251,7 +254,7 @@ fn cancel<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'
 
 /// Everything else, by the one type that names it.
 fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<Request<'a>> {
-    match body(members)?.check(0)? {
+    match body(members)? {
         Call::Send(proposal) if proposal.data.is_none() => {
             bad("what is sent is one file, and stands in `data`")
         }
@@ -260,13 +263,18 @@ fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<R
     }
 }
 
-fn body<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<CallBody<'a>> {
-    let members = members.collect::<Vec<_>>();
+fn body<'a, T: Deserialize<'a>>(
+    members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>,
+) -> Checked<T> {
+    let mut members = members.collect::<Vec<_>>();
+    // It is known what the others are for where this is known first.
+    members.sort_by_key(|(key, _)| key != "op");
     let read = members.iter().map(|(key, value)| (key.clone(), Given::of(key, value.0)));
-    match CallBody::deserialize(MapDeserializer::new(read)) {
-        Ok(body) => Ok(body),
-        Err(error) => bad(words::of_fault(&members, &error.to_string())),
-    }
+    T::deserialize(MapDeserializer::new(read)).map_err(|error| {
+        let said = error.to_string();
+        check::refusal_of(&said)
+            .unwrap_or_else(|| Refusal::new(0, BadArguments, words::of_fault(&members, &said)))
+    })
 }
 
 /// A value as it was written.
@@ -307,9 +315,40 @@ impl<'de> Deserializer<'de> for Given<'de> {
         }
     }
 
+    fn deserialize_option<V: Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> Result<V::Value, serde_json::Error> {
+        match self {
+            Given::Raw("null") => visitor.visit_none(),
+            value => visitor.visit_some(value),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, serde_json::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, serde_json::Error> {
+        match self {
+            Given::Raw(raw) => {
+                serde_json::Deserializer::from_str(raw).deserialize_enum(name, variants, visitor)
+            }
+            Given::Op(op) => visitor.visit_enum(op.into_deserializer()),
+        }
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
-        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
-        ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::wire::{
     EdgeCall, Refusal,
-    edge::{BAD_FILE_ID, Statistic, parse_integer, upload},
+    edge::{BAD_FILE_ID, Statistic, check_samples, parse_integer},
     error::ErrorCode::BadArguments,
     verbs::{Entry, Verb},
 };
@@ -24,7 +24,8 @@ pub fn parse(entry: &Entry, rest: &str) -> Result<EdgeCall, Refusal> {
             let file_id = file_id()?;
             let samples = words.by_ref().map(parse_sample).collect::<Option<Vec<i64>>>();
             let samples = samples.ok_or_else(|| wrong("a sample is a 64-bit integer"))?;
-            return upload(file_id, None, None, Some(samples));
+            let samples = Some(check_samples(samples)?);
+            return Ok(EdgeCall::Upload { file_id, request: None, hash: None, samples });
         }
         Verb::EdgeCompute => {
             let file_id = file_id()?;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::wire::{
     Call, HostCall, Refusal, check,
     error::ErrorCode::BadArguments,
-    host::{Interpreter, Question, ping, script},
+    host::{Interpreter, PingHost, Question, script},
     verbs::{Entry, Verb},
 };
 
@@ -16,7 +16,7 @@ pub fn parse<'a>(entry: &Entry, rest: &'a str) -> Result<Call<'a>, Refusal> {
         Verb::Dos => parse_script(Interpreter::Dos, entry, rest),
         Verb::PowerShell => parse_script(Interpreter::PowerShell, entry, rest),
         Verb::Ping if rest.is_empty() => Ok(Call::Host(HostCall::Ask(Question::Pong))),
-        Verb::Ping => ping(rest),
+        Verb::Ping => Ok(Call::Host(HostCall::Ping { host: PingHost::check(rest)? })),
         Verb::Python if rest.eq_ignore_ascii_case("--version") => {
             Ok(Call::Host(HostCall::PythonVersion))
         }

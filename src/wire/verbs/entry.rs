@@ -22,6 +22,8 @@ pub struct Entry {
     pub op: Option<&'static str>,
     /// Where it is.
     pub dialects: Dialects,
+    /// Which type has its form in JSON.
+    pub shape: Shape,
     /// What it asks of the peer that makes it.
     pub need: Need,
     /// Whether its word may be written in upper case too.
@@ -53,6 +55,23 @@ pub struct Dialects {
     pub json: bool,
     /// Requests in frames, by its op.
     pub frame: bool,
+}
+
+/// Which type has the form of a verb in JSON.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shape {
+    /// [`Call`] itself.
+    Own,
+    /// A question about the host without another form.
+    Question,
+    /// Another [`HostCall`](crate::wire::HostCall).
+    Host,
+    /// A request of a device.
+    Edge,
+    /// A command, whose interpreter tells which call it makes.
+    Command,
+    /// A ping, which is another call where it has a host.
+    Ping,
 }
 
 /// What stands behind the word of a verb in a line.
