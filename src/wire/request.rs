@@ -209,6 +209,32 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
+    /// The same, borrowed from nothing.
+    pub fn into_owned(self) -> Call<'static> {
+        match self {
+            Call::Run { command, stdin, timeout_ms } => {
+                Call::Run { command: Cow::Owned(command.into_owned()), stdin, timeout_ms }
+            }
+            Call::Echo { text } => Call::Echo { text: Cow::Owned(text.into_owned()) },
+            Call::Host(call) => Call::Host(call.into_owned()),
+            Call::Download { path } => Call::Download { path },
+            Call::Fetch { paths } => Call::Fetch { paths },
+            Call::Store { into } => Call::Store { into },
+            Call::Upload { path, size } => Call::Upload { path, size },
+            Call::List { path } => Call::List { path },
+            Call::Who => Call::Who,
+            Call::Announce { udp_port } => Call::Announce { udp_port },
+            Call::Help => Call::Help,
+            Call::Send(proposal) => Call::Send(proposal),
+            Call::Accept { offer, form, introduction } => {
+                Call::Accept { offer, form, introduction }
+            }
+            Call::Refuse { offer, reason } => Call::Refuse { offer, reason },
+            Call::Refused(refusal) => Call::Refused(refusal),
+            Call::Edge(call) => Call::Edge(call),
+        }
+    }
+
     /// Whether bytes of the client follow.
     pub fn takes_input(&self) -> bool {
         match self {

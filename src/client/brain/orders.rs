@@ -15,6 +15,16 @@ impl Task {
     }
 }
 
+/// What waits for the answer to a call.
+fn task_of(call: &Call<'_>) -> Task {
+    match call {
+        Call::Host(call) => host::task_of(call),
+        Call::Edge(call) if call.takes_input() => Task::Samples,
+        Call::Edge(_) => Task::Answer("devices"),
+        _ => Task::Answer(""),
+    }
+}
+
 impl Brain {
     pub(super) fn perform(&mut self, order: Order, now_ms: u64) {
         let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
@@ -57,14 +67,11 @@ impl Brain {
             }
             Order::Who { long: false } => (Call::Who, Task::Answer("users")),
             Order::Who { long: true } => (Call::Who, Task::Roster(Vec::new())),
-            Order::Echo { text } => (Call::Echo { text: text.into() }, Task::Answer("")),
             Order::Send { .. } | Order::Accept { .. } | Order::Refuse { .. } => {
                 return self.perform_between(order, now_ms);
             }
             Order::Receive { .. } => return self.perform_between(order, now_ms),
-            Order::Edge(call) if call.takes_input() => (Call::Edge(call.clone()), Task::Samples),
-            Order::Edge(call) => (Call::Edge(call.clone()), Task::Answer("devices")),
-            Order::Host(call) => (Call::Host(call.clone()), host::task_of(call)),
+            Order::Call(call) => (call.clone(), task_of(call)),
             Order::Probe { route, count, interval_ms } => {
                 return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
             }
