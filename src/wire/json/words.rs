@@ -78,6 +78,9 @@ pub fn of_fault(members: &[(Cow<'_, str>, Raw<'_>)], said: &str) -> String {
 
 /// The verb that is written so in JSON.
 pub fn op_of(raw: &str) -> Option<&'static Entry> {
-    let name = serde_json::from_str::<Cow<'_, str>>(raw).unwrap_or_default();
-    verbs::find_op(name.as_bytes())
+    let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match inner.filter(|inner| !inner.contains('\\')) {
+        Some(plain) => verbs::find_op(plain.as_bytes()),
+        None => verbs::find_op(serde_json::from_str::<String>(raw).ok()?.as_bytes()),
+    }
 }
