@@ -1,4 +1,11 @@
-//! Every bound of the product, in one place, each with its reason.
+//! The bounds that more than one file goes by or that a peer meets, each with its reason.
+//!
+//! A bound that one file alone goes by stands at its head. Such are the budgets of a turn
+//! (`..._PER_TURN`), and how far a transfer runs ahead within the windows below: `AHEAD_BYTES` of
+//! the server and of each client's mover (what is read before it can go), `GATHER_BYTES` (what goes
+//! out in one piece), `CREDIT_STEP_BYTES` and `LINK_LOW_BYTES` of a client's link (when more is
+//! granted, and sent), and of a channel between clients `UNACKNOWLEDGED_MAX_BYTES`,
+//! `HELD_MAX_BYTES`, `PIPE_AHEAD_BYTES` and `PIPE_STEP_BYTES`.
 
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ use crate::{
     manual::Manual,
     sys::{connect::Host, known_servers::ServerKey},
     wire::{
-        HostCall, Name, SharePath,
+        Call, HostCall, Name, SharePath,
         host::{PingHost, Question},
         name::NAME_RULE,
     },
@@ -441,7 +441,7 @@ fn plan(
 
 fn orders_of(verb: Verb, has_rules: bool, line: &CommandLine) -> Result<Vec<Order>, String> {
     let again = &line.again;
-    let ask = |question| vec![Order::Host(HostCall::Ask(question))];
+    let ask = |question| vec![Order::Call(Call::Host(HostCall::Ask(question)))];
     Ok(match verb {
         Verb::Msg(msg) => vec![message(msg, line)?],
         Verb::Download(it) => vec![download(it, again)?],
@@ -453,7 +453,7 @@ fn orders_of(verb: Verb, has_rules: bool, line: &CommandLine) -> Result<Vec<Orde
         Verb::Ls { path } => vec![Order::List { path: folder(path)? }],
         Verb::Echo { text } => {
             line.check_text(&text, &Arguments::command())?;
-            vec![Order::Echo { text: limited("TEXT", text.join(" "))? }]
+            vec![Order::Call(Call::Echo { text: limited("TEXT", text.join(" "))?.into() })]
         }
         Verb::Tour => {
             return Err("tour stands alone, without options: `client tour`".to_owned());
@@ -461,7 +461,7 @@ fn orders_of(verb: Verb, has_rules: bool, line: &CommandLine) -> Result<Vec<Orde
         Verb::Device(_) => unreachable!("devices have plans of their own"),
         Verb::Info => ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
         Verb::Ping(watching::Ping { host: Some(host), .. }) => {
-            vec![Order::Host(HostCall::Ping { host })]
+            vec![Order::Call(Call::Host(HostCall::Ping { host }))]
         }
         // These have no orders, but a way of their own.
         Verb::Top(_) | Verb::Ping(_) => Vec::new(),
@@ -470,8 +470,8 @@ fn orders_of(verb: Verb, has_rules: bool, line: &CommandLine) -> Result<Vec<Orde
         Verb::Ram => ask(Question::Memory),
         Verb::Os => ask(Question::System),
         Verb::Cpu => ask(Question::Processor),
-        Verb::Reset => vec![Order::Host(HostCall::Reset)],
-        Verb::Kill => vec![Order::Host(HostCall::Kill)],
+        Verb::Reset => vec![Order::Call(Call::Host(HostCall::Reset))],
+        Verb::Kill => vec![Order::Call(Call::Host(HostCall::Kill))],
         Verb::Forget { .. } | Verb::Manual(_) => Vec::new(),
     })
 }

@@ -24,10 +24,10 @@ use super::{
 use crate::{
     limits::REQUEST_BODY_MAX_BYTES,
     wire::{
-        Blob, ErrorCode, Name, Refusal, Stream, Tag,
-        control::{CallBody, OutcomeBody},
+        Call, ErrorCode, Name, Refusal, Stream, Tag,
+        control::OutcomeBody,
         escape::{escape, escape_bytes},
-        frame,
+        frame, verbs,
     },
 };
 
@@ -302,7 +302,7 @@ impl Brain {
             Err(refusal) => self.refuse(refusal.code, &refusal.text),
             Ok(Order::Quit) => self.quit(now_ms),
             Ok(Order::Clear) => self.show(Shown::Clear),
-            Ok(Order::Help) => self.show(Shown::Text(super::help::text())),
+            Ok(Order::Help) => self.show(Shown::Text(verbs::help_at_prompt())),
             Ok(order) => match &self.online {
                 Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
                 Online::Leaving(_) => {}

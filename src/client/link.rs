@@ -19,10 +19,9 @@ use crate::{
         Limits,
     },
     wire::{
-        ErrorCode, Name, Refusal, Secret, Stream, Tag,
+        Call, ErrorCode, Name, Refusal, Secret, Stream, Tag,
         control::{
-            CallBody, DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION,
-            WelcomeBody,
+            DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION, WelcomeBody,
         },
         escape::escape_bytes,
         frame::{self, HEADER_BYTES, Said, client, server},
@@ -174,7 +173,7 @@ impl Link {
 
     /// Asks for something; the answers carry the tag that is returned. Before the welcome and
     /// after the goodbye nobody is asked: what was wanted ends with the connection.
-    pub fn request(&mut self, call: &CallBody<'_>) -> Tag {
+    pub fn request(&mut self, call: &Call<'_>) -> Tag {
         let tag = self.next_number();
         let State::Ready { window_bytes } = self.state else { return tag };
         let operation = Operation {

@@ -12,7 +12,6 @@ pub mod channel;
 pub mod device;
 pub mod exit;
 pub mod facts;
-pub mod help;
 pub mod input;
 pub mod link;
 pub mod manner;

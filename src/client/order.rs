@@ -5,8 +5,7 @@ use std::{collections::HashSet, os::unix::ffi::OsStrExt as _, path::PathBuf};
 use crate::{
     limits::LINE_MAX_BYTES,
     wire::{
-        Call, EdgeCall, ErrorCode, HostCall, Name, Refusal, Request, line, name::NAME_RULE,
-        verbs::VERBS,
+        Call, ErrorCode, HostCall, Name, Refusal, Request, line, name::NAME_RULE, verbs::VERBS,
     },
 };
 
@@ -91,17 +90,11 @@ pub enum Order {
         /// Also where they take files.
         long: bool,
     },
-    /// The same text back.
-    Echo {
-        /// Any text.
-        text: String,
-    },
-    /// What a device can ask; samples that are not named come from standard input.
-    Edge(EdgeCall),
+    /// Ask the server for something that needs no more from us than to show the answer. Samples
+    /// that are not named come from standard input.
+    Call(Call<'static>),
     /// What one can do.
     Help,
-    /// Something about the server's host, or the server itself.
-    Host(HostCall<'static>),
     /// Measure round trips to the server.
     Probe {
         /// By which way we are connected.
@@ -286,14 +279,11 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         }
         Call::List { path } => Order::List { path: path.map(|path| path.as_bytes().to_vec()) },
         Call::Who => Order::Who { long: false },
-        Call::Echo { text } => Order::Echo { text: text.into_owned() },
         Call::Help => Order::Help,
-        Call::Edge(call) => Order::Edge(call),
         Call::Accept { offer, .. } => Order::Accept { offer: Some(offer) },
         Call::Refuse { offer, reason } => Order::Refuse { offer: Some(offer), reason },
         Call::Host(HostCall::Clear) => Order::Clear,
         Call::Host(HostCall::Disconnect) => Order::Quit,
-        Call::Host(call) => Order::Host(call.into_owned()),
         Call::Refused(refusal) => return Err(refusal),
         Call::Download { .. }
         | Call::Fetch { .. }
@@ -303,6 +293,7 @@ fn order_of(request: Request<'_>) -> Result<Order, Refusal> {
         | Call::Send(_) => {
             unreachable!("transfers are told by their first word")
         }
+        call => Order::Call(call.into_owned()),
     })
 }
 
@@ -416,7 +407,10 @@ fn split_words(text: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::host::{PingHost, Question};
+    use crate::wire::{
+        host::{PingHost, Question},
+        verbs::{self, Verb},
+    };
 
     fn message(to: &str, text: &str) -> Vec<Order> {
         vec![Order::Message { to: to.into(), text: text.into(), receipt_ms: None }]
@@ -447,17 +441,30 @@ mod tests {
 
     #[test]
     fn host_commands_are_known_in_any_case_and_some_are_our_own() {
-        let ask = |question| Ok(vec![Order::Host(HostCall::Ask(question))]);
+        let ask = |question| Ok(vec![Order::Call(Call::Host(HostCall::Ask(question)))]);
         assert_eq!(parse("IP"), ask(Question::Addresses));
         assert_eq!(parse(" Ram "), ask(Question::Memory));
         let host = PingHost::parse("::1").expect("a host");
-        assert_eq!(parse("PING ::1"), Ok(vec![Order::Host(HostCall::Ping { host })]));
+        assert_eq!(parse("PING ::1"), Ok(vec![Order::Call(Call::Host(HostCall::Ping { host }))]));
         assert_eq!(parse("Clear"), Ok(vec![Order::Clear]));
         assert_eq!(parse("DISCONNECT"), Ok(vec![Order::Quit]));
         assert_eq!(parse("name your price|bob"), Ok(message("bob", "name your price")));
         let run =
             |command: &str| Order::Run { command: command.into(), stdin: false, timeout_ms: 0 };
         assert_eq!(parse("Linux:ls | wc"), Ok(vec![run("ls | wc")]));
+    }
+
+    #[test]
+    fn what_is_helped_with_can_be_typed() {
+        let text = verbs::help_at_prompt();
+        assert!(!text.contains("SIZE") && !text.contains("user NAME"), "{text}");
+        for entry in VERBS.iter().filter(|entry| entry.verb != Verb::User) {
+            let word = entry.usage.split([' ', '[', ':']).next().expect("a word");
+            assert!(text.lines().any(|line| line.starts_with(word)), "{word}");
+        }
+        for typed in ["upload a b --to c", "send a b bob", "accept", "accept 1", "refuse 1 no"] {
+            assert!(parse(typed).is_ok(), "{typed}");
+        }
     }
 
     #[test]

@@ -228,7 +228,7 @@ fn candidates<'a>(line: &str, names: impl Iterator<Item = &'a str>) -> (usize, V
             }
         }
         None if !line.contains(' ') => {
-            let commands = VERBS.iter().filter(|entry| entry.verb != Verb::User).map(command);
+            let commands = VERBS.iter().filter(|entry| entry.at_prompt().is_some()).map(command);
             let starts = |command: &String| command.to_ascii_lowercase().starts_with(line);
             (0, commands.chain(["exit ".to_owned()]).filter(starts).collect())
         }

@@ -49,13 +49,7 @@ impl Hub {
                 (Work::Edge { device: session.name(), call, plain }, takes_input, 0)
             }
             Call::Host(call) => host::work_of(call),
-            Call::Who | Call::Announce { .. } => unreachable!("answered at once"),
-            Call::Echo { .. } | Call::Help | Call::Refused(_) => {
-                unreachable!("answered at once")
-            }
-            Call::Send(_) | Call::Accept { .. } | Call::Refuse { .. } => {
-                unreachable!("these are between users")
-            }
+            other => unreachable!("{other:?} is answered at once, or goes between users"),
         };
         let deadline = (timeout_ms > 0).then(|| Time(self.now.0.saturating_add(timeout_ms)));
         // Whoever is sent to may be silent for long.

@@ -1,79 +1,12 @@
 //! Who may do what: the rights, and which of them each request needs.
 //!
-//! [`need_of`] is the only place that says so, for all verbs and dialects. It names every request,
-//! so that the compiler asks for the place of a new one.
+//! [`need_of`] is the only place that says so, for all verbs and dialects; for calls it reads the
+//! table of verbs, where every row has a [`Need`].
 
 use std::fmt;
 
-use crate::wire::{Call, HostCall, Request};
-
-/// Something that not everybody may do.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Right {
-    /// Write to others.
-    Message,
-    /// Fetch and list what is shared.
-    Files,
-    /// Put files there.
-    Upload,
-    /// Be a device of the edge network.
-    Edge,
-    /// Run commands, which is all that the server's account may do.
-    Run,
-    /// End or reset the server.
-    Admin,
-}
-
-impl Right {
-    /// All of them, in the order in which they are shown.
-    pub const ALL: [Right; 6] =
-        [Right::Message, Right::Files, Right::Upload, Right::Edge, Right::Run, Right::Admin];
-
-    /// The word for it in the credentials file and in `--grant`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Right::Message => "message",
-            Right::Files => "files",
-            Right::Upload => "upload",
-            Right::Edge => "edge",
-            Right::Run => "run",
-            Right::Admin => "admin",
-        }
-    }
-
-    /// The one sentence for whoever lacks it: what is denied, and how to get it.
-    pub fn denial(self) -> &'static str {
-        macro_rules! denial {
-            ($right:literal) => {
-                concat!(
-                    $right,
-                    " is not enabled for you; whoever runs the server can allow it: `",
-                    $right,
-                    "` among your rights in its credentials file, or --grant ",
-                    $right
-                )
-            };
-        }
-        match self {
-            Right::Message => denial!("message"),
-            Right::Files => denial!("files"),
-            Right::Upload => denial!("upload"),
-            Right::Edge => denial!("edge"),
-            Right::Run => denial!("run"),
-            Right::Admin => denial!("admin"),
-        }
-    }
-
-    fn bit(self) -> u8 {
-        1 << self as u8
-    }
-}
-
-impl fmt::Display for Right {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
+use crate::wire::{Call, HostCall, Request, verbs};
+pub use crate::wire::{Need, Right};
 
 /// A set of rights.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
@@ -92,19 +25,19 @@ impl Rights {
     /// Whether the set holds this one.
     #[inline]
     pub fn has(self, right: Right) -> bool {
-        self.0 & right.bit() != 0
+        self.0 & bit(right) != 0
     }
 
     /// The set with this one.
     #[must_use]
     pub fn with(self, right: Right) -> Rights {
-        Rights(self.0 | right.bit())
+        Rights(self.0 | bit(right))
     }
 
     /// The set without this one.
     #[must_use]
     pub fn without(self, right: Right) -> Rights {
-        Rights(self.0 & !right.bit())
+        Rights(self.0 & !bit(right))
     }
 
     /// What either set holds.
@@ -140,18 +73,6 @@ impl fmt::Debug for Rights {
     }
 }
 
-/// What a request asks of whoever makes it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Need {
-    /// Nothing: it says who one is, how to go on, or how to leave; or it concerns something that
-    /// was allowed when it began.
-    Nothing,
-    /// To have logged in where the server asks for that, and no right besides.
-    Login,
-    /// This right, and to have logged in.
-    Right(Right),
-}
-
 /// What this request needs.
 pub fn need_of(request: &Request<'_>) -> Need {
     match request {
@@ -170,37 +91,14 @@ pub fn need_of(request: &Request<'_>) -> Need {
 /// What this call needs.
 pub(super) fn need_of_call(call: &Call<'_>) -> Need {
     match call {
-        Call::Help | Call::Echo { .. } | Call::Refused(_) => Need::Nothing,
-        Call::Who | Call::Announce { .. } => Need::Login,
-        // To send is to write to somebody; the answer is to somebody who may.
-        Call::Send(_) => Need::Right(Right::Message),
-        Call::Accept { .. } | Call::Refuse { .. } => Need::Login,
-        Call::Download { .. } | Call::Fetch { .. } | Call::List { .. } => Need::Right(Right::Files),
-        Call::Store { .. } | Call::Upload { .. } => Need::Right(Right::Upload),
-        Call::Run { .. } => Need::Right(Right::Run),
-        Call::Edge(_) => Need::Right(Right::Edge),
-        Call::Host(call) => need_of_host(call),
-    }
-}
-
-impl Need {
-    /// The right that it takes, if any.
-    pub fn right(self) -> Option<Right> {
-        match self {
-            Need::Right(right) => Some(right),
-            Need::Nothing | Need::Login => None,
-        }
-    }
-}
-
-fn need_of_host(call: &HostCall<'_>) -> Need {
-    match call {
-        HostCall::Clear | HostCall::Disconnect => Need::Nothing,
-        HostCall::Ask(_) | HostCall::PythonVersion => Need::Login,
         // It makes the host send packets where a peer wants them to go.
-        HostCall::Ping { .. } | HostCall::Script { .. } => Need::Right(Right::Run),
-        HostCall::Reset | HostCall::Kill => Need::Right(Right::Admin),
+        Call::Host(HostCall::Ping { .. }) => Need::Right(Right::Run),
+        call => verbs::of_call(call).map_or(Need::Nothing, |entry| entry.need),
     }
+}
+
+fn bit(right: Right) -> u8 {
+    1 << right as u8
 }
 
 #[cfg(test)]

@@ -3,37 +3,47 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     Name, Refusal,
-    control::CallBody,
+    check::{self, Borrowed},
     error::ErrorCode::*,
     event::Object,
-    verbs::{self, Verb},
 };
 use crate::limits::REQUEST_ID_MAX_BYTES;
 
 /// A request of a device. The device is the session's user; its files are its own.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "op")]
 pub enum EdgeCall {
     /// It becomes one of the active devices, or tells another port.
+    #[serde(rename = "edge.join")]
     Join {
         /// Where it takes files from other devices; 0: nowhere.
         udp_port: u16,
     },
     /// A file of samples.
+    #[serde(rename = "edge.upload")]
     Upload {
         /// Its number, over an older file of that number.
         file_id: u32,
         /// A repeat with the same id is answered again and not stored again.
+        #[serde(rename = "request_id", default, skip_serializing_if = "Option::is_none")]
         request: Option<RequestId>,
         /// What its bytes must hash to (BLAKE3), where the client says so.
+        #[serde(default, with = "hexadecimal", skip_serializing_if = "Option::is_none")]
         hash: Option<[u8; 32]>,
         /// The samples themselves; else the file follows as input of the operation.
+        #[serde(
+            default,
+            deserialize_with = "read_samples",
+            skip_serializing_if = "Option::is_none"
+        )]
         samples: Option<Vec<i64>>,
     },
     /// Something about an uploaded file.
+    #[serde(rename = "edge.compute")]
     Compute {
         /// Its number.
         file_id: u32,
@@ -41,15 +51,19 @@ pub enum EdgeCall {
         operation: Statistic,
     },
     /// Removes an uploaded file.
+    #[serde(rename = "edge.delete")]
     Delete {
         /// Its number.
         file_id: u32,
         /// As of an upload.
+        #[serde(rename = "request_id", default, skip_serializing_if = "Option::is_none")]
         request: Option<RequestId>,
     },
     /// The other active devices.
+    #[serde(rename = "edge.list")]
     List,
     /// It is no active device any more.
+    #[serde(rename = "edge.leave")]
     Leave,
 }
 
@@ -82,6 +96,19 @@ impl RequestId {
     }
 }
 
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RequestId, D::Error> {
+        let Borrowed(text) = Borrowed::deserialize(deserializer)?;
+        RequestId::parse(&text).ok_or_else(|| check::carried(bad(REQUEST_ID_RULE)))
+    }
+}
+
 impl fmt::Debug for RequestId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, formatter)
@@ -89,7 +116,7 @@ impl fmt::Debug for RequestId {
 }
 
 /// What can be computed over a file.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Statistic {
     /// All samples added, exactly.
@@ -126,6 +153,13 @@ impl Statistic {
     /// As one types it.
     pub fn as_str(self) -> &'static str {
         Statistic::ALL[self as usize].1
+    }
+}
+
+impl<'de> Deserialize<'de> for Statistic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Statistic, D::Error> {
+        let Borrowed(text) = Borrowed::deserialize(deserializer)?;
+        Statistic::parse(&text).map_err(check::carried)
     }
 }
 
@@ -273,155 +307,38 @@ fn bad(text: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::new(0, BadArguments, text)
 }
 
-/// Reads what stands behind one of the verbs `edge.*`.
-pub(super) fn parse_line(verb: Verb, rest: &str) -> Result<EdgeCall, Refusal> {
-    let entry = verbs::VERBS.iter().find(|entry| entry.verb == verb).expect("all are listed");
-    let wrong = |what: &str| bad(format!("{what}; write `{}`", entry.usage));
-    let mut words = rest.split_ascii_whitespace();
-    let mut file_id = || words.next().and_then(parse_integer).ok_or_else(|| wrong(BAD_FILE_ID));
-    let call = match verb {
-        Verb::EdgeJoin => {
-            let port = words.next().and_then(parse_integer);
-            let port = port.and_then(|port| u16::try_from(port).ok());
-            let udp_port = port.ok_or_else(|| wrong("a UDP port is 0 to 65535"))?;
-            EdgeCall::Join { udp_port }
-        }
-        Verb::EdgeUpload => {
-            let file_id = file_id()?;
-            let samples = words.by_ref().map(parse_sample).collect::<Option<Vec<i64>>>();
-            let samples = samples.ok_or_else(|| wrong("a sample is a 64-bit integer"))?;
-            return upload(file_id, None, None, Some(samples));
-        }
-        Verb::EdgeCompute => {
-            let file_id = file_id()?;
-            let operation = words.next().ok_or_else(|| wrong("no operation is named"))?;
-            EdgeCall::Compute { file_id, operation: Statistic::parse(operation)? }
-        }
-        Verb::EdgeDelete => EdgeCall::Delete { file_id: file_id()?, request: None },
-        Verb::EdgeList => EdgeCall::List,
-        Verb::EdgeLeave => EdgeCall::Leave,
-        _ => unreachable!("the caller has looked"),
-    };
-    match words.next() {
-        None => Ok(call),
-        Some(_) => Err(wrong("there are too many arguments")),
+/// Samples that are there are at least one.
+pub(super) fn check_samples(samples: Vec<i64>) -> Result<Vec<i64>, Refusal> {
+    match samples.is_empty() {
+        true => Err(Refusal::new(0, BadSamples, "there are no samples; name at least one")),
+        false => Ok(samples),
     }
 }
 
-/// As files of samples have them: no `+`.
-fn parse_sample(text: &str) -> Option<i64> {
-    text.parse().ok().filter(|_| !text.starts_with('+'))
+fn read_samples<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<i64>>, D::Error> {
+    let samples = Option::<Vec<i64>>::deserialize(deserializer)?;
+    samples.map(check_samples).transpose().map_err(check::carried)
 }
 
-fn upload(
-    file_id: u32,
-    request: Option<RequestId>,
-    hash: Option<[u8; 32]>,
-    samples: Option<Vec<i64>>,
-) -> Result<EdgeCall, Refusal> {
-    match &samples {
-        Some(samples) if samples.is_empty() => {
-            Err(Refusal::new(0, BadSamples, "there are no samples; name at least one"))
-        }
-        _ => Ok(EdgeCall::Upload { file_id, request, hash, samples }),
+/// A hash as 64 hexadecimal digits.
+mod hexadecimal {
+    use super::{Borrowed, Deserialize, Deserializer, Serialize, Serializer, bad, check};
+
+    pub fn serialize<S: Serializer>(
+        hash: &Option<[u8; 32]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        hash.map(|hash| blake3::Hash::from(hash).to_string()).serialize(serializer)
     }
-}
 
-/// The body of `edge.join`.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct JoinBody {
-    /// See [`EdgeCall::Join`].
-    pub udp_port: u16,
-}
-
-/// The body of `edge.upload`.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct UploadBody<'a> {
-    /// See [`EdgeCall::Upload`].
-    pub file_id: u32,
-    /// See [`RequestId`].
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<Cow<'a, str>>,
-    /// 64 hexadecimal digits.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub hash: Option<Cow<'a, str>>,
-    /// Absent: they follow.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub samples: Option<Vec<i64>>,
-}
-
-/// The body of `edge.compute`.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct ComputeBody<'a> {
-    /// See [`EdgeCall::Compute`].
-    pub file_id: u32,
-    /// See [`Statistic`].
-    #[serde(borrow)]
-    pub operation: Cow<'a, str>,
-}
-
-/// The body of `edge.delete`.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct DeleteBody<'a> {
-    /// See [`EdgeCall::Delete`].
-    pub file_id: u32,
-    /// See [`RequestId`].
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<Cow<'a, str>>,
-}
-
-impl UploadBody<'_> {
-    pub(super) fn check(self) -> Result<EdgeCall, Refusal> {
-        let hash = self.hash.map(|text| blake3::Hash::from_hex(text.as_bytes())).transpose();
-        let hash = hash.map_err(|_| bad("the hash is not 64 hexadecimal digits (BLAKE3)"))?;
-        let request = request_id(self.request_id)?;
-        upload(self.file_id, request, hash.map(|hash| *hash.as_bytes()), self.samples)
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<[u8; 32]>, D::Error> {
+        let text = Option::<Borrowed<'_>>::deserialize(deserializer)?;
+        let hash = text.map(|Borrowed(text)| blake3::Hash::from_hex(text.as_bytes())).transpose();
+        let wrong = |_| check::carried(bad("the hash is not 64 hexadecimal digits (BLAKE3)"));
+        Ok(hash.map_err(wrong)?.map(|hash| *hash.as_bytes()))
     }
-}
-
-impl ComputeBody<'_> {
-    pub(super) fn check(self) -> Result<EdgeCall, Refusal> {
-        let operation = Statistic::parse(&self.operation)?;
-        Ok(EdgeCall::Compute { file_id: self.file_id, operation })
-    }
-}
-
-impl DeleteBody<'_> {
-    pub(super) fn check(self) -> Result<EdgeCall, Refusal> {
-        Ok(EdgeCall::Delete { file_id: self.file_id, request: request_id(self.request_id)? })
-    }
-}
-
-/// The request as a client writes it.
-impl<'a> From<&'a EdgeCall> for CallBody<'a> {
-    fn from(call: &'a EdgeCall) -> CallBody<'a> {
-        let id = |request: &'a Option<RequestId>| request.as_ref().map(|id| id.as_str().into());
-        match call {
-            EdgeCall::Join { udp_port } => CallBody::EdgeJoin(JoinBody { udp_port: *udp_port }),
-            EdgeCall::Upload { file_id, request, hash, samples } => {
-                CallBody::EdgeUpload(UploadBody {
-                    file_id: *file_id,
-                    request_id: id(request),
-                    hash: hash.map(|hash| blake3::Hash::from(hash).to_string().into()),
-                    samples: samples.clone(),
-                })
-            }
-            EdgeCall::Compute { file_id, operation } => CallBody::EdgeCompute(ComputeBody {
-                file_id: *file_id,
-                operation: operation.as_str().into(),
-            }),
-            EdgeCall::Delete { file_id, request } => {
-                CallBody::EdgeDelete(DeleteBody { file_id: *file_id, request_id: id(request) })
-            }
-            EdgeCall::List => CallBody::EdgeList,
-            EdgeCall::Leave => CallBody::EdgeLeave,
-        }
-    }
-}
-
-fn request_id(text: Option<Cow<'_, str>>) -> Result<Option<RequestId>, Refusal> {
-    let Some(text) = text else { return Ok(None) };
-    RequestId::parse(&text).map(Some).ok_or_else(|| bad(REQUEST_ID_RULE))
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ use serde::Serialize;
 
 use super::{
     Blob, Call, Event, Item, Name, Parcel, Post, Recipients, Refusal, Request, Stream, Tag, Text,
+    check,
     control::{
-        CallBody, DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION,
-        WelcomeBody,
+        DeliveredBody, DetailBody, HelloBody, OutcomeBody, RefusalBody, VERSION, WelcomeBody,
     },
     error::ErrorCode::*,
     name::NAME_RULE,
@@ -250,9 +250,11 @@ fn decode_call(frame: Frame<'_>) -> Result<Checked<'_>, Refusal> {
         return Err(broken("a request has a number other than 0"));
     }
     let tag = frame.number;
-    let body: Result<CallBody, String> = parse(frame.body);
-    let body = body.map_err(|text| Refusal::new(tag, BadArguments, text));
-    let call = body.and_then(|body| body.check(tag)).unwrap_or_else(Call::Refused);
+    let call = parse(frame.body).unwrap_or_else(|text| {
+        let carried = check::refusal_of(&text);
+        let refusal = carried.unwrap_or_else(|| Refusal::new(0, BadArguments, text));
+        Call::Refused(Refusal { tag, ..refusal })
+    });
     Ok(Ok(Request::Call { tag, call }))
 }
 
@@ -296,8 +298,13 @@ fn parse<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, String> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err("the body is no JSON object".to_string());
     }
-    serde_json::from_slice(body)
-        .map_err(|error| format!("the body is not as it should be: {error}"))
+    serde_json::from_slice(body).map_err(|error| {
+        let said = error.to_string();
+        match check::refusal_of(&said) {
+            Some(_) => said,
+            None => format!("the body is not as it should be: {said}"),
+        }
+    })
 }
 
 /// Appends one frame.

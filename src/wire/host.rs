@@ -4,21 +4,19 @@ use std::{borrow::Cow, fmt};
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
     Call, Refusal,
-    error::ErrorCode::{self, BadArguments},
-    line,
-    verbs::{self, Verb},
+    check::{self, Borrowed},
+    error::ErrorCode::BadArguments,
 };
 use crate::limits::{INFO_INTERVAL_MAX_MS, INFO_INTERVAL_MIN_MS, INFO_INTERVAL_MS};
 
 /// What can be asked of the host and of the server on it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(remote = "Self", tag = "op", rename_all = "kebab-case")]
 pub enum HostCall<'a> {
-    /// A question, answered by a text or by an object.
-    Ask(Question),
     /// Let the host ping another one, a few times.
     Ping {
         /// Which.
@@ -27,6 +25,7 @@ pub enum HostCall<'a> {
     /// Which Python the host has.
     PythonVersion,
     /// Run a command under another interpreter than `/bin/sh`.
+    #[serde(rename = "run", serialize_with = "put_script", skip_deserializing)]
     Script {
         /// Which.
         interpreter: Interpreter,
@@ -45,6 +44,18 @@ pub enum HostCall<'a> {
     Reset,
     /// Stop the server.
     Kill,
+    /// A question, answered by a text or by an object. It has an op of its own.
+    #[serde(skip)]
+    Ask(Question),
+}
+
+impl Serialize for HostCall<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            HostCall::Ask(question) => question.serialize(serializer),
+            own => HostCall::serialize(own, serializer),
+        }
+    }
 }
 
 impl HostCall<'_> {
@@ -67,24 +78,31 @@ impl HostCall<'_> {
 }
 
 /// A question about the host.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Question {
     /// The addresses of its interfaces, both families.
+    #[serde(rename = "ip")]
     Addresses,
     /// Its name.
     Name,
     /// Its memory.
+    #[serde(rename = "ram")]
     Memory,
     /// Its operating system.
+    #[serde(rename = "os")]
     System,
     /// How busy its processors are.
+    #[serde(rename = "cpu")]
     Processor,
     /// Whether the server is there.
+    #[serde(rename = "ping")]
     Pong,
     /// All of it: see [`super::info::Info`].
     Info {
         /// What is a rate is measured for so long, in milliseconds: [`INFO_INTERVAL_MIN_MS`] to
         /// [`INFO_INTERVAL_MAX_MS`].
+        #[serde(default = "usual_interval_ms", deserialize_with = "read_interval")]
         interval_ms: u32,
     },
 }
@@ -123,6 +141,18 @@ impl PingHost {
         is_good.then(|| PingHost(inner.unwrap_or(text).to_owned()))
     }
 
+    /// The same for a peer that has named it.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn check(text: &str) -> Result<PingHost, Refusal> {
+        PingHost::parse(text).ok_or_else(|| {
+            let text = "a host is an IPv4 or IPv6 address, fe80::1%eth0, or a host name of \
+                        letters, digits, hyphens, underscores and dots; write `ping HOST`";
+            Refusal::new(0, BadArguments, text)
+        })
+    }
+
     /// As a program gets it.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -131,6 +161,19 @@ impl PingHost {
     /// Whether it is an IPv6 literal.
     pub fn is_v6(&self) -> bool {
         self.0.contains(':')
+    }
+}
+
+impl Serialize for PingHost {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for PingHost {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PingHost, D::Error> {
+        let Borrowed(text) = Borrowed::deserialize(deserializer)?;
+        PingHost::check(&text).map_err(check::carried)
     }
 }
 
@@ -166,50 +209,42 @@ fn is_name(text: &str) -> bool {
     bare.len() <= HOST_MAX_BYTES && bare.split('.').all(is_label) && !is_number
 }
 
-/// The call of a host command in a line: `rest` is what stands behind its word, without spaces
-/// round it.
-pub(super) fn parse(verb: Verb, rest: &str) -> Result<Call<'_>, Refusal> {
-    let call = match verb {
-        Verb::Linux => return parse_script(Interpreter::Linux, verb, rest),
-        Verb::Dos => return parse_script(Interpreter::Dos, verb, rest),
-        Verb::PowerShell => return parse_script(Interpreter::PowerShell, verb, rest),
-        Verb::Ping if !rest.is_empty() => return ping(rest),
-        Verb::Python if rest.eq_ignore_ascii_case("--version") => HostCall::PythonVersion,
-        Verb::Python => {
-            let text = format!("only its version can be asked for; write `{}`", usage(verb));
-            return Err(Refusal::new(0, BadArguments, text));
-        }
-        _ if !rest.is_empty() => {
-            let usage = usage(verb);
-            let text = format!("`{usage}` takes no arguments; a text for somebody is `TEXT|NAME`");
-            return Err(Refusal::new(0, BadArguments, text));
-        }
-        Verb::Ip => HostCall::Ask(Question::Addresses),
-        Verb::Name => HostCall::Ask(Question::Name),
-        Verb::Ram => HostCall::Ask(Question::Memory),
-        Verb::Os => HostCall::Ask(Question::System),
-        Verb::Cpu => HostCall::Ask(Question::Processor),
-        Verb::Ping => HostCall::Ask(Question::Pong),
-        Verb::Info => HostCall::Ask(Question::Info { interval_ms: INFO_INTERVAL_MS }),
-        Verb::Clear => HostCall::Clear,
-        Verb::Disconnect => HostCall::Disconnect,
-        Verb::Reset => HostCall::Reset,
-        Verb::Kill => HostCall::Kill,
-        other => unreachable!("{other:?} is no host command"),
-    };
-    Ok(Call::Host(call))
+/// A command as programs name it: in JSON and in frames.
+#[derive(Deserialize, Serialize)]
+pub(super) struct Run<'a> {
+    /// As the interpreter gets it.
+    #[serde(borrow)]
+    pub command: Cow<'a, str>,
+    #[serde(default)]
+    stdin: bool,
+    #[serde(default)]
+    timeout_ms: u64,
+    /// Absent for `/bin/sh`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<Interpreter>,
 }
 
-fn usage(verb: Verb) -> &'static str {
-    verbs::entry(verb).usage
-}
-
-fn parse_script(interpreter: Interpreter, verb: Verb, rest: &str) -> Result<Call<'_>, Refusal> {
-    if rest.is_empty() {
-        let text = format!("no command is named; write `{}`", usage(verb));
-        return Err(Refusal::new(0, BadArguments, text));
+impl<'a> Run<'a> {
+    /// The call for it, if the command can be one.
+    pub fn check(self) -> Result<Call<'a>, Refusal> {
+        let Run { command, stdin, timeout_ms, interpreter } = self;
+        if command.trim().is_empty() {
+            return Err(Refusal::new(0, BadArguments, "the command is empty"));
+        }
+        let interpreter = interpreter.unwrap_or(Interpreter::Linux);
+        Ok(script(interpreter, check::command(command)?, stdin, timeout_ms))
     }
-    Ok(script(interpreter, line::check_command(rest)?, false, 0))
+}
+
+fn put_script<S: Serializer>(
+    interpreter: &Interpreter,
+    command: &str,
+    stdin: &bool,
+    timeout_ms: &u64,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let (command, interpreter) = (Cow::Borrowed(command), Some(*interpreter));
+    Run { command, stdin: *stdin, timeout_ms: *timeout_ms, interpreter }.serialize(serializer)
 }
 
 /// The call for a command under an interpreter. What `/bin/sh` runs is a `run` like any other.
@@ -240,24 +275,18 @@ pub fn split_interpreter(command: &str) -> Option<(Interpreter, &str)> {
     Some((interpreter, rest.trim_ascii_start()))
 }
 
-/// The call for a ping of this host.
-pub(super) fn ping(host: &str) -> Result<Call<'static>, Refusal> {
-    let Some(host) = PingHost::parse(host) else {
-        let text = "a host is an IPv4 or IPv6 address, fe80::1%eth0, or a host name of letters, \
-                    digits, hyphens, underscores and dots; write `ping HOST`";
-        return Err(Refusal::new(0, ErrorCode::BadArguments, text));
-    };
-    Ok(Call::Host(HostCall::Ping { host }))
+fn usual_interval_ms() -> u32 {
+    INFO_INTERVAL_MS
 }
 
-/// The call for all facts, with rates measured for so long.
-pub(super) fn info(interval_ms: u32) -> Result<Call<'static>, Refusal> {
+fn read_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let interval_ms = u32::deserialize(deserializer)?;
     if !(INFO_INTERVAL_MIN_MS..=INFO_INTERVAL_MAX_MS).contains(&interval_ms) {
         let text =
             format!("an interval is {INFO_INTERVAL_MIN_MS} to {INFO_INTERVAL_MAX_MS} milliseconds");
-        return Err(Refusal::new(0, BadArguments, text));
+        return Err(check::carried(Refusal::new(0, BadArguments, text)));
     }
-    Ok(Call::Host(HostCall::Ask(Question::Info { interval_ms })))
+    Ok(interval_ms)
 }
 
 #[cfg(test)]

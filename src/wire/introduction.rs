@@ -1,8 +1,9 @@
 //! What two clients learn of each other from the server before they meet without it.
 //!
-//! An [`Announcement`] goes up: the fingerprint of the client's key and where its UDP sockets
-//! are. The server makes an [`Introduction`] of it for the other client. Both are checked when
-//! they are read: what exists is within its bounds.
+//! An [`Announcement`] is what a client has told of itself: the fingerprint of its key and where
+//! its UDP sockets are. The server passes it on as it is, and adds where it sees its sender; the
+//! other client makes an [`Introduction`] of both. All are checked when they are read: what exists
+//! is within its bounds.
 
 use std::{
     fmt,

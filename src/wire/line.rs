@@ -3,20 +3,22 @@
 //! One request a line, LF or CRLF at its end; answers are lines too, but for the bytes of a file
 //! and the output of a command, which come exactly as they are. PROTOCOL.md, "Lines".
 
+mod edge;
+mod host;
+
 use std::{borrow::Cow, fmt};
 
 use super::{
     Call, ErrorCode, Event, Form, Item, Name, Outcome, Parcel, Post, Proposal, Recipients, Refusal,
-    Request, Secret, SharePath, Text, edge,
+    Request, Secret, Text, check,
     error::ErrorCode::*,
     escape::{escape, escape_bytes, is_plain, plain_length},
     event::{Ended, Entry, EntryKind},
-    host,
     name::NAME_RULE,
     offer,
-    verbs::{self, Verb},
+    verbs::{self, Takes, Verb},
 };
-use crate::limits::{COMMAND_MAX_BYTES, RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES};
+use crate::limits::{RECIPIENTS_MAX_BYTES, TEXT_MAX_BYTES};
 
 /// Reads the line at the head of `bytes`; `None` while it has no end yet.
 ///
@@ -199,15 +201,15 @@ fn parse(line: &[u8]) -> Result<Request<'_>, Refusal> {
     let line = line.trim_ascii_start();
     let word = first_word(line);
     match verbs::find(word) {
-        Some(verb)
-            if (verb.has_no_bar() || lacks_number(verb, &line[word.len()..]))
+        Some(entry)
+            if (entry.has_no_bar || lacks_number(entry.verb, &line[word.len()..]))
                 && memchr::memchr(b'|', line).is_some() =>
         {
             parse_message(line)
         }
-        Some(verb) => {
+        Some(entry) => {
             let rest = std::str::from_utf8(&line[word.len()..]).expect("it was checked");
-            parse_verb(verb, rest.trim_ascii_start())
+            parse_verb(entry, rest.trim_ascii_start())
         }
         None => parse_message(line),
     }
@@ -238,46 +240,46 @@ fn parse_message(line: &[u8]) -> Result<Request<'_>, Refusal> {
     };
     let (text, to) = (line[..bar].trim_ascii(), line[bar + 1..].trim_ascii());
     let text = Text::parse(text).expect("it was checked, and a bar parts no character");
-    message(to, text, format_args!("write `TEXT|NAME`, or `TEXT|*` for everybody else"))
+    check::message(to, text, format_args!("write `TEXT|NAME`, or `TEXT|*` for everybody else"))
 }
 
-pub(super) fn message<'a>(
-    to: &'a [u8],
-    text: Text<'a>,
-    usage: std::fmt::Arguments<'_>,
-) -> Result<Request<'a>, Refusal> {
-    let wrong = |what: &str| Err(Refusal::new(0, BadArguments, format!("{what}; {usage}")));
-    if to.is_empty() {
-        return wrong("nobody is named");
-    }
-    if to.len() > RECIPIENTS_MAX_BYTES {
-        return Err(Refusal::new(0, TooMany, "the list of recipients is too long"));
-    }
-    if text.is_empty() {
-        return wrong("the text is empty");
-    }
-    if text.len() > TEXT_MAX_BYTES {
-        let text = format!("a text may have {TEXT_MAX_BYTES} bytes; this one has {}", text.len());
-        return Err(Refusal::new(0, TextTooLong, text));
-    }
-    Ok(Request::Message { tag: 0, to: Recipients(to), text })
-}
-
-fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
-    let entry = verbs::entry(verb);
+fn parse_verb<'a>(entry: &'static verbs::Entry, rest: &'a str) -> Result<Request<'a>, Refusal> {
     let usage = format_args!("write `{}`", entry.usage);
     let bare = rest.trim_ascii_end();
-    let call = match verb {
-        Verb::User => return parse_user(rest),
-        Verb::Msg => {
-            let (to, text) = rest.split_once(' ').unwrap_or((rest, ""));
-            return message(to.as_bytes(), Text::from(text.trim_ascii()), usage);
+    let call = match entry.takes {
+        Takes::Nothing(call) | Takes::Question(call) if bare.is_empty() => call(),
+        Takes::Nothing(_) => return Err(takes_nothing(entry)),
+        Takes::Question(_) => {
+            let usage = entry.usage;
+            let text = format!("`{usage}` takes no arguments; a text for somebody is `TEXT|NAME`");
+            return Err(Refusal::new(0, BadArguments, text));
         }
-        Verb::Quit if bare.is_empty() => return Ok(Request::Goodbye),
-        Verb::Download => {
-            let path = SharePath::parse(bare.as_bytes());
-            Call::Download { path: path.map_err(|fault| bad_path(fault.to_string()))? }
-        }
+        Takes::Text(call) => call(Cow::Borrowed(rest)),
+        Takes::Arguments => match entry.verb {
+            Verb::User => return parse_user(rest),
+            Verb::Msg => {
+                let (to, text) = rest.split_once(' ').unwrap_or((rest, ""));
+                return check::message(to.as_bytes(), Text::from(text.trim_ascii()), usage);
+            }
+            Verb::Quit if bare.is_empty() => return Ok(Request::Goodbye),
+            Verb::Quit => return Err(takes_nothing(entry)),
+            Verb::Send => return parse_send(bare, usage),
+            _ => parse_call(entry, rest)?,
+        },
+    };
+    Ok(Request::Call { tag: 0, call })
+}
+
+fn takes_nothing(entry: &verbs::Entry) -> Refusal {
+    let text = format!("`{}` takes no arguments; write `{}`", entry.word, entry.usage);
+    Refusal::new(0, BadArguments, text)
+}
+
+fn parse_call<'a>(entry: &'static verbs::Entry, rest: &'a str) -> Result<Call<'a>, Refusal> {
+    let usage = format_args!("write `{}`", entry.usage);
+    let bare = rest.trim_ascii_end();
+    Ok(match entry.verb {
+        Verb::Download => Call::Download { path: check::path(bare.as_bytes())? },
         Verb::Upload => parse_upload(bare)?.ok_or_else(|| {
             let text = format!("no size is told, so nobody knows where the bytes end; {usage}");
             Refusal::new(0, BadArguments, text)
@@ -285,16 +287,11 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
         Verb::Run if bare.is_empty() => {
             return Err(Refusal::new(0, BadArguments, format!("no command is named; {usage}")));
         }
-        Verb::Run => Call::Run { command: check_command(rest)?, stdin: false, timeout_ms: 0 },
-        Verb::Ls => Call::List { path: list_path(bare.as_bytes())? },
-        Verb::Echo => Call::Echo { text: Cow::Borrowed(rest) },
-        Verb::EdgeJoin
-        | Verb::EdgeUpload
-        | Verb::EdgeCompute
-        | Verb::EdgeDelete
-        | Verb::EdgeList
-        | Verb::EdgeLeave => Call::Edge(edge::parse_line(verb, rest)?),
-        Verb::Send => return parse_send(bare, usage),
+        Verb::Run => {
+            let command = check::command(Cow::Borrowed(rest))?;
+            Call::Run { command, stdin: false, timeout_ms: 0 }
+        }
+        Verb::Ls => Call::List { path: check::folder(bare.as_bytes())? },
         Verb::Accept => {
             let offer = offer_number(bare, usage)?;
             Call::Accept { offer, form: Form::Raw, introduction: None }
@@ -304,15 +301,11 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
             let offer = offer_number(number, usage)?;
             Call::Refuse { offer, reason: offer::check_reason(0, reason)? }
         }
-        Verb::Who if bare.is_empty() => Call::Who,
-        Verb::Help if bare.is_empty() => Call::Help,
-        Verb::Who | Verb::Help | Verb::Quit => {
-            let text = format!("`{}` takes no arguments; {usage}", entry.word);
-            return Err(Refusal::new(0, BadArguments, text));
+        Verb::Ping | Verb::Python | Verb::Linux | Verb::Dos | Verb::PowerShell => {
+            host::parse(entry, bare)?
         }
-        verb => host::parse(verb, bare)?,
-    };
-    Ok(Request::Call { tag: 0, call })
+        _ => Call::Edge(edge::parse(entry, rest)?),
+    })
 }
 
 /// A size in plain decimals and a name; `None` where the size is none.
@@ -322,8 +315,7 @@ fn parse_verb(verb: Verb, rest: &str) -> Result<Request<'_>, Refusal> {
 fn parse_upload(rest: &str) -> Result<Option<Call<'_>>, Refusal> {
     let (size, name) = rest.split_once(' ').unwrap_or((rest, ""));
     let Some(size) = raw_size(size)? else { return Ok(None) };
-    let path = SharePath::parse(name.trim_ascii_start().as_bytes());
-    let path = path.map_err(|fault| bad_path(fault.to_string()));
+    let path = check::path(name.trim_ascii_start().as_bytes());
     Ok(Some(Call::Upload { path, size }))
 }
 
@@ -367,7 +359,8 @@ fn parse_send<'a>(rest: &str, usage: fmt::Arguments<'_>) -> Result<Request<'a>, 
 fn raw_behind(line: &[u8]) -> Result<Option<u64>, Refusal> {
     let line = line.trim_ascii_start();
     let word = first_word(line);
-    if !matches!(verbs::find(word), Some(Verb::Send | Verb::Upload)) {
+    let verb = verbs::find(word).map(|entry| entry.verb);
+    if !matches!(verb, Some(Verb::Send | Verb::Upload)) {
         return Ok(None);
     }
     let rest = line[word.len()..].trim_ascii_start();
@@ -391,34 +384,6 @@ fn raw_size(word: &str) -> Result<Option<u64>, Refusal> {
 fn offer_number(word: &str, usage: fmt::Arguments<'_>) -> Result<u32, Refusal> {
     let wrong = || Refusal::new(0, BadArguments, format!("the number of an offer is due; {usage}"));
     word.parse().map_err(|_| wrong())
-}
-
-/// The folder of `ls`: nothing, `.` and `/` are the root itself.
-pub(super) fn list_path(bytes: &[u8]) -> Result<Option<SharePath>, Refusal> {
-    let trimmed = bytes.strip_suffix(b"/").unwrap_or(bytes);
-    match trimmed {
-        b"" | b"." => Ok(None),
-        _ => match SharePath::parse(trimmed) {
-            Ok(path) => Ok(Some(path)),
-            Err(fault) => Err(bad_path(fault.to_string())),
-        },
-    }
-}
-
-fn bad_path(text: String) -> Refusal {
-    Refusal::new(0, BadPath, text)
-}
-
-/// What `/bin/sh -c` can take as one argument.
-pub(super) fn check_command(command: &str) -> Result<Cow<'_, str>, Refusal> {
-    if command.len() > COMMAND_MAX_BYTES {
-        let text = format!("a command may have {COMMAND_MAX_BYTES} bytes");
-        return Err(Refusal::new(0, TextTooLong, text));
-    }
-    if command.contains('\0') {
-        return Err(Refusal::new(0, BadText, "a command may not hold a NUL byte"));
-    }
-    Ok(Cow::Borrowed(command))
 }
 
 /// Text as lines allow it: UTF-8 without NUL, lone CR, byte order mark and the two Unicode line

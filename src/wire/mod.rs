@@ -4,6 +4,7 @@
 //! call: a codec is given the bytes that are there and says how many it used.
 
 pub mod blob;
+pub mod check;
 pub mod contact;
 pub mod control;
 pub mod dialect;
@@ -22,6 +23,7 @@ pub mod name;
 pub mod offer;
 pub mod path;
 pub mod request;
+pub mod right;
 pub mod secret;
 mod telnet;
 pub mod text;
@@ -39,5 +41,6 @@ pub use name::Name;
 pub use offer::{Form, Parcel, Proposal};
 pub use path::SharePath;
 pub use request::{Call, Item, Post, Recipients, Request, Tag};
+pub use right::{Need, Right};
 pub use secret::Secret;
 pub use text::Text;

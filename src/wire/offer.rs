@@ -1,8 +1,13 @@
 //! Files from one user to another: what a sender proposes, and what the receiver is told.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Blob, Name, Refusal, SharePath, Tag, error::ErrorCode::*, event::Object};
+use super::{
+    Blob, Name, Refusal, SharePath, Tag,
+    check::{self, Borrowed},
+    error::ErrorCode::*,
+    event::Object,
+};
 use crate::limits::{INTRODUCTION_MAX_BYTES, REASON_MAX_BYTES};
 
 /// What goes through the pipe between the two ends of a transfer.
@@ -17,33 +22,43 @@ pub enum Form {
 }
 
 /// What a sender has for somebody.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Parcel {
     /// One part of a path, for people: the receiver decides the name that it writes.
     pub name: Blob<'static>,
     /// Bytes in all, where the sender knows that: it does where they go as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     /// Seconds since 1970 of the last change, where the sender tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<i64>,
     /// How many files.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub files: u64,
     /// Whether the name is that of a folder.
+    #[serde(default, skip_serializing_if = "is_false")]
     pub folder: bool,
     /// The most that the sender can speak.
+    #[serde(default, skip_serializing_if = "is_raw")]
     pub form: Form,
     /// Words of the sender's client for the receiver's: as JSON at most
     /// [`INTRODUCTION_MAX_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub introduction: Option<Object>,
 }
 
 /// A request to send something to another user.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(remote = "Self")]
 pub struct Proposal {
     /// To whom.
+    #[serde(deserialize_with = "check::read_name")]
     pub to: Name,
     /// What.
+    #[serde(flatten)]
     pub parcel: Parcel,
     /// The whole content, where it came with the request and does not follow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Blob<'static>>,
 }
 
@@ -102,6 +117,53 @@ impl Proposal {
             _ => Ok(self),
         }
     }
+}
+
+impl Serialize for Proposal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Proposal::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Proposal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Proposal, D::Error> {
+        let mut proposal = Proposal::deserialize(deserializer)?;
+        let size = proposal.data.as_ref().map(|data| data.0.len() as u64);
+        proposal.parcel.size = proposal.parcel.size.or(size);
+        proposal.check(0).map_err(check::carried)
+    }
+}
+
+pub(super) fn one() -> u64 {
+    1
+}
+
+pub(super) fn is_one(count: &u64) -> bool {
+    *count == 1
+}
+
+pub(super) fn is_false(it: &bool) -> bool {
+    !it
+}
+
+pub(super) fn is_raw(form: &Form) -> bool {
+    *form == Form::Raw
+}
+
+pub(super) fn read_introduction<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<Object>>, D::Error> {
+    let introduction = Option::<Box<Object>>::deserialize(deserializer)?;
+    check_introduction(0, introduction.as_deref()).map_err(check::carried)?;
+    Ok(introduction)
+}
+
+pub(super) fn read_reason<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let reason = Option::<Borrowed<'_>>::deserialize(deserializer)?;
+    let reason = reason.as_ref().map_or("", |Borrowed(reason)| reason);
+    check_reason(0, reason).map_err(check::carried)
 }
 
 /// Refuses an introduction that is too long.

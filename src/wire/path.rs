@@ -2,6 +2,9 @@
 
 use std::{fmt, path::Path};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Blob, check};
 use crate::limits::{PATH_MAX_BYTES, PATH_PART_MAX_BYTES};
 
 /// A relative path of plain parts: no `..`, no `.`, no empty part, no NUL; bytes, not text.
@@ -81,6 +84,18 @@ impl fmt::Display for PathFault {
             PathFault::Nul => "the path holds a NUL byte",
             PathFault::TooLong => "the path is longer than 4095 bytes or a part longer than 255",
         })
+    }
+}
+
+impl Serialize for SharePath {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Blob::borrowed(&self.0).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<SharePath, D::Error> {
+        check::path(&Blob::deserialize(deserializer)?.0).map_err(check::carried)
     }
 }
 

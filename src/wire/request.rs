@@ -1,10 +1,14 @@
 //! What a peer can ask, whatever dialect it speaks.
 
+mod form;
+
 use std::{borrow::Cow, fmt};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
-    EdgeCall, Form, HostCall, Name, Proposal, Refusal, Secret, SharePath, Text, event::Object,
-    json::Label,
+    EdgeCall, Form, HostCall, Name, Proposal, Refusal, Secret, SharePath, Text, check,
+    event::Object, json::Label, offer,
 };
 
 /// The number a client gives to an operation or to a message it wants confirmed; the answers
@@ -103,8 +107,9 @@ impl Request<'_> {
     }
 }
 
-/// The verbs that have an answer. A new verb begins here, in `verbs.rs` and in its own file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// The verbs that have an answer. Their form in JSON is that of frames too.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(remote = "Self", tag = "op", rename_all = "kebab-case")]
 pub enum Call<'a> {
     /// Send a file below the root.
     Download {
@@ -114,21 +119,25 @@ pub enum Call<'a> {
     /// Send files and folders by the conversation of transfers, whose other half comes as input.
     Fetch {
         /// Which; the names in them may be patterns.
+        #[serde(deserialize_with = "check::read_paths")]
         paths: Vec<SharePath>,
     },
     /// Receive files and folders by the same conversation.
     Store {
         /// Into this folder, `None` being the root.
+        #[serde(default, deserialize_with = "check::read_folder")]
         into: Option<SharePath>,
     },
     /// Receive one file, whose bytes follow as they are. For dialects that cannot do better.
+    #[serde(skip)]
     Upload {
         /// Where it goes; where that is no place, its bytes still follow.
         path: Result<SharePath, Refusal>,
         /// Bytes that follow.
         size: u64,
     },
-    /// Run a command under `/bin/sh -c`.
+    /// Run a command under `/bin/sh -c`. It is read with its interpreter: see [`form`].
+    #[serde(skip_deserializing)]
     Run {
         /// As the shell gets it.
         command: Cow<'a, str>,
@@ -138,8 +147,10 @@ pub enum Call<'a> {
         timeout_ms: u64,
     },
     /// The names, sizes and times in a folder; `None` is the root.
+    #[serde(rename = "ls")]
     List {
         /// Which.
+        #[serde(default, deserialize_with = "check::read_folder")]
         path: Option<SharePath>,
     },
     /// Who is here.
@@ -152,12 +163,11 @@ pub enum Call<'a> {
     /// The same text back.
     Echo {
         /// Any text.
+        #[serde(borrow, deserialize_with = "check::read_text")]
         text: Cow<'a, str>,
     },
     /// What one can ask.
     Help,
-    /// A request of a device.
-    Edge(EdgeCall),
     /// Offer something to another user, and pass it on once that one accepts it.
     Send(Box<Proposal>),
     /// Take what was offered.
@@ -165,9 +175,15 @@ pub enum Call<'a> {
         /// The number of the offer.
         offer: u32,
         /// The most that the receiver can speak.
+        #[serde(default, skip_serializing_if = "offer::is_raw")]
         form: Form,
         /// Words of the receiver's client for the sender's: see
         /// [`Parcel::introduction`](super::Parcel::introduction).
+        #[serde(
+            default,
+            deserialize_with = "offer::read_introduction",
+            skip_serializing_if = "Option::is_none"
+        )]
         introduction: Option<Box<Object>>,
     },
     /// Do not take it.
@@ -175,12 +191,61 @@ pub enum Call<'a> {
         /// The number of the offer.
         offer: u32,
         /// Why, for the sender.
+        #[serde(
+            default,
+            deserialize_with = "offer::read_reason",
+            skip_serializing_if = "Option::is_none"
+        )]
         reason: Option<String>,
     },
-    /// Something about the server's host, or the server itself.
-    Host(HostCall<'a>),
     /// What should have been one of these and is none: it is answered by its end, as they all are.
+    #[serde(skip)]
     Refused(Refusal),
+    /// A request of a device.
+    #[serde(skip)]
+    Edge(EdgeCall),
+    /// Something about the server's host, or the server itself.
+    #[serde(skip)]
+    Host(HostCall<'a>),
+}
+
+impl Call<'_> {
+    /// The same, borrowed from nothing.
+    pub fn into_owned(self) -> Call<'static> {
+        match self {
+            Call::Run { command, stdin, timeout_ms } => {
+                Call::Run { command: Cow::Owned(command.into_owned()), stdin, timeout_ms }
+            }
+            Call::Echo { text } => Call::Echo { text: Cow::Owned(text.into_owned()) },
+            Call::Host(call) => Call::Host(call.into_owned()),
+            Call::Download { path } => Call::Download { path },
+            Call::Fetch { paths } => Call::Fetch { paths },
+            Call::Store { into } => Call::Store { into },
+            Call::Upload { path, size } => Call::Upload { path, size },
+            Call::List { path } => Call::List { path },
+            Call::Who => Call::Who,
+            Call::Announce { udp_port } => Call::Announce { udp_port },
+            Call::Help => Call::Help,
+            Call::Send(proposal) => Call::Send(proposal),
+            Call::Accept { offer, form, introduction } => {
+                Call::Accept { offer, form, introduction }
+            }
+            Call::Refuse { offer, reason } => Call::Refuse { offer, reason },
+            Call::Refused(refusal) => Call::Refused(refusal),
+            Call::Edge(call) => Call::Edge(call),
+        }
+    }
+
+    /// Whether bytes of the client follow.
+    pub fn takes_input(&self) -> bool {
+        match self {
+            Call::Run { stdin, .. } | Call::Host(HostCall::Script { stdin, .. }) => *stdin,
+            Call::Edge(call) => call.takes_input(),
+            Call::Fetch { .. } | Call::Store { .. } | Call::Upload { .. } => true,
+            Call::Send(_) | Call::Accept { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// The list of names of one message, still as it was written.

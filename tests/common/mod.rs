@@ -6,9 +6,8 @@
 use sixfour::{
     limits::{LINE_FIRST_MAX_BYTES, LINE_MAX_BYTES, OBJECT_FIRST_MAX_BYTES, OBJECT_MAX_BYTES},
     wire::{
-        Blob, Call, Dialect, Event, Item, Outcome, Parcel, Proposal, Refusal, Request, SharePath,
-        Text,
-        control::{CallBody, HelloBody, VERSION},
+        Call, Dialect, Event, Item, Outcome, Refusal, Request, Text,
+        control::{HelloBody, VERSION},
         frame::{self, Said, client, server},
         json::{self, scan::Place},
     },
@@ -126,7 +125,7 @@ pub fn encode_request(request: &Request<'_>, number: u32) -> Vec<u8> {
             frame::put_message(&mut out, client::MESSAGE, tag, to.0, text);
         }
         Request::Call { tag, call } => {
-            frame::put_json(&mut out, client::REQUEST, tag, &encode_call(&call));
+            frame::put_json(&mut out, client::REQUEST, tag, &call);
         }
         Request::Input { tag, bytes } => frame::put(&mut out, client::DATA, tag, bytes),
         Request::InputEnd { tag, hash } => {
@@ -143,59 +142,6 @@ pub fn encode_request(request: &Request<'_>, number: u32) -> Vec<u8> {
         Request::Nothing | Request::Skip { .. } => panic!("only lines have these"),
     }
     out
-}
-
-fn encode_call<'a>(call: &'a Call<'a>) -> CallBody<'a> {
-    match call {
-        Call::Download { path } => CallBody::Download { path: Blob::borrowed(path.as_bytes()) },
-        Call::Fetch { paths } => {
-            let path = |path: &'a SharePath| Blob::borrowed(path.as_bytes());
-            CallBody::Fetch { paths: paths.iter().map(path).collect() }
-        }
-        Call::Store { into } => {
-            CallBody::Store { into: into.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
-        }
-        Call::Upload { .. } => panic!("frames have `store`"),
-        Call::Run { command, stdin, timeout_ms } => {
-            let command = command.as_ref().into();
-            let (stdin, timeout_ms) = (*stdin, *timeout_ms);
-            CallBody::Run { command, stdin, timeout_ms, interpreter: None }
-        }
-        Call::List { path } => {
-            CallBody::Ls { path: path.as_ref().map(|path| Blob::borrowed(path.as_bytes())) }
-        }
-        Call::Who => CallBody::Who,
-        Call::Announce { udp_port } => CallBody::Announce { udp_port: *udp_port },
-        Call::Echo { text } => CallBody::Echo { text: text.as_ref().into() },
-        Call::Help => CallBody::Help,
-        Call::Edge(call) => call.into(),
-        Call::Send(proposal) => encode_send(proposal),
-        Call::Accept { offer, form, introduction } => {
-            let introduction = introduction.as_deref().cloned();
-            CallBody::Accept { offer: *offer, form: *form, introduction }
-        }
-        Call::Refuse { offer, reason } => {
-            CallBody::Refuse { offer: *offer, reason: reason.as_deref().map(Into::into) }
-        }
-        Call::Host(call) => call.into(),
-        Call::Refused(_) => panic!("what is no request has no form"),
-    }
-}
-
-fn encode_send(proposal: &Proposal) -> CallBody<'_> {
-    let Proposal { to, parcel, data } = proposal;
-    let Parcel { name, size, modified, files, folder, form, introduction } = parcel;
-    CallBody::Send {
-        to: to.as_str().into(),
-        name: name.clone(),
-        size: *size,
-        modified: *modified,
-        files: *files,
-        folder: *folder,
-        form: *form,
-        introduction: introduction.clone(),
-        data: data.clone(),
-    }
 }
 
 /// What was said as a server writes it: bodies by their own types, so that the vectors prove the

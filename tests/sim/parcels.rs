@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sixfour::wire::{
-    Blob, Dialect, ErrorCode, Form, Name,
-    control::{CallBody, DetailBody, OutcomeBody},
+    self, Blob, Dialect, ErrorCode, Form, Name, Proposal,
+    control::{DetailBody, OutcomeBody},
     frame::client,
 };
 
@@ -96,18 +96,11 @@ impl Peer {
             self.half_closed |= cut;
         } else {
             let data = inline.then(|| Blob(content(size).into()));
-            let body = CallBody::Send {
-                to: to.into(),
-                name: Blob::borrowed(name.as_bytes()),
-                size: (!inline).then_some(size as u64),
-                modified: None,
-                files: 1,
-                folder: false,
-                form,
-                introduction: None,
-                data,
-            };
-            self.json_frame(client::REQUEST, tag, &body);
+            let to = Name::parse(&to).expect("a name");
+            let file = wire::Parcel::file(name.as_bytes(), size as u64);
+            let size = file.size.filter(|_| !inline);
+            let proposal = Proposal { to, parcel: wire::Parcel { size, form, ..file }, data };
+            self.json_frame(client::REQUEST, tag, &wire::Call::Send(Box::new(proposal)));
         }
         let mut call = Call::new(tag, Asked::Send(parcel), 0);
         call.input_ended = self.is_line() || inline;
@@ -130,7 +123,7 @@ impl Peer {
                 }
                 Dialect::Json => self.refuse_json(tag, number, reason),
                 Dialect::Frame => {
-                    let body = CallBody::Refuse { offer: number, reason: reason.map(Into::into) };
+                    let body = wire::Call::Refuse { offer: number, reason: reason.map(Into::into) };
                     self.json_frame(client::REQUEST, tag, &body);
                 }
             }
@@ -142,7 +135,7 @@ impl Peer {
             Dialect::Line => self.line(&format!("accept {number}")),
             Dialect::Json => self.accept_json(tag, number, form),
             Dialect::Frame => {
-                let body = CallBody::Accept { offer: number, form, introduction: None };
+                let body = wire::Call::Accept { offer: number, form, introduction: None };
                 self.json_frame(client::REQUEST, tag, &body);
             }
         }

@@ -9,11 +9,10 @@ use sixfour::{
     hub::{CloseReason, ConnectionId},
     limits::INFO_INTERVAL_MS,
     wire::{
-        Blob, Dialect, ErrorCode, Name,
-        control::{CallBody, DetailBody, HelloBody},
-        edge::UploadBody,
+        self, Dialect, EdgeCall, ErrorCode, HostCall, Name, SharePath,
+        control::{DetailBody, HelloBody},
         frame::{self, Said, client},
-        host::Interpreter,
+        host::{Interpreter, Question},
     },
 };
 
@@ -165,7 +164,7 @@ impl Peer {
         self.to_hub.extend(out);
     }
 
-    pub fn json_frame(&mut self, kind: u8, number: u32, body: &CallBody<'_>) {
+    pub fn json_frame(&mut self, kind: u8, number: u32, body: &wire::Call<'_>) {
         let mut out = Vec::new();
         frame::put_json(&mut out, kind, number, body);
         self.to_hub.extend(out);
@@ -350,30 +349,35 @@ impl Peer {
             Asked::Work(what) => what.words(),
             _ => String::new(),
         };
-        let path = Blob::borrowed(words.as_bytes());
+        let host = wire::Call::Host;
+        let path = || SharePath::parse(words.as_bytes()).expect("a path");
         let body = match asked {
-            Asked::Work(What::Folder { .. }) => CallBody::Ls { path: Some(path) },
-            Asked::Work(what) if what.is_command() => CallBody::Run {
-                command: words.clone().into(),
-                stdin: *what == What::Repeat,
-                timeout_ms,
-                interpreter: [None, Some(Interpreter::Dos)][words.len() % 2],
-            },
-            Asked::Work(What::Question { .. }) => CallBody::Info { interval_ms },
-            Asked::Work(What::Talk) => CallBody::Store { into: Some(path) },
-            Asked::Work(What::Fetch { .. }) => CallBody::Fetch { paths: vec![path] },
-            Asked::Work(What::Keep) => {
-                let (file_id, request_id, hash, samples) = (1, None, None, None);
-                CallBody::EdgeUpload(UploadBody { file_id, request_id, hash, samples })
+            Asked::Work(What::Folder { .. }) => wire::Call::List { path: Some(path()) },
+            Asked::Work(what) if what.is_command() => {
+                let (command, stdin) = (words.clone().into(), *what == What::Repeat);
+                let interpreter = Interpreter::Dos;
+                match words.len() % 2 {
+                    0 => wire::Call::Run { command, stdin, timeout_ms },
+                    _ => host(HostCall::Script { interpreter, command, stdin, timeout_ms }),
+                }
             }
-            Asked::Work(_) => CallBody::Download { path },
-            Asked::Who => CallBody::Who,
-            Asked::Echo(text) => CallBody::Echo { text: text.into() },
-            Asked::Help => CallBody::Help,
-            Asked::Clear => CallBody::Clear,
-            Asked::Disconnect => CallBody::Disconnect,
-            Asked::Reset => CallBody::Reset,
-            Asked::Kill => CallBody::Kill,
+            Asked::Work(What::Question { .. }) => {
+                host(HostCall::Ask(Question::Info { interval_ms }))
+            }
+            Asked::Work(What::Talk) => wire::Call::Store { into: Some(path()) },
+            Asked::Work(What::Fetch { .. }) => wire::Call::Fetch { paths: vec![path()] },
+            Asked::Work(What::Keep) => {
+                let (file_id, request, hash, samples) = (1, None, None, None);
+                wire::Call::Edge(EdgeCall::Upload { file_id, request, hash, samples })
+            }
+            Asked::Work(_) => wire::Call::Download { path: path() },
+            Asked::Who => wire::Call::Who,
+            Asked::Echo(text) => wire::Call::Echo { text: text.into() },
+            Asked::Help => wire::Call::Help,
+            Asked::Clear => host(HostCall::Clear),
+            Asked::Disconnect => host(HostCall::Disconnect),
+            Asked::Reset => host(HostCall::Reset),
+            Asked::Kill => host(HostCall::Kill),
             other => unreachable!("{other:?} is asked for elsewhere"),
         };
         self.json_frame(client::REQUEST, self.tag, &body);

@@ -159,11 +159,11 @@ fn what_looks_after_a_server_has_its_own_options() {
     let host = PingHost::parse("fe80::1%eth0").expect("a host");
     let plan = parsed("ping fe80::1%eth0").expect("good");
     assert_eq!((plan.pings, plan.watch), (None, None));
-    assert_eq!(plan.orders, Some(vec![Order::Host(HostCall::Ping { host })]));
-    let ask = |question| vec![Order::Host(HostCall::Ask(question))];
+    assert_eq!(plan.orders, Some(vec![Order::Call(Call::Host(HostCall::Ping { host }))]));
+    let ask = |question| vec![Order::Call(Call::Host(HostCall::Ask(question)))];
     assert_eq!(orders("info"), ask(Question::Info { interval_ms: 500 }));
     assert_eq!(orders("cpu"), ask(Question::Processor));
-    assert_eq!(orders("kill"), [Order::Host(HostCall::Kill)]);
+    assert_eq!(orders("kill"), [Order::Call(Call::Host(HostCall::Kill))]);
 }
 
 #[test]
@@ -186,8 +186,8 @@ fn a_device_that_measures_is_known_by_its_name() {
     let Some(Device::Run(run)) = plan.device else { panic!("{plan:?}") };
     assert_eq!((run.every, run.times, run.file_id), (Duration::from_millis(500), Some(3), None));
     assert_eq!(run.command, ["seq", "1", "5"]);
-    assert_eq!(orders("device list"), [Order::Edge(crate::wire::EdgeCall::List)]);
-    assert!(matches!(orders("--user w device upload 3")[..], [Order::Edge(_)]));
+    assert_eq!(orders("device list"), [Order::Call(Call::Edge(crate::wire::EdgeCall::List))]);
+    assert!(matches!(orders("--user w device upload 3")[..], [Order::Call(Call::Edge(_))]));
 }
 
 #[test]
@@ -220,7 +220,8 @@ fn an_option_within_a_text_is_refused_and_not_sent() {
         assert!(told.contains("--") && told.contains("before the text"), "{line}: {told}");
     }
     let text = |line: &str| match orders(line).remove(0) {
-        Order::Message { text, .. } | Order::Echo { text } => text,
+        Order::Message { text, .. } => text,
+        Order::Call(Call::Echo { text }) => text.into_owned(),
         other => panic!("{other:?}"),
     };
     for (line, expected) in [

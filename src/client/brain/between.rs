@@ -25,9 +25,8 @@ use crate::{
     limits::{CLIENT_ANSWERS_MAX, CLIENT_OFFERS_MAX},
     transfer::Fault,
     wire::{
-        Blob, Contact, ErrorCode, Form, Name, OneTimeToken, Standpoint,
-        control::{CallBody, DetailBody},
-        event::Object,
+        Blob, Call, Contact, ErrorCode, Form, Name, OneTimeToken, Parcel, Proposal, Standpoint,
+        control::DetailBody, event::Object,
     },
 };
 
@@ -245,18 +244,16 @@ impl Brain {
         let Sending { paths, to, limit, again } = sending;
         let Weight { name, size, files, folder, modified } = weight;
         let token = self.between.meet.token();
-        let call = CallBody::Send {
-            to: to.as_str().into(),
-            name: Blob::borrowed(&name),
+        let parcel = Parcel {
+            name: Blob::borrowed(&name).into_owned(),
             size,
             modified,
             files,
             folder,
             form: Form::Conversation,
             introduction: self.between.meet.introduce(token),
-            data: None,
         };
-        let tag = link.request(&call);
+        let tag = link.request(&Call::Send(Box::new(Proposal { to, parcel, data: None })));
         let what = What { name: name.clone(), size, files, folder };
         self.show(Shown::Passing(Passing::Asked { to, what: what.clone() }));
         let side = Side::Gives { paths, limit, token };
@@ -337,7 +334,8 @@ impl Brain {
         let form = Form::Conversation;
         // Who has not introduced itself has no use for it.
         let introduction = meeting.as_ref().and_then(|_| self.between.meet.introduce(None));
-        let tag = link.request(&CallBody::Accept { offer: number, form, introduction });
+        let introduction = introduction.map(Box::new);
+        let tag = link.request(&Call::Accept { offer: number, form, introduction });
         let Taking { from, name, size, files, .. } = &taking;
         let what = What { name: name.clone(), size: *size, files: *files, folder: false };
         let side = Side::Takes(taking.clone(), meeting);
@@ -348,8 +346,7 @@ impl Brain {
 
     fn turn_down(&mut self, offer: u32, reason: Option<String>) {
         let Online::Here(link) = &mut self.online else { return };
-        let reason = reason.map(Into::into);
-        let tag = link.request(&CallBody::Refuse { offer, reason });
+        let tag = link.request(&Call::Refuse { offer, reason });
         self.tasks.insert(tag, Task::Refusal);
     }
 
@@ -413,7 +410,7 @@ impl Brain {
     pub(super) fn announce(&mut self) {
         let Some(udp_port) = self.between.meet.udp_port() else { return };
         let Online::Here(link) = &mut self.online else { return };
-        let tag = link.request(&CallBody::Announce { udp_port });
+        let tag = link.request(&Call::Announce { udp_port });
         self.tasks.insert(tag, Task::Announcement);
     }
 

@@ -1,6 +1,6 @@
 //! Facts about the server and its host, round trips to it, and watching it.
 
-use super::{Brain, CallBody, Effect, Online, Shown, Tag, Task, exit};
+use super::{Brain, Call, Effect, Online, Shown, Tag, Task, exit};
 use crate::{
     client::order::Route,
     limits::INFO_INTERVAL_MIN_MS,
@@ -181,7 +181,7 @@ impl Brain {
         // The first answer is wanted soon.
         let is_first = self.watching.answers == 0;
         let interval_ms = if is_first { INFO_INTERVAL_MIN_MS } else { watch.interval_ms };
-        let tag = link.request(&CallBody::Info { interval_ms });
+        let tag = link.request(&Call::Host(HostCall::Ask(Question::Info { interval_ms })));
         self.tasks.insert(tag, Task::Answer(""));
     }
 

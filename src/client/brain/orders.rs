@@ -1,6 +1,7 @@
 //! What becomes of an order: a request and a task, or an end.
 
 use super::*;
+use crate::wire::check;
 
 impl Task {
     /// Whether standard input goes to it.
@@ -14,6 +15,16 @@ impl Task {
     }
 }
 
+/// What waits for the answer to a call.
+fn task_of(call: &Call<'_>) -> Task {
+    match call {
+        Call::Host(call) => host::task_of(call),
+        Call::Edge(call) if call.takes_input() => Task::Samples,
+        Call::Edge(_) => Task::Answer("devices"),
+        _ => Task::Answer(""),
+    }
+}
+
 impl Brain {
     pub(super) fn perform(&mut self, order: Order, now_ms: u64) {
         let Online::Here(link) = &mut self.online else { unreachable!("the caller has looked") };
@@ -22,37 +33,45 @@ impl Brain {
                 return self.post(to, text, *receipt_ms, now_ms);
             }
             Order::Download { paths, target, again, .. } => {
-                let names = paths.iter().map(|path| Blob::borrowed(path)).collect();
+                if paths.iter().map(Vec::len).sum::<usize>() > REQUEST_BODY_MAX_BYTES {
+                    return self.refuse_too_long();
+                }
+                let names = match paths.iter().map(|path| check::path(path)).collect() {
+                    Ok(names) => names,
+                    Err(Refusal { code, text, .. }) => return self.refuse(code, &text),
+                };
                 let (paths, target) = (paths.clone(), target.clone());
                 let transfer = Transfer::fetch(paths, target, again.clone(), now_ms);
-                (CallBody::Fetch { paths: names }, Task::Transfer(Box::new(transfer)))
+                (Call::Fetch { paths: names }, Task::Transfer(Box::new(transfer)))
             }
             Order::Upload { paths, into, again, .. } => {
                 let transfer = Transfer::store(paths, into.clone(), again.clone(), now_ms);
-                let into = into.as_deref().map(Blob::borrowed);
-                (CallBody::Store { into }, Task::Transfer(Box::new(transfer)))
+                let into = match check::folder(into.as_deref().unwrap_or_default()) {
+                    Ok(into) => into,
+                    Err(Refusal { code, text, .. }) => return self.refuse(code, &text),
+                };
+                (Call::Store { into }, Task::Transfer(Box::new(transfer)))
             }
             Order::Run { command, stdin, timeout_ms } => {
                 let (stdin, timeout_ms) = (*stdin, *timeout_ms);
                 let run = Run::new(command, stdin);
-                let (command, interpreter) = (command.into(), None);
-                let call = CallBody::Run { command, stdin, timeout_ms, interpreter };
+                let call = Call::Run { command: command.into(), stdin, timeout_ms };
                 (call, Task::Run(Box::new(run)))
             }
             Order::List { path } => {
-                let path = path.as_deref().map(Blob::borrowed);
-                (CallBody::Ls { path }, Task::Answer("entries"))
+                let path = match check::folder(path.as_deref().unwrap_or_default()) {
+                    Ok(path) => path,
+                    Err(Refusal { code, text, .. }) => return self.refuse(code, &text),
+                };
+                (Call::List { path }, Task::Answer("entries"))
             }
-            Order::Who { long: false } => (CallBody::Who, Task::Answer("users")),
-            Order::Who { long: true } => (CallBody::Who, Task::Roster(Vec::new())),
-            Order::Echo { text } => (CallBody::Echo { text: text.into() }, Task::Answer("")),
+            Order::Who { long: false } => (Call::Who, Task::Answer("users")),
+            Order::Who { long: true } => (Call::Who, Task::Roster(Vec::new())),
             Order::Send { .. } | Order::Accept { .. } | Order::Refuse { .. } => {
                 return self.perform_between(order, now_ms);
             }
             Order::Receive { .. } => return self.perform_between(order, now_ms),
-            Order::Edge(call) if call.takes_input() => (call.into(), Task::Samples),
-            Order::Edge(call) => (call.into(), Task::Answer("devices")),
-            Order::Host(call) => (call.into(), host::task_of(call)),
+            Order::Call(call) => (call.clone(), task_of(call)),
             Order::Probe { route, count, interval_ms } => {
                 return self.start_probe(route.clone(), *count, *interval_ms, now_ms);
             }
@@ -61,8 +80,7 @@ impl Brain {
             }
         };
         if !frame::fits_request(&call) {
-            let text = format!("a request may have {REQUEST_BODY_MAX_BYTES} bytes as JSON");
-            return self.refuse(ErrorCode::TextTooLong, &text);
+            return self.refuse_too_long();
         }
         let tag = link.request(&call);
         let credit_step_bytes = link.credit_step_bytes();
@@ -82,6 +100,11 @@ impl Brain {
             self.effects.push_back(Effect::StartClock(tag));
         }
         self.tasks.insert(tag, task);
+    }
+
+    fn refuse_too_long(&mut self) {
+        let text = format!("a request may have {REQUEST_BODY_MAX_BYTES} bytes as JSON");
+        self.refuse(ErrorCode::TextTooLong, &text);
     }
 
     pub(super) fn cancel(&mut self, tag: Tag) {

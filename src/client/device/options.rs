@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use crate::{
     client::{arguments::parse_time, order::Order},
     wire::{
-        EdgeCall,
+        Call, EdgeCall,
         edge::{BAD_FILE_ID, RequestId, Statistic, parse_integer},
     },
 };
@@ -112,7 +112,7 @@ impl DeviceVerb {
             DeviceVerb::Delete { file_id } => EdgeCall::Delete { file_id, request: request() },
             DeviceVerb::List => EdgeCall::List,
         };
-        (None, vec![Order::Edge(call)])
+        (None, vec![Order::Call(Call::Edge(call))])
     }
 }
 

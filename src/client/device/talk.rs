@@ -24,8 +24,8 @@ use crate::{
         link::{Heard, Link},
     },
     wire::{
-        Blob, EdgeAnswer, EdgeCall, ErrorCode, Form, Name, Refusal, Secret, Tag,
-        control::{CallBody, DetailBody, OutcomeBody, RefusalBody},
+        Call, EdgeAnswer, EdgeCall, ErrorCode, Form, Name, Parcel, Proposal, Refusal, Secret, Tag,
+        control::{DetailBody, OutcomeBody, RefusalBody},
         event::Object,
     },
 };
@@ -210,7 +210,7 @@ impl Talk {
     pub fn ask(&mut self, call: &EdgeCall) {
         let Online::Ready(link) = &mut self.online else { unreachable!("the caller has looked") };
         assert!(self.request.is_none(), "one request at a time");
-        self.request = Some(link.request(&CallBody::from(call)));
+        self.request = Some(link.request(&Call::Edge(call.clone())));
     }
 
     /// Sends bytes of the upload: how many there was room for. Where the upload is over they go
@@ -235,17 +235,14 @@ impl Talk {
         let name = path.file_name().unwrap_or_default().as_bytes();
         let Online::Ready(link) = &mut self.online else { unreachable!("the caller has looked") };
         assert!(self.request.is_none(), "one request at a time");
-        self.request = Some(link.request(&CallBody::Send {
-            to: to.as_str().into(),
-            name: Blob::borrowed(name),
-            size: Some(size),
+        let parcel = Parcel {
             modified: Some(modified),
-            files: 1,
-            folder: false,
             form: Form::Conversation,
             introduction: self.carriers.offer(path.to_owned()),
-            data: None,
-        }));
+            ..Parcel::file(name, size)
+        };
+        let proposal = Box::new(Proposal { to, parcel, data: None });
+        self.request = Some(link.request(&Call::Send(proposal)));
     }
 
     /// Takes what was offered.
@@ -253,7 +250,8 @@ impl Talk {
         if let Online::Ready(link) = &mut self.online {
             let introduction = offered.meeting.as_ref();
             let introduction = introduction.and_then(|_| self.carriers.meet.introduce(None));
-            let call = CallBody::Accept { offer, form: offered.form, introduction };
+            let introduction = introduction.map(Box::new);
+            let call = Call::Accept { offer, form: offered.form, introduction };
             self.incoming.insert(link.request(&call), offered);
         }
     }
@@ -261,7 +259,7 @@ impl Talk {
     /// Does not take it.
     pub fn turn_down(&mut self, offer: u32, reason: &str) {
         if let Online::Ready(link) = &mut self.online {
-            link.request(&CallBody::Refuse { offer, reason: Some(reason.into()) });
+            link.request(&Call::Refuse { offer, reason: Some(reason.into()) });
         }
     }
 
@@ -528,7 +526,7 @@ impl Talk {
         if let (Online::Ready(link), Some(udp_port)) =
             (&mut self.online, self.carriers.meet.udp_port())
         {
-            self.announcement = Some(link.request(&CallBody::Announce { udp_port }));
+            self.announcement = Some(link.request(&Call::Announce { udp_port }));
         }
     }
 
@@ -552,7 +550,7 @@ impl Talk {
     fn join(&mut self) {
         let udp_port = self.who.as_ref().map_or(0, |who| who.udp_port);
         if let Online::Greeting(mut link) = std::mem::replace(&mut self.online, Online::Off) {
-            let tag = link.request(&CallBody::from(&EdgeCall::Join { udp_port }));
+            let tag = link.request(&Call::Edge(EdgeCall::Join { udp_port }));
             self.online = Online::Joining(link, tag);
         }
     }

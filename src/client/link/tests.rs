@@ -42,8 +42,8 @@ fn read_by_server(link: &mut Link) -> Vec<String> {
     requests
 }
 
-fn run(stdin: bool) -> CallBody<'static> {
-    CallBody::Run { command: "x".into(), stdin, timeout_ms: 0, interpreter: None }
+fn run(stdin: bool) -> Call<'static> {
+    Call::Run { command: "x".into(), stdin, timeout_ms: 0 }
 }
 
 #[test]

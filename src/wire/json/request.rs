@@ -1,7 +1,7 @@
 //! From the members of an object to a request.
 //!
 //! What belongs to a session (login, messages, cancel, ping, quit) is read here, and so is what
-//! comes with its input. Everything else is a [`CallBody`], the same as in frames: a verb that is
+//! comes with its input. Everything else is a [`Call`], the same as in frames: a verb that is
 //! added there is here too.
 
 use std::borrow::Cow;
@@ -20,27 +20,12 @@ use super::{
 use crate::{
     limits::ID_MAX_BYTES,
     wire::{
-        Blob, Call, Name, Refusal, Request, Secret, SharePath, Text, control::CallBody,
-        error::ErrorCode::*, host::split_interpreter, line, name::NAME_RULE,
+        Blob, Call, Name, Refusal, Request, Secret, Text, check,
+        error::ErrorCode::*,
+        host::{Run, split_interpreter},
+        name::NAME_RULE,
     },
 };
-
-/// Host commands, which may be written in any case, as values of `op`.
-const HOST_OPS: [&str; 13] = [
-    r#""ip""#,
-    r#""name""#,
-    r#""ram""#,
-    r#""os""#,
-    r#""cpu""#,
-    r#""info""#,
-    r#""ping""#,
-    r#""python-version""#,
-    r#""clear""#,
-    r#""help""#,
-    r#""disconnect""#,
-    r#""reset""#,
-    r#""kill""#,
-];
 
 type Checked<T> = Result<T, Refusal>;
 
@@ -109,16 +94,8 @@ fn request<'a>(
             "`{}` is a conversation in frames; here are `download` and `upload`",
             op.text()
         )),
-        _ => call(members.iter().map(|it| {
-            let value = if it.key.is("op") { host_op(it.value.raw()) } else { it.value.raw() };
-            (it.key.text(), Raw(value))
-        })),
+        _ => call(members.iter().map(|it| (it.key.text(), Raw(it.value.raw())))),
     }
-}
-
-/// The value of `op` as the one type of all calls names it.
-fn host_op(raw: &str) -> &str {
-    HOST_OPS.into_iter().find(|op| op.eq_ignore_ascii_case(raw)).unwrap_or(raw)
 }
 
 /// The string of this name; `None` where there is no such member.
@@ -156,14 +133,15 @@ fn run<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'a>>
     let stdin = if label.input.is_some() { "true" } else { "false" };
     let begin = [("op", "\"run\""), ("command", command.raw()), ("stdin", stdin)];
     let begin = begin.into_iter().map(|(key, value)| (Cow::Borrowed(key), Raw(value)));
-    let mut body = body(begin.chain(others.map(|it| (it.key.text(), Raw(it.value.raw())))))?;
+    let others = others.map(|it| (it.key.text(), Raw(it.value.raw())));
+    let mut run: Run<'a> = body(begin.chain(others))?;
     // As in lines, a prefix chooses the interpreter, unless a member does.
-    if let CallBody::Run { command, interpreter: interpreter @ None, .. } = &mut body
+    if run.interpreter.is_none()
         && let Some((chosen, rest)) = split_interpreter(&text.text())
     {
-        (*interpreter, *command) = (Some(chosen), Cow::Owned(rest.to_owned()));
+        (run.interpreter, run.command) = (Some(chosen), Cow::Owned(rest.to_owned()));
     }
-    Ok(Request::Call { tag: 0, call: body.check(0)? })
+    Ok(Request::Call { tag: 0, call: run.check()? })
 }
 
 /// All of a command's standard input; without it, it is empty.
@@ -197,14 +175,13 @@ fn upload<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'
     let content = blob(content, "content")?;
     let size = content.len() as u64;
     label.input = Some(content);
-    let path = SharePath::parse(&path);
-    let path = path.map_err(|fault| Refusal::new(0, BadPath, fault.to_string()))?;
+    let path = check::path(&path)?;
     Ok(Request::Call { tag: 0, call: Call::Upload { path: Ok(path), size } })
 }
 
 fn echo<'a>(members: &Members<'a>) -> Checked<Request<'a>> {
-    let call = CallBody::Echo { text: needed(members, "text")?.text() }.check(0)?;
-    Ok(Request::Call { tag: 0, call })
+    let text = check::text(needed(members, "text")?.text())?;
+    Ok(Request::Call { tag: 0, call: Call::Echo { text } })
 }
 
 /// `to` is a list of names as lines have it, or an array of names.
@@ -230,7 +207,7 @@ fn message<'a>(members: &Members<'a>, scratch: &'a mut Vec<u8>) -> Checked<Reque
     let (names, unescaped) = scratch.split_at(split);
     let text = Text::parse(text.plain().unwrap_or(unescaped)).expect("strings are UTF-8");
     let usage = format_args!("a message has `to` and `text`");
-    match line::message(names, text, usage)? {
+    match check::message(names, text, usage)? {
         Request::Message { to, text, .. } => Ok(Request::Message { tag, to, text }),
         _ => unreachable!("a message is a message"),
     }
@@ -277,7 +254,7 @@ fn cancel<'a>(members: &Members<'a>, label: &mut Label<'a>) -> Checked<Request<'
 
 /// Everything else, by the one type that names it.
 fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<Request<'a>> {
-    match body(members)?.check(0)? {
+    match body(members)? {
         Call::Send(proposal) if proposal.data.is_none() => {
             bad("what is sent is one file, and stands in `data`")
         }
@@ -286,36 +263,92 @@ fn call<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<R
     }
 }
 
-fn body<'a>(members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>) -> Checked<CallBody<'a>> {
-    let members = members.collect::<Vec<_>>();
-    let read = members.iter().map(|(key, value)| (key.clone(), Raw(value.0)));
-    match CallBody::deserialize(MapDeserializer::new(read)) {
-        Ok(body) => Ok(body),
-        Err(error) => bad(words::of_fault(&members, &error.to_string())),
+fn body<'a, T: Deserialize<'a>>(
+    members: impl Iterator<Item = (Cow<'a, str>, Raw<'a>)>,
+) -> Checked<T> {
+    let mut members = members.collect::<Vec<_>>();
+    // It is known what the others are for where this is known first.
+    members.sort_by_key(|(key, _)| key != "op");
+    let read = members.iter().map(|(key, value)| (key.clone(), Given::of(key, value.0)));
+    T::deserialize(MapDeserializer::new(read)).map_err(|error| {
+        let said = error.to_string();
+        check::refusal_of(&said)
+            .unwrap_or_else(|| Refusal::new(0, BadArguments, words::of_fault(&members, &said)))
+    })
+}
+
+/// A value as it was written.
+pub(super) struct Raw<'a>(pub(super) &'a str);
+
+/// A value that serde reads only where somebody asks for it.
+enum Given<'a> {
+    /// As it was written.
+    Raw(&'a str),
+    /// The `op` as the table of verbs has it: some count in any case.
+    Op(&'static str),
+}
+
+impl<'a> Given<'a> {
+    fn of(key: &str, raw: &'a str) -> Given<'a> {
+        match key {
+            "op" => words::op_of(raw).map_or(Given::Raw(raw), |entry| Given::Op(entry.op())),
+            _ => Given::Raw(raw),
+        }
     }
 }
 
-/// A value that serde reads only where somebody asks for it.
-pub(super) struct Raw<'a>(pub(super) &'a str);
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Given<'de> {
+    type Deserializer = Given<'de>;
 
-impl<'de> IntoDeserializer<'de, serde_json::Error> for Raw<'de> {
-    type Deserializer = Raw<'de>;
-
-    fn into_deserializer(self) -> Raw<'de> {
+    fn into_deserializer(self) -> Given<'de> {
         self
     }
 }
 
-impl<'de> Deserializer<'de> for Raw<'de> {
+impl<'de> Deserializer<'de> for Given<'de> {
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, serde_json::Error> {
-        serde_json::Deserializer::from_str(self.0).deserialize_any(visitor)
+        match self {
+            Given::Raw(raw) => serde_json::Deserializer::from_str(raw).deserialize_any(visitor),
+            Given::Op(op) => visitor.visit_borrowed_str(op),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(
+        self,
+        visitor: V,
+    ) -> Result<V::Value, serde_json::Error> {
+        match self {
+            Given::Raw("null") => visitor.visit_none(),
+            value => visitor.visit_some(value),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, serde_json::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, serde_json::Error> {
+        match self {
+            Given::Raw(raw) => {
+                serde_json::Deserializer::from_str(raw).deserialize_enum(name, variants, visitor)
+            }
+            Given::Op(op) => visitor.visit_enum(op.into_deserializer()),
+        }
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
-        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier
-        ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        unit_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }

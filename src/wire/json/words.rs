@@ -5,14 +5,7 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 
 use super::request::Raw;
-use crate::wire::{Blob, Form, event::Object, host::Interpreter};
-
-/// Every value of `op`; the conversations of frames and what only devices announce are not for
-/// JSON.
-const OPS: &str = "run, login, message, who, ls, download, upload, echo, help, ping, ip, name, \
-                   ram, os, cpu, info, python-version, clear, reset, kill, send, accept, refuse, \
-                   edge.join, edge.upload, edge.compute, edge.delete, edge.list, edge.leave, \
-                   cancel, quit, disconnect";
+use crate::wire::{Blob, Form, event::Object, host::Interpreter, verbs, verbs::Entry};
 
 const BYTES: &str = "is a string or {\"base64\": \"...\"}";
 const FILE_NUMBER: &str = "is a whole number from 0 to 4294967295";
@@ -64,8 +57,10 @@ pub fn of_fault(members: &[(Cow<'_, str>, Raw<'_>)], said: &str) -> String {
         return format!("the request has no `{name}`");
     }
     let op = members.iter().find(|(key, _)| key == "op").map_or("", |(_, value)| value.0);
-    if said.starts_with("unknown variant") && !is_op(op) {
-        return format!("there is no `op` {op}; there are {OPS}");
+    let entry = op_of(op).filter(|entry| entry.dialects.json);
+    let op = entry.map_or_else(|| op.to_owned(), |entry| format!("\"{}\"", entry.op()));
+    if said.starts_with("unknown variant") && entry.is_none() {
+        return format!("there is no `op` {op}; there are {}", verbs::ops());
     }
     let wrong = members.iter().find_map(|(key, value)| {
         let (name, what, is_good) = RULES.iter().find(|(name, ..)| key == name)?;
@@ -81,7 +76,11 @@ pub fn of_fault(members: &[(Cow<'_, str>, Raw<'_>)], said: &str) -> String {
     }
 }
 
-fn is_op(raw: &str) -> bool {
-    let name = serde_json::from_str::<String>(raw).unwrap_or_default();
-    OPS.split(", ").any(|op| op == name)
+/// The verb that is written so in JSON.
+pub fn op_of(raw: &str) -> Option<&'static Entry> {
+    let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match inner.filter(|inner| !inner.contains('\\')) {
+        Some(plain) => verbs::find_op(plain.as_bytes()),
+        None => verbs::find_op(serde_json::from_str::<String>(raw).ok()?.as_bytes()),
+    }
 }

@@ -107,7 +107,7 @@ fn round_trips_follow_each_other_and_are_summed_up() {
 fn a_pong_is_shown_with_the_time_that_it_took() {
     use crate::wire::host::Question;
     let mut table = Table::new(Style::Prompt);
-    table.order(Order::Host(HostCall::Ask(Question::Pong)));
+    table.order(Order::Call(Call::Host(HostCall::Ask(Question::Pong))));
     assert_eq!(table.effects()[0], Effect::StartClock(1));
     table.say(Event::Text { tag: 1, text: "pong now" });
     assert_eq!(table.effects(), [Effect::StopClock(1)]);
