@@ -15,10 +15,12 @@ use std::{
 };
 
 use super::{
-    backoff::Backoff,
-    exit,
+    core::{
+        backoff::Backoff,
+        exit, help,
+        order::{Local, Order, Target},
+    },
     link::{Heard, Link},
-    order::{Local, Order, Target},
     screen::{Ending, Shown},
 };
 use crate::{
@@ -302,7 +304,7 @@ impl Brain {
             Err(refusal) => self.refuse(refusal.code, &refusal.text),
             Ok(Order::Quit) => self.quit(now_ms),
             Ok(Order::Clear) => self.show(Shown::Clear),
-            Ok(Order::Help) => self.show(Shown::Text(super::help::text())),
+            Ok(Order::Help) => self.show(Shown::Text(help::text())),
             Ok(order) => match &self.online {
                 Online::Here(link) if link.is_ready() => self.perform(order, now_ms),
                 Online::Leaving(_) => {}

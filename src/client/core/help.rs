@@ -29,7 +29,7 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::order;
+    use crate::client::core::order;
 
     #[test]
     fn what_is_helped_with_can_be_typed() {
