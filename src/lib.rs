@@ -13,6 +13,7 @@ pub mod hub;
 pub mod limits;
 pub mod manual;
 pub mod server;
+pub mod stream;
 pub mod sys;
 pub mod tour;
 pub mod transfer;

@@ -163,6 +163,55 @@ const RULES: &[Rule] = &[
     },
     Rule { layer: "src/server", banned: &["crate::client", "dbg!"], except: &[] },
     Rule { layer: "src/client", banned: &["crate::server", "dbg!"], except: &[] },
+    Rule {
+        layer: "src/client/core",
+        banned: &[
+            "crate::client",
+            // It leads to the rest of the client.
+            "super::super",
+            "crate::sys",
+            "crate::direct",
+            "crate::edge",
+            "crate::server",
+            "std::env",
+            "std::fs",
+            "std::io",
+            "std::net",
+            "std::os::fd",
+            "std::process",
+            "std::sync",
+            "std::thread",
+            "Instant",
+            "SystemTime",
+            "TcpStream",
+            "UdpSocket",
+            "clap",
+            "mio",
+            "socket2",
+            "rustix",
+            "println!",
+            "eprintln!",
+            "dbg!",
+        ],
+        except: &["crate::client::core", "std::net::SocketAddr", "std::net::IpAddr"],
+    },
+    Rule {
+        layer: "src/stream",
+        banned: &[
+            "std::fs",
+            "std::net",
+            "std::os::fd",
+            "std::process",
+            "std::sync",
+            "std::thread",
+            "Instant",
+            "SystemTime",
+            "println!",
+            "eprintln!",
+            "dbg!",
+        ],
+        except: &[],
+    },
 ];
 
 /// The rooms of the crate, and which others each may name, as ARCHITECTURE.md has it.
@@ -173,8 +222,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("transfer", &["wire", "sys", "limits"]),
     ("direct", &["wire", "sys", "limits"]),
     ("edge", &["wire", "limits"]),
-    ("server", &["wire", "hub", "sys", "transfer", "edge", "limits", "manual"]),
-    ("client", &["wire", "sys", "transfer", "direct", "edge", "limits", "manual"]),
+    ("server", &["wire", "hub", "sys", "transfer", "edge", "stream", "limits", "manual"]),
+    ("client", &["wire", "sys", "transfer", "direct", "edge", "stream", "limits", "manual"]),
+    ("stream", &[]),
     ("tour", &[]),
     ("limits", &[]),
     ("manual", &["sys", "limits"]),
@@ -227,6 +277,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "zeroize",
         ],
     ),
+    // Nothing of the rest of the client: what both need lies here.
+    (
+        "src/client/core",
+        &[
+            "std",
+            "self",
+            "crate::client::core",
+            "crate::limits",
+            "crate::transfer::sink::Existing",
+            "crate::wire",
+        ],
+    ),
+    ("src/stream", &["std", "bytes"]),
 ];
 
 /// What no source file may hold outside its tests, and what to write instead.

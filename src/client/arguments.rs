@@ -13,9 +13,11 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use super::{
     brain::Watch,
+    core::{
+        order::{Local, Order, Target, refuse_same_names, refuse_same_targets, trim_slash},
+        rules::Rules,
+    },
     device::options::{self, Device, DeviceVerb},
-    order::{Local, Order, Target, refuse_same_names, refuse_same_targets, trim_slash},
-    rules::Rules,
 };
 use whole::CommandLine;
 

@@ -15,10 +15,12 @@ use std::{
 };
 
 use super::{
-    backoff::Backoff,
-    exit,
+    core::{
+        backoff::Backoff,
+        exit,
+        order::{Local, Order, Target},
+    },
     link::{Heard, Link},
-    order::{Local, Order, Target},
     screen::{Ending, Shown},
 };
 use crate::{

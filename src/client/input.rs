@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     arguments::Plan,
-    order::Order,
+    core::order::Order,
     post::{News, Post},
 };
 use crate::{

@@ -3,7 +3,7 @@
 use super::{
     arguments::Plan,
     brain::{Setup, Style},
-    order::Order,
+    core::order::Order,
     prompt,
     screen::Screen,
 };

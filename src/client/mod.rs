@@ -1,30 +1,28 @@
 //! The client: its own pure brain, and the glue between that, the network and the terminal.
 //!
-//! [`brain`], [`link`], [`order`], [`screen`] and [`top`] are pure; [`session`] is the loop, and
-//! the other modules are the threads beside it.
+//! [`core`](self::core) is pure, and held to it by a test. [`brain`], [`link`], [`screen`] and
+//! [`top`] do no I/O either, but still name types of the threads; [`session`] is the loop, and the
+//! other modules are the threads beside it.
 
 pub mod arguments;
-pub mod backoff;
 pub mod blocks;
 pub mod brain;
 pub mod canvas;
 pub mod channel;
+pub mod core;
 pub mod device;
-pub mod exit;
 pub mod facts;
 pub mod input;
 pub mod link;
 pub mod manner;
 pub mod meet;
 pub mod mover;
-pub mod order;
 pub mod outgoing;
 pub mod outlet;
 pub mod password;
 pub mod post;
 pub mod progress;
 pub mod prompt;
-pub mod rules;
 pub mod screen;
 pub mod secure;
 pub mod session;
@@ -33,6 +31,10 @@ pub mod weigh;
 
 use std::io::Write as _;
 
+use self::core::{
+    exit,
+    order::{Order, Route},
+};
 use crate::{
     sys::{
         connect,
@@ -45,7 +47,6 @@ use crate::{
 };
 use arguments::{Pings, Plan, Told};
 use brain::Style;
-use order::{Order, Route};
 use screen::{Screen, Shown, Where};
 use secure::Connected;
 use session::Session;

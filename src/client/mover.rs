@@ -19,7 +19,7 @@ use super::{
     blocks::Chunk,
     brain::{After, Opening},
     channel::{Channels, Ticket},
-    order::{Local, Target},
+    core::order::{Local, Target},
     post::{News, Post},
     progress::{Bars, Meter},
 };

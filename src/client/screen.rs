@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::{
     brain::{Folders, Trips},
+    core::order::Route,
     facts,
-    order::Route,
     progress::{Rate, Size},
 };
 use crate::{

@@ -20,7 +20,7 @@ use rustls::{RootCertStore, pki_types::ServerName};
 
 use super::{
     arguments::{Plan, Protection},
-    exit,
+    core::exit,
     post::{News, Post},
 };
 use crate::sys::{

@@ -4,7 +4,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
 
 use crate::{
     client::{
-        order::Local,
+        core::order::Local,
         screen::{Shown, passing::Passing},
     },
     transfer::{

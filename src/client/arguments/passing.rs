@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::parse_rate;
 use crate::{
-    client::order::{Local, Order, refuse_same_names},
+    client::core::order::{Local, Order, refuse_same_names},
     transfer::sink::Existing,
     wire::{Name, escape::escape, name::NAME_RULE},
 };

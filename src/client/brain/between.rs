@@ -15,10 +15,12 @@ use super::{
 use crate::{
     client::{
         channel::{Meeting, Way},
+        core::{
+            order::{Local, Order},
+            rules::{Rules, Verdict},
+        },
         meet::Meet,
         mover::peer::Taking,
-        order::{Local, Order},
-        rules::{Rules, Verdict},
         screen::passing::{Passed, Passing, What},
         weigh::Weight,
     },

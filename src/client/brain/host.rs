@@ -2,7 +2,7 @@
 
 use super::{Brain, Call, Effect, Online, Shown, Tag, Task, exit};
 use crate::{
-    client::order::Route,
+    client::core::order::Route,
     limits::INFO_INTERVAL_MIN_MS,
     wire::{ErrorCode, HostCall, host::Question},
 };

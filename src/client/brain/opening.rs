@@ -3,8 +3,8 @@
 use crate::{
     client::{
         channel::Meeting,
+        core::order::{Local, Target},
         mover::peer::Taking,
-        order::{Local, Target},
     },
     wire::Form,
 };

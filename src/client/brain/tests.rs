@@ -9,7 +9,7 @@ mod stops;
 
 use super::*;
 use crate::{
-    client::order::Local,
+    client::core::order::Local,
     limits::OUTPUT_WINDOW_BYTES,
     transfer::{Fault, Report, Segment},
     wire::{

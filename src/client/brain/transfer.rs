@@ -6,7 +6,7 @@ use super::{
     Brain, Effect, Link, OutcomeBody, Shown, Tag, Target, Task, between::Peer, escape_bytes, exit,
 };
 use crate::{
-    client::{order::Local, outgoing::FilePart, progress::Size},
+    client::{core::order::Local, outgoing::FilePart, progress::Size},
     limits::CHUNK_MAX_BYTES,
     transfer::{Fault, Report, Segment, source::DiskFile},
     wire::{ErrorCode, Form},

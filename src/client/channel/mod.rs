@@ -7,10 +7,9 @@
 //! ```
 //!
 //! One thread serves all transfers of a client: it owns the UDP sockets ([`crate::direct`]). What
-//! goes through is a [`stream`] that goes on where it stood when the path changes.
+//! goes through is a [`stream`](crate::stream) that goes on where it stood when the path changes.
 
 mod passage;
-pub mod stream;
 mod thread;
 
 use std::{

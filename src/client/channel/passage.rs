@@ -18,10 +18,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 
-use super::{
-    Meeting, Way,
-    stream::{Stream, Wrong},
-};
+use super::{Meeting, Way};
 use crate::{
     client::{
         blocks::Chunk,
@@ -30,6 +27,7 @@ use crate::{
         post::{News, Post},
     },
     direct::{ChannelId, Endpoint, SessionKey, sealed::Sealed},
+    stream::{Stream, Wrong},
     transfer::{Fault, Segment},
     wire::{ErrorCode, Tag},
 };

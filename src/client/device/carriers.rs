@@ -14,10 +14,10 @@ use super::talk::Offered;
 use crate::{
     client::{
         brain::{Opening, pump_queue},
+        core::order::Local,
         link::Link,
         meet::Meet,
         mover::peer::Taking,
-        order::Local,
     },
     transfer::{Fault, Report, Segment, sink::Existing, source::DiskFile},
     wire::{ErrorCode, Form, OneTimeToken, Refusal, Tag, escape::escape_bytes, event::Object},

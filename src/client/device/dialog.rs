@@ -21,7 +21,7 @@ use super::{
     upload::{Step, Target, Upload},
 };
 use crate::{
-    client::exit,
+    client::core::exit,
     limits::DEVICE_FILE_MAX_BYTES,
     wire::{
         EdgeCall, ErrorCode, Name, Refusal, Secret, SharePath, Tag,

@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args, Subcommand};
 
 use crate::{
-    client::{arguments::parse_time, order::Order},
+    client::{arguments::parse_time, core::order::Order},
     wire::{
         Call, EdgeCall,
         edge::{BAD_FILE_ID, RequestId, Statistic, parse_integer},

@@ -17,7 +17,7 @@ use super::{
     upload::{Step, Target, Upload},
 };
 use crate::{
-    client::{backoff::Backoff, exit},
+    client::core::{backoff::Backoff, exit},
     wire::{ErrorCode, Refusal, escape::escape},
 };
 

@@ -19,8 +19,8 @@ use std::{
 use super::carriers::{self, Carriers};
 use crate::{
     client::{
-        backoff::Backoff,
         channel::Meeting,
+        core::backoff::Backoff,
         link::{Heard, Link},
     },
     wire::{

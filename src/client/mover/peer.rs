@@ -12,7 +12,7 @@ use std::{
 
 use super::{End, Outcome, Work, failure, stopped};
 use crate::{
-    client::{order::Local, post::News},
+    client::{core::order::Local, post::News},
     limits::{OFFER_FOLDERS_A_FILE, OFFER_FOLDERS_MIN},
     sys::clock,
     transfer::{

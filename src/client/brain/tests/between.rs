@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     client::{
-        rules::Rules,
+        core::rules::Rules,
         screen::passing::{Passed, Passing},
         weigh::Weight,
     },

@@ -68,7 +68,7 @@ fn an_interrupt_is_the_way_out_of_watching() {
 #[test]
 fn round_trips_follow_each_other_and_are_summed_up() {
     let mut table = Table::new(Style::Verb);
-    let route = crate::client::order::Route { family: "IPv6".into(), address: "::1".into() };
+    let route = crate::client::core::order::Route { family: "IPv6".into(), address: "::1".into() };
     let probe = Order::Probe { route: route.clone(), count: 3, interval_ms: 50 };
     table.order(probe.clone());
     table.brain.handle_orders_end();

@@ -311,7 +311,7 @@ fn parse_download(rest: &str, typed: &str) -> Result<Vec<Order>, Refusal> {
 }
 
 /// What is fetched is named by the last part of its path: none may replace another.
-pub(super) fn refuse_same_targets(paths: &[Vec<u8>]) -> Result<(), String> {
+pub(crate) fn refuse_same_targets(paths: &[Vec<u8>]) -> Result<(), String> {
     let mut names = HashSet::new();
     let last = |path: &Vec<u8>| path.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
     match paths.iter().find(|path| !names.insert(last(path))) {
@@ -374,7 +374,7 @@ fn words_of(rest: &str, nothing: &'static str) -> Result<Vec<String>, Refusal> {
 }
 
 /// A folder may be named with a `/` at its end.
-pub(super) fn trim_slash(path: &[u8]) -> &[u8] {
+pub(crate) fn trim_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").filter(|path| !path.is_empty()).unwrap_or(path)
 }
 
