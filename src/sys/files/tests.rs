@@ -314,8 +314,12 @@ fn pages_are_known_to_be_in_memory_or_not() {
         return;
     }
     file.sync_all().unwrap();
-    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-    assert!(!page_is_cached(&file, 0), "the page was given up");
+    // It is advice: a page that the kernel is about to do something with stays for now.
+    let begun = std::time::Instant::now();
+    while page_is_cached(&file, 0) {
+        assert!(begun.elapsed().as_secs() < 10, "the page was given up");
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
     file.read_at(&mut [0], 0).unwrap();
     assert!(page_is_cached(&file, 0));
 }
