@@ -76,6 +76,7 @@ impl Bars {
 
     /// Does something with standard error while no bar is in the way.
     pub fn suspend<T>(&self, action: impl FnOnce() -> T) -> T {
+        let _painting = self.lock();
         self.bars.suspend(action)
     }
 
@@ -297,7 +298,10 @@ mod tests {
             for _ in 0..1 + round % 16 {
                 begins.recv().expect("one has begun");
             }
+            let told = bars.clone();
+            let telling = std::thread::spawn(move || told.suspend(|| ()));
             bars.close();
+            telling.join().expect("it tells");
             is_over.store(true, Ordering::Relaxed);
             // The meter is kept until it is looked: taking its own bars away would hide a fault.
             let meter = moving.join().expect("it moves");
