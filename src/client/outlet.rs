@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -49,6 +49,26 @@ enum Item {
 pub struct Outlet {
     sender: mpsc::Sender<Item>,
     backlog_bytes: Arc<AtomicUsize>,
+    pace: Pace,
+}
+
+/// How far an output is, also after its [`Outlet`] was dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    given: Arc<AtomicU64>,
+    written: Arc<AtomicU64>,
+}
+
+impl Pace {
+    /// Pieces that are written.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether pieces wait for others to be written, or are being written.
+    pub fn is_behind(&self) -> bool {
+        self.written() < self.given.load(Ordering::Relaxed)
+    }
 }
 
 impl Outlet {
@@ -60,12 +80,18 @@ impl Outlet {
         let (sender, receiver) = mpsc::channel();
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
         let backlog = backlog_bytes.clone();
-        let writer = Writer { mouth, tame, post, backlog_bytes: backlog };
+        let pace = Pace::default();
+        let writer = Writer { mouth, tame, post, backlog_bytes: backlog, pace: pace.clone() };
         thread::Builder::new()
             .name("output".into())
             .spawn(move || writer.run(receiver))
             .map_err(|error| format!("no thread can be had for the output: {error}"))?;
-        Ok(Outlet { sender, backlog_bytes })
+        Ok(Outlet { sender, backlog_bytes, pace })
+    }
+
+    /// How far it is.
+    pub fn pace(&self) -> Pace {
+        self.pace.clone()
     }
 
     /// Writes text, and reports `after` when that is done.
@@ -75,13 +101,18 @@ impl Outlet {
         if !matches!(after, Some(After::Consumed(..))) {
             self.backlog_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         }
-        // The thread ends only after us.
-        let _ = self.sender.send(Item::Text(bytes, after));
+        self.give(Item::Text(bytes, after));
     }
 
     /// Writes output of the operation, and reports it as consumed when that is done.
     pub fn chunk(&self, chunk: Chunk, tag: Tag) {
-        let _ = self.sender.send(Item::Chunk(chunk, tag));
+        self.give(Item::Chunk(chunk, tag));
+    }
+
+    fn give(&self, item: Item) {
+        self.pace.given.fetch_add(1, Ordering::Relaxed);
+        // The thread ends only after us.
+        let _ = self.sender.send(item);
     }
 
     /// Whether all text is written that was given.
@@ -100,6 +131,7 @@ struct Writer {
     tame: Option<Tame>,
     post: Post,
     backlog_bytes: Arc<AtomicUsize>,
+    pace: Pace,
 }
 
 impl Writer {
@@ -112,6 +144,7 @@ impl Writer {
                 self.post.send(News::OutputFailed(error));
             }
             self.account(item, failed);
+            self.pace.written.fetch_add(1, Ordering::Relaxed);
         }
         let held = self.tame.as_mut().map(Tame::finish).filter(|_| !failed);
         if let Some(Err(error)) = held.map(|bytes| self.write_bytes(&bytes)) {

@@ -2,7 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -47,10 +52,15 @@ impl fmt::Display for Rate {
 #[derive(Clone, Debug)]
 pub struct Bars {
     bars: MultiProgress,
+    is_closed: Arc<AtomicBool>,
     /// Held by the thread that paints or takes away: a bar that is painted between the last look
-    /// at this and the end of all bars would stay on the screen for good.
-    is_closed: Arc<Mutex<bool>>,
+    /// at `is_closed` and the end of all bars would stay on the screen for good.
+    painting: Arc<Mutex<()>>,
 }
+
+/// How long the end of all bars waits for a thread that is painting: one that takes longer writes
+/// to a terminal that takes nothing, on which no bar can be cleared either.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(200);
 
 impl Bars {
     /// Bars that show, or only seem to.
@@ -62,7 +72,11 @@ impl Bars {
     }
 
     fn painting_on(target: ProgressDrawTarget) -> Bars {
-        Bars { bars: MultiProgress::with_draw_target(target), is_closed: Arc::default() }
+        Bars {
+            bars: MultiProgress::with_draw_target(target),
+            is_closed: Arc::default(),
+            painting: Arc::default(),
+        }
     }
 
     /// One more bar, for `size` bytes.
@@ -82,15 +96,27 @@ impl Bars {
 
     /// Takes all bars away, and paints none again.
     pub fn close(&self) {
-        let mut is_closed = self.lock();
-        *is_closed = true;
+        self.is_closed.store(true, Ordering::Relaxed);
+        let Some(_painting) = self.lock_within(CLOSE_PATIENCE) else { return };
         // Only a terminal that is gone cannot be painted on.
         let _ = self.bars.clear();
         self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.is_closed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.painting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_within(&self, time: Duration) -> Option<MutexGuard<'_, ()>> {
+        let begun = Instant::now();
+        loop {
+            match self.painting.try_lock() {
+                Ok(guard) => return Some(guard),
+                Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= time => return None,
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 }
 
@@ -121,8 +147,8 @@ impl Meter {
     /// Takes in what has happened.
     pub fn note(&mut self, report: &Report) {
         let bars = self.bars.clone();
-        let is_closed = bars.lock();
-        if !*is_closed {
+        let _painting = bars.lock();
+        if !bars.is_closed.load(Ordering::Relaxed) {
             self.paint(report);
         }
     }
@@ -203,10 +229,7 @@ fn shorten(name: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::atomic::{AtomicBool, Ordering},
-    };
+    use std::io;
 
     use indicatif::TermLike;
 
@@ -273,6 +296,24 @@ mod tests {
         fn flush(&self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_terminal_that_takes_nothing_does_not_hold_up_the_end_of_the_bars() {
+        let bars = Bars::new(false);
+        let (told, hears) = std::sync::mpsc::channel::<()>();
+        let (writes, is_writing) = std::sync::mpsc::channel();
+        let of_thread = bars.clone();
+        let writing = thread::spawn(move || {
+            of_thread.suspend(|| {
+                writes.send(()).expect("it is awaited");
+                hears.recv().expect("it is told")
+            })
+        });
+        is_writing.recv().expect("it writes");
+        bars.close();
+        told.send(()).expect("it still writes");
+        writing.join().expect("it ends");
     }
 
     #[test]

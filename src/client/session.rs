@@ -18,6 +18,7 @@ use signal_hook_mio::v1_0::Signals;
 mod connection;
 mod signals;
 mod stopped;
+mod stuck;
 
 pub use connection::{send_next, standpoint_of};
 
@@ -107,6 +108,8 @@ pub struct Session<'a> {
     /// The terminal before it was asked for a password, while it is.
     asked_terminal: Option<TerminalState>,
     leaving: Option<Leaving>,
+    /// A signal has asked for the end.
+    patience: Option<stuck::Patience>,
     /// How we are connected at first, for those who want to know.
     detail: Option<String>,
     began: Instant,
@@ -197,6 +200,7 @@ impl<'a> Session<'a> {
             unsafe_because: None,
             asked_terminal: None,
             leaving: None,
+            patience: None,
             detail: plan.verbose.then_some(detail),
             began,
         };
@@ -223,6 +227,9 @@ impl<'a> Session<'a> {
         let mut events = Events::with_capacity(16);
         loop {
             self.turn();
+            if let Some(code) = self.code_where_stuck() {
+                return Ok(code);
+            }
             if let Some(code) = self.exit_code() {
                 if self.style == Style::Prompt && self.asked {
                     // What comes next on the terminal is not for the prompt.
@@ -293,7 +300,7 @@ impl<'a> Session<'a> {
             .map(|at| Duration::from_millis(at.saturating_sub(self.now_ms()) + 1));
         // Nobody tells a process that runs that it has come to the foreground.
         let resuming = self.resumes.then_some(terminal::BACKGROUND_LOOK_EVERY);
-        brain.into_iter().chain(goodbye).chain(pulse).chain(resuming).min()
+        brain.into_iter().chain(goodbye).chain(pulse).chain(resuming).chain(self.next_look()).min()
     }
 
     /// The code, once all is written and the server has heard our goodbye.
@@ -335,7 +342,10 @@ impl Session<'_> {
             match &mut self.leaving {
                 // Somebody does not want to wait for the outputs.
                 Some(leaving) => (leaving.code, leaving.at_once) = (exit::of_signal(number), true),
-                None => self.brain.handle_interrupt(number),
+                None => {
+                    self.lose_patience(number);
+                    self.brain.handle_interrupt(number);
+                }
             }
         }
         self.perform_effects();
