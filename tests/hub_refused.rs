@@ -4,7 +4,7 @@
 mod table;
 
 use sixfour::{
-    hub::{CloseReason, Effect, Work, rights::Rights},
+    hub::{CloseReason, ConnectionId, Effect, Work, rights::Rights},
     limits::Limits,
 };
 use table::Table;
@@ -15,6 +15,20 @@ fn assert_no_command(table: &Table) {
     let is_run = |effect: &Effect| matches!(effect, Effect::Start { work: Work::Run { .. }, .. });
     assert!(!table.effects.iter().any(is_run), "{:?}", table.effects);
     table.hub.check_invariants();
+}
+
+/// The one answer is the refusal, and the `echo on` behind the bytes is answered.
+fn assert_refused_behind<'a>(
+    table: &mut Table,
+    id: ConnectionId,
+    portions: impl Iterator<Item = &'a [u8]>,
+    code: &str,
+) {
+    let said: String = portions.map(|bytes| table.say(id, bytes)).collect();
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].starts_with(&format!("error {code}: ")), "{said}");
+    assert_eq!(lines[1..], ["on"], "{said}");
+    assert_no_command(table);
 }
 
 #[test]
@@ -32,11 +46,7 @@ fn bytes_behind_a_refused_size_are_skipped_exactly_and_never_read_as_requests() 
         for portion in [1, 7, line.len(), all.len()] {
             let mut table = Table::new();
             let id = table.line("alice");
-            let said: String = all.chunks(portion).map(|bytes| table.say(id, bytes)).collect();
-            let lines: Vec<_> = said.lines().collect();
-            assert!(lines[0].starts_with(&format!("error {code}: ")), "{said}");
-            assert_eq!(lines[1..], ["on"], "{said}");
-            assert_no_command(&table);
+            assert_refused_behind(&mut table, id, all.chunks(portion), code);
         }
     }
 }
@@ -61,11 +71,7 @@ fn an_upload_that_may_not_begin_is_refused_behind_its_bytes() {
     for place in [&nobody as &dyn Fn() -> _, &full] {
         for portion in [1, 7, whole.len()] {
             let (mut table, id, code) = place();
-            let said: String = whole.chunks(portion).map(|bytes| table.say(id, bytes)).collect();
-            let lines: Vec<_> = said.lines().collect();
-            assert!(lines[0].starts_with(&format!("error {code}: ")), "{said}");
-            assert_eq!(lines[1..], ["on"], "{said}");
-            assert_no_command(&table);
+            assert_refused_behind(&mut table, id, whole.chunks(portion), code);
         }
     }
 }
