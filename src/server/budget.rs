@@ -19,6 +19,8 @@ pub struct Holder {
     pub source: Option<HubSource>,
 }
 
+/// Nobody shares with it: the loop always says whose a session is.
+#[cfg(test)]
 impl From<SessionId> for Holder {
     fn from(session: SessionId) -> Holder {
         Holder { session, source: None }

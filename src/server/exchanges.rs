@@ -170,7 +170,7 @@ impl Exchanges {
     pub fn start_fetch(
         &mut self,
         id: OperationId,
-        holder: impl Into<Holder>,
+        holder: Holder,
         paths: &[SharePath],
     ) -> Result<(), Refusal> {
         let item = |path: &SharePath| {
@@ -178,14 +178,14 @@ impl Exchanges {
         };
         let items = paths.iter().map(item).collect();
         let sender = Sender::new(DiskSource::new(items, self.hashes.clone()));
-        self.start(id, holder.into(), Party::Sender(Box::new(sender)))
+        self.start(id, holder, Party::Sender(Box::new(sender)))
     }
 
     /// Begins to receive.
     pub fn start_store(
         &mut self,
         id: OperationId,
-        holder: impl Into<Holder>,
+        holder: Holder,
         into: Option<&SharePath>,
     ) -> Result<(), Refusal> {
         let root = self.root.try_clone().map_err(|error| {
@@ -194,19 +194,19 @@ impl Exchanges {
         let folder = into.map(|path| path.as_bytes().to_vec()).unwrap_or_default();
         let sink = FolderSink::new(root, Naming::Within(folder), true).bounded(STORE_FOLDERS_MAX);
         let receiver = Receiver::new(sink.hiding(self.hidden.clone()));
-        self.start(id, holder.into(), Party::Receiver(Box::new(receiver)))
+        self.start(id, holder, Party::Receiver(Box::new(receiver)))
     }
 
     /// Begins to receive one file as it is.
     pub fn start_upload(
         &mut self,
         id: OperationId,
-        holder: impl Into<Holder>,
+        holder: Holder,
         path: Result<SharePath, Refusal>,
         size: u64,
     ) -> Result<(), Refusal> {
         let upload = Upload::new(self.root.clone(), self.hidden.clone(), path, size);
-        self.start(id, holder.into(), Party::Upload(Box::new(upload)))
+        self.start(id, holder, Party::Upload(Box::new(upload)))
     }
 
     fn start(&mut self, id: OperationId, holder: Holder, party: Party) -> Result<(), Refusal> {
@@ -563,7 +563,7 @@ mod tests {
         let many = announcements(500);
         let ask = |exchanges: &mut Exchanges, number: u64, own: u64| {
             let id = OperationId::new(0, number);
-            exchanges.start_store(id, SessionId::new(0, own), None).expect("it begins");
+            exchanges.start_store(id, SessionId::new(0, own).into(), None).expect("it begins");
             await_home(exchanges, id);
             exchanges.go_on(id, many.clone(), false).expect("a worker takes it");
             await_home(exchanges, id);
@@ -605,9 +605,9 @@ mod tests {
         let path = || SharePath::parse(b"name").expect("a path");
         let id = OperationId::new(0, 1);
         for refused in [
-            exchanges.start_fetch(id, session, &[path()]),
-            exchanges.start_store(id, session, None),
-            exchanges.start_upload(id, session, Ok(path()), 5),
+            exchanges.start_fetch(id, session.into(), &[path()]),
+            exchanges.start_store(id, session.into(), None),
+            exchanges.start_upload(id, session.into(), Ok(path()), 5),
         ] {
             assert_eq!(refused.expect_err("there is no thread").code, ErrorCode::Busy);
             assert!(!exchanges.has(id));
